@@ -1,0 +1,1 @@
+"""Fast and reference kernels: arrays in, arrays out."""
