@@ -1,0 +1,275 @@
+"""Model configurations with the fields and defaults of transformers' classes of the same name, and two of our own.
+
+What a field means for the network is in `mobilenet_v1.py` and `mobilenet_v2.py`; here values are held and checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+from minimobile.errors import ConfigError
+
+ACTIVATIONS = ("relu6", "relu", "leaky_relu", "silu", "swish", "hardswish", "gelu", "sigmoid", "tanh", "linear")
+OUTPUT_STRIDES = (2, 4, 8, 16, 32)
+PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+_OLD_SPELLINGS = {
+    "torch_dtype": "dtype",
+    "use_return_dict": "return_dict",
+    "classifier_dropout": "classifier_dropout_prob",
+    "dropout_prob": "classifier_dropout_prob",
+}
+
+ConfigT = TypeVar("ConfigT", bound="MobileNetConfig")
+
+
+def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -> int:
+    """Round `value` to the nearest multiple of `divisor`, at least `minimum`, and never more than 10 % down.
+
+    Source: MobileNetV2's channel rule (TF-slim `conv_blocks.py`; SEMANTICS of transformers' function of the same name).
+
+    >>> make_divisible(33), make_divisible(12), make_divisible(3, 8, 16)
+    (32, 16, 16)
+    """
+    rounded = max(minimum if minimum is not None else divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+@dataclass(frozen=True, eq=True, kw_only=True)
+class MobileNetConfig:
+    """What both generations share. `depth_multiplier` is the papers' width multiplier alpha.
+
+    `pool_size=None` pools the whole feature map; 7 is the original's fixed window ("VALID"; stride 2 on V1, 1 on V2),
+    never larger than the feature map.
+    """
+
+    model_type: ClassVar[str] = ""
+
+    num_channels: int = 3
+    image_size: int | Sequence[int] = 224
+    depth_multiplier: float = 1.0
+    min_depth: int = 8
+    output_stride: int = 32
+    hidden_act: str = "relu6"
+    tf_padding: bool = True
+    classifier_dropout_prob: float = 0.999
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 0.001
+    pool_size: int | None = None
+
+    num_labels: int | None = None
+    id2label: Mapping[int, str] | None = None
+    label2id: Mapping[str, int] | None = None
+    problem_type: str | None = None
+    output_hidden_states: bool = False
+    return_dict: bool = True
+    dtype: str | None = None
+    architectures: Sequence[str] | None = None
+
+    __hash__ = None  # type: ignore[assignment]  # holds dicts
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._check_type(field.name, str(field.type), getattr(self, field.name))
+        self._check_values()
+        self._settle_labels()
+
+    @property
+    def width_multiplier(self) -> float:
+        """The papers' alpha: `depth_multiplier` under the name used in this project."""
+        return self.depth_multiplier
+
+    @property
+    def labels(self) -> dict[int, str]:
+        """Class index -> name, for every class; `LABEL_3` where the file names none."""
+        assert self.id2label is not None
+        return dict(self.id2label)
+
+    @property
+    def class_count(self) -> int:
+        """The number of classes (`num_labels` as a plain int)."""
+        assert self.num_labels is not None
+        return self.num_labels
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `config.json` holds: plain JSON values, `model_type` included.
+
+        Our own two fields are left out while they say what transformers does anyway.
+        """
+        values: dict[str, Any] = {"model_type": self.model_type}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Mapping):
+                value = dict(value)
+            elif isinstance(value, Sequence) and not isinstance(value, str):
+                value = list(value)
+            values[field.name] = value
+        del values["num_labels"]  # follows from id2label
+        for name in ("pool_size", "problem_type", "dtype", "architectures"):
+            if values[name] is None:
+                del values[name]
+        return values
+
+    def replace(self: ConfigT, **changes: Any) -> ConfigT:
+        """Return a copy with some fields changed; a new `num_labels` renames the labels, new labels recount them."""
+        known = {field.name for field in dataclasses.fields(self)}
+        unknown = sorted(set(changes) - known)
+        if unknown:
+            raise ConfigError(
+                f"{type(self).__name__}: expected one of its fields ({', '.join(sorted(known))}), got {unknown[0]!r}"
+            )
+        if "id2label" in changes:
+            changes.setdefault("num_labels", None)
+            changes.setdefault("label2id", None)
+        elif "num_labels" in changes and changes["num_labels"] != self.num_labels:
+            changes.update(id2label=None, label2id=None)
+        return dataclasses.replace(self, **changes)
+
+    @classmethod
+    def from_dict(cls: type[ConfigT], values: Mapping[str, Any], **overrides: Any) -> ConfigT:
+        """Build a config from the content of a `config.json`; unknown keys are ignored, `overrides` are not."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__}: expected a JSON object, got {type(values).__name__}")
+        found = values.get("model_type", cls.model_type)
+        if found != cls.model_type:
+            raise ConfigError(
+                f"{cls.__name__}: expected a config with model_type {cls.model_type!r}, got {found!r}; "
+                "load it with the class of that model"
+            )
+        known = {field.name for field in dataclasses.fields(cls)}
+        kept: dict[str, Any] = {}
+        for key, value in values.items():
+            name = _OLD_SPELLINGS.get(key, key)
+            if name in known and (key == name or name not in values):
+                kept[name] = value
+        if kept.get("id2label") is not None:
+            kept["id2label"] = _integer_keys(cls.__name__, kept["id2label"])
+            kept.pop("num_labels", None)
+        config = cls(**kept)
+        return config.replace(**overrides) if overrides else config
+
+    def _check_type(self, name: str, annotation: str, value: object) -> None:
+        allowed: dict[str, tuple[type, ...]] = {
+            "int": (int,),
+            "float": (int, float),
+            "str": (str,),
+            "bool": (bool,),
+            "Mapping": (Mapping,),
+            "Sequence": (list, tuple),
+            "None": (type(None),),
+        }
+        types = tuple(t for part in annotation.split(" | ") for t in allowed[part.split("[")[0]])
+        is_stray_bool = isinstance(value, bool) and bool not in types
+        if is_stray_bool or not isinstance(value, types):
+            raise ConfigError(
+                f"{type(self).__name__}: expected {name} to be {annotation}, got {value!r}; correct it in config.json"
+            )
+
+    def _check_values(self) -> None:
+        def demand(is_right: bool, name: str, expected: str) -> None:
+            if not is_right:
+                raise ConfigError(
+                    f"{type(self).__name__}: expected {name} to be {expected}, got {getattr(self, name)!r}"
+                )
+
+        demand(1 <= self.num_channels <= 4096, "num_channels", "between 1 and 4096")
+        demand(math.isfinite(self.depth_multiplier) and 0 < self.depth_multiplier <= 64, "depth_multiplier",
+               "greater than zero (the width multiplier alpha) and at most 64")  # fmt: skip
+        demand(1 <= self.min_depth <= 65536, "min_depth", "between 1 and 65536")
+        demand(self.output_stride in OUTPUT_STRIDES, "output_stride",
+               f"one of {', '.join(map(str, OUTPUT_STRIDES))} (no other is ever reached)")  # fmt: skip
+        demand(self.hidden_act in ACTIVATIONS, "hidden_act", f"one of {', '.join(ACTIVATIONS)}")
+        demand(math.isfinite(self.layer_norm_eps) and self.layer_norm_eps >= 0, "layer_norm_eps", "zero or more")
+        demand(math.isfinite(self.initializer_range) and self.initializer_range >= 0, "initializer_range",
+               "zero or more")  # fmt: skip
+        demand(0 <= self.classifier_dropout_prob <= 1, "classifier_dropout_prob", "between 0 and 1")
+        demand(self.pool_size is None or 1 <= self.pool_size <= 65536, "pool_size", "None (global) or 1 or more")
+        demand(self.problem_type in (None, *PROBLEM_TYPES), "problem_type", f"one of {', '.join(PROBLEM_TYPES)}")
+        demand(self.num_labels is None or 0 <= self.num_labels <= 1_000_000, "num_labels", "between 0 and 1000000")
+        sizes = [self.image_size] if isinstance(self.image_size, int) else list(self.image_size)
+        is_size = all(isinstance(size, int) and size > 0 for size in sizes)
+        demand(is_size and len(sizes) in (1, 2), "image_size", "one or two positive integers")
+
+    def _settle_labels(self) -> None:
+        names = self.id2label
+        if names is not None:
+            names = dict(sorted(_integer_keys(type(self).__name__, names).items()))
+            if self.num_labels is not None and self.num_labels != len(names):
+                names = None  # as in transformers, an explicit count wins over names that do not fit it
+        if names is None:
+            count = 2 if self.num_labels is None else self.num_labels
+            names = {index: f"LABEL_{index}" for index in range(count)}
+            object.__setattr__(self, "label2id", None)
+        if list(names) != list(range(len(names))):
+            raise ConfigError(
+                f"{type(self).__name__}: expected id2label to number its {len(names)} classes from 0 without gaps, "
+                f"got the keys {list(names)[:5]}"
+            )
+        object.__setattr__(self, "id2label", names)
+        object.__setattr__(self, "num_labels", len(names))
+        if self.label2id is None:
+            object.__setattr__(self, "label2id", {name: index for index, name in names.items()})
+
+
+@dataclass(frozen=True, eq=True, kw_only=True)
+class MobileNetV1Config(MobileNetConfig):
+    """transformers' `MobileNetV1Config`, and `output_stride` and `pool_size`, which it lacks."""
+
+    model_type: ClassVar[str] = "mobilenet_v1"
+    __hash__ = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `config.json` holds."""
+        values = super().to_dict()
+        if self.output_stride == 32:
+            del values["output_stride"]
+        return values
+
+
+@dataclass(frozen=True, eq=True, kw_only=True)
+class MobileNetV2Config(MobileNetConfig):
+    """transformers' `MobileNetV2Config`, and `pool_size`, which it lacks."""
+
+    model_type: ClassVar[str] = "mobilenet_v2"
+    __hash__ = None
+
+    depth_divisible_by: int = 8
+    expand_ratio: float = 6.0
+    first_layer_is_expansion: bool = True
+    finegrained_output: bool = True
+    classifier_dropout_prob: float = 0.8
+    semantic_loss_ignore_index: int = 255
+
+    def _check_values(self) -> None:
+        super()._check_values()
+        for name, value, limit in (
+            ("depth_divisible_by", self.depth_divisible_by, 65536),
+            ("expand_ratio", self.expand_ratio, 64),
+        ):
+            if not (math.isfinite(value) and 0 < value <= limit):
+                raise ConfigError(
+                    f"{type(self).__name__}: expected {name} to be greater than zero and at most {limit}, got {value!r}"
+                )
+
+
+def config_from_dict(values: Mapping[str, Any], **overrides: Any) -> MobileNetV1Config | MobileNetV2Config:
+    """Build the config that the `model_type` of a `config.json` names."""
+    model_type = values.get("model_type") if isinstance(values, Mapping) else None
+    for cls in (MobileNetV1Config, MobileNetV2Config):
+        if model_type == cls.model_type:
+            return cls.from_dict(values, **overrides)
+    raise ConfigError(f"config: expected model_type mobilenet_v1 or mobilenet_v2, got {model_type!r}")
+
+
+def _integer_keys(where: str, names: object) -> dict[int, str]:
+    if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
+        raise ConfigError(f"{where}: expected id2label to map class numbers to names, got {str(names)[:80]!r}")
+    try:
+        return {int(key): name for key, name in names.items()}
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"{where}: expected the keys of id2label to be class numbers, got {list(names)[:3]}"
+        ) from None

@@ -1,0 +1,36 @@
+"""What every reader returns: configuration, weights by canonical name, processor settings and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from minimobile.config import MobileNetV1Config, MobileNetV2Config
+
+ARCHITECTURES = (
+    "MobileNetV1Model",
+    "MobileNetV1ForImageClassification",
+    "MobileNetV2Model",
+    "MobileNetV2ForImageClassification",
+    "MobileNetV2ForSemanticSegmentation",
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network as data.
+
+    `weights` maps transformers' state-dict names, always with the prefix `mobilenet_v1.` or `mobilenet_v2.` on the
+    backbone (`mobilenet_v1.layer.3.convolution.weight`, `classifier.weight`), to float arrays in PyTorch's layouts.
+    `architecture` is one of `ARCHITECTURES`. `processor` is the content of `preprocessor_config.json`, where known.
+    `provenance` says where it comes from (keys such as format, source, producer, dialect).
+    """
+
+    config: MobileNetV1Config | MobileNetV2Config
+    weights: Mapping[str, NDArray[Any]]
+    architecture: str
+    processor: Mapping[str, Any] | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
