@@ -1,0 +1,185 @@
+"""The definition of every kernel: the shortest NumPy that is plainly right, for float32 and float64.
+
+Images are (N, H, W, C). In float32 these functions define the exact bits that the fast kernels must give: each output
+is the sum over its terms in the order ky, kx, ci, cut into consecutive blocks of 128 terms; a block is a chain of
+fused multiply-adds from zero; the block sums are added in order; then the bias. Taps outside the image are skipped.
+In float64 a product and a sum take the place of the fused step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile_kernels import elementwise
+from minimobile_kernels.geometry import Window, valid_range
+
+Array: TypeAlias = NDArray[Any]
+
+BLOCK = 128
+
+
+def fma(x: Array, w: Array, accumulator: Array) -> Array:
+    """Return x * w + accumulator, rounded once for float32.
+
+    The product of two float32 is exact in float64. The sum's rounding error is found by the two-sum of Knuth (The Art
+    of Computer Programming 2, 4.2.2) and folded in by rounding to odd, so that the last cast rounds the exact value
+    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+    """
+    if accumulator.dtype != np.float32:
+        return x * w + accumulator
+    with np.errstate(all="ignore"):
+        product = x.astype(np.float64) * w.astype(np.float64)
+        start = accumulator.astype(np.float64)
+        total = product + start
+        part = total - product
+        error = (product - (total - part)) + (start - part)
+        bits = total.view(np.int64)
+        away_from_zero = (error > 0) == (total > 0)
+        is_inexact_and_even = ((error > 0) | (error < 0)) & (bits & 1 == 0)
+        bits += np.where(is_inexact_and_even, np.where(away_from_zero, 1, -1), 0)
+        return total.astype(np.float32)
+
+
+def conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
+    """Convolve: out[n,i,j,o] = bias[o] + sum over ky,kx,ci of x[n, i*s-top+ky*d, j*s-left+kx*d, ci] * weight[o,ky,kx,ci].
+
+    Shapes: x (N, H, W, C_in), weight (C_out, K_h, K_w, C_in), bias (C_out) -> (N, H_out, W_out, C_out).
+    """
+    terms = (
+        (rows, columns, x[:, sources[0], sources[1], ci, None], weight[:, ky, kx, ci])
+        for ky, kx, rows, columns, sources in _taps(window)
+        for ci in range(x.shape[3])
+    )
+    shape = (x.shape[0], window.out_height, window.out_width, weight.shape[0])
+    return _sum_in_blocks(terms, shape, x.dtype) + bias
+
+
+def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
+    """Convolve each channel with its own filter: a convolution whose sum over ci has one term.
+
+    Shapes: x (N, H, W, C), weight (K_h, K_w, C), bias (C) -> (N, H_out, W_out, C).
+    Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1, equation 3.
+    """
+    terms = (
+        (rows, columns, x[:, sources[0], sources[1], :], weight[ky, kx])
+        for ky, kx, rows, columns, sources in _taps(window)
+    )
+    shape = (x.shape[0], window.out_height, window.out_width, x.shape[3])
+    return _sum_in_blocks(terms, shape, x.dtype) + bias
+
+
+def pointwise_conv2d(x: Array, weight: Array, bias: Array) -> Array:
+    """Mix the channels of every pixel: out[n,i,j,o] = bias[o] + sum over ci of x[n,i,j,ci] * weight[o,ci].
+
+    Shapes: x (N, H, W, C_in), weight (C_out, C_in), bias (C_out) -> (N, H, W, C_out).
+    Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1.
+    """
+    everywhere = slice(None)
+    terms = ((everywhere, everywhere, x[..., ci, None], weight[:, ci]) for ci in range(x.shape[3]))
+    return _sum_in_blocks(terms, (*x.shape[:3], weight.shape[0]), x.dtype) + bias
+
+
+def _taps(window: Window) -> Iterable[tuple[int, int, slice, slice, tuple[slice, slice]]]:
+    """Yield, tap by tap in the order ky, kx: the outputs that it reaches, and the input pixels that it reads for them."""
+    for ky in range(window.kernel_height):
+        rows, row_source = _reach(ky * window.dilation, window.height, window.stride, window.pad_top, window.out_height)
+        for kx in range(window.kernel_width):
+            columns, column_source = _reach(
+                kx * window.dilation, window.width, window.stride, window.pad_left, window.out_width
+            )
+            yield ky, kx, rows, columns, (row_source, column_source)
+
+
+def _reach(tap: int, size: int, stride: int, before: int, out_size: int) -> tuple[slice, slice]:
+    first, last = valid_range(tap, size, stride, before, out_size)
+    start = first * stride - before + tap
+    return slice(first, last), slice(start, start + (last - first) * stride, stride) if last > first else slice(0, 0)
+
+
+def _sum_in_blocks(
+    terms: Iterable[tuple[slice, slice, Array, Array]], shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> Array:
+    total: Array | None = None
+    block = np.zeros(shape, dtype)
+    for index, (rows, columns, x, w) in enumerate(terms):
+        if index and index % BLOCK == 0:
+            total = block if total is None else total + block
+            block = np.zeros(shape, dtype)
+        block[:, rows, columns] = fma(x, w, block[:, rows, columns])
+    return block if total is None else total + block
+
+
+def batch_norm(x: Array, weight: Array, bias: Array, mean: Array, variance: Array, epsilon: float) -> Array:
+    """Normalise per channel, (x - mean) / sqrt(variance + epsilon) * weight + bias, in float64, rounded once.
+
+    Shapes: x (N, H, W, C), all others (C). Source: Ioffe and Szegedy (arXiv 1502.03167), algorithm 2.
+    """
+    scale = weight.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+    return ((x.astype(np.float64) - mean) * scale + bias).astype(x.dtype)
+
+
+def activation(x: Array, function: str) -> Array:
+    """Apply an activation function to every element, in float64, rounded once; see `elementwise.py`. Any shape."""
+    return elementwise.activate(x, function)
+
+
+def add(x: Array, y: Array) -> Array:
+    """Return x + y: the residual connection. Shapes: both (N, H, W, C)."""
+    with np.errstate(all="ignore"):
+        return x + y
+
+
+def average_pool2d(x: Array, window: Window) -> Array:
+    """Average over windows that lie inside the image (no padding): the sum in the order ky, kx in float64, rounded once.
+
+    Shapes: x (N, H, W, C) -> (N, H_out, W_out, C).
+    """
+    total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.float64)
+    for *_, (rows, columns) in _taps(window):
+        total += x[:, rows, columns]
+    return (total / (window.kernel_height * window.kernel_width)).astype(x.dtype)
+
+
+def concatenate(x: Array, y: Array) -> Array:
+    """Stack channels: x's first, then y's. Shapes: (N, H, W, C_x), (N, H, W, C_y) -> (N, H, W, C_x + C_y)."""
+    return np.concatenate([x, y], axis=3)
+
+
+def resize_bilinear(x: Array, height: int, width: int, align_corners: bool) -> Array:
+    """Resize by linear interpolation along the rows, then along the columns, in float64, rounded once.
+
+    Output pixel j reads position j * (W-1)/(width-1) with `align_corners`, else (j + 0.5) * W/width - 0.5, kept inside
+    the image. An axis with one pixel is repeated. Source: `torch.nn.functional.interpolate`, mode "bilinear".
+
+    Shapes: x (N, H, W, C) -> (N, height, width, C).
+    """
+    upper, lower, down = interpolation_points(x.shape[1], height, align_corners)
+    left, right, across = interpolation_points(x.shape[2], width, align_corners)
+    wide = x.astype(np.float64)
+    down, across = down[:, None, None], across[:, None]
+    above = wide[:, upper][:, :, left] * (1 - across) + wide[:, upper][:, :, right] * across
+    below = wide[:, lower][:, :, left] * (1 - across) + wide[:, lower][:, :, right] * across
+    return (above * (1 - down) + below * down).astype(x.dtype)
+
+
+def interpolation_points(
+    size: int, out_size: int, align_corners: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return, for each of `out_size` pixels, its two neighbours among `size` and the weight of the second.
+
+    >>> first, second, weight = interpolation_points(2, 4, False)
+    >>> first.tolist(), second.tolist(), weight.tolist()
+    ([0, 0, 0, 1], [1, 1, 1, 1], [0.0, 0.25, 0.75, 0.25])
+    """
+    index = np.arange(out_size, dtype=np.float64)
+    if align_corners:
+        position = index * ((size - 1) / (out_size - 1) if out_size > 1 else 0.0)
+    else:
+        position = np.maximum((index + 0.5) * (size / out_size) - 0.5, 0.0)
+    first = np.minimum(position.astype(np.int64), size - 1)
+    second = np.minimum(first + 1, size - 1)
+    return first, second, np.where(second > first, position - first, 0.0)
