@@ -1,0 +1,104 @@
+"""Files as the readers and writers need them: regular, within a size limit, and written wholly or not at all.
+
+Paths are judged as they were given, never after following links, so that the hub's cache of links works.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from minimobile.errors import FormatError
+
+SPARE_BYTES = 64 * 2**20  # readers may take the size of the file and this much memory, and no more
+
+
+def regular_file_size(path: Path) -> int:
+    """Return the size in bytes of the regular file at `path`, and refuse what is absent, a directory, pipe or device.
+
+    A pipe has to be refused before it is opened: opening one waits for its other end for ever.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError):
+            hint = "; the link points to a file that is not there" if path.is_symlink() else ""
+            raise FormatError(f"{path}: no such file or directory{hint}") from None
+        raise FormatError(f"{path}: cannot be read ({_reason(error)})") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise FormatError(f"{path}: expected a file, found a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise FormatError(f"{path}: expected a regular file, found a pipe, socket or device")
+    return status.st_size
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file for reading; a failure to open or read it becomes a FormatError."""
+    regular_file_size(path)
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read ({_reason(error)})") from error
+
+
+def read_start(path: Path, count: int) -> bytes:
+    """Return the first `count` bytes of a regular file, fewer where it is shorter."""
+    with open_regular(path) as file:
+        return file.read(count)
+
+
+def read_limited(path: Path, limit: int) -> bytes:
+    """Return all bytes of a regular file, and refuse one of more than `limit` bytes before reading it."""
+    size = regular_file_size(path)
+    if size > limit:
+        raise FormatError(f"{path}: expected at most {limit} bytes, found {size}")
+    with open_regular(path) as file:
+        return file.read(limit)
+
+
+@contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, and give it the name `path` once everything is on the disk.
+
+    Whatever goes wrong before that, `path` is as it was and the temporary file is gone.
+    """
+    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    if not path.parent.is_dir():
+        raise FormatError(f"{path}: cannot be written, {path.parent} is not an existing directory")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be written ({_reason(error)}); nothing was changed") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, wholly or not at all."""
+    with write_whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _sync_directory(directory: Path) -> None:
+    if os.name != "posix":
+        return  # elsewhere a directory cannot be opened, and the rename is durable by itself
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

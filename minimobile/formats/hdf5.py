@@ -1,0 +1,196 @@
+"""The native file: one HDF5 file with config, labels, weights by canonical name, processor, provenance and checksums.
+
+Layout, version 1. Root attributes: `format` ("minimobile"), `format_version`, `architecture`, the JSON texts `config`,
+`processor` and `provenance`, and `sha256` over all of these, the labels and the table of arrays. A text too long for an
+attribute (64 KiB) is a dataset of the same name. `labels`: (K,) text. `weights/<canonical name>`: float32 or float16 in
+PyTorch's layouts, each with the attribute `sha256` over its little-endian bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.config import config_from_dict
+from minimobile.errors import ConfigError, FormatError
+from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.guarded_hdf5 import (
+    GuardedFile,
+    has_hdf5_signature,
+    open_hdf5,
+    read_root_attributes,
+    write_hdf5,
+)
+from minimobile.formats.strict_json import parse_json_object
+
+FORMAT_VERSION = 1
+DTYPES = ("float32", "float16")
+_TEXTS = ("architecture", "config", "processor", "provenance")
+_LONGEST_ATTRIBUTE = 60_000  # HDF5 allows 65,536 bytes with its own overhead
+
+
+def recognise(path: Path) -> bool:
+    """Say whether `path` is a file of ours; an HDF5 file too damaged to tell raises FormatError."""
+    return has_hdf5_signature(path) and read_root_attributes(path).get("format") == "minimobile"
+
+
+def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
+    """Write `checkpoint` to `path`, wholly or not at all.
+
+    `dtype` is how weights are stored: "float32", or "float16" at half the size. A value too large for it, or a NaN or
+    infinity, raises FormatError.
+    """
+    path = Path(path)
+    if dtype not in DTYPES:
+        raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
+    weights = {
+        name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())
+    }
+    config = checkpoint.config.to_dict()
+    labels = [checkpoint.config.labels[index] for index in range(checkpoint.config.class_count)]
+    if config.get("label2id") == {name: index for index, name in enumerate(labels)}:
+        del config["label2id"]
+    del config["id2label"]
+    texts = {
+        "architecture": checkpoint.architecture,
+        "config": _json_text(config),
+        "processor": _json_text(checkpoint.processor),
+        "provenance": _json_text(dict(checkpoint.provenance)),
+    }
+    sums = {name: _sha256(values) for name, values in weights.items()}
+    attributes: dict[str, dict[str, str | int]] = {
+        "": {
+            "format": "minimobile",
+            "format_version": FORMAT_VERSION,
+            "sha256": _file_sum(texts, labels, {n: (v.shape, v.dtype) for n, v in weights.items()}, sums),
+        }
+    }
+    arrays: dict[str, NDArray[Any]] = {f"weights/{name}": values for name, values in weights.items()}
+    arrays["labels"] = np.array([label.encode("utf-8") for label in labels], dtype=np.bytes_)
+    for name, text in texts.items():
+        encoded = text.encode("utf-8")
+        if len(encoded) <= _LONGEST_ATTRIBUTE:
+            attributes[""][name] = text
+        else:
+            arrays[name] = np.array(encoded)
+    attributes.update({f"weights/{name}": {"sha256": value} for name, value in sums.items()})
+    write_hdf5(path, arrays, attributes)
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a file that `write` made; weights come back as float32 arrays.
+
+    Every checksum is compared; a file that is damaged, hostile or of a later format version raises FormatError.
+    """
+    path = Path(path)
+    with open_hdf5(path) as file:
+        root = file.attributes[""]
+        if root.get("format") != "minimobile":
+            raise FormatError(f"{path}: expected a file that minimobile wrote, found another HDF5 file")
+        if root.get("format_version") != FORMAT_VERSION:
+            raise FormatError(
+                f"{path}: expected format version {FORMAT_VERSION}, found {root.get('format_version')!r}; "
+                "a later minimobile may read it"
+            )
+        texts = {name: _read_text(file, name) for name in _TEXTS}
+        labels = _read_labels(file)
+        names = [name for name in file.shapes if name.startswith("weights/")]
+        for name in names:
+            if file.dtypes[name].kind != "f" or file.dtypes[name].itemsize > 4:
+                raise FormatError(f"{path}: {name}: expected float32 or float16, found {file.dtypes[name]}")
+        sums = {name: str(file.attributes[name].get("sha256")) for name in names}
+        table = {name.removeprefix("weights/"): (file.shapes[name], file.dtypes[name]) for name in names}
+        by_name = {name.removeprefix("weights/"): value for name, value in sums.items()}
+        if _file_sum(texts, labels, table, by_name) != root.get("sha256"):
+            raise FormatError(f"{path}: the checksum of the description does not fit; the file is damaged, copy it again")
+        weights = {}
+        for name in names:
+            values = file.read(name)
+            if _sha256(values) != sums[name]:
+                raise FormatError(f"{path}: {name}: the checksum does not fit; the file is damaged, copy it again")
+            weights[name.removeprefix("weights/")] = values.astype(np.float32, copy=False)
+    return _checkpoint(path, texts, labels, weights)
+
+
+def _checkpoint(
+    path: Path, texts: Mapping[str, str], labels: list[str], weights: dict[str, NDArray[Any]]
+) -> Checkpoint:
+    if texts["architecture"] not in ARCHITECTURES:
+        raise FormatError(
+            f"{path}: expected an architecture among {', '.join(ARCHITECTURES)}, found {texts['architecture'][:80]!r}"
+        )
+    values = parse_json_object(texts["config"], f"{path}: config")
+    values["id2label"] = dict(enumerate(labels))
+    try:
+        config = config_from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if not texts["architecture"].lower().startswith(config.model_type.replace("_", "")):
+        raise FormatError(f"{path}: expected a {config.model_type} architecture, found {texts['architecture']}")
+    processor = None if texts["processor"] == "null" else parse_json_object(texts["processor"], f"{path}: processor")
+    provenance = parse_json_object(texts["provenance"], f"{path}: provenance")
+    return Checkpoint(config, weights, texts["architecture"], processor, {k: str(v) for k, v in provenance.items()})
+
+
+def _stored(where: str, values: NDArray[Any], dtype: str) -> NDArray[Any]:
+    values = np.asarray(values)
+    if values.dtype.kind != "f" or "/" in where.rpartition(": ")[2]:
+        raise FormatError(f"{where}: expected an array of floats under a canonical name, got {values.dtype}")
+    with np.errstate(over="ignore"):
+        stored = np.ascontiguousarray(values, dtype=np.dtype(dtype).newbyteorder("<"))
+    overflows = np.isinf(stored) & np.isfinite(values)
+    if overflows.any():
+        raise FormatError(
+            f"{where}: expected values that {dtype} can hold (at most {np.finfo(dtype).max:g}), "
+            f"found {values[overflows].flat[0]:g}; store it as float32"
+        )
+    return stored.reshape(values.shape)
+
+
+def _json_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, allow_nan=False)
+
+
+def _sha256(values: NDArray[Any]) -> str:
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return hashlib.sha256(little).hexdigest()
+
+
+def _file_sum(
+    texts: Mapping[str, str],
+    labels: list[str],
+    table: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]],
+    sums: Mapping[str, str],
+) -> str:
+    """Sum up what the file says about itself, so that a changed digit in the config is noticed, too."""
+    arrays = [[name, list(table[name][0]), table[name][1].name, sums[name]] for name in sorted(table)]
+    description = _json_text([FORMAT_VERSION, dict(texts), labels, arrays])
+    return hashlib.sha256(description.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _read_text(file: GuardedFile, name: str) -> str:
+    value = file.attributes[""].get(name)
+    if value is None and name in file.shapes and file.shapes[name] == () and file.dtypes[name].kind == "S":
+        value = _decode(file.read(name).item(), f"{file.where}: {name}")
+    if not isinstance(value, str):
+        raise FormatError(f"{file.where}: expected the text {name!r} as an attribute of the root, found none")
+    return value
+
+
+def _read_labels(file: GuardedFile) -> list[str]:
+    if "labels" not in file.shapes or len(file.shapes["labels"]) != 1 or file.dtypes["labels"].kind != "S":
+        raise FormatError(f"{file.where}: expected 'labels', a list of texts, found none")
+    return [_decode(label, f"{file.where}: labels") for label in file.read("labels").tolist()]
+
+
+def _decode(text: bytes, where: str) -> str:
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{where}: expected text in UTF-8, found an invalid byte at {error.start}") from None

@@ -1,0 +1,51 @@
+"""JSON from files that may be hostile: no duplicate keys, no NaN, no unbounded nesting, one kind of error."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from minimobile.errors import FormatError
+from minimobile.formats.files import read_limited
+
+FILE_LIMIT = 16 * 2**20  # a config.json with 1001 labels has 70 kB
+
+
+def parse_json_object(content: bytes | str, where: str) -> dict[str, Any]:
+    """Parse one JSON object; `where` names the place in the message of the FormatError that anything else raises."""
+    try:
+        text = content.decode("utf-8") if isinstance(content, bytes) else content
+        value = json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{where}: expected JSON in UTF-8, found an invalid byte at position {error.start}") from None
+    except RecursionError:
+        raise FormatError(f"{where}: expected JSON, found one nested too deeply") from None
+    except ValueError as error:  # json.JSONDecodeError, our own two, and integers of more than 4300 digits
+        raise FormatError(f"{where}: expected valid JSON, found an error: {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: expected a JSON object, found {_json_name(value)}")
+    return value
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read the JSON object that the file at `path` holds."""
+    return parse_json_object(read_limited(path, FILE_LIMIT), str(path))
+
+
+def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:80]!r} is there twice")
+    return values
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _json_name(value: object) -> str:
+    names = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
