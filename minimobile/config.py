@@ -73,7 +73,12 @@ class MobileNetConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            self._check_type(field.name, str(field.type), getattr(self, field.name))
+            value = getattr(self, field.name)
+            self._check_type(field.name, str(field.type), value)
+            if field.type == "float":  # transformers refuses a config.json with 1 for 1.0
+                object.__setattr__(self, field.name, float(value))
+            elif isinstance(value, list):  # so that a config equals the one read back from its JSON
+                object.__setattr__(self, field.name, tuple(value))
         self._check_values()
         self._settle_labels()
 
@@ -189,6 +194,8 @@ class MobileNetConfig:
         demand(self.pool_size is None or 1 <= self.pool_size <= 65536, "pool_size", "None (global) or 1 or more")
         demand(self.problem_type in (None, *PROBLEM_TYPES), "problem_type", f"one of {', '.join(PROBLEM_TYPES)}")
         demand(self.num_labels is None or 0 <= self.num_labels <= 1_000_000, "num_labels", "between 0 and 1000000")
+        is_single = self.problem_type == "single_label_classification"
+        demand(not (is_single and self.num_labels == 1), "problem_type", "regression where num_labels is 1")
         sizes = [self.image_size] if isinstance(self.image_size, int) else list(self.image_size)
         is_size = all(isinstance(size, int) and size > 0 for size in sizes)
         demand(is_size and len(sizes) in (1, 2), "image_size", "one or two positive integers")
