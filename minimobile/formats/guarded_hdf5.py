@@ -28,6 +28,10 @@ OBJECT_LIMIT = 20_000
 DEPTH_LIMIT = 32
 ATTRIBUTE_LIMIT = 16 * 2**20
 
+_PLAIN_TYPES = (  # as HDF5 names them, the likeliest first
+    *("IEEE_F32LE", "IEEE_F16LE", "IEEE_F64LE", "IEEE_F32BE", "IEEE_F16BE", "IEEE_F64BE"),
+    *(f"STD_{sign}{bits}{order}" for sign in "IU" for bits in (8, 16, 32, 64) for order in ("LE", "BE")),
+)
 _LIBRARY_ERRORS = (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError, zlib.error)
 
 Attribute = str | int | float | list[Any]
@@ -215,13 +219,7 @@ def _check_type(kind: Any, where: str) -> None:
         if kind.is_variable_str():
             raise FormatError(f"{where}: expected numbers or text of fixed length, found text of variable length")
         return
-    plain = (
-        f"{family}{bits}{order}" if bits != 8 else f"{family}8{order}"
-        for family, sizes in (("STD_I", (8, 16, 32, 64)), ("STD_U", (8, 16, 32, 64)), ("IEEE_F", (16, 32, 64)))
-        for bits in sizes
-        for order in ("LE", "BE")
-    )
-    if not any(kind.equal(getattr(h5py.h5t, name)) for name in plain):
+    if not any(kind.equal(getattr(h5py.h5t, name)) for name in _PLAIN_TYPES):
         raise FormatError(f"{where}: expected integers, float16, float32 or float64, found another data type")
 
 
@@ -240,7 +238,12 @@ def _read_attributes(item: Any, where: str) -> dict[str, Attribute]:
         total += math.prod(shape) * int(kind.get_size())
         if total > ATTRIBUTE_LIMIT or attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
             raise FormatError(f"{where}: expected attributes of at most {ATTRIBUTE_LIMIT} bytes, found {name} {shape}")
-        values[name] = _plain(item.attrs[name])
+        if kind.get_class() == h5py.h5t.STRING and kind.is_variable_str():
+            values[name] = _plain(item.attrs[name])
+        else:
+            content = np.empty(shape, attribute.dtype)
+            attribute.read(content)
+            values[name] = _plain(content)
     return values
 
 
