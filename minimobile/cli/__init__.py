@@ -1,1 +1,118 @@
-"""The command line: one command per module."""
+"""The command line. A command is one function in one module here, and one row in `COMMANDS`."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from minimobile.cli import console
+from minimobile.cli.classify import classify
+from minimobile.cli.convert import convert
+from minimobile.cli.demo import demo
+from minimobile.cli.features import features
+from minimobile.cli.inspect import inspect
+from minimobile.cli.segment import segment
+from minimobile.errors import MinimobileError
+
+COMMANDS: tuple[Callable[..., None], ...] = (demo, classify, segment, features, inspect, convert)
+
+FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
+
+# Typer depends on click, or has its own copy of it, as its version goes; its public classes lead to both.
+_CLICK_EXCEPTION: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (`sys.argv` without arguments) and return the exit code.
+
+    0: all went well; 1: something failed, as stderr says in one sentence; 2: wrong usage; 130: interrupted.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a label still gets the rest
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has gone, as in `minimobile inspect ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    return code
+
+
+def build_app() -> typer.Typer:
+    """Return the typer application with every command."""
+    app = typer.Typer(
+        name="minimobile",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_describe_program)
+    for command in COMMANDS:
+        app.command()(command)
+    return app
+
+
+def _describe_program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run MobileNet V1, V2 and DeepLabV3+ on pictures, with no deep-learning framework.
+
+    Start with `minimobile demo`: it needs no network and no file.
+    """
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from importlib.metadata import version
+
+        console.write_text(f"minimobile {version('minimobile')}")
+        raise typer.Exit
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(build_app())
+    try:
+        return int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
+    except MinimobileError as error:
+        console.report_error(error)
+        return FAILURE
+    except (KeyboardInterrupt, typer.Abort):
+        console.report_error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        console.report_error(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return FAILURE
+    except _CLICK_EXCEPTION as error:
+        return _explain_usage(error)
+    except Exception as error:
+        return _confess(error)
+
+
+def _explain_usage(error: Any) -> int:
+    context = error.ctx
+    console.report_error(
+        f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'minimobile'} --help"
+    )
+    return WRONG_USAGE
+
+
+def _confess(error: Exception) -> int:
+    if os.environ.get("MINIMOBILE_DEBUG"):
+        traceback.print_exception(error)
+    console.report_error(
+        f"this is a fault of minimobile itself ({type(error).__name__}: {error}); please report it, with what the same "
+        "command prints under MINIMOBILE_DEBUG=1"
+    )
+    return FAILURE

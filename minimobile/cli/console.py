@@ -1,0 +1,91 @@
+"""Everything that the command line says: tables and JSON on stdout, notes, errors and progress bars on stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Item = TypeVar("Item")
+
+
+def printable(text: object) -> str:
+    r"""Return the text with every control character escaped: labels and file names come from strangers.
+
+    >>> printable("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+
+
+def write_text(text: str) -> None:
+    """Write one line to stdout."""
+    _console().print(printable(text), soft_wrap=True)
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Write a table to stdout. A column whose name ends in "#" holds numbers: it is set flush right and never wrapped.
+
+    On a terminal the table keeps to its width; in a file or a pipe nothing is cut or folded.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        is_number = name.endswith("#")
+        table.add_column(
+            name.removesuffix("#"), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in row))
+    _console().print(table)
+
+
+def write_json(document: Any) -> None:
+    """Write one JSON document to stdout; a number that JSON cannot hold (nan, inf) becomes null."""
+    sys.stdout.write(json.dumps(_finite(document), indent=2) + "\n")
+
+
+def note(text: str) -> None:
+    """Write one line to stderr for the person who waits."""
+    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
+
+
+def report_error(text: object) -> None:
+    """Write `error: <sentence>` to stderr, after what stdout already holds."""
+    sys.stdout.flush()
+    note(f"error: {text}")
+
+
+def track(items: Sequence[Item], description: str) -> Iterator[Item]:
+    """Yield the items; where stderr is a terminal and there are several, with a progress bar."""
+    if len(items) < 2 or not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track as track_with_bar
+
+    yield from track_with_bar(items, description, console=Console(stderr=True), transient=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    is_free_width = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(markup=False, highlight=False, emoji=False, width=1000 if is_free_width else None)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,7 @@
+"""`minimobile demo`."""
+
+from __future__ import annotations
+
+
+def demo() -> None:
+    """Show."""

@@ -1,0 +1,67 @@
+"""Which model a command runs, and loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from minimobile.cli import console
+from minimobile.errors import InputError, UnavailableError
+
+DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
+
+
+def load_model(source: str | None) -> Any:
+    """Load a model, or the default model where no source is given (`--model` and $MINIMOBILE_MODEL both absent)."""
+    import minimobile
+
+    try:
+        return minimobile.load(source or DEFAULT_MODEL)
+    except UnavailableError as error:
+        if source:
+            raise
+        raise UnavailableError(
+            f"no model was named, and the default {DEFAULT_MODEL} cannot be had ({str(error).rstrip('.')}); name one "
+            "with --model PATH or $MINIMOBILE_MODEL, or python -m pip install 'minimobile[hub]', or see "
+            "`minimobile demo`, which needs neither"
+        ) from None
+
+
+def open_model(source: str | None, task: str | None = None) -> Any:
+    """Load a model in order to run it, and say so where that will have to wait for the compiler.
+
+    `task` is what its class must be for, as the end of the class's name says: "ImageClassification" or
+    "SemanticSegmentation"; None takes any.
+    """
+    model = load_model(source)
+    name = type(model).__name__
+    if task is not None and not name.endswith(task):
+        raise InputError(f"{source or DEFAULT_MODEL}: expected a model for {_TASKS[task]}, got a {name}")
+    announce_compilation()
+    return model
+
+
+def announce_compilation() -> None:
+    """Say on stderr, before the first run on this machine, that the kernels have to be compiled."""
+    from minimobile import engine
+
+    is_compiled = getattr(engine, "is_compiled", None)
+    if is_compiled is not None and not is_compiled():
+        console.note("note: compiling the kernels for this processor, once; this takes a minute at most")
+
+
+def processor_of(model: Any) -> Callable[..., Any]:
+    """Return the model's own image processor."""
+    if model.processor is None:
+        raise InputError(
+            f"{type(model).__name__}: expected the model to come with its image processor's settings, got none; "
+            "add a preprocessor_config.json to its directory"
+        )
+    processor: Callable[..., Any] = model.processor
+    return processor
+
+
+_TASKS = {
+    "ImageClassification": "image classification (for masks there is `minimobile segment`)",
+    "SemanticSegmentation": "semantic segmentation (for labels there is `minimobile classify`)",
+}

@@ -1,0 +1,39 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(str, Enum):
+    """How a result is written to stdout: a table for people or one JSON document for programs."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+_A_MODEL = "A directory, a file of any known format, a hub id, or demo:digits or demo:scenes."
+
+Pictures = Annotated[
+    list[Path],
+    typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="SRC",
+        envvar="MINIMOBILE_MODEL",
+        help=f"{_A_MODEL} Default: google/mobilenet_v2_1.0_224 through the hub's cache.",
+        show_default=False,
+    ),
+]
+RequiredModel = Annotated[
+    str, typer.Option("--model", metavar="SRC", envvar="MINIMOBILE_MODEL", help=_A_MODEL, show_default=False)
+]
+Source = Annotated[str, typer.Argument(metavar="SRC", help=_A_MODEL, show_default=False)]
+OutputFormat = Annotated[Format, typer.Option("--format", help="Tables for people, JSON for programs.")]

@@ -1,0 +1,152 @@
+"""`minimobile segment`: pictures to masks and overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minimobile.cli import console, pictures
+from minimobile.cli.options import Format, OutputFormat, Pictures, RequiredModel
+from minimobile.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+
+def segment(
+    images: Pictures,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="DIR", help="The folder to write into; made if missing.", show_default=False),
+    ],
+    model: RequiredModel,
+    output_format: OutputFormat = Format.TABLE,
+) -> None:
+    """Say what every pixel shows.
+
+    Writes NAME.mask.png and NAME.overlay.png for each picture. The mask is a palette PNG of the picture's own size: a
+    pixel's value is its class, its colour PASCAL VOC's for that class. So that it covers the whole picture, the
+    picture is resized straight to the network's input size, without the crop of the model's image processor, and the
+    logits are resized back before the classes are chosen. Pictures of one name get -2, -3, ... behind it.
+    """
+    from minimobile.cli.models import open_model
+    from minimobile.formats.files import write_whole
+    from minimobile.images import open_image
+
+    paths = pictures.expand_folders(images)
+    network = open_model(model, "SemanticSegmentation")
+    different = list(dict.fromkeys(paths))
+    names = dict(zip(different, choose_names(different), strict=True))
+    inputs = {path.resolve() for path in different}
+    _make_folder(out)
+
+    def cut_out(path: Path) -> pictures.Row:
+        files = {kind: out / f"{names[path]}.{kind}.png" for kind in ("mask", "overlay")}
+        for file in files.values():
+            if file.resolve() in inputs:
+                raise InputError(
+                    f"{path}: its result would overwrite {file}, which is one of the pictures; choose another --out"
+                )
+        photo = open_image(path)
+        classes = find_classes(network, photo)
+        for kind, drawn in _draw(photo, classes).items():
+            with write_whole(files[kind]) as temporary:
+                drawn.save(temporary, "PNG")
+        written = {kind: str(file) for kind, file in files.items()}
+        return {**written, "classes": list_classes(classes, network.id2label)}
+
+    rows = pictures.work_through(paths, "segmenting", cut_out)
+    if output_format is Format.JSON:
+        console.write_json(rows)
+    else:
+        _write_table(rows, out)
+    raise typer.Exit(pictures.settle(rows))
+
+
+def find_classes(network: Any, photo: Image.Image) -> NDArray[np.int64]:
+    """Return the class of every pixel of the photo: int64 (H, W).
+
+    The whole photo is resized to the size that the network's processor crops to, the logits back to the photo's size.
+    """
+    from minimobile.cli.models import processor_of
+
+    process = processor_of(network)
+    size = _input_size(network)
+    inputs = process(photo, do_resize=True, size=size, do_center_crop=False, return_tensors="np")
+    target = (photo.height, photo.width)
+    found = network.processor.post_process_semantic_segmentation(network(**inputs), target_sizes=[target])
+    classes: NDArray[np.int64] = found[0]
+    return classes
+
+
+def list_classes(classes: NDArray[np.int64], labels: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Return index, label and share of the pixels for every class that occurs, the largest share first."""
+    import numpy as np
+
+    indices, counts = np.unique(classes, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [
+        {"index": int(indices[i]), "label": labels[int(indices[i])], "share": float(counts[i] / classes.size)}
+        for i in order
+    ]
+
+
+def choose_names(paths: Iterable[Path]) -> list[str]:
+    """Return a file name without suffix for each path: its stem, and -2, -3, ... behind it where that is taken.
+
+    >>> choose_names([Path("a/cat.jpg"), Path("b/cat.png"), Path("dog.png")])
+    ['cat', 'cat-2', 'dog']
+    """
+    stems = [path.stem for path in paths]
+    reserved = {stem.casefold() for stem in stems}  # some file systems do not tell Cat from cat
+    taken: set[str] = set()
+    names = []
+    for stem in stems:
+        name, count = stem, 1
+        while name.casefold() in taken or (count > 1 and name.casefold() in reserved):
+            count += 1
+            name = f"{stem}-{count}"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _input_size(network: Any) -> dict[str, int]:
+    crop = network.processor.crop_size if network.processor.do_center_crop else network.processor.size
+    if {"height", "width"} <= set(crop or ()):
+        return {"height": int(crop["height"]), "width": int(crop["width"])}
+    size = network.config.image_size
+    height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
+    return {"height": height, "width": width}
+
+
+def _draw(photo: Image.Image, classes: NDArray[np.int64]) -> dict[str, Image.Image]:
+    from minimobile.cli.drawing import draw_mask, draw_overlay
+
+    return {"mask": draw_mask(classes), "overlay": draw_overlay(photo, classes)}
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: expected a folder to write into, got {error.strerror or error}") from None
+
+
+def _write_table(rows: list[pictures.Row], out: Path) -> None:
+    lines: list[tuple[object, ...]] = []
+    for row in rows:
+        if "error" in row:
+            lines.append((row["image"], f"error: {row['error']}", "", ""))
+        for rank, found in enumerate(row.get("classes", ())):
+            name = row["image"] if rank == 0 else ""
+            lines.append((name, found["label"], f"{100 * found['share']:.2f} %", found["index"]))
+    written = sum("error" not in row for row in rows)
+    if written:
+        console.write_table(("picture", "label", "share#", "class#"), lines)
+        console.write_text(f"wrote {written} masks and {written} overlays to {out}")
