@@ -136,7 +136,9 @@ def _translated_errors(where: str) -> Iterator[None]:
         raise
     except _LIBRARY_ERRORS as error:
         text = " ".join(str(error).split())
-        raise FormatError(f"{where}: this HDF5 file is damaged or truncated ({type(error).__name__}: {text})") from error
+        raise FormatError(
+            f"{where}: this HDF5 file is damaged or truncated ({type(error).__name__}: {text})"
+        ) from error
 
 
 def _walk(file: GuardedFile, root: Any) -> None:

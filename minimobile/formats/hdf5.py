@@ -8,6 +8,7 @@ PyTorch's layouts, each with the attribute `sha256` over its little-endian bytes
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.config import config_from_dict
+from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.guarded_hdf5 import (
@@ -37,7 +38,7 @@ _LONGEST_ATTRIBUTE = 60_000  # HDF5 allows 65,536 bytes with its own overhead
 
 def recognise(path: Path) -> bool:
     """Say whether `path` is a file of ours; an HDF5 file too damaged to tell raises FormatError."""
-    return has_hdf5_signature(path) and read_root_attributes(path).get("format") == "minimobile"
+    return path.is_file() and has_hdf5_signature(path) and read_root_attributes(path).get("format") == "minimobile"
 
 
 def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
@@ -49,9 +50,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     path = Path(path)
     if dtype not in DTYPES:
         raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
-    weights = {
-        name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())
-    }
+    weights = {name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())}
     config = checkpoint.config.to_dict()
     labels = [checkpoint.config.labels[index] for index in range(checkpoint.config.class_count)]
     if config.get("label2id") == {name: index for index, name in enumerate(labels)}:
@@ -83,10 +82,10 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     write_hdf5(path, arrays, attributes)
 
 
-def read(path: str | Path) -> Checkpoint:
+def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
     """Read a file that `write` made; weights come back as float32 arrays.
 
-    Every checksum is compared; a file that is damaged, hostile or of a later format version raises FormatError.
+    `config` replaces the one in the file. Every checksum is compared; a file that is damaged, hostile or of a later format version raises FormatError.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -108,14 +107,23 @@ def read(path: str | Path) -> Checkpoint:
         table = {name.removeprefix("weights/"): (file.shapes[name], file.dtypes[name]) for name in names}
         by_name = {name.removeprefix("weights/"): value for name, value in sums.items()}
         if _file_sum(texts, labels, table, by_name) != root.get("sha256"):
-            raise FormatError(f"{path}: the checksum of the description does not fit; the file is damaged, copy it again")
+            raise FormatError(
+                f"{path}: the checksum of the description does not fit; the file is damaged, copy it again"
+            )
         weights = {}
         for name in names:
             values = file.read(name)
             if _sha256(values) != sums[name]:
                 raise FormatError(f"{path}: {name}: the checksum does not fit; the file is damaged, copy it again")
             weights[name.removeprefix("weights/")] = values.astype(np.float32, copy=False)
-    return _checkpoint(path, texts, labels, weights)
+    checkpoint = _checkpoint(path, texts, labels, weights)
+    if config is None:
+        return checkpoint
+    if config.model_type != checkpoint.config.model_type:
+        raise ConfigError(
+            f"{path}: expected a config of {checkpoint.config.model_type}, got one of {config.model_type}"
+        )
+    return dataclasses.replace(checkpoint, config=config)
 
 
 def _checkpoint(

@@ -1,0 +1,175 @@
+"""Hugging Face's layout: a directory with config.json, weights (safetensors or PyTorch, sharded or not), processor.
+
+A single weights file is read with the config.json that lies beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.errors import ConfigError, FormatError
+from minimobile.formats import pytorch, safetensors_file
+from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.files import write_whole
+from minimobile.formats.strict_json import read_json_object
+
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+WEIGHTS = (  # in the order of preference
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_HEADS = ("classifier.", "segmentation_head.")
+_SHARD_LIMIT = 1000
+
+Config = MobileNetV1Config | MobileNetV2Config
+Weights = dict[str, NDArray[Any]]
+
+
+def recognise(path: Path) -> bool:
+    """Say whether `path` is a directory in this layout, or a safetensors or PyTorch file."""
+    if path.is_dir():
+        return any((path / name).exists() for name in (CONFIG, *WEIGHTS))
+    return safetensors_file.recognise(path) or pytorch.recognise(path)
+
+
+def read(path: str | Path, config: Config | None = None) -> Checkpoint:
+    """Read a directory, or one weights file with the config.json beside it; `config` stands in for config.json.
+
+    Raises FormatError or ConfigError where a file is missing, damaged, hostile or of another kind of model.
+    """
+    path = Path(path)
+    directory = path if path.is_dir() else path.parent
+    config_file = directory / CONFIG
+    if config is None and not config_file.exists():
+        raise FormatError(f"{directory}: expected {CONFIG} there, found none; pass config= or add the file")
+    values: Mapping[str, Any] = read_json_object(config_file) if config is None else config.to_dict()
+    if config is None:
+        try:
+            config = config_from_dict(values)
+        except ConfigError as error:
+            raise ConfigError(f"{config_file}: {error}") from None
+    source = path if path.is_file() else _find_weights(directory)
+    weights = canonical_weights(read_weights(source), config.model_type, str(source))
+    processor = read_json_object(directory / PROCESSOR) if (directory / PROCESSOR).exists() else None
+    architecture = choose_architecture(values.get("architectures"), config.model_type, weights)
+    provenance = {"format": "huggingface", "source": str(path), "weights": source.name}
+    return Checkpoint(config, weights, architecture, processor, provenance)
+
+
+def write(directory: str | Path, checkpoint: Checkpoint) -> None:
+    """Write config.json, model.safetensors and, where known, preprocessor_config.json; each wholly or not at all."""
+    directory = Path(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{directory}: cannot be made ({error.strerror})") from error
+    values = checkpoint.config.to_dict() | {"architectures": [checkpoint.architecture]}
+    texts: dict[str, Mapping[str, Any]] = {CONFIG: values}
+    if checkpoint.processor is not None:
+        texts[PROCESSOR] = checkpoint.processor
+    with ExitStack() as stack:
+        for name, content in texts.items():
+            text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+            stack.enter_context(write_whole(directory / name)).write_text(text, encoding="utf-8")
+        safetensors_file.write_tensors(directory / WEIGHTS[0], _transformers_weights(checkpoint))
+
+
+def read_weights(path: Path) -> Weights:
+    """Read one weights file, or all the shards that an index lists."""
+    if path.name.endswith(".index.json"):
+        return _read_shards(path)
+    if safetensors_file.recognise(path) or path.suffix == ".safetensors":
+        return safetensors_file.read_tensors(path)
+    return pytorch.read_tensors(path)
+
+
+def canonical_weights(weights: Mapping[str, NDArray[Any]], model_type: str, where: str) -> Weights:
+    """Give the backbone's weights the prefix that the bare models' files lack (`mobilenet_v1.conv_stem...`)."""
+    prefix = f"{model_type}."
+    named: Weights = {}
+    for name, values in weights.items():
+        canonical = name if name.startswith((prefix, *_HEADS)) else prefix + name
+        if canonical in named:
+            raise FormatError(f"{where}: expected every weight once, found {canonical} with and without its prefix")
+        named[canonical] = values
+    return named
+
+
+def choose_architecture(named: object, model_type: str, keys: Iterable[str]) -> str:
+    """Return the architecture that a config's `architectures` names, else the one that the weights' names fit."""
+    stem = "MobileNetV1" if model_type == "mobilenet_v1" else "MobileNetV2"
+    if isinstance(named, list | tuple) and len(named) == 1 and named[0] in ARCHITECTURES and named[0].startswith(stem):
+        return str(named[0])
+    keys = list(keys)
+    if stem == "MobileNetV2" and any(key.startswith("segmentation_head.") for key in keys):
+        return "MobileNetV2ForSemanticSegmentation"
+    return f"{stem}ForImageClassification" if "classifier.weight" in keys else f"{stem}Model"
+
+
+def _find_weights(directory: Path) -> Path:
+    for name in WEIGHTS:
+        if (directory / name).exists():
+            return directory / name
+    raise FormatError(f"{directory}: expected one of {', '.join(WEIGHTS)}, found none")
+
+
+def _read_shards(index: Path) -> Weights:
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise FormatError(f"{index}: expected weight_map to map weights to files, found {str(places)[:80]}")
+    reader, ending = _shard_reader(index)
+    for name in places.values():
+        # Judged as written, never after following links: every file of the hub's cache is a link out of its directory.
+        if not isinstance(name, str) or not name.endswith(ending) or any(mark in name for mark in '/\\:\0"'):
+            raise FormatError(
+                f"{index}: expected the plain name of a {ending} file beside it, found {str(name)[:200]!r}"
+            )
+    shards = sorted(set(places.values()))
+    if len(shards) > _SHARD_LIMIT:
+        raise FormatError(f"{index}: expected at most {_SHARD_LIMIT} files, found {len(shards)}")
+    weights: Weights = {}
+    for shard in shards:
+        path = index.with_name(shard)
+        if not path.exists():
+            raise FormatError(f"{path}: no such file, although {index.name} lists it; download it again")
+        found = reader(path)
+        expected = {name for name, place in places.items() if place == shard}
+        expected = {name for name in expected if name.rpartition(".")[2] != safetensors_file.COUNTER}
+        strays = sorted(expected.symmetric_difference(found))
+        if strays:
+            raise FormatError(
+                f"{path}: expected the {len(expected)} weights that {index.name} places there, found a difference in "
+                f"{', '.join(strays)}"
+            )
+        weights.update(found)
+    return weights
+
+
+def _shard_reader(index: Path) -> tuple[Callable[[Path], Weights], str]:
+    if index.name.endswith(".safetensors.index.json"):
+        return safetensors_file.read_tensors, ".safetensors"
+    return pytorch.read_tensors, ".bin"
+
+
+def _transformers_weights(checkpoint: Checkpoint) -> Weights:
+    """Name the weights as transformers' class does, and add the counters that its batch norms expect."""
+    prefix = f"{checkpoint.config.model_type}."
+    is_bare = checkpoint.architecture.endswith("Model")
+    weights: Weights = {}
+    for name, values in checkpoint.weights.items():
+        name = name.removeprefix(prefix) if is_bare else name  # noqa: PLW2901
+        weights[name] = values
+        if name.endswith(".running_mean"):
+            weights[name.removesuffix("running_mean") + safetensors_file.COUNTER] = np.zeros((), np.int64)
+    return weights

@@ -1,0 +1,160 @@
+"""The safetensors format: the header is judged in full before memory is taken for any tensor.
+
+Stricter than the specification in three points: a header has at most 1 MiB, no tensor is empty (no MobileNet has one),
+and types are floats, except the int64 counters `num_batches_tracked`, which are ignored. Files are read, not mapped: a
+file that is cut short while mapped kills the process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+
+from minimobile.errors import FormatError
+from minimobile.formats.files import open_regular, regular_file_size, write_whole
+from minimobile.formats.foreign import START_BYTES, describe_content
+from minimobile.formats.strict_json import parse_json_object
+
+HEADER_LIMIT = 2**20  # V2 with every tensor: 40 kB
+RANK_LIMIT = 8
+COUNTER = "num_batches_tracked"
+_ITEM_SIZES = {"F16": 2, "BF16": 2, "F32": 4, "F64": 8, "I64": 8}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a header: its type, its shape and its first and last-but-one byte from the start of the file."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def recognise(path: Path) -> bool:
+    """Say whether the file looks like safetensors: a length, then a JSON object. Damaged ones count, too."""
+    if regular_file_size(path) <= 8:
+        return False
+    with open_regular(path) as file:
+        return file.read(9)[8:] == b"{"
+
+
+def read_header(path: Path) -> dict[str, Entry]:
+    """Return every tensor's entry; a header that breaks a rule of the format raises FormatError."""
+    size = regular_file_size(path)
+    with open_regular(path) as file:
+        return _read_header(path, file, size)
+
+
+def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Read all weights by name: F16 and BF16 widened to float32, F32 as float32, F64 as float64."""
+    size = regular_file_size(path)
+    with open_regular(path) as file:
+        entries = _read_header(path, file, size)
+        return {
+            name: _read_tensor(f"{path}: {name}", file, entry)
+            for name, entry in entries.items()
+            if name.rpartition(".")[2] != COUNTER
+        }
+
+
+def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
+    """Write `tensors` wholly or not at all, with the metadata that transformers demands."""
+    with write_whole(path) as temporary:
+        contiguous = {name: np.ascontiguousarray(values).reshape(values.shape) for name, values in tensors.items()}
+        safetensors.numpy.save_file(contiguous, temporary, metadata={"format": "pt"})
+
+
+def _read_header(path: Path, file: BinaryIO, size: int) -> dict[str, Entry]:
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8 or length > HEADER_LIMIT:
+        found = describe_content(start + file.read(START_BYTES - 8))
+        if "safetensors" not in found:
+            raise FormatError(f"{path}: expected a safetensors file, found {found}")
+        if length <= HEADER_LIMIT:
+            raise FormatError(
+                f"{path}: this safetensors file is truncated: expected at least {length + 8} bytes, found {size}; "
+                "download it again"
+            )
+        raise FormatError(f"{path}: expected a header of at most {HEADER_LIMIT} bytes, found one of {length}")
+    header = file.read(length)
+    if header[:1] != b"{":
+        found = describe_content(start + header[: START_BYTES - 8])
+        raise FormatError(f"{path}: expected a safetensors file, whose header begins with '{{', found {found}")
+    values = parse_json_object(header.rstrip(b" "), f"{path}: header")
+    metadata = values.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise FormatError(f"{path}: expected __metadata__ to map names to texts")
+    entries = {name: _check_entry(f"{path}: {name[:200]}", name, value, 8 + length) for name, value in values.items()}
+    _check_layout(path, entries, 8 + length, size)
+    return entries
+
+
+def _check_entry(where: str, name: str, value: object, data_start: int) -> Entry:
+    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise FormatError(f"{where}: expected dtype, shape and data_offsets, found {str(value)[:80]!r}")
+    dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
+    is_counter = name.rpartition(".")[2] == COUNTER
+    if not isinstance(dtype, str) or dtype not in _ITEM_SIZES or (dtype == "I64") is not is_counter:
+        raise FormatError(f"{where}: expected {'I64' if is_counter else 'F16, BF16, F32 or F64'}, found {dtype!r}")
+    for key, numbers, limit in (("shape", shape, RANK_LIMIT), ("data_offsets", offsets, 2)):
+        # bool is a kind of int to Python; type() leaves it out
+        if not isinstance(numbers, list) or len(numbers) > limit or not all(type(n) is int and n >= 0 for n in numbers):
+            raise FormatError(f"{where}: expected {key} to be at most {limit} whole numbers, found {str(numbers)[:80]}")
+    if len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise FormatError(f"{where}: expected data_offsets to be a begin and an end, found {offsets}")
+    count = math.prod(shape) * _ITEM_SIZES[dtype]  # Python integers: no overflow
+    if count != offsets[1] - offsets[0]:
+        raise FormatError(
+            f"{where}: expected {count} bytes for shape {shape} of {dtype}, found {offsets[1] - offsets[0]}"
+        )
+    if count == 0:
+        raise FormatError(f"{where}: expected at least one element, found shape {shape}")
+    return Entry(dtype, tuple(shape), data_start + offsets[0], data_start + offsets[1])
+
+
+def _check_layout(path: Path, entries: Mapping[str, Entry], data_start: int, size: int) -> None:
+    """Tensors must cover the rest of the file without holes or overlaps."""
+    position = data_start
+    for name, entry in sorted(entries.items(), key=lambda item: item[1].begin):
+        if entry.begin != position:
+            what = "a hole" if entry.begin > position else "an overlap"
+            raise FormatError(
+                f"{path}: {name[:200]}: expected its data at byte {position}, found {what}: {entry.begin}"
+            )
+        position = entry.end
+    if position > size:
+        raise FormatError(
+            f"{path}: this safetensors file is truncated: expected {position} bytes, found {size}; download it again"
+        )
+    if position < size:
+        raise FormatError(f"{path}: expected {position} bytes, found {size}; {size - position} bytes belong to nothing")
+
+
+def _read_tensor(where: str, file: BinaryIO, entry: Entry) -> NDArray[Any]:
+    stored = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}[entry.dtype]
+    values = np.empty(entry.shape, stored)
+    file.seek(entry.begin)
+    count = file.readinto(values.reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined]
+    if count != entry.end - entry.begin:
+        raise FormatError(f"{where}: expected {entry.end - entry.begin} bytes, the file ended after {count}")
+    return widen_bfloat16(values) if entry.dtype == "BF16" else native_float(values)
+
+
+def widen_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:
+    """Turn the bits of bfloat16 numbers (uint16) into the float32 numbers they are the upper halves of: exact."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def native_float(values: NDArray[Any]) -> NDArray[Any]:
+    """Bring floats into native byte order, and float16 to float32: exact."""
+    dtype = np.float32 if values.dtype.itemsize == 2 else values.dtype.newbyteorder("=")
+    return values.astype(dtype, copy=False)

@@ -1,0 +1,46 @@
+"""Whether a checkpoint's weights are those that a network needs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.errors import FormatError
+
+
+def check_weights(
+    weights: Mapping[str, NDArray[Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    where: str,
+    strict: bool = True,
+) -> None:
+    """Compare `weights` with the expected {canonical name: shape}; name everything that is wrong in one FormatError.
+
+    Missing weights and wrong shapes are always refused (random or reshaped weights would give silently wrong numbers),
+    unexpected ones unless `strict` is False: the network to be built may be a part of the checkpoint. NaN or infinity
+    in a weight is a UserWarning. `where` names the checkpoint in the messages.
+    """
+    missing = [name for name in shapes if name not in weights]
+    unexpected = [name for name in weights if name not in shapes] if strict else []
+    wrong = [
+        f"{name} is {weights[name].shape} instead of {tuple(shape)}"
+        for name, shape in shapes.items()
+        if name in weights and weights[name].shape != tuple(shape)
+    ]
+    findings = [
+        f"{len(names)} {what}: {', '.join(names)}"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+        if names
+    ]
+    if findings:
+        raise FormatError(
+            f"{where}: expected the {len(shapes)} weights of the network that the config describes, found "
+            f"{'; '.join(findings)}; check that config and weights belong together"
+        )
+    spoilt = [name for name in shapes if not np.isfinite(weights[name]).all()]
+    if spoilt:
+        warnings.warn(f"{where}: {len(spoilt)} weights hold NaN or infinity: {', '.join(spoilt)}", stacklevel=3)
