@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAD = '"""A module."""\n'
+
+
+def load_tool() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("house_rules", ROOT / "tools" / "house_rules.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["house_rules"] = module  # its dataclasses look their module up
+    specification.loader.exec_module(module)
+    return module
+
+
+house_rules = load_tool()
+
+Check = Callable[[dict[str, str]], list[str]]
+
+
+@pytest.fixture
+def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Check:
+    """Write the given files into an empty tree, run the tool on it, and return the lines it prints but the last."""
+
+    def run(files: dict[str, str]) -> list[str]:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        code = house_rules.main([str(tmp_path)])
+        lines = capsys.readouterr().out.splitlines()
+        assert code == (1 if len(lines) > 1 else 0)
+        return lines[:-1]
+
+    return run
+
+
+def test_this_tree_keeps_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    code = house_rules.main([])
+    assert code == 0, capsys.readouterr().out
+
+
+def test_a_clean_tree_has_no_faults(check: Check) -> None:
+    assert check({
+        "minimobile/errors.py": HEAD,
+        "minimobile/graph.py": HEAD + "from minimobile.errors import X\nimport numpy\n",
+        "kernels/minimobile_kernels/machine.py": HEAD + "from minimobile_kernels import simd\n",
+        "kernels/minimobile_kernels/simd.py": HEAD + "import llvmlite.ir\nfrom numba import types\n",
+    }) == []  # fmt: skip
+
+
+PLANTED = {
+    "upwards": ("from minimobile.engine import run\n", "stands above it"),
+    "upwards inside a function": ("def _f():\n    import minimobile.cli.demo\n", "stands above it"),
+    "upwards by a relative import": ("from .engine import run\n", "stands above it"),
+    "upwards for types only": (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from minimobile.engine import run\n",
+        "stands above it",
+    ),
+    "a framework": ("import tensorflow_probability\n", "may not import tensorflow_probability"),
+    "torch at the top": ("import torch\n", "may import torch only inside a function"),
+    "too long": ("# filling\n" * 400, "401 lines"),
+    "no docstring": ("def find() -> None:\n    return None\n", "find is public and has no docstring"),
+    "no docstring on a method": ("class _A: pass\nclass B:\n    def find(self): return 1\n", "find is public"),
+    "argument described that is none": (
+        'def find(x):\n    """Find.\n\n    Args:\n        x: a number.\n        y: gone.\n    """\n',
+        "describes y, which is no argument",
+    ),
+    "argument left out": (
+        'def find(x, *, size=1):\n    """Find.\n\n    Args:\n        x: a number,\n            size: more.\n    """\n',
+        "leave out size",
+    ),
+    "shape of no argument": (
+        'def find(x, w):\n    """Find.\n\n    Shapes: x (N, C), weight (C) -> (N).\n    """\n',
+        "Shapes names weight",
+    ),
+    "print": ("def _f():\n    print(1)\n", "print: the library never does"),
+    "fastmath": ("_F = dict(nogil=True, fastmath=True)\n", "fastmath is True"),
+    "fastmath in a table": ("_F = {'fastmath': {'contract'}}\n", "fastmath is {'contract'}"),
+    "Image.open": ("import PIL\n_I = PIL.Image.open('x')\n", "Image.open: only minimobile.images may"),
+    "h5py.File": ("def _f(h5py):\n    return h5py.File('x')\n", "h5py.File: only"),
+    "pickle.load": ("import pickle\n_P = pickle.load(None)\n", "pickle.load: the library never does"),
+    "from pickle": ("from pickle import Unpickler\n", "pickle runs what a file says"),
+    "a subclass of Unpickler": ("import pickle\nclass _U(pickle.Unpickler): pass\n", "pickle.Unpickler"),
+    "allow_pickle": ("import numpy as np\n_A = np.load('x', allow_pickle=True)\n", "allow_pickle is True"),
+    "eval": ("_E = eval('1')\n", "eval: the library never does"),
+    "a path": (f"_P = '{'/ho' + 'me/'}somebody/models'\n", "names a path of a machine"),
+}
+
+
+@pytest.mark.parametrize("fault", PLANTED)
+def test_a_planted_fault_is_found_in_its_line(check: Check, fault: str) -> None:
+    text, sentence = PLANTED[fault]
+    lines = check({"minimobile/graph.py": HEAD + text, "minimobile/engine.py": HEAD, "minimobile/cli/demo.py": HEAD})
+    assert len(lines) == 1, lines
+    assert sentence in lines[0]
+    assert lines[0].startswith("minimobile/graph.py:")
+
+
+def test_a_circle_within_a_layer_is_found_once(check: Check) -> None:
+    lines = check({
+        "minimobile/formats/keras.py": HEAD + "from minimobile.formats import hdf5\n",
+        "minimobile/formats/hdf5.py": HEAD + "\nfrom minimobile.formats.keras import read\n",
+    })  # fmt: skip
+    assert len(lines) == 1
+    assert "imports go in a circle: minimobile.formats" in lines[0]
+
+
+def test_a_module_without_a_layer_is_found(check: Check) -> None:
+    assert check({"minimobile/utils.py": HEAD}) == [
+        "minimobile/utils.py:1: minimobile.utils has no row in LAYERS; give it one"
+    ]
+
+
+def test_kernels_know_neither_models_nor_other_packages(check: Check) -> None:
+    lines = check({
+        "kernels/minimobile_kernels/pooling.py": HEAD + "import h5py\nimport minimobile.graph\n",
+        "minimobile/graph.py": HEAD,
+    })  # fmt: skip
+    assert [line.partition(": ")[2] for line in lines] == [
+        "minimobile_kernels.pooling may not import h5py; see THIRD_PARTY",
+        "minimobile_kernels.pooling imports minimobile.graph, which stands above it",
+    ]
+
+
+def test_numba_is_configured_in_one_place(check: Check) -> None:
+    text = HEAD + "import numba\n\n\n@numba.njit\ndef _f():\n    return 1\n_G = numba.njit(nogil=True)(_f)\n"
+    lines = check({
+        "kernels/minimobile_kernels/pooling.py": text,
+        "kernels/minimobile_kernels/_jit.py": text,
+    })  # fmt: skip
+    assert len(lines) == 2
+    assert {line.split(":")[1] for line in lines} == {"5", "8"}
+    assert all("numba.njit: only minimobile_kernels._jit may" in line for line in lines)
+
+
+def test_a_path_in_a_document_is_found_and_an_address_is_not(check: Check) -> None:
+    lines = check({"README.md": f"see https://example.org/home/x\nput it into {'/Us' + 'ers/'}me\n"})
+    assert [line.split(":")[1] for line in lines] == ["2"]

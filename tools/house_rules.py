@@ -1,0 +1,326 @@
+"""Check what ruff and mypy cannot: layers, sizes, docstrings against signatures, and calls that have one home.
+
+`python tools/house_rules.py [ROOT]` prints one line per fault, `path:line: sentence`, and ends with exit code 1 when
+there is any. It reads the sources and imports none of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+MAX_LINES = 400
+
+# From the bottom up. A name stands for its module and all below it, unless a longer name matches. Modules of a row may
+# import those of lower rows and, without going in circles, each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("minimobile_kernels.geometry", "minimobile_kernels.elementwise", "minimobile_kernels.reference"),
+    ("minimobile_kernels",),
+    ("minimobile_kernels.machine",),
+    ("minimobile.errors", "minimobile.demo"),
+    ("minimobile.config", "minimobile.graph"),
+    ("minimobile.layers", "minimobile.mobilenet_v1", "minimobile.mobilenet_v2", "minimobile.deeplab"),
+    ("minimobile.shapes", "minimobile.passes", "minimobile.program", "minimobile.profile"),
+    ("minimobile.formats",),
+    ("minimobile.images", "minimobile.resampling", "minimobile.image_transforms", "minimobile.image_settings"),
+    ("minimobile.processor_files", "minimobile.image_inputs", "minimobile.batches", "minimobile.image_processing"),
+    ("minimobile.threads", "minimobile.engine"),
+    ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
+    ("minimobile.sources", "minimobile.models"),
+    ("minimobile",),
+    ("minimobile.cli", "minimobile.__main__"),
+)
+
+# What may be imported from outside, by the longest name that matches: at the top of a module, and inside functions.
+THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
+    "minimobile_kernels": ({"numpy", "numba", "llvmlite"}, set()),
+    "minimobile": ({"numpy", "PIL"}, {"torch", "tensorflow", "jax"}),
+    "minimobile.formats": ({"numpy", "h5py", "safetensors"}, {"huggingface_hub"}),
+    "minimobile.cli": ({"typer"}, {"numpy", "PIL", "rich"}),
+    "minimobile.cli.drawing": ({"numpy", "PIL"}, set()),
+}
+
+# What has one home, or none: a stranger's file passes through the checks that live there.
+HOMES: Mapping[str, set[str]] = {
+    "Image.open": {"minimobile.images"},
+    "h5py.File": {"minimobile.formats.guarded_hdf5"},
+    "numba.jit": {"minimobile_kernels._jit"},
+    "numba.njit": {"minimobile_kernels._jit"},
+    "pickle.load": set(),
+    "pickle.loads": set(),
+    "pickle.Unpickler": set(),
+    "torch.load": set(),
+    "eval": set(),
+    "exec": set(),
+    "print": set(),
+}
+
+NEVER_ON = {"fastmath", "allow_pickle"}
+
+# A path of somebody's machine: their home folder, a temporary folder, a mounted disk.
+MACHINE_PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|Users|root|tmp|work|mnt)/\w|[A-Z]:\\Users\\)")
+TEXT_SUFFIXES = {".py", ".md", ".cfg", ".toml", ".in", ".txt", ".yml", ".yaml", ".sh", ""}
+ARGUMENT_SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+SHAPE_SECTION = re.compile(r"\bShapes: (.*?)(?:->|\.\s|\n\n|\Z)", re.DOTALL)
+NOT_ARGUMENTS = {"all", "both", "each", "others", "or", "out", "result"}
+
+
+class Fault(NamedTuple):
+    """One broken rule and where."""
+
+    path: Path
+    line: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of the library: its dotted name, path relative to the root, text and syntax tree."""
+
+    name: str
+    path: Path
+    text: str
+    tree: ast.Module
+
+    def fault(self, node: ast.AST | None, sentence: str) -> Fault:
+        """Return a fault at a node of this module (None: at its first line)."""
+        return Fault(self.path, getattr(node, "lineno", 1), sentence)
+
+
+class Import(NamedTuple):
+    """One imported module, and whether the import stands inside a function or under `if TYPE_CHECKING:`."""
+
+    name: str
+    node: ast.stmt
+    is_lazy: bool
+
+
+Modules = Mapping[str, Module]
+
+
+def read_modules(root: Path) -> dict[str, Module]:
+    """Return the library's modules by name."""
+    modules = {}
+    for base, package in ((root, "minimobile"), (root / "kernels", "minimobile_kernels")):
+        for path in sorted((base / package).rglob("*.py")):
+            parts = path.relative_to(base).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            text = path.read_text(encoding="utf-8")
+            modules[name] = Module(name, path.relative_to(root), text, ast.parse(text))
+    return modules
+
+
+def check_layers(modules: Modules) -> Iterator[Fault]:
+    """Imports point downwards only, and never in circles."""
+    ranks = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+    graph: dict[str, dict[str, ast.stmt]] = {}
+    for module in modules.values():
+        graph[module.name] = {}
+        home = _longest_match(module.name, ranks, module.name.startswith("minimobile."))
+        if home is None:
+            yield module.fault(None, f"{module.name} has no row in LAYERS; give it one")
+            continue
+        for found in find_imports(module, modules):
+            if found.name not in modules or found.name == module.name:
+                continue
+            graph[module.name][found.name] = found.node
+            other = _longest_match(found.name, ranks, found.name.startswith("minimobile."))
+            if other is not None and ranks[other] > ranks[home]:
+                yield module.fault(found.node, f"{module.name} imports {found.name}, which stands above it")
+    for circle in _find_circles(graph):
+        node = graph[circle[0]][circle[1]]
+        yield modules[circle[0]].fault(node, f"imports go in a circle: {' -> '.join(circle)}")
+
+
+def check_third_party(modules: Modules) -> Iterator[Fault]:
+    """Every package from outside is imported only where THIRD_PARTY says."""
+    for module in modules.values():
+        home = _longest_match(module.name, THIRD_PARTY, False)
+        always, lazily = THIRD_PARTY[home] if home else (set[str](), set[str]())
+        for found in find_imports(module, modules):
+            package = found.name.partition(".")[0]
+            if package in {"minimobile", "minimobile_kernels", *sys.stdlib_module_names, *always}:
+                continue
+            if package not in lazily:
+                yield module.fault(found.node, f"{module.name} may not import {package}; see THIRD_PARTY")
+            elif not found.is_lazy:
+                yield module.fault(found.node, f"{module.name} may import {package} only inside a function")
+
+
+def check_sizes(modules: Modules) -> Iterator[Fault]:
+    """No module is longer than MAX_LINES."""
+    for module in modules.values():
+        lines = module.text.count("\n")
+        if lines > MAX_LINES:
+            yield module.fault(None, f"{lines} lines; a module has at most {MAX_LINES}")
+
+
+def check_calls(modules: Modules) -> Iterator[Fault]:
+    """What HOMES names stands only there, and the switches in NEVER_ON are never on."""
+    for module in modules.values():
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "_pickle"):
+                yield module.fault(node, "pickle runs what a file says; read it with an allow-list of our own")
+            if isinstance(node, (ast.Attribute, ast.Name)):
+                name = ast.unparse(node)
+                for rule, homes in HOMES.items():
+                    is_meant = name == rule or ("." in rule and name.endswith(f".{rule}"))
+                    if is_meant and module.name not in homes:
+                        where = f"only {', '.join(sorted(homes))} may" if homes else "the library never does"
+                        yield module.fault(node, f"{rule}: {where}")
+            for switch, value in _find_switches(node):
+                if switch in NEVER_ON and not (isinstance(value, ast.Constant) and value.value is False):
+                    yield module.fault(value, f"{switch} is {ast.unparse(value)}; it is False everywhere")
+
+
+def _find_switches(node: ast.AST) -> Iterator[tuple[object, ast.expr]]:
+    """Yield names and values of a call's keywords, and of a dictionary's entries, from which keywords are made."""
+    if isinstance(node, ast.Call):
+        yield from ((keyword.arg, keyword.value) for keyword in node.keywords)
+    elif isinstance(node, ast.Dict):
+        pairs = zip(node.keys, node.values, strict=True)
+        yield from ((key.value, value) for key, value in pairs if isinstance(key, ast.Constant))
+
+
+def check_docstrings(modules: Modules) -> Iterator[Fault]:
+    """Every module and public function has a docstring, and what it says of arguments fits the signature."""
+    for module in modules.values():
+        if not ast.get_docstring(module.tree):
+            yield module.fault(None, "the module has no docstring")
+        for function, is_public in _find_functions(module.tree, True):
+            text = ast.get_docstring(function)
+            if text is None:
+                if is_public:
+                    yield module.fault(function, f"{function.name} is public and has no docstring")
+                continue
+            yield from _check_arguments(module, function, text)
+
+
+def _check_arguments(module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef, text: str) -> Iterator[Fault]:
+    signature = function.args
+    everything = [*signature.posonlyargs, *signature.args, *signature.kwonlyargs, signature.vararg, signature.kwarg]
+    names = [argument.arg for argument in everything if argument is not None and argument.arg not in ("self", "cls")]
+    section = ARGUMENT_SECTION.search(text)
+    if section:
+        described = re.findall(r"^ +\*{0,2}(\w+)(?: \([^)]*\))?:", _outermost(section[1]), re.MULTILINE)
+        for name in described:
+            if name not in names:
+                yield module.fault(function, f"{function.name}: the docstring describes {name}, which is no argument")
+        for name in names:
+            if name not in described:
+                yield module.fault(function, f"{function.name}: the docstring's arguments leave out {name}")
+    shapes = SHAPE_SECTION.search(text)
+    if shapes:
+        mentioned = re.findall(r"(?:^|, |and )([a-z_]\w*) \(", shapes[1])
+        is_about_arguments = set(mentioned) & set(names) and "step" not in names  # a step brings a fast kernel's arrays
+        for name if is_about_arguments else ():
+            if name not in names and name not in NOT_ARGUMENTS:
+                yield module.fault(function, f"{function.name}: Shapes names {name}, which is no argument")
+
+
+def check_machine_paths(root: Path) -> Iterator[Fault]:
+    """No file names a folder of somebody's machine."""
+    folders = ("minimobile", "kernels", "tests", "tools", ".ci", "docs")
+    files = [path for path in root.iterdir() if path.is_file()]
+    files += [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
+    for path in sorted(files):
+        if path.suffix not in TEXT_SUFFIXES or "__pycache__" in path.parts:
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            found = MACHINE_PATH.search(line)
+            if found:
+                yield Fault(path.relative_to(root), number, f"names a path of a machine: {line[found.start() :][:40]}")
+
+
+CHECKS: tuple[Callable[[Modules], Iterator[Fault]], ...] = (
+    check_layers,
+    check_third_party,
+    check_sizes,
+    check_calls,
+    check_docstrings,
+)
+
+
+def find_imports(module: Module, modules: Modules) -> Iterator[Import]:
+    """Yield every module that a module imports; `from package import module` is resolved to the module."""
+    lazy: set[ast.AST] = set()
+    for node in ast.walk(module.tree):
+        is_typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        if is_typing or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lazy.update(ast.walk(node))
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node, node in lazy)
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            if node.level:  # relative: from the module's own package upwards
+                is_package = module.path.name == "__init__.py"
+                parts = module.name.split(".")
+                parts = parts[: len(parts) - node.level + is_package]
+                package = ".".join([*parts, package] if package else parts)
+            for alias in node.names:
+                full = f"{package}.{alias.name}"
+                yield Import(full if full in modules else package, node, node in lazy)
+
+
+def _longest_match(name: str, table: Mapping[str, object], skip_root: bool) -> str | None:
+    """Return the longest dotted prefix of `name` in the table; `skip_root` leaves out the bare package's name."""
+    parts = name.split(".")
+    prefixes = [".".join(parts[:count]) for count in range(len(parts), 1 if skip_root else 0, -1)]
+    return next((prefix for prefix in prefixes if prefix in table), None)
+
+
+def _find_circles(graph: Mapping[str, Mapping[str, object]]) -> Iterator[list[str]]:
+    """Yield one circle per place where a depth-first walk comes back to a module that it is still inside of."""
+    finished: set[str] = set()
+
+    def walk(name: str, trail: list[str]) -> Iterator[list[str]]:
+        if name in trail:
+            yield [*trail[trail.index(name) :], name]
+        elif name not in finished:
+            for other in graph.get(name, ()):
+                yield from walk(other, [*trail, name])
+            finished.add(name)
+
+    for name in graph:
+        yield from walk(name, [])
+
+
+def _find_functions(node: ast.AST, is_public: bool) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
+    """Yield functions and methods, not those inside functions, and whether each is public and must be described."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in child.decorator_list}
+            yield child, is_public and not child.name.startswith("_") and not decorators & {"overload", "setter"}
+        elif isinstance(child, ast.ClassDef):
+            yield from _find_functions(child, is_public and not child.name.startswith("_"))
+        elif isinstance(child, (ast.If, ast.Try)):
+            yield from _find_functions(child, is_public)
+
+
+def _outermost(section: str) -> str:
+    """Return the lines of the least indentation: an argument's own continuation lines are deeper."""
+    lines = [line for line in section.splitlines() if line.strip()]
+    depth = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    return "\n".join(line for line in lines if len(line) - len(line.lstrip()) == depth)
+
+
+def main(arguments: list[str]) -> int:
+    """Check the tree at ROOT (default: the one this file stands in) and return the exit code."""
+    root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
+    modules = read_modules(root)
+    faults = [fault for check in CHECKS for fault in check(modules)] + list(check_machine_paths(root))
+    for fault in sorted(faults):
+        print(f"{fault.path}:{fault.line}: {fault.sentence}")
+    print(f"house rules: {len(modules)} modules, {len(faults)} {'fault' if len(faults) == 1 else 'faults'}")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
