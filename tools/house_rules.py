@@ -218,7 +218,7 @@ def _check_arguments(module: Module, function: ast.FunctionDef | ast.AsyncFuncti
     if shapes:
         mentioned = re.findall(r"(?:^|, |and )([a-z_]\w*) \(", shapes[1])
         is_about_arguments = set(mentioned) & set(names) and "step" not in names  # a step brings a fast kernel's arrays
-        for name if is_about_arguments else ():
+        for name in mentioned if is_about_arguments else ():
             if name not in names and name not in NOT_ARGUMENTS:
                 yield module.fault(function, f"{function.name}: Shapes names {name}, which is no argument")
 
