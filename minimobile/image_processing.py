@@ -1,0 +1,335 @@
+"""Image processors: pictures in, `pixel_values` for a model out; logits in, segmentation maps out.
+
+Results equal those of transformers' PIL processors (5.23) to the bit. The steps themselves are in `image_transforms`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from minimobile.batches import BatchFeature, require_framework, stack_arrays
+from minimobile.errors import ConfigError, InputError, MinimobileError
+from minimobile.image_inputs import (
+    bring_channels_first,
+    flatten_images,
+    open_labels,
+    open_picture,
+    split_planes,
+    to_array,
+)
+from minimobile.image_settings import NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, standardize
+from minimobile.image_transforms import (
+    center_crop,
+    normalize,
+    pad,
+    reduce_labels,
+    rescale,
+    resize,
+    resize_labels,
+    resized_size,
+)
+from minimobile.processor_files import read_model_type, read_processor, write_processor
+from minimobile.resampling import argmax_bilinear, interpolate_bilinear
+
+_WITHOUT_EFFECT = frozenset({"use_fast", "backend", "trust_remote_code"})  # they choose among transformers' classes
+
+_Processor = TypeVar("_Processor", bound="_ImageProcessor")
+
+
+class _ImageProcessor:
+    """What the processors share: settings as attributes, each of which a call may override.
+
+    Settings, with transformers' names, meanings and defaults, applied in this order:
+        do_convert_rgb: None turns PIL images and files into RGB (alpha is dropped; into L for one value of image_mean)
+            and leaves arrays alone. True composites transparency on white, and makes RGB of arrays of 1 and 4 channels.
+            False leaves the channels of PIL images as they are. EXIF orientation is applied always.
+        do_resize, size, resample: by PIL, in 8 bits. size is {"shortest_edge"}, with or without "longest_edge",
+            {"height", "width"}, {"max_height", "max_width"}, a whole number (shortest edge) or a pair (height, width).
+        do_center_crop, crop_size: zeros where the picture is smaller.
+        do_rescale, rescale_factor; do_normalize, image_mean, image_std: numbers, or one per channel.
+        do_pad, pad_size: zeros below and to the right, up to pad_size or else the largest picture (V1 only).
+        data_format: "channels_first" (default) or "channels_last" for the result (transformers 5 ignores it, 4 did not).
+        input_data_format: the layout of arrays; where absent, it is recognised by a first or last size of 1, 3 or 4.
+        return_tensors: None for a list of arrays, "np" for one array (N, C, H, W), "pt", "tf", "jax" for a tensor.
+    NaN pixels pass through rescaling and normalisation, and are refused by resizing.
+    """
+
+    _table: ClassVar[Mapping[str, Setting]] = SETTINGS
+    _type_name: ClassVar[str]
+    model_input_names: ClassVar[list[str]] = ["pixel_values"]
+    default_to_square = False
+
+    def __init__(self, **settings: Any) -> None:
+        self._set(settings, self._type_name)
+
+    def __call__(self, images: Any, **settings: Any) -> BatchFeature:
+        """Do what `preprocess` does."""
+        return self.preprocess(images, **settings)
+
+    def preprocess(self, images: Any, **settings: Any) -> BatchFeature:
+        """Turn pictures into `pixel_values`.
+
+        Args:
+            images: a path, the bytes of a picture file, a PIL image, an array or tensor (H, W, C) or (C, H, W), a batch
+                of arrays (N, ...), or a list of such, nested or not.
+            settings: override those of the processor for this call.
+
+        Raises:
+            InputError: an image or a setting that does not fit.
+            FormatError: a file that cannot be read.
+            UnavailableError: return_tensors names a framework that is not installed.
+        """
+        chosen = self._choose(settings)
+        return BatchFeature(pixel_values=stack_arrays(self._process_images(images, chosen), chosen.return_tensors))
+
+    @classmethod
+    def from_pretrained(cls: type[_Processor], source: str | Path, **overrides: Any) -> _Processor:
+        """Read a processor from a directory with `preprocessor_config.json`, or from such a file of any generation.
+
+        Raises:
+            FormatError: there is no such file, or it is not JSON.
+            ConfigError: it holds a value of the wrong type or range. Unknown keys are ignored.
+        """
+        values, path = read_processor(source)
+        return cls._from_values(values, overrides, str(path))
+
+    @classmethod
+    def from_dict(cls: type[_Processor], values: Mapping[str, Any], **overrides: Any) -> _Processor:
+        """Build a processor from the content of a `preprocessor_config.json`; unknown keys are ignored."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls._type_name}: expected a dictionary of settings, got {type(values).__name__}")
+        return cls._from_values(values, overrides, cls._type_name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as `preprocessor_config.json` has them; those that are None by default are left out."""
+        values = {name: copy.deepcopy(getattr(self, name)) for name in self._stored_names()}
+        kept = {
+            name: value for name, value in values.items() if value is not None or self._table[name].default is not None
+        }
+        return {**kept, "image_processor_type": self._type_name}
+
+    def save_pretrained(self, directory: str | Path) -> list[str]:
+        """Write `preprocessor_config.json`, which transformers reads too; return its path in a list, as they do."""
+        return [str(write_processor(directory, self.to_dict()))]
+
+    def __repr__(self) -> str:
+        return f"{self._type_name} {json.dumps(self.to_dict(), indent=2, sort_keys=True)}"
+
+    @classmethod
+    def _from_values(
+        cls: type[_Processor], values: Mapping[str, Any], overrides: Mapping[str, Any], where: str
+    ) -> _Processor:
+        known = {_current_name(name): value for name, value in values.items()}
+        known = {name: value for name, value in known.items() if name in cls._table}
+        known.update((name, value) for name, value in overrides.items() if name not in _WITHOUT_EFFECT)
+        processor = cls.__new__(cls)
+        processor._set(known, where)
+        return processor
+
+    @classmethod
+    def _stored_names(cls) -> list[str]:
+        return [name for name in cls._table if name != "default_to_square"]
+
+    def _set(self, settings: Mapping[str, Any], where: str) -> None:
+        values = self._standardize(settings, where, ConfigError)
+        for name in self._stored_names():  # None is kept: as in transformers it switches a step off
+            setattr(self, name, values[name] if name in values else copy.deepcopy(self._table[name].default))
+
+    def _standardize(self, settings: Mapping[str, Any], where: str, error: type[MinimobileError]) -> dict[str, Any]:
+        values = {_current_name(name): value for name, value in settings.items()}
+        square = bool(values.get("default_to_square", self.default_to_square))
+        return standardize(values, self._table, square=square, where=where, error=error)
+
+    def _choose(self, settings: Mapping[str, Any]) -> SimpleNamespace:
+        """Merge the settings of a call into those of the processor, and see that each step has what it needs."""
+        own = {name: getattr(self, name) for name in self._stored_names()}
+        merged = {**own, **{_current_name(name): value for name, value in settings.items()}}
+        values = self._standardize(merged, self._type_name, InputError)
+        for step, needed in NEEDS.items():
+            for name in needed:
+                if values[step] and values[name] is None:
+                    raise InputError(f"{self._type_name}: {step}=True needs {name}, got None")
+        require_framework(values["return_tensors"])
+        return SimpleNamespace(**values)
+
+    def _process_images(self, images: Any, chosen: SimpleNamespace) -> list[NDArray[Any]]:
+        items = flatten_images(images, 3, "images")
+        pixels = [_process_image(item, chosen, name) for item, name in items]
+        if chosen.do_pad:
+            size = chosen.pad_size or {
+                "height": max(array.shape[1] for array in pixels),
+                "width": max(array.shape[2] for array in pixels),
+            }
+            pixels = [pad(array, size["height"], size["width"]) for array in pixels]
+        if chosen.data_format == "channels_last":
+            pixels = [np.moveaxis(array, 0, -1) for array in pixels]
+        return pixels
+
+
+class MobileNetV1ImageProcessor(_ImageProcessor):
+    """The image processor of MobileNet V1."""
+
+    __doc__ = f"{__doc__}\n\n{_ImageProcessor.__doc__}"
+    _type_name = "MobileNetV1ImageProcessor"
+
+
+class MobileNetV2ImageProcessor(_ImageProcessor):
+    """The image processor of MobileNet V2, which also prepares segmentation maps and reads segmentations from logits.
+
+    One setting more: do_reduce_labels (older name reduce_labels), for maps whose classes count from 1: 0 and 255 become
+    255, others lose 1. do_pad has no effect, as in transformers.
+    """
+
+    __doc__ = f"{__doc__}\n\n{_ImageProcessor.__doc__}"
+    _type_name = "MobileNetV2ImageProcessor"
+    _table = SEGMENTATION_SETTINGS
+
+    def __call__(self, images: Any, segmentation_maps: Any = None, **settings: Any) -> BatchFeature:
+        """Do what `preprocess` does."""
+        return self.preprocess(images, segmentation_maps, **settings)
+
+    def preprocess(self, images: Any, segmentation_maps: Any = None, **settings: Any) -> BatchFeature:
+        """Turn pictures into `pixel_values`, and the maps of their classes, where given, into `labels`.
+
+        Args:
+            images: as for `MobileNetV1ImageProcessor.preprocess`.
+            segmentation_maps: one map of class ids (H, W) per picture, in the same forms; palette images keep their
+                indices. Resized by NEAREST, cropped with zeros where smaller; the result is int64. Never changed.
+            settings: override those of the processor for this call.
+
+        Raises: as `MobileNetV1ImageProcessor.preprocess`.
+        """
+        chosen = self._choose(settings)
+        chosen.do_pad = None
+        pixels = self._process_images(images, chosen)
+        data = BatchFeature(pixel_values=stack_arrays(pixels, chosen.return_tensors))
+        if segmentation_maps is not None:
+            items = flatten_images(segmentation_maps, 2, "segmentation_maps")
+            if len(items) != len(pixels):
+                raise InputError(f"{self._type_name}: expected {len(pixels)} segmentation maps, got {len(items)}")
+            data["labels"] = stack_arrays(
+                [_process_map(item, chosen, name) for item, name in items], chosen.return_tensors
+            )
+        return data
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs: Any,
+        target_sizes: Sequence[tuple[int, int]] | None = None,
+        return_segmentation_scores: bool = False,
+    ) -> list[Any]:
+        """Find the class of every pixel: logits are upsampled bilinearly (align_corners=False), the largest wins.
+
+        Args:
+            outputs: what the model returned, or anything with `logits` (N, C, h, w).
+            target_sizes: (height, width) of each picture; None keeps h and w.
+            return_segmentation_scores: give the upsampled logits too.
+
+        Returns:
+            Per picture, an int64 array (H, W); with scores, a BatchFeature of `segmentation` and `segmentation_scores`
+            (C, H, W).
+        """
+        where = "post_process_semantic_segmentation"
+        found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
+        logits = to_array(found, where)
+        if logits.ndim != 4 or 0 in logits.shape:
+            raise InputError(f"{where}: expected logits (N, C, h, w), got {logits.shape}")
+        sizes = _check_target_sizes(target_sizes, len(logits), where)
+        if not return_segmentation_scores:
+            return [
+                argmax_bilinear(scores, size or scores.shape[1:]) for scores, size in zip(logits, sizes, strict=True)
+            ]
+        resized = [
+            scores if size is None else interpolate_bilinear(scores, size)
+            for scores, size in zip(logits, sizes, strict=True)
+        ]
+        return [BatchFeature(segmentation=scores.argmax(0), segmentation_scores=scores) for scores in resized]
+
+
+MobileNetV1FeatureExtractor = MobileNetV1ImageProcessor
+MobileNetV2FeatureExtractor = MobileNetV2ImageProcessor
+
+
+class AutoImageProcessor:
+    """Reads the image processor that a directory or file describes."""
+
+    def __new__(cls) -> AutoImageProcessor:  # noqa: D102
+        raise ConfigError("AutoImageProcessor: use AutoImageProcessor.from_pretrained(source)")
+
+    @staticmethod
+    def from_pretrained(source: str | Path, **overrides: Any) -> MobileNetV1ImageProcessor | MobileNetV2ImageProcessor:
+        """Read a processor; its class follows `image_processor_type`, the older `feature_extractor_type`, or the
+        `model_type` of the config.json beside it.
+
+        Raises:
+            FormatError: there is no such file, or it is not JSON.
+            ConfigError: it describes no MobileNet V1 or V2, or holds a value of the wrong type or range.
+        """
+        values, path = read_processor(source)
+        named = values.get("image_processor_type") or values.get("feature_extractor_type") or read_model_type(path)
+        stem = str(named).replace("_", "").lower()
+        if stem.startswith("mobilenetv1"):
+            return MobileNetV1ImageProcessor._from_values(values, overrides, str(path))
+        if stem.startswith("mobilenetv2"):
+            return MobileNetV2ImageProcessor._from_values(values, overrides, str(path))
+        raise ConfigError(
+            f"{path}: expected the processor of a MobileNet V1 or V2, got {named!r}; where it is one all the same, "
+            f"read it with MobileNetV1ImageProcessor or MobileNetV2ImageProcessor"
+        )
+
+
+def _current_name(name: str) -> str:
+    return "do_reduce_labels" if name == "reduce_labels" else name
+
+
+def _process_image(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[Any]:
+    """Bring one picture through all steps: (C, H, W)."""
+    picture = (
+        bring_channels_first(item, chosen, name) if isinstance(item, np.ndarray) else open_picture(item, chosen, name)
+    )
+    crop = (chosen.crop_size["height"], chosen.crop_size["width"]) if chosen.do_center_crop else None
+    if chosen.do_resize:
+        height, width = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[1:]
+        image = resize(picture, resized_size(height, width, chosen.size), chosen.resample, crop)
+    elif isinstance(picture, Image.Image):
+        image = split_planes(np.asarray(picture))
+    else:
+        image = picture
+    if crop is not None:
+        image = center_crop(image, *crop)
+    if chosen.do_rescale:
+        image = rescale(image, chosen.rescale_factor)
+    if chosen.do_normalize:
+        image = normalize(image, chosen.image_mean, chosen.image_std)
+    return image.copy() if image is item else image
+
+
+def _process_map(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[np.int64]:
+    """Bring one map of class ids through resizing and cropping: (H, W)."""
+    labels = open_labels(item, name)
+    labels = reduce_labels(labels) if chosen.do_reduce_labels else labels.astype(np.int64)
+    crop = (chosen.crop_size["height"], chosen.crop_size["width"]) if chosen.do_center_crop else None
+    if chosen.do_resize:
+        labels = resize_labels(labels, resized_size(labels.shape[0], labels.shape[1], chosen.size), crop)
+    return labels if crop is None else center_crop(labels[None], *crop)[0]
+
+
+def _check_target_sizes(target_sizes: Any, count: int, where: str) -> list[tuple[int, int]] | list[None]:
+    if target_sizes is None:
+        return [None] * count
+    sizes = to_array(np.asarray(target_sizes), where)
+    if sizes.shape != (count, 2) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+        raise InputError(
+            f"{where}: expected target_sizes to be {count} pairs (height, width) of positive whole numbers, one per "
+            f"picture, got {target_sizes!r}"
+        )
+    return [(int(height), int(width)) for height, width in sizes]

@@ -1,0 +1,182 @@
+"""Opening pictures: a path, bytes or a PIL image in, an upright RGB PIL image out. Nobody else calls `Image.open`.
+
+Pillow decodes in C; what is refused is refused before that: unknown formats, special files, too many pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
+
+from minimobile.errors import FormatError, InputError
+from minimobile.formats.files import open_regular
+
+ImageSource: TypeAlias = str | Path | bytes | bytearray | Image.Image
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_PIXELS = 89_478_485
+"""The default limit of pixels per picture: the number from which Pillow itself warns of a decompression bomb."""
+
+_ORIENTATION = 0x0112  # the EXIF tag; its values 2..8 say what brings the picture upright
+_UPRIGHT = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_ORIENTATION_HOLDERS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
+_FILTER_LOCK = threading.Lock()  # warning filters belong to the whole process
+
+
+def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open a picture as an upright RGB image of 8 bits per channel.
+
+    The EXIF orientation is applied. Palette (with or without transparency), grey, LA, RGBA, CMYK and 1-bit pictures
+    become RGB as PIL's `convert("RGB")` has it, so alpha is dropped, not composited. 16-bit grey (I;16, and I, whose
+    values must lie in 0..65535) is scaled to 8 bits, `round(value * 255 / 65535)`, not clipped. An animation gives its
+    first frame, a multi-picture JPEG (MPO) its first picture.
+
+    Args:
+        source: a path, the bytes of a file (JPEG, PNG, WEBP, BMP, GIF or TIFF), or a PIL image, which is never changed.
+        max_pixels: refuse larger pictures before they are decoded.
+
+    Raises:
+        FormatError: naming the file, for whatever cannot be read as a picture.
+        InputError: `source` is none of the above.
+    """
+    return convert_image(open_upright(source, max_pixels=max_pixels), name=describe_source(source))
+
+
+def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open a picture with its EXIF orientation applied, in the mode it has: palette indices stay indices.
+
+    Arguments and errors as in `open_image`.
+    """
+    name = describe_source(source)
+    if isinstance(source, Image.Image):
+        return _decode(source, name, max_pixels)
+    if isinstance(source, (bytes, bytearray)):
+        return _open_stream(io.BytesIO(source), name, max_pixels)
+    if not isinstance(source, (str, Path)):
+        raise InputError(f"open_image: expected a path, bytes or a PIL image, got {type(source).__name__}")
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:")):
+        raise FormatError(f"{name}: pictures are read from files only; download it first and pass its path")
+    with open_regular(Path(source)) as stream:
+        return _open_stream(stream, name, max_pixels)
+
+
+def describe_source(source: object) -> str:
+    """Name a picture for error messages."""
+    if isinstance(source, (str, Path)):
+        return _shorten(str(source), 200)
+    if isinstance(source, (bytes, bytearray)):
+        return f"image of {len(source)} bytes"
+    return str(getattr(source, "filename", "") or "image")
+
+
+def convert_image(
+    image: Image.Image, mode: str = "RGB", *, composite: bool = False, name: str = "image"
+) -> Image.Image:
+    """Convert a PIL image to 8-bit "RGB", "L" or "RGBA"; the rules are those of `open_image`.
+
+    Args:
+        image: any PIL image; returned as it is where its mode is the one asked for.
+        mode: the mode asked for.
+        composite: lay transparent pictures on white instead of dropping their alpha.
+        name: what to call the picture in errors.
+
+    Raises:
+        FormatError: the picture's mode has no defined way to `mode` (F, LAB, I beyond 16 bits).
+    """
+    if image.mode == "F":
+        raise FormatError(f"{name}: floating-point pictures have no defined range; pass an array (H, W, 3) instead")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _scale_16_bit(image, name)
+    try:
+        if composite and ("A" in image.getbands() or image.info.get("transparency") is not None):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+        if image.mode == mode:
+            return image
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # straight to RGB gives the same colours, and a warning
+        return image.convert(mode)
+    except (ValueError, OSError) as error:
+        raise FormatError(
+            f"{name}: a picture of mode {image.mode} cannot be converted to {mode}; convert it to RGB first"
+        ) from error
+
+
+def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)  # (H, W)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise FormatError(f"{name}: expected grey values in 0..65535, got {low}..{high}; scale them first")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 257 = 65535 / 255
+
+
+def _open_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+    if not stream.read(1):
+        raise FormatError(f"{name}: expected a picture, got an empty file")
+    stream.seek(0)
+    # Pillow's warning is an error, unless the caller chose a limit beyond it: then that limit decides.
+    strict = Image.MAX_IMAGE_PIXELS is None or max_pixels <= Image.MAX_IMAGE_PIXELS
+    try:
+        with _FILTER_LOCK, warnings.catch_warnings():
+            warnings.simplefilter("error" if strict else "ignore", Image.DecompressionBombWarning)
+            image = Image.open(stream, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise FormatError(f"{name}: expected a picture ({', '.join(FORMATS)}), got something else") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise FormatError(f"{name}: more pixels than Pillow's limit against decompression bombs allows") from error
+    except Exception as error:  # broken headers surface as struct.error, SyntaxError, zlib.error, KeyError, ...
+        raise FormatError(f"{name}: the picture's header is broken ({_reason(error)})") from error
+    return _decode(image, name, max_pixels)
+
+
+def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
+    """Check the size, decode the pixels and bring them upright."""
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise FormatError(f"{name}: expected a picture of at least 1x1 pixels, got {width}x{height}")
+    if width * height > max_pixels:
+        raise FormatError(
+            f"{name}: {width}x{height} is more than the limit of {max_pixels} pixels; shrink it, or raise max_pixels"
+        )
+    try:
+        image.load()
+    except Exception as error:  # decoders raise whatever they like on broken data
+        raise FormatError(f"{name}: the picture is truncated or damaged ({_reason(error)})") from error
+    return _bring_upright(image)
+
+
+def _bring_upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(_ORIENTATION)
+    except Exception:  # an EXIF block that cannot be parsed holds no orientation; viewers show the pixels as they are
+        return image
+    if orientation not in _UPRIGHT:
+        return image
+    upright = image.transpose(_UPRIGHT[orientation])
+    for key in _ORIENTATION_HOLDERS:  # else the next reader would turn it again
+        upright.info.pop(key, None)
+    return upright
+
+
+def _reason(error: BaseException) -> str:
+    return _shorten(str(error) or type(error).__name__, 120)
+
+
+def _shorten(text: str, limit: int) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[:limit] + "..."

@@ -1,0 +1,71 @@
+"""Where an image processor's settings are kept: `preprocessor_config.json`, found, read and written."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minimobile.errors import FormatError
+from minimobile.formats.files import write_whole_bytes
+from minimobile.formats.strict_json import read_json_object
+
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def read_processor(source: str | Path) -> tuple[dict[str, Any], Path]:
+    """Read the settings of an image processor; return them as they stand in the file, and the file.
+
+    Args:
+        source: a directory with `preprocessor_config.json` (or the newer `processor_config.json`), or such a file.
+
+    Raises:
+        FormatError: there is none, or it is not a JSON object.
+    """
+    path = _locate(source, PROCESSOR_FILES)
+    values = read_json_object(path)
+    nested = values.get("image_processor")
+    return (nested if isinstance(nested, dict) else values), path
+
+
+def read_model_type(path: Path) -> str | None:
+    """Read `model_type` from the `config.json` beside a file, where there is one."""
+    config = path.with_name("config.json")
+    model_type = read_json_object(config).get("model_type") if config.is_file() else None
+    return model_type if isinstance(model_type, str) else None
+
+
+def write_processor(directory: str | Path, values: Mapping[str, Any]) -> Path:
+    """Write `preprocessor_config.json`, whole or not at all; the directory is made where it is missing."""
+    path = Path(directory) / PROCESSOR_FILES[0]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{path.parent}: the directory cannot be made ({error.strerror})") from error
+    write_whole_bytes(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
+    return path
+
+
+def _locate(source: str | Path, names: Sequence[str]) -> Path:
+    """Find the first of the named files in a directory or a hub repository; a file is itself."""
+    if not isinstance(source, (str, os.PathLike)):
+        raise FormatError(f"image processor: expected a directory or a file, got {type(source).__name__}")
+    path = Path(source)
+    try:
+        if path.is_file():
+            return path
+        is_directory = path.is_dir()
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{source!r}: the path cannot be read ({error})") from error
+    if is_directory:
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        raise FormatError(f"{source}: expected a directory with {names[0]}; build the processor by its class instead")
+    if importlib.util.find_spec("minimobile.formats.hub") is None:
+        raise FormatError(f"{source}: there is no such file or directory; check the path")
+    return Path(importlib.import_module("minimobile.formats.hub").locate(source, names))
