@@ -45,7 +45,9 @@ def fma(x: Array, w: Array, accumulator: Array) -> Array:
 
 
 def conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
-    """Convolve: out[n,i,j,o] = bias[o] + sum over ky,kx,ci of x[n, i*s-top+ky*d, j*s-left+kx*d, ci] * weight[o,ky,kx,ci].
+    """Convolve: out[n,i,j,o] = bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * weight[o,ky,kx,ci].
+
+    Row y = i*stride - top + ky*dilation, and the column likewise.
 
     Shapes: x (N, H, W, C_in), weight (C_out, K_h, K_w, C_in), bias (C_out) -> (N, H_out, W_out, C_out).
     """
@@ -84,7 +86,7 @@ def pointwise_conv2d(x: Array, weight: Array, bias: Array) -> Array:
 
 
 def _taps(window: Window) -> Iterable[tuple[int, int, slice, slice, tuple[slice, slice]]]:
-    """Yield, tap by tap in the order ky, kx: the outputs that it reaches, and the input pixels that it reads for them."""
+    """Yield, tap by tap in the order ky, kx: the outputs that it reaches, and the input that it reads for them."""
     for ky in range(window.kernel_height):
         rows, row_source = _reach(ky * window.dilation, window.height, window.stride, window.pad_top, window.out_height)
         for kx in range(window.kernel_width):
@@ -134,7 +136,7 @@ def add(x: Array, y: Array) -> Array:
 
 
 def average_pool2d(x: Array, window: Window) -> Array:
-    """Average over windows that lie inside the image (no padding): the sum in the order ky, kx in float64, rounded once.
+    """Average over windows that lie inside the image (no padding): summed in the order ky, kx in float64, rounded once.
 
     Shapes: x (N, H, W, C) -> (N, H_out, W_out, C).
     """
@@ -153,10 +155,12 @@ def resize_bilinear(x: Array, height: int, width: int, align_corners: bool) -> A
     """Resize by linear interpolation along the rows, then along the columns, in float64, rounded once.
 
     Output pixel j reads position j * (W-1)/(width-1) with `align_corners`, else (j + 0.5) * W/width - 0.5, kept inside
-    the image. An axis with one pixel is repeated. Source: `torch.nn.functional.interpolate`, mode "bilinear".
+    the image. A single pixel is repeated. Source: `torch.nn.functional.interpolate`, mode "bilinear".
 
     Shapes: x (N, H, W, C) -> (N, height, width, C).
     """
+    if x.shape[1:3] == (1, 1):
+        return np.tile(x, (1, height, width, 1))
     upper, lower, down = interpolation_points(x.shape[1], height, align_corners)
     left, right, across = interpolation_points(x.shape[2], width, align_corners)
     wide = x.astype(np.float64)

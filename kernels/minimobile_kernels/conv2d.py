@@ -1,0 +1,110 @@
+"""Dense convolution: MobileNet's first layer. Inside the image a register tile, at its border one pixel at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minimobile_kernels._jit import compiled
+from minimobile_kernels.geometry import valid_range as _valid_range
+from minimobile_kernels.reference import BLOCK
+from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, load, store
+from minimobile_kernels.step import share
+from minimobile_kernels.tile import PANEL_VECTORS, TILE_PIXELS, make_tile
+
+SMALL = TILE_PIXELS[1]
+PANEL = PANEL_VECTORS * LANES
+
+valid_range = compiled(_valid_range)
+_small = make_tile(SMALL, PANEL_VECTORS, True)
+_small_half = make_tile(SMALL, 1, True)
+
+
+@compiled
+def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+    """Convolve: out[n,i,j,o] = clamp(bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + y[n,i,j,o]).
+
+    Defined by reference.conv2d, then reference.add where there is a residual y, then the clamp.
+
+    Shapes: x (N, H, W, C_in) with any strides, so that an (N, C, H, W) image is read as it is; out (N, H_out, W_out,
+    out_pixel); weights in panels [C_out/PANEL][K_h*K_w*C_in + 1][PANEL], bias last; taps [K_h*K_w*C_in], the offset
+    of every term from the window's first pixel.
+    """
+    vectors = step.out_pixel // LANES
+    first_inside, last_inside = _inside(step.width, step.kernel_width, step.pad_left, step.out_width, step)
+    first_full, last_full = _inside(step.height, step.kernel_height, step.pad_top, step.out_height, step)
+    terms = step.kernel_height * step.kernel_width * step.channels
+    term_offsets = taps[step.taps : step.taps + terms]
+    first, last = share(step.batch * step.out_height, 1, thread, threads)
+    for item in range(first, last):
+        n, i = item // step.out_height, item % step.out_height
+        is_full = first_full <= i < last_full and last_inside - first_inside >= SMALL
+        for j in range(step.out_width):
+            if not (is_full and first_inside <= j < last_inside):
+                _border_pixel(step, x, weights, arena, n, i, j)
+        if not is_full:
+            continue
+        row = step.x + n * step.x_image + (i * step.stride - step.pad_top) * step.x_row - step.pad_left * step.x_pixel
+        for vector in range(0, vectors, PANEL_VECTORS):
+            panel = step.weight + vector * LANES * (terms + 1)
+            j = first_inside
+            while j < last_inside:
+                j = min(j, last_inside - SMALL)
+                x_start = row + j * step.stride * step.x_pixel
+                x_step = step.stride * step.x_pixel
+                place = (item * step.out_width + j) * step.out_pixel + vector * LANES
+                out = step.out + place
+                y = step.y + place if step.y >= 0 else -1
+                if vector + PANEL_VECTORS > vectors:
+                    _small_half(x, x_start, x_step, term_offsets, weights, panel, terms, arena, y,
+                                arena, out, step.out_pixel, step.low, step.high)  # fmt: skip
+                else:
+                    _small(x, x_start, x_step, term_offsets, weights, panel, terms, arena, y,
+                           arena, out, step.out_pixel, step.low, step.high)  # fmt: skip
+                j += SMALL
+
+
+@compiled
+def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) -> tuple[int, int]:
+    """Return the outputs whose whole window lies inside the image."""
+    first, _ = valid_range(0, size, step.stride, before, out_size)
+    _, last = valid_range((kernel_size - 1) * step.dilation, size, step.stride, before, out_size)
+    return first, last
+
+
+@compiled
+def _border_pixel(step: Any, x: Any, weights: Any, arena: Any, n: int, i: int, j: int) -> None:
+    """Compute one output pixel, skipping the taps that lie outside the image."""
+    terms = step.kernel_height * step.kernel_width * step.channels
+    vectors = step.out_pixel // LANES
+    zero = broadcast(np.float32(0))
+    for vector in range(vectors):
+        panel_vector = vector % PANEL_VECTORS
+        panel_first = vector - panel_vector
+        width = min(PANEL_VECTORS, vectors - panel_first) * LANES
+        weight = step.weight + panel_first * LANES * (terms + 1) + panel_vector * LANES
+        total = zero
+        block = zero
+        k = 0
+        for ky in range(step.kernel_height):
+            row = i * step.stride - step.pad_top + ky * step.dilation
+            for kx in range(step.kernel_width):
+                column = j * step.stride - step.pad_left + kx * step.dilation
+                is_inside = 0 <= row < step.height and 0 <= column < step.width
+                source = step.x + n * step.x_image + row * step.x_row + column * step.x_pixel
+                for ci in range(step.channels):
+                    if k > 0 and k % BLOCK == 0:
+                        total = add(total, block) if k > BLOCK else block
+                        block = zero
+                    if is_inside:
+                        value = broadcast(x[source + ci * step.x_channel])
+                        block = fma(value, load(weights, weight + k * width), block)
+                    k += 1
+        if terms > BLOCK:
+            block = add(total, block)
+        result = add(block, load(weights, weight + terms * width))
+        place = ((n * step.out_height + i) * step.out_width + j) * step.out_pixel + vector * LANES
+        if step.y >= 0:
+            result = add(result, load(arena, step.y + place))
+        store(arena, step.out + place, clamp(result, step.low, step.high))

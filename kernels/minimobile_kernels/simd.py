@@ -1,0 +1,188 @@
+"""Vector primitives for compiled code: load, store, broadcast, fma, clamp, as Numba intrinsics over LLVM.
+
+A vector holds `LANES` neighbouring channels. `LANES` and `REGISTERS` follow the host and are chosen here and nowhere
+else; no choice changes a bit of any result, because sums run along registers, never across the lanes of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic, models, register_model
+
+_AVX512_NAMES = ("avx512", "skx", "cascadelake", "cooperlake", "icelake", "tigerlake", "rapids", "znver4", "znver5")
+_AVX2_NAMES = ("haswell", "broadwell", "skylake", "alderlake", "raptorlake", "meteorlake", "znver")
+
+
+def host_vectors(cpu_name: str | None, features: Sequence[str]) -> tuple[int, int]:
+    """Return (float32 lanes of a vector, number of vector registers) for a CPU.
+
+    `cpu_name` is the CPU that Numba was told to compile for (`NUMBA_CPU_NAME`), or None for the host, whose `features`
+    then decide. An unknown CPU gets four lanes, which every LLVM target can compile.
+    """
+    if cpu_name:
+        if any(name in cpu_name for name in _AVX512_NAMES):
+            return 16, 32
+        return (8, 16) if any(name in cpu_name for name in _AVX2_NAMES) else (4, 16)
+    if "avx512f" in features:
+        return 16, 32
+    if "fma" in features:
+        return 8, 16
+    return (4, 32) if "neon" in features or "fp-armv8" in features else (4, 16)
+
+
+def _host() -> tuple[int, int]:
+    name = config.CPU_NAME if config.CPU_NAME not in (None, "", "host") else None
+    return host_vectors(name, [name for name, is_there in llvm.get_host_cpu_features().items() if is_there])
+
+
+LANES, REGISTERS = _host()
+FLOAT = ir.FloatType()
+DOUBLE = ir.DoubleType()
+INDEX = ir.IntType(64)
+VECTOR = ir.VectorType(FLOAT, LANES)
+WIDE = ir.VectorType(DOUBLE, LANES)
+
+
+class VectorType(types.Type):
+    """Numba's type of a vector of `LANES` float32, or of float64 for exact sums."""
+
+    def __init__(self, element: str) -> None:
+        super().__init__(name=f"{element}x{LANES}")
+
+
+vector_type = VectorType("float32")
+wide_type = VectorType("float64")
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, vector: VectorType) -> None:
+        super().__init__(manager, vector, VECTOR if vector.name.startswith("float32") else WIDE)
+
+
+def element_pointer(builder: Any, context: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Emit the address of element `index` of a one-dimensional array."""
+    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
+    return builder.gep(data, [index], inbounds=True)
+
+
+def load_vector(builder: Any, pointer: Any) -> Any:
+    """Emit a load of `LANES` neighbouring floats from any float address."""
+    return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def store_vector(builder: Any, vector: Any, pointer: Any) -> None:
+    """Emit a store of `LANES` neighbouring floats."""
+    builder.store(vector, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def splat(builder: Any, value: Any, vector: Any = VECTOR) -> Any:
+    """Emit a vector that holds `value` in every lane."""
+    undefined = ir.Constant(vector, ir.Undefined)
+    single = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(single, undefined, lanes)
+
+
+def fused_multiply_add(builder: Any, x: Any, w: Any, accumulator: Any) -> Any:
+    """Emit x * w + accumulator with one rounding."""
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(VECTOR, [VECTOR] * 3), f"llvm.fma.v{LANES}f32"
+    )
+    return builder.call(function, [x, w, accumulator])
+
+
+def clamp_vector(builder: Any, vector: Any, low: Any, high: Any) -> Any:
+    """Emit low where the vector is less, high where it is greater, else the vector: NaN and -0 stay as they are."""
+    raised = builder.select(builder.fcmp_ordered("<", vector, low), low, vector)
+    return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
+
+
+@intrinsic
+def load(typing_context, array, offset):  # type: ignore[no-untyped-def]
+    """load(array, offset) -> vector: the `LANES` floats of a one-dimensional array from `offset` on."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return load_vector(builder, pointer)
+
+    return vector_type(array, types.int64), emit
+
+
+@intrinsic
+def store(typing_context, array, offset, vector):  # type: ignore[no-untyped-def]
+    """store(array, offset, vector): write the `LANES` floats of a one-dimensional array from `offset` on."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        store_vector(builder, arguments[2], pointer)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector_type), emit
+
+
+@intrinsic
+def broadcast(typing_context, value):  # type: ignore[no-untyped-def]
+    """broadcast(value) -> vector: the float32 in every lane."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return splat(builder, arguments[0])
+
+    return vector_type(types.float32), emit
+
+
+@intrinsic
+def fma(typing_context, x, w, accumulator):  # type: ignore[no-untyped-def]
+    """fma(x, w, accumulator) -> x * w + accumulator for vectors, rounded once. Defined by reference.fma."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return fused_multiply_add(builder, *arguments)
+
+    return vector_type(vector_type, vector_type, vector_type), emit
+
+
+@intrinsic
+def add(typing_context, x, y):  # type: ignore[no-untyped-def]
+    """add(x, y) -> x + y for two vectors of one type."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.fadd(*arguments)
+
+    return x(x, x), emit
+
+
+@intrinsic
+def clamp(typing_context, vector, low, high):  # type: ignore[no-untyped-def]
+    """clamp(vector, low, high) with float32 limits; NaN and -0 stay as they are."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, low, high = arguments
+        return clamp_vector(builder, vector, splat(builder, low), splat(builder, high))
+
+    return vector_type(vector_type, types.float32, types.float32), emit
+
+
+@intrinsic
+def widen(typing_context, vector):  # type: ignore[no-untyped-def]
+    """widen(vector) -> the same values as float64."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.fpext(arguments[0], WIDE)
+
+    return wide_type(vector_type), emit
+
+
+@intrinsic
+def divide(typing_context, vector, divisor):  # type: ignore[no-untyped-def]
+    """divide(wide vector, float64) -> the quotients rounded to float32."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        quotient = builder.fdiv(arguments[0], splat(builder, arguments[1], WIDE))
+        return builder.fptrunc(quotient, VECTOR)
+
+    return vector_type(wide_type, types.float64), emit

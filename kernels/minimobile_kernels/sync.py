@@ -1,0 +1,65 @@
+"""Where threads meet: a barrier inside compiled code, so that a whole network is one native call per thread."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from minimobile_kernels import simd
+from minimobile_kernels._jit import compiled
+
+ARRIVED, ABORTED = 0, 8  # entries of `control`, a cache line apart
+CONTROL_SIZE = 16
+SPINS = 2000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
+
+
+@intrinsic
+def atomic_add(typing_context, array, index, value):  # type: ignore[no-untyped-def]
+    """atomic_add(array, index, value): add to an int64 that other threads also change."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = simd.element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return builder.atomic_rmw("add", pointer, arguments[2], "seq_cst")
+
+    return types.int64(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def atomic_load(typing_context, array, index):  # type: ignore[no-untyped-def]
+    """atomic_load(array, index): read an int64 that other threads change, and all that they wrote before."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = simd.element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return builder.load_atomic(pointer, "seq_cst", 8)
+
+    return types.int64(array, types.int64), emit
+
+
+@intrinsic
+def yield_processor(typing_context):  # type: ignore[no-untyped-def]
+    """yield_processor(): let another thread of the machine run."""
+    name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.IntType(32), []), name)
+        return builder.call(function, [])
+
+    return types.int32(), emit
+
+
+@compiled
+def meet(control: Any, expected: int) -> bool:
+    """Wait until `expected` arrivals have been counted, this one included; False when a partner gave up."""
+    atomic_add(control, ARRIVED, 1)
+    spins = 0
+    while atomic_load(control, ARRIVED) < expected:
+        if atomic_load(control, ABORTED) != 0:
+            return False
+        spins += 1
+        if spins > SPINS:
+            yield_processor()
+    return True

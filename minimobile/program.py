@@ -1,0 +1,265 @@
+"""Graph + input shape -> program: steps, arena offsets, padding, and weights in the order that kernels read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.errors import InputError
+from minimobile.graph import INPUT, Graph, Node
+from minimobile.passes import Weights, layout_weights
+from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
+from minimobile_kernels.elementwise import CLAMPS, CURVES
+from minimobile_kernels.simd import LANES
+from minimobile_kernels.step import KINDS, STEP
+from minimobile_kernels.tile import PANEL_VECTORS
+
+MAXIMUM_ARENA_BYTES = 1 << 36
+_KIND_OF_OP = {"global_average_pool2d": "average_pool2d"}
+
+
+def padded(channels: int) -> int:
+    """Return the channels of a map in the arena: whole vectors."""
+    return -(-channels // LANES) * LANES
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """All weights of a graph in one array, and where each node's begin."""
+
+    values: NDArray[np.float32]
+    offsets: Mapping[str, int]  # by the canonical names of `key`
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the machine runs. A map of `places` lies at (offset, channels, height, width) of the arena."""
+
+    steps: NDArray[np.void]
+    names: tuple[str, ...]
+    taps: NDArray[np.int64]
+    arena_size: int
+    batch: int
+    places: Mapping[str, tuple[int, MapShape]]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the program as rows for people: name, kernel, output shape, padding, offsets."""
+        return [
+            {
+                "name": name,
+                "kernel": KINDS[step["kind"]],
+                "output": (self.batch, int(step["out_height"]), int(step["out_width"]), int(step["out_channels"])),
+                "pad": (int(step["pad_top"]), int(step["pad_left"])),
+                **{field: int(step[field]) for field in ("stride", "dilation", "x", "y", "out", "weight")},
+            }
+            for name, step in zip(self.names, self.steps, strict=True)
+        ]
+
+
+def weight_key(node: Node) -> str:
+    """Return the name under which a convolution's packed weights are kept: folded and plain ones differ."""
+    return ("folded " if "scale" in node.weights else "plain ") + node.weights["weight"]
+
+
+def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
+    """Fold and pack the weights of all convolutions among `nodes`.
+
+    Dense and pointwise: panels of `PANEL_VECTORS` vectors of output channels, each [terms + 1][channels], bias last.
+    Depthwise: one vector of channels after the other, each [K_h*K_w + 1][LANES], bias last.
+    """
+    chunks: list[NDArray[np.float32]] = []
+    offsets: dict[str, int] = {}
+    size = 0
+    for node in nodes:
+        if node.op not in CONVOLUTIONS or weight_key(node) in offsets:
+            continue
+        weight, bias = layout_weights(node, weights, np.float32)
+        if node.op == "depthwise_conv2d":
+            rows, panel = weight.reshape(-1, weight.shape[2]), LANES  # (K_h*K_w, C)
+        else:
+            rows, panel = weight.reshape(weight.shape[0], -1).T, PANEL_VECTORS * LANES  # (terms, C_out)
+        channels = rows.shape[1]
+        table = np.zeros((rows.shape[0] + 1, padded(channels)), np.float32)
+        table[:-1, :channels] = rows
+        table[-1, :channels] = bias
+        for first in range(0, padded(channels), panel):
+            chunk = table[:, first : first + panel].ravel()
+            chunks.append(chunk)
+        offsets[weight_key(node)] = size
+        size += table.size
+    packed = aligned_floats(size)
+    np.concatenate(chunks or [np.zeros(0, np.float32)], out=packed)
+    return PackedWeights(packed, offsets)
+
+
+def aligned_floats(size: int) -> NDArray[np.float32]:
+    """Return uninitialised float32 memory that begins at a cache line."""
+    memory = np.empty(size + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    return memory[start : start + size]
+
+
+def compile_program(
+    graph: Graph, packed: PackedWeights, shape: tuple[int, int, int, int], is_channels_last: bool
+) -> Program:
+    """Turn a fused graph into a program for `shape`, (N, C, H, W) of the input whatever its layout."""
+    return _Compiler(graph, packed, shape, is_channels_last).compile()
+
+
+class _Compiler:
+    def __init__(
+        self, graph: Graph, packed: PackedWeights, shape: tuple[int, int, int, int], is_channels_last: bool
+    ) -> None:
+        self.graph = graph
+        self.packed = packed
+        self.batch, self.channels, self.height, self.width = shape
+        self.is_channels_last = is_channels_last
+        self.shapes = infer_shapes(graph, self.height, self.width)
+        self.steps: list[NDArray[np.void]] = []
+        self.names: list[str] = []
+        self.taps: list[int] = []
+        self.arena = _Arena()
+
+    def compile(self) -> Program:
+        for name, shape in self.shapes.items():
+            if min(shape) < 1:
+                raise InputError(
+                    f"pixel_values: expected an image large enough for {name}, got {self.height}x{self.width} pixels, "
+                    f"which leaves it {shape[1]}x{shape[2]}"
+                )
+        last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
+        for index, node in enumerate(self.graph.nodes):
+            for name in node.inputs:
+                last_use[name] = max(last_use.get(name, 0), index)
+        if any(self._reads_packed_pixels(node) for node in self.graph.nodes):
+            self._place(INPUT)
+            self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides(), is_from_pixels=1)
+        for index, node in enumerate(self.graph.nodes):
+            self._place(node.name)
+            self._add_node(node)
+            for name in {*node.inputs, node.name}:
+                if last_use.get(name, index) <= index:
+                    self.arena.release(name)
+        if self.arena.size * 4 > MAXIMUM_ARENA_BYTES:
+            raise InputError(
+                f"pixel_values: expected an input whose maps fit {MAXIMUM_ARENA_BYTES >> 30} GiB, got {self.batch} "
+                f"images of {self.height}x{self.width} pixels, which need {self.arena.size * 4 >> 30} GiB; "
+                "use smaller batches"
+            )
+        return Program(
+            np.concatenate(self.steps),
+            tuple(self.names),
+            np.array(self.taps or [0], np.int64),
+            self.arena.size,
+            self.batch,
+            {name: (self.arena.offsets[name], self.shapes[name]) for name in self.graph.outputs},
+        )
+
+    def _reads_packed_pixels(self, node: Node) -> bool:
+        """Tell whether a node needs the image in the arena's layout; a dense convolution reads it as it is."""
+        return INPUT in node.inputs and (node.op != "conv2d" or node.inputs.index(INPUT) > 0)
+
+    def _place(self, name: str) -> None:
+        channels, height, width = self.shapes[name]
+        self.arena.place(name, self.batch * height * width * padded(channels))
+
+    def _pixel_strides(self) -> dict[str, int]:
+        pixels = self.height * self.width
+        if self.is_channels_last:
+            row, pixel, channel = self.width * self.channels, self.channels, 1
+        else:
+            row, pixel, channel = self.width, 1, pixels
+        return {"x_image": pixels * self.channels, "x_row": row, "x_pixel": pixel, "x_channel": channel, "x": 0}
+
+    def _map_strides(self, name: str) -> dict[str, int]:
+        channels, height, width = self.shapes[name]
+        pixel = padded(channels)
+        return {
+            "x_image": height * width * pixel,
+            "x_row": width * pixel,
+            "x_pixel": pixel,
+            "x_channel": 1,
+            "x": self.arena.offsets[name],
+        }
+
+    def _add_node(self, node: Node) -> None:
+        source = node.inputs[0]
+        is_from_pixels = source == INPUT and node.op == "conv2d"
+        fields: dict[str, Any] = self._pixel_strides() if is_from_pixels else self._map_strides(source)
+        fields["is_from_pixels"] = int(is_from_pixels)
+        fields["low"], fields["high"] = CLAMPS[node.attributes.get("activation", "linear")]
+        if node.op in ("conv2d", "depthwise_conv2d", "average_pool2d", "global_average_pool2d"):
+            slide = sliding_window(node, *self.shapes[source][1:])
+            for name in ("kernel_height", "kernel_width", "stride", "dilation", "pad_top", "pad_left"):
+                fields[name] = getattr(slide, name)
+        if node.op in CONVOLUTIONS:
+            fields["weight"] = self.packed.offsets[weight_key(node)]
+        if node.op == "conv2d":
+            fields["taps"] = self._add_taps(fields, self.shapes[source][0])
+        if node.op == "activation":
+            function = node.attributes["function"]
+            fields["option"] = CURVES.index(function) if function in CURVES else -1
+            fields["low"], fields["high"] = CLAMPS.get(function, CLAMPS["linear"])
+        if node.op == "resize_bilinear":
+            fields["option"] = int(node.attributes["align_corners"])
+        elif len(node.inputs) > 1:
+            second = node.inputs[1]
+            fields.update(
+                y=self.arena.offsets[second],
+                y_channels=self.shapes[second][0],
+                y_pixel=padded(self.shapes[second][0]),
+            )
+        self._add_step(_KIND_OF_OP.get(node.op, node.op), node.name, source, fields)
+
+    def _add_taps(self, fields: Mapping[str, int], channels: int) -> int:
+        """Append the offset of every term (ky, kx, ci) of a dense convolution from the first pixel of its window."""
+        start = len(self.taps)
+        down, right = fields["dilation"] * fields["x_row"], fields["dilation"] * fields["x_pixel"]
+        self.taps.extend(
+            ky * down + kx * right + ci * fields["x_channel"]
+            for ky in range(fields["kernel_height"])
+            for kx in range(fields["kernel_width"])
+            for ci in range(channels)
+        )
+        return start
+
+    def _add_step(self, kind: str, name: str, source: str, fields: Mapping[str, Any], **more: int) -> None:
+        channels, height, width = self.shapes[source]
+        out_channels, out_height, out_width = self.shapes[name]
+        step = np.zeros(1, STEP)
+        values = {
+            "kind": KINDS.index(kind), "y": -1, "low": -np.inf, "high": np.inf, "out": self.arena.offsets[name],
+            "batch": self.batch, "channels": channels, "height": height, "width": width, "out_channels": out_channels,
+            "out_height": out_height, "out_width": out_width, "out_pixel": padded(out_channels), **fields, **more,
+        }  # fmt: skip
+        for field, value in values.items():
+            step[field] = value
+        self.steps.append(step)
+        self.names.append(name)
+
+
+class _Arena:
+    """Gives maps their place in one array; what is released is given out again (first fit, in order of offset)."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.offsets: dict[str, int] = {}
+        self._taken: dict[str, tuple[int, int]] = {}  # name -> (first, last)
+
+    def place(self, name: str, size: int) -> None:
+        size = -(-size // 16) * 16  # whole cache lines
+        start = 0
+        for first, last in sorted(self._taken.values()):
+            if start + size <= first:
+                break
+            start = max(start, last)
+        self._taken[name] = (start, start + size)
+        self.offsets[name] = start
+        self.size = max(self.size, start + size)
+
+    def release(self, name: str) -> None:
+        self._taken.pop(name, None)
