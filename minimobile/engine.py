@@ -98,8 +98,8 @@ def _apply(node: Node, weights: Weights, inputs: list[NDArray[Any]]) -> NDArray[
     if node.op in ("average_pool2d", "global_average_pool2d"):
         return reference.average_pool2d(x, sliding_window(node, x.shape[1], x.shape[2]))
     if node.op == "batch_norm":
-        arrays = (weights[node.weights[role]] for role in ("weight", "bias", "mean", "variance"))
-        return reference.batch_norm(x, *arrays, epsilon=attributes["epsilon"])
+        scale, shift, mean, variance = (weights[node.weights[role]] for role in ("weight", "bias", "mean", "variance"))
+        return reference.batch_norm(x, scale, shift, mean, variance, attributes["epsilon"])
     if node.op == "activation":
         return reference.activation(x, attributes["function"])
     if node.op == "resize_bilinear":

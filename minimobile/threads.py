@@ -24,11 +24,9 @@ def default_thread_count() -> int:
 
 def check_thread_count(value: object) -> int:
     """Return a number of threads as an int."""
-    try:
-        count = int(value)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        count = 0
-    if isinstance(value, bool) or not 1 <= count <= 1024 or str(count) != str(value).strip():
+    text = str(value).strip()
+    count = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
+    if not 1 <= count <= 1024:
         raise InputError(f"num_threads: expected a whole number from 1 to 1024, got {value!r}")
     return count
 

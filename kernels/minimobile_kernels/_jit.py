@@ -12,7 +12,6 @@ from typing import Any
 
 import numba
 from numba.core import caching
-from numba.core.dispatcher import Dispatcher
 
 from minimobile_kernels import simd
 
@@ -32,12 +31,12 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 def entry(function: Callable[..., Any]) -> Any:
     """Compile a function that Python calls, and keep the machine code on disk for the next process."""
-    dispatcher = numba.jit(**OPTIONS)(function)
+    dispatcher: Any = numba.jit(**OPTIONS)(function)
     dispatcher._cache = _KernelCache(function)
     return dispatcher
 
 
-def is_cached(dispatcher: Dispatcher) -> bool:
+def is_cached(dispatcher: Any) -> bool:
     """Tell whether the machine code is in memory or on disk for this very source, CPU and Numba."""
     if dispatcher.signatures:
         return True

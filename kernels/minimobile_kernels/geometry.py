@@ -22,9 +22,10 @@ def pad_amounts(size: int, kernel_size: int, stride: int, dilation: int, padding
     >>> pad_amounts(224, 3, 2, 1, "SAME"), pad_amounts(225, 3, 2, 1, "SAME")
     ((0, 1), (1, 1))
     """
-    if padding == "VALID":
-        return 0, 0
-    if padding == "SAME":
+    if isinstance(padding, str):
+        if padding == "VALID":
+            return 0, 0
+        assert padding == "SAME", padding
         reach = (kernel_size - 1) * dilation + 1
         total = max((-(-size // stride) - 1) * stride + reach - size, 0)
         return total // 2, total - total // 2

@@ -69,7 +69,7 @@ def activation(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: i
 
 
 @compiled
-def _curve(code: int, value: float) -> float:
+def _curve(code: int, value: float) -> Any:
     if code == LEAKY_RELU:
         return leaky_relu(value)
     if code == SILU:
