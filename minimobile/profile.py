@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from minimobile.errors import InputError
-from minimobile.graph import INPUT, Graph, Node, needed_nodes
-from minimobile_kernels.geometry import axis_padding, output_size
+from minimobile.graph import Graph, needed_nodes
+from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes
 
-MapShape = tuple[int, int, int]  # channels, height, width
-_CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")
 _TRAINED_ROLES = ("weight", "bias")  # batch norm's scale and shift, but not its statistics
 
 
@@ -77,56 +75,17 @@ def profile_nodes(graph: Graph, image_size: int | Sequence[int]) -> tuple[Cost, 
 
     A node that no output needs (`conv_1x1` of a segmentation network) keeps its parameters and costs nothing.
     """
-    shapes = infer_shapes(graph, image_size)
+    shapes = infer_shapes(graph, *_read_size(image_size))
     needed = {node.name for node in needed_nodes(graph, graph.outputs)}
     costs = []
     for node in graph.nodes:
         parameters = sum(math.prod(graph.shapes[node.weights[role]]) for role in _TRAINED_ROLES if role in node.weights)
         multiply_adds = 0
-        if node.op in _CONVOLUTIONS and node.name in needed:
+        if node.op in CONVOLUTIONS and node.name in needed:
             _, height, width = shapes[node.name]
             multiply_adds = height * width * math.prod(graph.shapes[node.weights["weight"]])
         costs.append(Cost(node.name, node.op, shapes[node.name], parameters, multiply_adds, node.name in needed))
     return tuple(costs)
-
-
-def infer_shapes(graph: Graph, image_size: int | Sequence[int]) -> dict[str, MapShape]:
-    """Return (channels, height, width) of every node's output for one image of `image_size`."""
-    height, width = _read_size(image_size)
-    shapes: dict[str, MapShape] = {INPUT: (graph.input_channels, height, width)}
-    for node in graph.nodes:
-        shapes[node.name] = _infer_shape(graph, node, [shapes[name] for name in node.inputs])
-    return shapes
-
-
-def _infer_shape(graph: Graph, node: Node, inputs: list[MapShape]) -> MapShape:
-    channels, height, width = inputs[0]
-    attributes = node.attributes
-    if node.op == "concatenate":
-        return sum(shape[0] for shape in inputs), height, width
-    if node.op == "resize_bilinear":
-        return channels, inputs[1][1], inputs[1][2]
-    if node.op == "global_average_pool2d":
-        return channels, 1, 1
-    if node.op == "average_pool2d":
-        kernels = [min(attributes["kernel_size"], size) for size in (height, width)]
-        sizes = zip((height, width), kernels, strict=True)
-        height, width = (output_size(size, kernel, attributes["stride"], 1, "VALID") for size, kernel in sizes)
-        return channels, height, width
-    if node.op in _CONVOLUTIONS:
-        channels = graph.shapes[node.weights["weight"]][0]
-    if "kernel_size" in attributes:
-        height, width = (
-            output_size(
-                size,
-                attributes["kernel_size"],
-                attributes["stride"],
-                attributes["dilation"],
-                axis_padding(attributes["padding"], axis),
-            )
-            for axis, size in enumerate((height, width))
-        )
-    return channels, height, width
 
 
 def _read_size(image_size: int | Sequence[int]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 from minimobile import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import InputError
-from minimobile.profile import infer_shapes, profile, profile_nodes
+from minimobile.profile import profile, profile_nodes
 
 # TF-slim, nets/mobilenet/README.md: width -> parameters in millions, and multiply-adds in millions per image size.
 # The exact figures behind them count convolutions and the logits of 1001 classes; parameters are without batch norm.
@@ -263,7 +263,7 @@ def test_json_form():
     ],
 )
 def test_fixed_pooling_windows(config, build, size, pooled):
-    assert infer_shapes(build(config), size)["pooler"][1:] == pooled
+    assert profile(build(config), size).layers[-1].output_shape[1:] == pooled
 
 
 @pytest.mark.parametrize("size", [0, -3, (1, 2, 3), (10, 0), (), (1.5, 2)])

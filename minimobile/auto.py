@@ -1,0 +1,141 @@
+"""Models by what they are for: the class that a checkpoint's config names, and labels for one picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from minimobile import models
+from minimobile.config import config_from_dict
+from minimobile.errors import ConfigError, InputError
+from minimobile.models import MobileNetModel
+from minimobile.sources import Config, read_checkpoint, read_config
+
+DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
+
+
+def load(
+    source: str | Path,
+    *,
+    config: Config | Mapping[str, Any] | None = None,
+    engine: str = "compiled",
+    dtype: str = "float32",
+    num_threads: int | None = None,
+    **overrides: Any,
+) -> MobileNetModel:
+    """Load a model as the class that its config names; the arguments are those of `from_pretrained`.
+
+    >>> mm.load("demo:digits")  # doctest: +SKIP
+    MobileNetV1ForImageClassification(218,666 parameters)
+    """
+    checkpoint = read_checkpoint(source, config, overrides)
+    model_class: type[MobileNetModel] = getattr(models, checkpoint.architecture)
+    return model_class.from_checkpoint(checkpoint, engine=engine, dtype=dtype, num_threads=num_threads)
+
+
+def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: int = 5) -> list[dict[str, Any]]:
+    """Return the `top` likeliest classes of one picture, the likeliest first.
+
+    `image` is a path, a PIL image or an array (H, W, C), `model` a model or what `load` takes (None: the environment's
+    MINIMOBILE_MODEL, else google/mobilenet_v2_1.0_224 from the hub). Each item is {"index": int, "label": str,
+    "probability": float, "logit": float}; the softmax is computed in float64. Equal logits are in the order of index.
+    """
+    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
+        raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
+    if not isinstance(model, MobileNetModel):
+        model = load(os.environ.get("MINIMOBILE_MODEL") or DEFAULT_MODEL if model is None else model)
+    if not isinstance(model, models.MobileNetV1ForImageClassification | models.MobileNetV2ForImageClassification):
+        raise InputError(f"model: expected one for image classification, got a {type(model).__name__}")
+    if model.processor is None:
+        raise InputError("model: expected one with image-processor settings, got none; call it with pixel_values")
+    pixel_values = model.processor(image, return_tensors="np")["pixel_values"]
+    logits = model(pixel_values, return_dict=True).logits
+    if logits.shape[0] != 1 or logits.ndim != 2:
+        raise InputError(f"image: expected one picture and one prediction for it, got logits {logits.shape}")
+    logits = logits[0].astype(np.float64)
+    with np.errstate(all="ignore"):
+        weights = np.exp(logits - np.max(logits, initial=-np.inf))
+        probabilities = weights / np.sum(weights)
+    return [
+        {
+            "index": int(index),
+            "label": model.id2label.get(int(index), f"LABEL_{index}"),
+            "probability": float(probabilities[index]),
+            "logit": float(logits[index]),
+        }
+        for index in np.argsort(-logits, kind="stable")[:top]
+    ]
+
+
+class AutoConfig:
+    """Configs by the `model_type` of a checkpoint."""
+
+    @staticmethod
+    def from_pretrained(source: str | Path, **overrides: Any) -> Config:
+        """Return the config of a directory, a file of any known format, a hub id or an embedded model."""
+        return read_config(source, overrides)
+
+    @staticmethod
+    def for_model(model_type: str, **fields: Any) -> Config:
+        """Return a config with default values for "mobilenet_v1" or "mobilenet_v2"."""
+        return config_from_dict({"model_type": model_type}, **fields)
+
+
+class _AutoModel:
+    """Loads the class that a table names for the config's `model_type`."""
+
+    classes: ClassVar[Mapping[str, type[MobileNetModel]]]
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        config: Config | Mapping[str, Any] | None = None,
+        add_pooling_layer: bool = True,
+        engine: str = "compiled",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        **overrides: Any,
+    ) -> Any:
+        """Load a model; the arguments are those of the model classes' `from_pretrained`."""
+        checkpoint = read_checkpoint(source, config, overrides)
+        return cls._choose(checkpoint.config.model_type).from_checkpoint(
+            checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads
+        )
+
+    @classmethod
+    def from_config(cls, config: Config, **options: Any) -> Any:
+        """Make a model with random weights."""
+        return cls._choose(getattr(config, "model_type", "none"))(config, **options)
+
+    @classmethod
+    def _choose(cls, model_type: str) -> type[MobileNetModel]:
+        if model_type not in cls.classes:
+            raise ConfigError(f"{cls.__name__}: expected a model_type of {', '.join(cls.classes)}, got {model_type}")
+        return cls.classes[model_type]
+
+
+class AutoModel(_AutoModel):
+    """Models without a head."""
+
+    classes: ClassVar = {"mobilenet_v1": models.MobileNetV1Model, "mobilenet_v2": models.MobileNetV2Model}
+
+
+class AutoModelForImageClassification(_AutoModel):
+    """Models that name pictures."""
+
+    classes: ClassVar = {
+        "mobilenet_v1": models.MobileNetV1ForImageClassification,
+        "mobilenet_v2": models.MobileNetV2ForImageClassification,
+    }
+
+
+class AutoModelForSemanticSegmentation(_AutoModel):
+    """Models that say what every pixel shows."""
+
+    classes: ClassVar = {"mobilenet_v2": models.MobileNetV2ForSemanticSegmentation}

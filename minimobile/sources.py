@@ -1,0 +1,61 @@
+"""From what a user names, a path, a hub id or an embedded model, to a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from minimobile import formats
+from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.errors import ConfigError, FormatError
+from minimobile.formats import hub
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.strict_json import read_json_object
+
+Config = MobileNetV1Config | MobileNetV2Config
+DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5"}
+
+
+def read_checkpoint(
+    source: str | Path,
+    config: Config | Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    model_type: str | None = None,
+) -> Checkpoint:
+    """Read a checkpoint from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
+
+    `config` (an object, or a dict as in config.json) stands in for the checkpoint's own; `overrides` change fields of
+    either. `model_type` is that of a dict which names none.
+    """
+    if isinstance(config, Mapping):
+        config = config_from_dict(config if model_type is None else {"model_type": model_type, **config})
+    elif not isinstance(config, Config | None):
+        raise ConfigError(f"config: expected a config or a dict of its fields, got {type(config).__name__}")
+    checkpoint = _read(source, config)
+    if not overrides:
+        return checkpoint
+    settled: Any = checkpoint.config
+    return dataclasses.replace(checkpoint, config=settled.replace(**overrides))
+
+
+def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read the config alone, without the weights where it is a file of its own (a directory, a hub id)."""
+    if hub.is_hub_id(source) or (not str(source).startswith("demo:") and Path(source).is_dir()):
+        path = hub.locate(source, ["config.json"])
+        config: Any = config_from_dict(read_json_object(path))
+        return config.replace(**overrides) if overrides else config
+    return read_checkpoint(source, None, overrides).config
+
+
+def _read(source: str | Path, config: Config | None) -> Checkpoint:
+    if not isinstance(source, str | Path) or str(source) == "":
+        raise FormatError(f"source: expected a path, a hub id or one of {', '.join(DEMOS)}, got {source!r}")
+    if isinstance(source, str) and source.startswith("demo:"):
+        if source not in DEMOS:
+            raise FormatError(f"{source}: expected one of {', '.join(DEMOS)}")
+        with resources.as_file(resources.files("minimobile.demo") / DEMOS[source]) as path:
+            return formats.read(path, config=config)
+    return formats.read(source, config=config)
