@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.processor_files", "minimobile.image_inputs", "minimobile.batches", "minimobile.image_processing"),
     ("minimobile.threads", "minimobile.engine"),
     ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
-    ("minimobile.sources", "minimobile.models"),
+    ("minimobile.sources", "minimobile.models", "minimobile.auto"),
     ("minimobile",),
     ("minimobile.cli", "minimobile.__main__"),
 )

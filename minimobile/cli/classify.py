@@ -44,7 +44,7 @@ def _write_table(rows: list[pictures.Row]) -> None:
     lines: list[tuple[object, ...]] = []
     for row in rows:
         if "error" in row:
-            lines.append((row["image"], f"error: {row['error']}", "", ""))
+            lines.append((row["image"], pictures.shorten_error(row), "", ""))
         for rank, found in enumerate(row.get("predictions", ())):
             name = row["image"] if rank == 0 else ""
             lines.append((name, found["label"], f"{100 * found['probability']:.2f} %", found["index"]))

@@ -37,7 +37,8 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table.pad_edge, table.padding = False, (0, 1, 0, 0)
     for name in columns:
         is_number = name.endswith("#")
         table.add_column(
@@ -45,7 +46,10 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
         )
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
-    _console().print(table)
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def write_json(document: Any) -> None:

@@ -50,16 +50,18 @@ def features(
     network = open_model(model)
     process = processor_of(network)
     layers = {name: int(name) if name.lstrip("-").isdecimal() else name for name in dict.fromkeys(layer)}
-    nodes = {name: network.graph.resolve(key) for name, key in layers.items()}  # before any picture: a wrong name is
-    collected: dict[str, list[NDArray[Any]]] = {name: [] for name in layers}  # an error of its own, not the pictures'
+    for key in layers.values():
+        network.graph.resolve(key)  # an unknown layer is one error, not one per picture
+    collected: dict[str, list[NDArray[Any]]] = {name: [] for name in layers}
 
     def collect(path: Path) -> pictures.Row:
-        found = network.features(process(path, return_tensors="np")["pixel_values"], layers=list(nodes.values()))
-        for name, node in nodes.items():
-            _require_same_shape(path, name, found[node], collected[name])
-        for name, node in nodes.items():
-            collected[name].append(found[node])
-        return {"shapes": {name: list(found[node].shape[1:]) for name, node in nodes.items()}}
+        pixel_values = process(path, return_tensors="np")["pixel_values"]
+        found = network.features(pixel_values, layers=list(layers.values()))
+        for name, key in layers.items():
+            _require_same_shape(path, name, found[key], collected[name])
+        for name, key in layers.items():
+            collected[name].append(found[key])
+        return {"shapes": {name: list(found[key].shape[1:]) for name, key in layers.items()}}
 
     rows = pictures.work_through(paths, "computing features", collect)
     used = [row["image"] for row in rows if "error" not in row]
@@ -69,7 +71,7 @@ def features(
         console.write_json([row if "error" in row else {**row, "out": str(out)} for row in rows])
     elif used:
         shapes = [(name, "x".join(map(str, (len(used), *found[0].shape[1:])))) for name, found in collected.items()]
-        console.write_table(("layer", "shape N x C x H x W#"), shapes, f"{out}: {len(used)} of {len(rows)} pictures")
+        console.write_table(("layer", "shape NxCxHxW#"), shapes, f"{out}: {len(used)} of {len(rows)} pictures")
     raise typer.Exit(pictures.settle(rows))
 
 

@@ -33,7 +33,7 @@ def inspect(
     if output_format is Format.JSON:
         console.write_json(result.to_dict())
     else:
-        _write_table(result, f"{type(network).__name__} at {size}x{size}")
+        _write_table(result, f"{type(network).__name__} at {size}x{size}; outputs are channels x height x width")
 
 
 def _write_table(result: Profile, title: str) -> None:
@@ -48,4 +48,4 @@ def _write_table(result: Profile, title: str) -> None:
         for layer in result.layers
     ]
     rows.append(("total", "", "", f"{result.parameters:,}", f"{result.multiply_adds:,}"))
-    console.write_table(("layer", "operation", "output C x H x W#", "parameters#", "multiply-adds#"), rows, title)
+    console.write_table(("layer", "operation", "output#", "parameters#", "multiply-adds#"), rows, title)

@@ -41,6 +41,11 @@ def work_through(paths: Sequence[Path], describe: str, work: Callable[[Path], Ro
     return rows
 
 
+def shorten_error(row: Row) -> str:
+    """Return what went wrong with a picture, for a table that names the picture beside it."""
+    return f"error: {row['error'].removeprefix(row['image'] + ': ')}"
+
+
 def settle(rows: Sequence[Row]) -> int:
     """Say on stderr what failed and return the exit code: 0, or 1 where any picture failed."""
     errors = [row["error"] for row in rows if "error" in row]

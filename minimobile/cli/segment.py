@@ -142,7 +142,7 @@ def _write_table(rows: list[pictures.Row], out: Path) -> None:
     lines: list[tuple[object, ...]] = []
     for row in rows:
         if "error" in row:
-            lines.append((row["image"], f"error: {row['error']}", "", ""))
+            lines.append((row["image"], pictures.shorten_error(row), "", ""))
         for rank, found in enumerate(row.get("classes", ())):
             name = row["image"] if rank == 0 else ""
             lines.append((name, found["label"], f"{100 * found['share']:.2f} %", found["index"]))
