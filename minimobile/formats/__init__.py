@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
-from minimobile.formats import hdf5, hub, huggingface
+from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.files import read_start, regular_file_size
 from minimobile.formats.foreign import START_BYTES, describe_content
+from minimobile.formats.hub import locate, locate_checkpoint
 from minimobile.formats.validation import check_weights
 
-__all__ = ["ARCHITECTURES", "FORMATS", "Checkpoint", "Format", "check_weights", "read"]
+__all__ = ["ARCHITECTURES", "FORMATS", "Checkpoint", "Format", "check_weights", "locate", "read"]
 
 
 class Format(NamedTuple):
@@ -44,7 +45,7 @@ def read(
     that is missing, damaged, hostile or unknown, ConfigError for a config that is none of ours, UnavailableError where
     the hub cannot be reached.
     """
-    path = hub.locate_checkpoint(source, revision=revision, cache_dir=cache_dir)
+    path = locate_checkpoint(source, revision=revision, cache_dir=cache_dir)
     for entry in FORMATS:
         if entry.recognise(path):
             return entry.read(path) if config is None else entry.read(path, config=config)

@@ -85,7 +85,8 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
 def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
     """Read a file that `write` made; weights come back as float32 arrays.
 
-    `config` replaces the one in the file. Every checksum is compared; a file that is damaged, hostile or of a later format version raises FormatError.
+    `config` replaces the one in the file. Every checksum is compared; a file that is damaged, hostile or of a later
+    format version raises FormatError.
     """
     path = Path(path)
     with open_hdf5(path) as file:
@@ -167,7 +168,7 @@ def _json_text(value: object) -> str:
 
 def _sha256(values: NDArray[Any]) -> str:
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    return hashlib.sha256(little).hexdigest()
+    return hashlib.sha256(little.data).hexdigest()
 
 
 def _file_sum(
