@@ -177,7 +177,7 @@ def interpolation_points(
 
     >>> first, second, weight = interpolation_points(2, 4, False)
     >>> first.tolist(), second.tolist(), weight.tolist()
-    ([0, 0, 0, 1], [1, 1, 1, 1], [0.0, 0.25, 0.75, 0.25])
+    ([0, 0, 0, 1], [1, 1, 1, 1], [0.0, 0.25, 0.75, 0.0])
     """
     index = np.arange(out_size, dtype=np.float64)
     if align_corners:

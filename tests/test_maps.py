@@ -1,0 +1,54 @@
+"""Sum, concatenation, resizing: what glues the blocks of a network together."""
+
+import numpy as np
+from cases import assert_engines_agree, assert_same_bits, random_image, random_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minimobile.engine import Engine
+from minimobile.graph import INPUT, Graph, Node
+
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9))
+
+
+def test_sum_with_itself_doubles():
+    image = random_image((2, 5, 3, 4))
+    graph = Graph((Node("node", "add", (INPUT, INPUT)),), 5, ("node",), {})
+    assert np.array_equal(Engine(graph, {}).run(image, ["node"])["node"], image * 2)
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(SHAPES, st.integers(1, 2))
+def test_sum_and_concatenation(shape, threads):
+    assert_engines_agree("add", shape, threads=threads)
+    assert_engines_agree("concatenate", shape, threads=threads)
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(SHAPES, st.integers(1, 4), st.booleans(), st.integers(1, 2))
+def test_resize_to_the_size_of_another_map(shape, window, align_corners, threads):
+    nodes = (
+        Node("small", "average_pool2d", (INPUT,), {"kernel_size": window, "stride": window}),
+        Node("node", "resize_bilinear", ("small", INPUT), {"align_corners": align_corners}),
+    )
+    graph = Graph(nodes, shape[1], ("node",), {})
+    image = random_image(shape)
+    compiled = Engine(graph, {}, num_threads=threads).run(image, ["node"])["node"]
+    defined = Engine(graph, {}, engine="reference").run(image, ["node"])["node"]
+    assert_same_bits(compiled, defined, f"resize {shape} {window} {align_corners} {threads}")
+
+
+def test_residual_and_activation_in_the_convolution():
+    nodes = (
+        Node("left", "pointwise_conv2d", (INPUT,), {}, {"weight": "a"}),
+        Node("right", "pointwise_conv2d", ("left",), {}, {"weight": "b"}),
+        Node("sum", "add", ("left", "right")),
+        Node("out", "activation", ("sum",), {"function": "relu6"}),
+    )
+    graph = Graph(nodes, 130, ("out",), {"a": (20, 130, 1, 1), "b": (20, 20, 1, 1)})
+    weights, image = random_weights(graph), random_image((2, 130, 5, 6))
+    defined = Engine(graph, weights, engine="reference").run(image, ["out", "sum", "right"])
+    engine = Engine(graph, weights)
+    assert_same_bits(engine.run(image, ["out"])["out"], defined["out"], "fused")
+    for name, value in engine.run(image, ["out", "sum", "right"]).items():
+        assert_same_bits(value, defined[name], f"asked for {name}")
