@@ -57,11 +57,12 @@ def draw_overlay(photo: Image.Image, classes: NDArray[np.integer[Any]]) -> Image
 
 def _outlines(classes: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
     """Return the pixels of a region that touch another region on the right or below, seen from both sides."""
-    edge = np.zeros(classes.shape, bool)
+    edge: NDArray[np.bool_] = np.zeros(classes.shape, bool)
     differs = classes[:, 1:] != classes[:, :-1]
     edge[:, 1:] |= differs
     edge[:, :-1] |= differs
     differs = classes[1:] != classes[:-1]
     edge[1:] |= differs
     edge[:-1] |= differs
-    return edge & (classes != 0)
+    edge &= classes != 0
+    return edge

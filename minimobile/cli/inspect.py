@@ -33,14 +33,14 @@ def inspect(
     if output_format is Format.JSON:
         console.write_json(result.to_dict())
     else:
-        _write_table(result, f"{type(network).__name__} at {size}x{size}; outputs are channels x height x width")
+        _write_table(result, f"{type(network).__name__} at {size}x{size} (outputs: C x H x W)")
 
 
 def _write_table(result: Profile, title: str) -> None:
     rows = [
         (
             layer.name,
-            layer.operation,
+            layer.operation.removesuffix("2d"),
             "x".join(map(str, layer.output_shape)),
             f"{layer.parameters:,}",
             f"{layer.multiply_adds:,}",

@@ -8,15 +8,13 @@ from typing import Any
 from minimobile.cli import console
 from minimobile.errors import InputError, UnavailableError
 
-DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
-
 
 def load_model(source: str | None) -> Any:
     """Load a model, or the default model where no source is given (`--model` and $MINIMOBILE_MODEL both absent)."""
-    import minimobile
+    from minimobile.auto import DEFAULT_MODEL, load
 
     try:
-        return minimobile.load(source or DEFAULT_MODEL)
+        return load(source or DEFAULT_MODEL)
     except UnavailableError as error:
         if source:
             raise
@@ -36,7 +34,7 @@ def open_model(source: str | None, task: str | None = None) -> Any:
     model = load_model(source)
     name = type(model).__name__
     if task is not None and not name.endswith(task):
-        raise InputError(f"{source or DEFAULT_MODEL}: expected a model for {_TASKS[task]}, got a {name}")
+        raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}")
     announce_compilation()
     return model
 
