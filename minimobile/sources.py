@@ -11,8 +11,8 @@ from typing import Any
 from minimobile import formats
 from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError
-from minimobile.formats import hub
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.hub import is_hub_id, locate
 from minimobile.formats.strict_json import read_json_object
 
 Config = MobileNetV1Config | MobileNetV2Config
@@ -43,10 +43,9 @@ def read_checkpoint(
 
 def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read the config alone, without the weights where it is a file of its own (a directory, a hub id)."""
-    if hub.is_hub_id(source) or (not str(source).startswith("demo:") and Path(source).is_dir()):
-        path = hub.locate(source, ["config.json"])
-        config: Any = config_from_dict(read_json_object(path))
-        return config.replace(**overrides) if overrides else config
+    if is_hub_id(source) or (not str(source).startswith("demo:") and Path(source).is_dir()):
+        path = locate(source, ["config.json"])
+        return config_from_dict(read_json_object(path), **(overrides or {}))
     return read_checkpoint(source, None, overrides).config
 
 
