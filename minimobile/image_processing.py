@@ -57,7 +57,7 @@ class _ImageProcessor:
         do_center_crop, crop_size: zeros where the picture is smaller.
         do_rescale, rescale_factor; do_normalize, image_mean, image_std: numbers, or one per channel.
         do_pad, pad_size: zeros below and to the right, up to pad_size or else the largest picture (V1 only).
-        data_format: "channels_first" (default) or "channels_last" for the result (transformers 5 ignores it, 4 did not).
+        data_format: "channels_first" (default) or "channels_last", for the result (transformers 5 ignores it).
         input_data_format: the layout of arrays; where absent, it is recognised by a first or last size of 1, 3 or 4.
         return_tensors: None for a list of arrays, "np" for one array (N, C, H, W), "pt", "tf", "jax" for a tensor.
     NaN pixels pass through rescaling and normalisation, and are refused by resizing.
@@ -306,6 +306,7 @@ def _process_image(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[Any
         image = picture
     if crop is not None:
         image = center_crop(image, *crop)
+    image = np.ascontiguousarray(image)  # of bytes: cheaper here than of floats at the end
     if chosen.do_rescale:
         image = rescale(image, chosen.rescale_factor)
     if chosen.do_normalize:
@@ -326,7 +327,10 @@ def _process_map(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[np.in
 def _check_target_sizes(target_sizes: Any, count: int, where: str) -> list[tuple[int, int]] | list[None]:
     if target_sizes is None:
         return [None] * count
-    sizes = to_array(np.asarray(target_sizes), where)
+    try:
+        sizes = np.asarray(target_sizes)
+    except ValueError:  # pairs and other lengths mixed
+        sizes = np.empty(0)
     if sizes.shape != (count, 2) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
         raise InputError(
             f"{where}: expected target_sizes to be {count} pairs (height, width) of positive whole numbers, one per "

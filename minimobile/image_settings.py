@@ -111,7 +111,8 @@ def _check_crop_size(value: Any) -> dict[str, int]:
 
 def _check_resample(value: Any) -> Resampling:
     if not _is_whole(value) or value not in list(Resampling):
-        raise _RefusedError("one of PIL's filters 0..5 (nearest, lanczos, bilinear, bicubic, box, hamming)")
+        names = ", ".join(f"{choice.value} {choice.name.lower()}" for choice in Resampling)
+        raise _RefusedError(f"one of PIL's filters ({names})")
     return Resampling(int(value))
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from minimobile.errors import InputError
-from minimobile.resampling import resize_window
+from minimobile.resampling import WINDOW_FILTERS, resize_window
 
 WHOLE_PIXELS = 1 << 26  # above this, resize computes only the part that the crop will keep
 MAX_RESIZED_PIXELS = 1 << 28
@@ -76,7 +76,8 @@ def resize(
         scaled = _must_scale(picture)
         picture = _to_pil(rescale(picture, 255) if scaled else picture)
     height, width = size
-    if crop is not None and height * width > WHOLE_PIXELS and picture.mode in ("L", "RGB"):
+    can_window = crop is not None and resample in WINDOW_FILTERS and picture.mode in ("L", "RGB")
+    if can_window and height * width > WHOLE_PIXELS:
         pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)  # (h, w, C)
         resized = resize_window(pixels, size, resample, _kept_window(size, crop))
     elif height * width > MAX_RESIZED_PIXELS:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from minimobile.errors import FormatError
 from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.strict_json import read_json_object
 
+CHECKPOINT_SUFFIXES = (".h5", ".hdf5")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -21,15 +21,26 @@ def read_processor(source: str | Path) -> tuple[dict[str, Any], Path]:
     """Read the settings of an image processor; return them as they stand in the file, and the file.
 
     Args:
-        source: a directory with `preprocessor_config.json` (or the newer `processor_config.json`), or such a file.
+        source: a directory or hub id with `preprocessor_config.json` (or the newer `processor_config.json`), such a
+            file, or a checkpoint that holds the settings itself, as the native HDF5 file does.
 
     Raises:
         FormatError: there is none, or it is not a JSON object.
     """
     path = _locate(source, PROCESSOR_FILES)
+    if path.suffix in CHECKPOINT_SUFFIXES:
+        return _read_from_checkpoint(path), path
     values = read_json_object(path)
     nested = values.get("image_processor")
     return (nested if isinstance(nested, dict) else values), path
+
+
+def _read_from_checkpoint(path: Path) -> dict[str, Any]:
+    checkpoint = importlib.import_module("minimobile.formats").read(path)
+    if checkpoint.processor is None:
+        raise FormatError(f"{path}: holds no image-processor settings; build the processor by its class instead")
+    named = type(checkpoint.config).__name__.replace("Config", "ImageProcessor")
+    return {"image_processor_type": named, **checkpoint.processor}
 
 
 def read_model_type(path: Path) -> str | None:
@@ -54,7 +65,7 @@ def _locate(source: str | Path, names: Sequence[str]) -> Path:
     """Find the first of the named files in a directory or a hub repository; a file is itself."""
     if not isinstance(source, (str, os.PathLike)):
         raise FormatError(f"image processor: expected a directory or a file, got {type(source).__name__}")
-    path = Path(source)
+    path = Path(source).expanduser()
     try:
         if path.is_file():
             return path
@@ -66,6 +77,4 @@ def _locate(source: str | Path, names: Sequence[str]) -> Path:
             if (path / name).is_file():
                 return path / name
         raise FormatError(f"{source}: expected a directory with {names[0]}; build the processor by its class instead")
-    if importlib.util.find_spec("minimobile.formats.hub") is None:
-        raise FormatError(f"{source}: there is no such file or directory; check the path")
     return Path(importlib.import_module("minimobile.formats.hub").locate(source, names))

@@ -6,7 +6,7 @@ The window is for pictures whose resized whole would be absurd (1x10000 at a sho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -114,7 +114,7 @@ def _pillow_taps(n_in: int, n_out: int, first: int, count: int, resample: int) -
     """Give, for outputs first..first + count, the first input and the integer weights."""
     if n_in == n_out:  # Pillow leaves the pass out
         return [(position, np.array([1 << _PRECISION])) for position in range(first, first + count)]
-    support, weigh = _FILTERS[resample]
+    support, weigh = _KERNELS[resample]
     scale = n_in / n_out
     widening = max(scale, 1.0)
     support *= widening
@@ -179,10 +179,12 @@ def _lanczos(x: float) -> float:
     return _sinc(x) * _sinc(x / 3) if -3.0 <= x < 3.0 else 0.0
 
 
-_FILTERS: dict[int, tuple[float, Callable[[float], float]]] = {
+_KERNELS: Mapping[int, tuple[float, Callable[[float], float]]] = {
     Resampling.BOX: (0.5, _box),
     Resampling.BILINEAR: (1.0, _triangle),
     Resampling.HAMMING: (1.0, _hamming),
     Resampling.BICUBIC: (2.0, _cubic),
     Resampling.LANCZOS: (3.0, _lanczos),
 }
+WINDOW_FILTERS = frozenset({Resampling.NEAREST, *_KERNELS})
+"""What `resize_window` knows: Pillow's filters but for the newest, MKS2013 and MKS2021."""

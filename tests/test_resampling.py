@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from minimobile.resampling import WINDOW_FILTERS, argmax_bilinear, interpolate_bilinear, resize_window
+
+
+def test_doubling_a_ramp_by_hand() -> None:
+    # Outputs 0..3 read the input at -0.25, 0.25, 0.75 and 1.25; the ends are held.
+    assert interpolate_bilinear(np.array([[[0.0, 4.0]]]), (1, 4)).tolist() == [[[0, 1, 3, 4]]]
+    assert interpolate_bilinear(np.array([[[0.0], [4.0]]]), (4, 1)).tolist() == [[[0], [1], [3], [4]]]
+
+
+def test_shrinking_does_not_average() -> None:
+    # One output of three reads the middle; one of four reads half-way between the second and third.
+    assert interpolate_bilinear(np.array([[[9.0, 1.0, 9.0]]]), (1, 1)).item() == 1
+    assert interpolate_bilinear(np.array([[[9.0, 1.0, 3.0, 9.0]]]), (1, 1)).item() == 2
+
+
+sizes = st.integers(1, 17)
+
+
+@given(sizes, sizes, sizes, sizes, st.integers(1, 5), st.integers(0, 99))
+def test_bilinear_laws(h: int, w: int, new_h: int, new_w: int, channels: int, seed: int) -> None:
+    x = np.random.default_rng(seed).standard_normal((channels, h, w))
+    y = interpolate_bilinear(x, (new_h, new_w))
+    assert y.shape == (channels, new_h, new_w)
+    assert np.array_equal(interpolate_bilinear(x, (h, w)), x)
+    twice = interpolate_bilinear(interpolate_bilinear(x, (new_h, w)), (new_h, new_w))
+    assert np.allclose(y, twice, rtol=0, atol=1e-14)
+    assert np.allclose(interpolate_bilinear(x[:, ::-1, ::-1], (new_h, new_w))[:, ::-1, ::-1], y, rtol=0, atol=1e-12)
+    assert x.min() - 1e-12 <= y.min() <= y.max() <= x.max() + 1e-12
+    x32 = x.astype(np.float32)
+    assert interpolate_bilinear(x32, (new_h, new_w)).dtype == np.float32
+    assert np.array_equal(argmax_bilinear(x32, (new_h, new_w)), interpolate_bilinear(x32, (new_h, new_w)).argmax(0))
+
+
+def test_segmentation_size_is_fast_and_lean() -> None:
+    x = np.random.default_rng(0).standard_normal((21, 65, 65)).astype(np.float32)
+    whole = interpolate_bilinear(x, (480, 640))
+    tracemalloc.start()
+    start = time.perf_counter()
+    labels = argmax_bilinear(x, (480, 640))
+    seconds = time.perf_counter() - start
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(labels, whole.argmax(0))
+    assert seconds < 1
+    assert peak < whole.nbytes  # it never holds all the channels
+
+
+@given(st.data())
+def test_window_equals_pillow(data: st.DataObject) -> None:
+    edges = st.integers(1, 60)
+    h, w, new_h, new_w = (data.draw(edges) for _ in range(4))
+    channels = data.draw(st.sampled_from((1, 3)))
+    resample = data.draw(st.sampled_from(sorted(WINDOW_FILTERS)))
+    x = np.random.default_rng(data.draw(st.integers(0, 999))).integers(0, 256, (h, w, channels), dtype=np.uint8)
+    top, left = data.draw(st.integers(0, new_h - 1)), data.draw(st.integers(0, new_w - 1))
+    height, width = data.draw(st.integers(1, new_h - top)), data.draw(st.integers(1, new_w - left))
+    whole = np.asarray(Image.fromarray(x[..., 0] if channels == 1 else x).resize((new_w, new_h), resample))
+    expected = whole.reshape(new_h, new_w, channels)[top : top + height, left : left + width]
+    got = resize_window(x, (new_h, new_w), resample, (top, left, height, width))
+    assert np.array_equal(got, expected), (h, w, new_h, new_w, channels, resample, top, left, height, width)
+
+
+def test_window_by_hand() -> None:
+    # 2 -> 4, bilinear: outputs 1 and 2 are 3/4 and 1/4 of the first sample.
+    x = np.array([[[0], [200]]], np.uint8)
+    assert resize_window(x, (1, 4), 2, (0, 1, 1, 2)).tolist() == [[[50], [150]]]
+
+
+@pytest.mark.crosscheck
+@given(sizes, sizes, st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+def test_bilinear_equals_torch(h: int, w: int, new_h: int, new_w: int, seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(seed).standard_normal((3, h, w))
+
+    def interpolate(array: np.ndarray) -> np.ndarray:
+        options = {"size": (new_h, new_w), "mode": "bilinear", "align_corners": False}
+        return torch.nn.functional.interpolate(torch.from_numpy(array)[None], **options)[0].numpy()
+
+    exact = interpolate(x)
+    assert np.allclose(interpolate_bilinear(x, (new_h, new_w)), exact, rtol=0, atol=1e-12)
+    x32 = x.astype(np.float32)
+    exact = interpolate(x32.astype(np.float64))
+    ours = np.abs(interpolate_bilinear(x32, (new_h, new_w)) - exact).max()
+    theirs = np.abs(interpolate(x32) - exact).max()
+    assert ours <= max(theirs, 2**-22)  # half a unit in the last place below 4
