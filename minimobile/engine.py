@@ -195,4 +195,5 @@ def _read_map(program: Program, arena: NDArray[np.float32], name: str, is_channe
     pixel = padded(channels)
     stored = arena[offset : offset + program.batch * height * width * pixel]
     y = stored.reshape(program.batch, height, width, pixel)[..., :channels]
-    return y.copy() if is_channels_last else np.ascontiguousarray(y.transpose(0, 3, 1, 2))
+    # A copy always: of a 1x1 map the transposed view counts as contiguous, and would stay in the arena.
+    return np.array(y if is_channels_last else y.transpose(0, 3, 1, 2), order="C")

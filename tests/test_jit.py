@@ -1,0 +1,101 @@
+"""The cache of machine code: found again, never trusted when damaged, never kept where others may write."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minimobile_kernels import _jit, simd
+
+PROGRAM = """
+from minimobile_kernels._jit import entry, is_cached
+def double(x):
+    return x * 2
+function = entry(double)
+before = is_cached(function)
+print(before, function(21), len(function.stats.cache_hits))
+"""
+
+
+def run(directory, count=1):
+    command = [sys.executable, "-c", PROGRAM]
+    environment = {"NUMBA_CACHE_DIR": str(directory), "PATH": "", "PYTHONPATH": ":".join(sys.path)}
+    children = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    results = []
+    for child in children:
+        out, err = child.communicate(timeout=100)
+        assert child.returncode == 0, err
+        results.append(out.split())
+    return results
+
+
+def test_the_second_process_finds_the_code_of_the_first(tmp_path):
+    assert run(tmp_path) == [["False", "42", "0"]]
+    assert run(tmp_path) == [["True", "42", "1"]]
+
+
+@pytest.mark.parametrize(("suffix", "damage"), [("nbi", b""), ("nbi", b"garbage"), ("nbc", b"\x80\x04.")])
+def test_damaged_code_is_compiled_again(tmp_path, damage, suffix):
+    run(tmp_path)
+    files = list(tmp_path.rglob(f"*.{suffix}"))
+    assert files
+    for file in files:
+        file.write_bytes(damage)
+    assert run(tmp_path)[0][1:] == ["42", "0"]
+    assert run(tmp_path)[0] == ["True", "42", "1"]
+
+
+def test_processes_that_start_at_once(tmp_path):
+    assert [result[1] for result in run(tmp_path, count=4)] == ["42"] * 4
+    assert run(tmp_path)[0] == ["True", "42", "1"]
+
+
+def test_a_directory_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert _jit.cache_directory() == tmp_path / "minimobile"
+    (tmp_path / "minimobile").chmod(0o777)
+    assert _jit.cache_directory() not in (tmp_path / "minimobile", tmp_path)
+
+
+def test_a_home_that_cannot_be_written_gives_a_temporary_directory(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file"))
+    directory = _jit.cache_directory()
+    assert directory.is_dir() and directory.stat().st_mode & 0o077 == 0
+
+
+def test_an_edit_in_any_kernel_source_changes_the_key(tmp_path, monkeypatch):
+    before = _jit.source_stamp()
+    for path in Path(_jit.__file__).parent.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(_jit, "__file__", str(tmp_path / "_jit.py"))
+    assert _jit.source_stamp() == before
+    (tmp_path / "simd.py").write_bytes(b"# edited")
+    assert _jit.source_stamp() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "expected"),
+    [
+        (None, ["avx512f", "fma"], (16, 32)),
+        (None, ["avx2", "fma"], (8, 16)),
+        (None, ["neon"], (4, 32)),
+        (None, [], (4, 16)),
+        ("haswell", ["avx512f"], (8, 16)),
+        ("skylake-avx512", [], (16, 32)),
+        ("znver4", [], (16, 32)),
+        ("znver2", [], (8, 16)),
+        ("generic", ["avx512f"], (4, 16)),
+    ],
+)
+def test_vector_sizes_follow_the_cpu(name, features, expected):
+    assert simd.host_vectors(name, features) == expected
+
+
+def test_vectors_hold_at_least_one_float():
+    assert simd.LANES in (4, 8, 16) and np.float32().itemsize == 4

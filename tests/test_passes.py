@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from cases import random_image, random_weights
+
+from minimobile import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.engine import Engine, run_reference
+from minimobile.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
+
+V2 = mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35), "classification")
+
+
+def operations(graph):
+    return [node.op for node in graph.nodes]
+
+
+def test_folding_leaves_no_batch_norm_and_changes_nothing():
+    assert "batch_norm" not in operations(fold_batch_norm(V2))
+    weights = random_weights(V2)
+    image = random_image((1, 33, 34, 3)).astype(np.float64)
+    folded = run_reference(V2, weights, image, V2.outputs)["classifier"]
+    trained = run_reference(V2, weights, image, V2.outputs, fold=False)["classifier"]
+    assert np.abs(folded - trained).max() <= 1e-12 * np.abs(trained).max()
+    assert not np.array_equal(folded, trained)
+
+
+def test_fusing_leaves_convolutions_and_the_pool():
+    graph = fuse_residuals(fuse_activations(fold_batch_norm(V2)))
+    assert set(operations(graph)) == {"conv2d", "depthwise_conv2d", "pointwise_conv2d", "global_average_pool2d"}
+    assert sum(len(node.inputs) == 2 for node in graph.nodes) == 10  # the residuals of V2
+
+
+def test_an_early_layer_stops_there():
+    graph = keep_needed(V2, ["layer.2.expand_1x1"])
+    assert graph.nodes[-1].name == "layer.2.expand_1x1"
+    assert not any(name.startswith(("mobilenet_v2.layer.3", "classifier")) for name in graph.shapes)
+
+
+def test_segmentation_never_computes_the_last_convolution():
+    graph = deeplab.build(MobileNetV2Config(num_labels=3, output_stride=8))
+    assert "mobilenet_v2.conv_1x1.convolution.weight" in graph.shapes
+    kept = keep_needed(graph, graph.outputs)
+    assert not any("conv_1x1" in node.name for node in kept.nodes)
+
+
+@pytest.mark.parametrize("step", ["convolution", "normalization"])
+def test_asking_for_a_value_inside_a_layer_changes_no_other(step):
+    weights, image = random_weights(V2), random_image((1, 3, 40, 33))
+    engine, reference = Engine(V2, weights), Engine(V2, weights, engine="reference")
+    inner = V2.resolve(f"layer.3.conv_3x3.{step}")
+    plain = engine.run(image, V2.outputs)
+    both = engine.run(image, [*V2.outputs, inner])
+    assert np.array_equal(both["classifier"].view(np.int32), plain["classifier"].view(np.int32))
+    assert np.array_equal(both[inner], reference.run(image, [inner])[inner])
+
+
+def test_a_layer_asked_for_is_the_trained_one():
+    graph = mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25))
+    weights, image = random_weights(graph), random_image((1, 32, 32, 3)).astype(np.float64)
+    convolution = run_reference(graph, weights, image, ["layer.0.convolution"])["layer.0.convolution"]
+    unfolded = run_reference(graph, weights, image, ["layer.0.convolution"], fold=False)["layer.0.convolution"]
+    np.testing.assert_allclose(convolution, unfolded, rtol=1e-12, atol=1e-14)

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from cases import random_weights
+
+from minimobile import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.errors import InputError
+from minimobile.graph import INPUT
+from minimobile.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
+from minimobile.program import compile_program, pack_weights, padded
+from minimobile_kernels.simd import LANES
+
+V1 = mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25, num_labels=4), "classification")
+V2 = mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35, num_labels=5), "classification")
+GRAPHS = {
+    "v1": V1,
+    "v2": V2,
+    "deeplab": deeplab.build(MobileNetV2Config(depth_multiplier=0.35, output_stride=8)),
+}
+
+
+def compiled(graph, outputs, shape=(2, 3, 64, 48)):
+    graph = fuse_residuals(fuse_activations(fold_batch_norm(keep_needed(graph, outputs))))
+    packed = pack_weights(graph.nodes, random_weights(graph))
+    return graph, packed, compile_program(graph, packed, shape, is_channels_last=False)
+
+
+def test_v1_is_28_steps_and_a_pool():
+    _, _, program = compiled(V1, V1.outputs)
+    kernels = [row["kernel"] for row in program.table()]
+    assert kernels == ["conv2d", *["depthwise_conv2d", "pointwise_conv2d"] * 13, "average_pool2d", "pointwise_conv2d"]
+    assert program.table()[0]["output"] == (2, 32, 24, 8)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("all_layers", [False, True])
+def test_no_map_is_overwritten_while_it_is_needed(name, all_layers):
+    outputs = [*GRAPHS[name].outputs, *(GRAPHS[name].hidden_states if all_layers else ())]
+    graph, _, program = compiled(GRAPHS[name], outputs)
+    places = {}
+    for row in program.table():
+        n, height, width, channels = row["output"]
+        places[row["name"]] = (row["out"], row["out"] + n * height * width * padded(channels))
+    order = [node.name for node in graph.nodes]
+    last_use = {source: index for index, node in enumerate(graph.nodes) for source in node.inputs}
+    last_use.update(dict.fromkeys(graph.outputs, len(order)))
+    for index, name_now in enumerate(order):
+        first, last = places[name_now]
+        assert last <= program.arena_size
+        for other in order[:index]:
+            if last_use[other] >= index:
+                assert last <= places[other][0] or first >= places[other][1], f"{name_now} overwrites {other}"
+
+
+def test_arena_is_much_smaller_than_all_maps_together():
+    _, _, program = compiled(V2, V2.outputs)
+    total = sum(int(np.prod(row["output"])) for row in program.table())
+    assert program.arena_size < total / 3
+
+
+def test_packed_panel_holds_weights_then_bias():
+    graph, packed, program = compiled(V1, V1.outputs)
+    weights = random_weights(graph)
+    start = int(program.steps[-1]["weight"])
+    panel = packed.values[start : start + 257 * min(2 * LANES, padded(4))].reshape(257, -1)
+    assert np.array_equal(panel[:-1, :4], weights["classifier.weight"].T)
+    assert np.array_equal(panel[-1, :4], weights["classifier.bias"])
+    assert not panel[:, 4:].any()
+
+
+def test_an_image_that_leaves_nothing_is_refused():
+    from cases import one_node_graph
+
+    graph = one_node_graph("depthwise_conv2d", 3, kernel_size=5, stride=1, dilation=1, padding="VALID")
+    packed = pack_weights(graph.nodes, random_weights(graph))
+    with pytest.raises(InputError, match="large enough for node, got 4x9 pixels"):
+        compile_program(graph, packed, (1, 3, 4, 9), is_channels_last=False)
+
+
+def test_an_absurd_batch_is_refused_before_memory_is_taken():
+    graph, packed, _ = compiled(V1, V1.outputs)
+    with pytest.raises(InputError, match="use smaller batches"):
+        compile_program(graph, packed, (100_000, 3, 512, 512), is_channels_last=False)
+    assert INPUT not in graph.outputs
