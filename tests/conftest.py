@@ -1,12 +1,17 @@
-"""What several test files share: where the real checkpoints and pictures are, and repeatable Hypothesis runs."""
+"""What several test files share: the real checkpoints, small random networks, pictures, and the command line."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 from hypothesis import settings
+from PIL import Image
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
@@ -21,3 +26,75 @@ def test_data() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"MINIMOBILE_TEST_DATA names {folder}, which is not a folder")
     return Path(folder).resolve()
+
+
+class Outcome(NamedTuple):
+    """What a run of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the command line in this process, 80 columns wide: `run("classify", path, "--top", 3)`."""
+    from minimobile.cli import main
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("MINIMOBILE_MODEL", raising=False)
+
+    def run_once(*words: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        outcome = Outcome(code, *capsys.readouterr())
+        assert "Traceback" not in outcome.out + outcome.err
+        return outcome
+
+    return run_once
+
+
+PROCESSOR = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 48}}
+
+
+@pytest.fixture(scope="session")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a random V1 classifier with the classes cat, dog and emu."""
+    from minimobile import MobileNetV1Config, MobileNetV1ForImageClassification
+
+    config = MobileNetV1Config(depth_multiplier=0.25, id2label={0: "cat", 1: "dog", 2: "emu"})
+    folder = tmp_path_factory.mktemp("classifier")
+    MobileNetV1ForImageClassification(config, seed=1).save_pretrained(folder)
+    values = {"image_processor_type": "MobileNetV1ImageProcessor", **PROCESSOR}
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of a random V2 DeepLab with the classes background, cat, dog and emu."""
+    from minimobile import MobileNetV2Config, MobileNetV2ForSemanticSegmentation
+
+    labels = {0: "background", 1: "cat", 2: "dog", 3: "emu"}
+    config = MobileNetV2Config(depth_multiplier=0.1, output_stride=8, id2label=labels, initializer_range=0.3)
+    folder = tmp_path_factory.mktemp("segmenter")
+    MobileNetV2ForSemanticSegmentation(config, seed=2).save_pretrained(folder)
+    values = {"image_processor_type": "MobileNetV2ImageProcessor", **PROCESSOR}
+    (folder / "preprocessor_config.json").write_text(json.dumps(values))
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Return a folder with a.png (50 x 40), b.jpg (30 x 60, height first) and notes.txt."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    random = np.random.default_rng(3)
+    for name, size in {"a.png": (50, 40), "b.jpg": (30, 60)}.items():
+        colours = random.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        Image.fromarray(colours).resize(size[::-1]).save(folder / name)
+    (folder / "notes.txt").write_text("not a picture")
+    return folder

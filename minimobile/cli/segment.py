@@ -149,4 +149,4 @@ def _write_table(rows: list[pictures.Row], out: Path) -> None:
     written = sum("error" not in row for row in rows)
     if written:
         console.write_table(("picture", "label", "share#", "class#"), lines)
-        console.write_text(f"wrote {written} masks and {written} overlays to {out}")
+        console.write_text(f"wrote masks and overlays of {written} of {len(rows)} pictures to {out}")

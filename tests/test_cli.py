@@ -1,0 +1,228 @@
+"""The command line as a whole: what every command does alike. Each command has its own file beside this one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minimobile import cli
+from minimobile.cli import console
+from tests.conftest import Run
+
+
+def start(*words: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "minimobile", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def test_without_a_word_it_explains_itself(run: Run) -> None:
+    code, out, err = run()
+    assert code == 0
+    assert err == ""
+    for command in ("demo", "classify", "segment", "features", "inspect", "convert"):
+        assert f"\n  {command} " in out
+    assert "Start with `minimobile demo`" in out
+
+
+def test_every_command_has_help_within_80_columns(run: Run) -> None:
+    for command in cli.COMMANDS:
+        code, out, err = run(command.__name__, "--help")
+        assert code == 0
+        assert err == ""
+        assert "Usage: minimobile" in out
+        assert max(map(len, out.splitlines())) <= 80
+        summary = (command.__doc__ or "").partition("\n")[0]
+        assert len(summary) <= 60, "or the list of commands cuts it"
+        assert summary in run("--help").out
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, "minimobile 0.1.0\n", "")
+
+
+def test_help_needs_no_compiler_and_no_framework() -> None:
+    program = (
+        "import sys; sys.argv = ['minimobile', '--help']; from minimobile.cli import main; main(); "
+        "print(sorted({'numba', 'h5py', 'PIL', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["classify"], "Missing argument 'IMAGE'"),
+        (["classify", "a.png", "--top", "0"], "'--top'"),
+        (["classify", "a.png", "--top", "many"], "'--top'"),
+        (["classify", "a.png", "--tops", "3"], "No such option"),
+        (["classify", "a.png", "--format", "xml"], "'--format'"),
+        (["segment", "a.png", "--out", "x"], "Missing option '--model'"),
+        (["segment", "a.png", "--model", "x"], "Missing option '--out'"),
+        (["features", "a.png", "--out", "x.npz"], "Missing option '--layer'"),
+        (["features", "a.png", "--layer", "x", "--out", "x.txt"], "expected a file name ending in .npz or .h5"),
+        (["inspect", "x", "--size", "-3"], "'--size'"),
+        (["convert", "x"], "Missing argument 'DST'"),
+        (["convert", "x", "y.onnx"], "got the suffix '.onnx'"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_code_2(run: Run, words: list[str], sentence: str) -> None:
+    code, out, err = run(*words)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert err.rstrip().endswith("--help")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["classify", "segment", "features", "inspect", "convert"])
+def test_a_broken_or_missing_model_is_one_sentence_and_code_1(run: Run, tmp_path: Path, command: str) -> None:
+    broken = tmp_path / "broken.h5"
+    broken.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+    rest = {
+        "segment": ["--out", tmp_path / "out"],
+        "features": ["--layer", "layer.1", "--out", tmp_path / "x.npz"],
+        "convert": [tmp_path / "y.h5"],
+    }.get(command, [])
+    for model in (broken, tmp_path / "missing", "demo:horses"):
+        named = [model] if command in ("inspect", "convert") else ["a.png", "--model", model]
+        code, out, err = run(command, *named, *rest)
+        assert code == 1
+        assert out == ""
+        assert err.startswith(f"error: {model}")
+        assert err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"broken.h5"}
+
+
+def test_the_environment_names_the_model(
+    run: Run, classifier: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MINIMOBILE_MODEL", str(classifier))
+    code, out, _ = run("classify", photos / "a.png")
+    assert code == 0
+    assert "emu" in out
+
+
+def test_without_a_model_the_ways_out_are_named(
+    run: Run, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    code, out, err = run("classify", photos / "a.png")
+    assert code == 1
+    assert out == ""
+    assert err.count("\n") == 1
+    for way_out in ("minimobile demo", "--model PATH", "$MINIMOBILE_MODEL", "minimobile[hub]"):
+        assert way_out in err
+
+
+def test_a_fault_of_ours_is_confessed_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: str) -> None:
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr("minimobile.cli.models.load_model", fail)
+    code, out, err = run("inspect", "x")
+    assert code == 1
+    assert out == ""
+    assert "a fault of minimobile itself (KeyError: 'no such thing')" in err
+    assert "MINIMOBILE_DEBUG=1" in err
+
+
+def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(source: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minimobile.cli.models.load_model", interrupt)
+    assert run("inspect", "x").code == 130
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
+def test_control_c_leaves_no_traceback(tmp_path: Path) -> None:
+    waiting = tmp_path / "sitecustomize.py"
+    waiting.write_text(
+        "import time\n"
+        "import minimobile.cli.models as models\n"
+        "def wait(source):\n"
+        "    print('waiting', flush=True)\n"
+        "    time.sleep(60)\n"
+        "models.load_model = wait\n"
+    )
+    program = "import sitecustomize, sys; from minimobile.cli import main; sys.exit(main(['inspect', 'x']))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
+@pytest.mark.parametrize("words", [["--format", "json"], []])
+def test_a_reader_that_has_gone_is_no_error_to_shout_about(classifier: Path, words: list[str]) -> None:
+    with start("inspect", classifier, *words) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(timeout=60)
+    assert err == ""
+
+
+def test_python_m_minimobile_passes_the_exit_code_on() -> None:
+    with start("classify") as process:
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.startswith("error: Missing argument")
+
+
+def test_control_characters_of_strangers_never_reach_the_terminal(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("inspect", "evil\x1b[2J\nname")
+    assert code == 1
+    assert "evil\\x1b[2J\\nname" in err
+    assert "\x1b" not in err
+
+
+def test_tables_are_cut_for_a_terminal_and_whole_in_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = ["word " * 30, "12345"]
+    monkeypatch.setenv("COLUMNS", "80")
+    console.write_table(("text", "number#"), [row])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+    monkeypatch.delenv("COLUMNS")
+    console.write_table(("text", "number#"), [row])
+    out = capsys.readouterr().out
+    assert ("word " * 30).strip() in out
+    assert not any(line.endswith(" ") for line in out.splitlines())
+
+
+def test_json_holds_only_what_json_can_hold(capsys: pytest.CaptureFixture[str]) -> None:
+    console.write_json([{"x": float("nan"), "y": (float("inf"), 1.5)}])
+    assert "NaN" not in (out := capsys.readouterr().out)
+    assert out.split() == ["[", "{", '"x":', "null,", '"y":', "[", "null,", "1.5", "]", "}", "]"]
+
+
+def test_progress_shows_on_a_terminal_only(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(console.track([1, 2, 3], "counting")) == [1, 2, 3]
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert list(console.track([1, 2, 3], "counting")) == [1, 2, 3]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "counting" in err
