@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from minimobile import formats
 from minimobile.errors import FormatError
+from minimobile.formats import hub
 from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.strict_json import read_json_object
 
-CHECKPOINT_SUFFIXES = (".h5", ".hdf5")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -28,7 +28,7 @@ def read_processor(source: str | Path) -> tuple[dict[str, Any], Path]:
         FormatError: there is none, or it is not a JSON object.
     """
     path = _locate(source, PROCESSOR_FILES)
-    if path.suffix in CHECKPOINT_SUFFIXES:
+    if path.suffix.lower() != ".json":
         return _read_from_checkpoint(path), path
     values = read_json_object(path)
     nested = values.get("image_processor")
@@ -36,7 +36,7 @@ def read_processor(source: str | Path) -> tuple[dict[str, Any], Path]:
 
 
 def _read_from_checkpoint(path: Path) -> dict[str, Any]:
-    checkpoint = importlib.import_module("minimobile.formats").read(path)
+    checkpoint = formats.read(path)
     if checkpoint.processor is None:
         raise FormatError(f"{path}: holds no image-processor settings; build the processor by its class instead")
     named = type(checkpoint.config).__name__.replace("Config", "ImageProcessor")
@@ -77,4 +77,4 @@ def _locate(source: str | Path, names: Sequence[str]) -> Path:
             if (path / name).is_file():
                 return path / name
         raise FormatError(f"{source}: expected a directory with {names[0]}; build the processor by its class instead")
-    return Path(importlib.import_module("minimobile.formats.hub").locate(source, names))
+    return hub.locate(source, names)

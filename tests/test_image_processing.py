@@ -17,7 +17,10 @@ from PIL import Image
 
 import minimobile.image_transforms as transforms
 from minimobile.batches import BatchFeature
+from minimobile.config import MobileNetV1Config
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError, UnavailableError
+from minimobile.formats import hdf5, hub
+from minimobile.formats.checkpoint import Checkpoint
 from minimobile.image_processing import (
     AutoImageProcessor,
     MobileNetV1FeatureExtractor,
@@ -437,6 +440,30 @@ def test_the_class_follows_the_file(tmp_path: Path) -> None:
     assert AutoImageProcessor.from_pretrained(tmp_path).to_dict()["size"] == {"shortest_edge": 99}
     with pytest.raises(ConfigError, match=r"use AutoImageProcessor\.from_pretrained"):
         AutoImageProcessor()
+
+
+def test_a_native_file_holds_its_processor(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(MobileNetV1Config(), {}, "MobileNetV1Model", {"size": 99})
+    hdf5.write(tmp_path / "net.h5", checkpoint)
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "net.h5")
+    assert type(processor) is MobileNetV1ImageProcessor
+    assert processor.to_dict()["size"] == {"shortest_edge": 99}
+    hdf5.write(tmp_path / "bare.h5", Checkpoint(MobileNetV1Config(), {}, "MobileNetV1Model"))
+    with pytest.raises(FormatError, match=r"bare\.h5: holds no image-processor settings"):
+        AutoImageProcessor.from_pretrained(tmp_path / "bare.h5")
+
+
+def test_a_hub_id_goes_through_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    MobileNetV2ImageProcessor(size=77).save_pretrained(tmp_path)
+    asked = []
+
+    def locate(source: str, names: Any) -> Path:
+        asked.append((source, tuple(names)))
+        return tmp_path / names[0]
+
+    monkeypatch.setattr(hub, "locate", locate)
+    assert AutoImageProcessor.from_pretrained("owner/net").to_dict()["size"] == {"shortest_edge": 77}
+    assert asked == [("owner/net", ("preprocessor_config.json", "processor_config.json"))]
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
