@@ -37,8 +37,9 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
-    table.pad_edge, table.padding = False, (0, 1, 0, 0)
+    if title:
+        write_text(title)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         is_number = name.endswith("#")
         table.add_column(
