@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats.files import SPARE_BYTES, open_regular, regular_file_size, write_whole
+from minimobile.formats.files import SPARE_BYTES, read_start, regular_file_size, write_whole
+from minimobile.formats.foreign import START_BYTES, describe_content
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 OBJECT_LIMIT = 20_000
@@ -83,8 +84,7 @@ def read_root_attributes(path: Path) -> dict[str, Attribute]:
 
 def has_hdf5_signature(path: Path) -> bool:
     """Say whether the file begins as HDF5 files do (one that begins with a user block does not)."""
-    with open_regular(path) as file:
-        return file.read(len(SIGNATURE)) == SIGNATURE
+    return read_start(path, len(SIGNATURE)) == SIGNATURE
 
 
 def write_hdf5(
@@ -118,9 +118,9 @@ def write_hdf5(
 @contextmanager
 def _open_checked(path: Path, image: bytes | None) -> Iterator[tuple[Any, int]]:
     size = regular_file_size(path) if image is None else len(image)
-    start = image[: len(SIGNATURE)] if image is not None else None
-    if start != SIGNATURE if image is not None else not has_hdf5_signature(path):
-        raise FormatError(f"{path}: expected an HDF5 file, found one that does not begin with HDF5's signature")
+    start = read_start(path, START_BYTES) if image is None else image[:START_BYTES]
+    if not start.startswith(SIGNATURE):
+        raise FormatError(f"{path}: expected an HDF5 file, found {describe_content(start)}")
     with _translated_errors(str(path)):
         handle = h5py.File(path if image is None else io.BytesIO(image), "r")
     with handle:

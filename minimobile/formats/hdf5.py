@@ -71,7 +71,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
         }
     }
     arrays: dict[str, NDArray[Any]] = {f"weights/{name}": values for name, values in weights.items()}
-    arrays["labels"] = np.array([label.encode("utf-8") for label in labels], dtype=np.bytes_)
+    arrays["labels"] = np.array([_encode_label(path, label) for label in labels], dtype=np.bytes_)
     for name, text in texts.items():
         encoded = text.encode("utf-8")
         if len(encoded) <= _LONGEST_ATTRIBUTE:
@@ -160,6 +160,13 @@ def _stored(where: str, values: NDArray[Any], dtype: str) -> NDArray[Any]:
             f"found {values[overflows].flat[0]:g}; store it as float32"
         )
     return stored.reshape(values.shape)
+
+
+def _encode_label(path: Path, label: str) -> bytes:
+    encoded = label.encode("utf-8", "surrogatepass")
+    if b"\0" in encoded or encoded.decode("utf-8", "replace") != label:
+        raise FormatError(f"{path}: expected labels that UTF-8 text can hold, got {label[:80]!r}")
+    return encoded
 
 
 def _json_text(value: object) -> str:

@@ -1,0 +1,102 @@
+"""What the tests of the file formats share: a tiny checkpoint, and the demands on how a bad file is refused."""
+
+from __future__ import annotations
+
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from minimobile.config import MobileNetV1Config
+from minimobile.errors import MinimobileError
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.files import SPARE_BYTES
+
+SECONDS = 2.0  # for a file of less than 1 MB
+
+
+def tiny_checkpoint(**config: Any) -> Checkpoint:
+    """Not a whole network: what a file format has to carry, in a few hundred bytes."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "classifier.bias": (3,),
+        "classifier.weight": (3, 8),
+        "mobilenet_v1.conv_stem.convolution.weight": (8, 3, 1, 1),
+        "mobilenet_v1.conv_stem.normalization.running_mean": (8,),
+    }
+    weights = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    labels = {0: "background", 1: "Käse", 2: "猫"}
+    return Checkpoint(
+        MobileNetV1Config(depth_multiplier=0.25, id2label=labels, **config),
+        weights,
+        "MobileNetV1ForImageClassification",
+        {"do_resize": True, "size": {"shortest_edge": 256}},
+        {"format": "test", "source": "tiny"},
+    )
+
+
+def assert_same(left: Checkpoint, right: Checkpoint) -> None:
+    """Compare all but the provenance, weights by equality of bits."""
+    assert left.config == right.config
+    assert left.architecture == right.architecture
+    assert left.processor == right.processor
+    assert set(left.weights) == set(right.weights)
+    for name, values in left.weights.items():
+        assert values.shape == right.weights[name].shape, name
+        assert values.dtype == right.weights[name].dtype, name
+        assert values.tobytes() == right.weights[name].tobytes(), name
+
+
+def assert_refused(read: Callable[[Path], object], path: Path, match: str) -> None:
+    """One error with one line that names the file; in time; and no memory beyond the file's size and 64 MB."""
+    start = time.process_time()  # the machine may be busy
+    with pytest.raises(MinimobileError, match=match) as caught:
+        read(path)
+    assert time.process_time() - start < SECONDS
+    tracemalloc.start()
+    try:
+        with pytest.raises(MinimobileError):
+            read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= (path.stat().st_size if path.is_file() else 0) + SPARE_BYTES
+    message = str(caught.value)
+    assert "\n" not in message
+    assert path.name in message, message
+    assert len(message) < 2000
+
+
+def truncations(content: bytes, step: int = 97) -> Iterator[bytes]:
+    """Every `step`th beginning of a file, the empty one first."""
+    return (content[:end] for end in range(0, len(content), step))
+
+
+def flip_bytes(path: Path, count: int, seed: int = 0) -> Iterator[int]:
+    """Turn one bit of one byte of the file, yield the place, turn it back; `count` times."""
+    rng = np.random.default_rng(seed)
+    size = path.stat().st_size
+    with path.open("r+b", buffering=0) as file:
+        for place, bit in zip(rng.integers(size, size=count), rng.integers(8, size=count), strict=True):
+            file.seek(int(place))
+            byte = file.read(1)
+            file.seek(int(place))
+            file.write(bytes([byte[0] ^ 1 << int(bit)]))
+            yield int(place)
+            file.seek(int(place))
+            file.write(byte)
+
+
+FOREIGN = {
+    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 4, "a PNG picture"),
+    "JPEG": (b"\xff\xd8\xff\xe0" + bytes(range(256)) * 4, "a JPEG picture"),
+    "HTML": (b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>" + b" " * 500, "an HTML page"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 14199388\n", "a git-lfs pointer"),
+    "text": (b"just a text\n" * 50, "a text"),
+    "zeros": (bytes(1000), "nothing but zeros"),
+    "empty": (b"", "an empty file"),
+}
