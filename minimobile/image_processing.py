@@ -26,7 +26,7 @@ from minimobile.image_inputs import (
     split_planes,
     to_array,
 )
-from minimobile.image_settings import NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, standardize
+from minimobile.image_settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, standardize
 from minimobile.image_transforms import (
     center_crop,
     normalize,
@@ -67,6 +67,23 @@ class _ImageProcessor:
     _type_name: ClassVar[str]
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
     default_to_square = False
+
+    do_convert_rgb: bool | None
+    do_resize: bool | None
+    size: dict[str, int] | None
+    resample: int | None
+    do_center_crop: bool | None
+    crop_size: dict[str, int] | None
+    do_rescale: bool | None
+    rescale_factor: float | None
+    do_normalize: bool | None
+    image_mean: float | tuple[float, ...] | None
+    image_std: float | tuple[float, ...] | None
+    do_pad: bool | None
+    pad_size: dict[str, int] | None
+    data_format: str | None
+    input_data_format: str | None
+    return_tensors: str | None
 
     def __init__(self, **settings: Any) -> None:
         self._set(settings, self._type_name)
@@ -192,6 +209,7 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
     __doc__ = f"{__doc__}\n\n{_ImageProcessor.__doc__}"
     _type_name = "MobileNetV2ImageProcessor"
     _table = SEGMENTATION_SETTINGS
+    do_reduce_labels: bool | None
 
     def __call__(self, images: Any, segmentation_maps: Any = None, **settings: Any) -> BatchFeature:
         """Do what `preprocess` does."""
@@ -331,9 +349,9 @@ def _check_target_sizes(target_sizes: Any, count: int, where: str) -> list[tuple
         sizes = np.asarray(target_sizes)
     except ValueError:  # pairs and other lengths mixed
         sizes = np.empty(0)
-    if sizes.shape != (count, 2) or sizes.dtype.kind not in "iu" or sizes.min() < 1:
+    if sizes.shape != (count, 2) or sizes.dtype.kind not in "iu" or not 1 <= sizes.min() <= sizes.max() <= MAX_EDGE:
         raise InputError(
-            f"{where}: expected target_sizes to be {count} pairs (height, width) of positive whole numbers, one per "
+            f"{where}: expected target_sizes to be {count} pairs (height, width) in 1..{MAX_EDGE}, one per "
             f"picture, got {target_sizes!r}"
         )
     return [(int(height), int(width)) for height, width in sizes]

@@ -14,6 +14,7 @@ from PIL.Image import Resampling
 from minimobile.errors import MinimobileError
 
 MAX_EDGE = 65_536
+MAX_AREA = 1 << 28
 LAYOUTS = ("channels_first", "channels_last")
 FRAMEWORKS = ("np", "pt", "tf", "jax")
 _SIZE_KEYS = (
@@ -106,6 +107,8 @@ def _check_crop_size(value: Any) -> dict[str, int]:
     size = _check_size({"height": value, "width": value} if _is_whole(value) else value)
     if set(size) != {"height", "width"}:
         raise _RefusedError("a whole number, a pair (height, width), or a dictionary with height and width")
+    if size["height"] * size["width"] > MAX_AREA:
+        raise _RefusedError(f"of at most {MAX_AREA} pixels")
     return size
 
 

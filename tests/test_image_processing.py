@@ -314,7 +314,8 @@ def test_post_processing() -> None:
 
 
 @pytest.mark.parametrize(
-    "sizes", [[(4, 4)], [(4, 4)] * 3, [(0, 4), (4, 4)], [4, 4], [(4.5, 4), (4, 4)], "ab", [(4, 4), (4,)]]
+    "sizes",
+    [[(4, 4)], [(4, 4)] * 3, [(0, 4), (4, 4)], [4, 4], [(4.5, 4), (4, 4)], "ab", [(4, 4), (4,)], [(4, 4), (10**9, 4)]],
 )
 def test_post_processing_refuses_sizes_that_do_not_fit(sizes: Any) -> None:
     with pytest.raises(InputError, match=r"post_process_semantic_segmentation: .*"):
@@ -395,7 +396,7 @@ def test_defaults_and_dictionary() -> None:
 
 def test_settings_of_one_processor_are_its_own() -> None:
     first = MobileNetV1ImageProcessor()
-    first.size["shortest_edge"] = 9  # type: ignore[attr-defined]
+    first.size["shortest_edge"] = 9
     assert MobileNetV1ImageProcessor().to_dict()["size"] == {"shortest_edge": 256}
     first.crop_size = 7
     assert first(draw(20, 20)).pixel_values[0].shape == (3, 7, 7)
@@ -487,6 +488,7 @@ def test_saving_and_loading_is_the_identity(kind: type[MobileNetV1ImageProcessor
         ("size", [1, 2, 3], "size to be a whole number, a pair"),
         ("size", "256", "size to be a whole number, a pair"),
         ("crop_size", {"shortest_edge": 5}, "crop_size to be a whole number, a pair"),
+        ("crop_size", 60_000, "crop_size to be of at most 268435456 pixels"),
         ("crop_size", True, "crop_size to be a whole number, a pair"),
         ("resample", 17, "resample to be one of PIL's filters"),
         ("resample", "bilinear", "resample to be one of PIL's filters"),

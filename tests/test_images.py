@@ -226,6 +226,13 @@ def test_pixel_limit_at_limit_and_beyond() -> None:
     assert MAX_PIXELS == 89_478_485
 
 
+def test_a_frame_that_outgrows_its_gif_is_refused() -> None:
+    screen = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + bytes(6)
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 65535, 65535, 0) + b"\x02\x02\x44\x01\x00;"
+    with pytest.raises(FormatError, match="image of 35 bytes: more pixels than Pillow's limit"):
+        open_image(screen + frame)
+
+
 def test_text_chunk_bomb_is_refused() -> None:
     bomb = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(64 << 20), 9))
     with pytest.raises(FormatError, match="header is broken"):
