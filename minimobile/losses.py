@@ -24,7 +24,7 @@ def infer_problem_type(config: MobileNetConfig, labels: ArrayLike) -> str:
         return config.problem_type
     if config.class_count == 1:
         return "regression"
-    is_integer = np.asarray(labels).dtype.kind in "iu"
+    is_integer = _read_array(labels).dtype.kind in "iu"
     return "single_label_classification" if config.class_count > 1 and is_integer else "multi_label_classification"
 
 
@@ -123,8 +123,9 @@ def _read_numbers(labels: ArrayLike) -> Array:
 def _read_array(labels: ArrayLike) -> Array:
     try:
         return np.asarray(labels)
-    except ValueError:  # ragged lists
-        raise InputError("labels: expected an array or evenly nested lists, got lists of unequal lengths") from None
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need a gradient
+        reason = str(error).split("\n", maxsplit=1)[0][:120]
+        raise InputError(f"labels: expected an array or evenly nested lists, NumPy cannot read it ({reason})") from None
 
 
 def _check_range(targets: Array, class_count: int, ignored: int) -> None:
