@@ -27,7 +27,7 @@ def demo(
     """
     started = time.perf_counter()
     if not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: expected an existing folder to write into, found no {out.parent}")
+        raise InputError(f"--out {out}: expected an existing folder to write into, but {out.parent} is none")
     digits, digit_seconds = _read_digits()
     classes, scene_seconds = _find_digits(out)
     seconds = {"digits": digit_seconds, "scene": scene_seconds, "total": time.perf_counter() - started}
@@ -90,11 +90,11 @@ def _write_tables(
     console.write_table(("picture", "truth#", "prediction#", "probability#"), rows, "demo:digits, MobileNet V1 0.25")
     right = sum(row["truth"] == row["prediction"] for row in digits)
     per_picture = 1000 * seconds["digits"] / len(digits)
-    console.write_text(f"{right} of {len(digits)} right, {per_picture:.2f} ms per picture\n")
+    console.write_text(f"{right} of {len(digits)} right, {per_picture:.2f} ms per picture")
+    console.write_text("")
     shares = [(row["label"], f"{100 * row['share']:.2f} %") for row in classes]
     console.write_table(("found in scene.png", "share#"), shares, "demo:scenes, MobileNet V2 with DeepLabV3+")
-    console.write_text(f"the overlay is in {out}; {1000 * seconds['scene']:.1f} ms")
-    console.write_text(f"altogether {seconds['total']:.2f} s")
+    console.write_text(f"in {1000 * seconds['scene']:.1f} ms; the overlay is in {out}")
     console.write_text("")
-    console.write_text("A network that knows the 1000 classes of ImageNet, downloaded once (extra: hub):")
+    console.write_text(f"{seconds['total']:.2f} s altogether. A real network for your own pictures (extra: hub):")
     console.write_text("  minimobile classify photo.jpg --model google/mobilenet_v2_1.0_224")

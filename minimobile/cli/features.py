@@ -45,7 +45,7 @@ def features(
     if out.suffix.lower() not in (".npz", ".h5"):
         raise typer.BadParameter(f"--out {out}: expected a file name ending in .npz or .h5")
     if not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: expected an existing folder to write into, found no {out.parent}")
+        raise InputError(f"--out {out}: expected an existing folder to write into, but {out.parent} is none")
     paths = pictures.expand_folders(images)
     network = open_model(model)
     process = processor_of(network)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.conftest import Run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+def test_it_reads_every_digit_right_and_finds_what_the_scene_shows(run: Run, here: Path) -> None:
+    code, out, _ = run("demo", "--format", "json")
+    assert code == 0
+    document = json.loads(out)
+    assert len(document["digits"]) >= 6
+    assert all(row["prediction"] == row["truth"] for row in document["digits"])
+    assert all(0 < row["probability"] <= 1 for row in document["digits"])
+    found = document["scene"]["classes"]
+    assert found[0]["label"] == "background"
+    assert len([row for row in found if row["index"] and row["share"] > 0.001]) >= 8
+    assert set(document["seconds"]) == {"digits", "scene", "total"}
+    assert [path.name for path in here.iterdir()] == ["minimobile-demo-overlay.png"]
+    with Image.open(document["scene"]["overlay"]) as overlay:
+        assert overlay.format == "PNG" and overlay.mode == "RGB"
+
+
+def test_it_tells_people_what_it_saw_how_long_it_took_and_what_to_run_next(run: Run, here: Path) -> None:
+    code, out, _ = run("demo", "--out", "seen.png")
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(line.split() == ["picture", "truth", "prediction", "probability"] for line in lines)
+    assert any(line.startswith("digit_") for line in lines)
+    assert "ms per picture" in out
+    assert "the overlay is in seen.png" in out
+    assert lines[-1].strip() == "minimobile classify photo.jpg --model google/mobilenet_v2_1.0_224"
+    assert [path.name for path in here.iterdir()] == ["seen.png"]
+
+
+def test_an_out_in_no_folder(run: Run, here: Path) -> None:
+    code, out, err = run("demo", "--out", "no/seen.png")
+    assert (code, out) == (1, "")
+    assert err == "error: --out no/seen.png: expected an existing folder to write into, but no is none\n"
+
+
+@pytest.mark.slow
+def test_the_whole_command_takes_less_than_two_seconds(here: Path) -> None:
+    command = [sys.executable, "-m", "minimobile", "demo"]
+    subprocess.run(command, check=True, capture_output=True)  # kernels are compiled now
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 2, seconds

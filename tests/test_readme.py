@@ -1,0 +1,68 @@
+"""The README keeps its word: the code in it runs and prints what it says, and what it names exists."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from minimobile.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", range(len(EXAMPLES)))
+def test_an_example_prints_what_the_readme_says(example: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, expected = EXAMPLES[example]
+    monkeypatch.chdir(ROOT)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(code, f"README.md, example {example + 1}", "exec"), {})
+    assert printed.getvalue() == expected
+
+
+def test_every_example_is_run() -> None:
+    assert len(EXAMPLES) == README.count("```python") > 0
+
+
+def test_the_two_lines_that_set_it_up_stand_word_for_word() -> None:
+    lines = README.splitlines()
+    assert "python -m pip install . && minimobile demo" in lines
+    assert "python -m pip install -e '.[test]' && python -m pytest" in lines
+
+
+def test_code_begins_by_line_20() -> None:
+    assert README.splitlines().index("```python") < 20
+
+
+def test_the_tree_and_the_data_flow_are_short_and_true() -> None:
+    blocks = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    (flow,) = [block for block in blocks if block.startswith("photo")]
+    (tree,) = [block for block in blocks if block.startswith("kernels/")]
+    assert len(flow.splitlines()) == 6
+    assert len(tree.splitlines()) <= 12
+    for name in re.findall(r"\w+\.py", tree + README):
+        assert (
+            list(ROOT.glob(f"kernels/**/{name}"))
+            + list(ROOT.glob(f"minimobile/**/{name}"))
+            + list(ROOT.glob(f"tools/**/{name}"))
+        ), f"{name} is gone"
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_what_the_documents_name_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:minimobile|kernels|tests|tools|\.ci)/[\w./]*)`", text)
+    assert paths or document == "README.md"
+    for path in [*paths, *re.findall(r"\]\((\w+\.md)\)", text)]:
+        assert (ROOT / path).exists(), f"{document} names {path}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    for command in COMMANDS:
+        assert f"`minimobile {command.__name__}" in README
