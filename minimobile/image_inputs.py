@@ -14,12 +14,15 @@ from minimobile.errors import InputError
 from minimobile.image_transforms import flatten_alpha
 from minimobile.images import convert_image, describe_source, open_upright
 
+_DEPTH = 4  # of lists in lists
 _CHANNEL_COUNTS = (1, 3, 4)  # what a layout is recognised by
 
 
 def flatten_images(images: Any, rank: int, name: str) -> list[tuple[Any, str]]:
     """List single pictures (files, PIL images, arrays of `rank` axes) and how to call them in messages."""
     if isinstance(images, (list, tuple)):
+        if name.count("[") >= _DEPTH:
+            raise InputError(f"{name}: expected lists nested at most {_DEPTH} deep")
         items = [item for index, part in enumerate(images) for item in flatten_images(part, rank, f"{name}[{index}]")]
     elif isinstance(images, (str, Path, bytes, bytearray, Image.Image)):
         return [(images, name)]

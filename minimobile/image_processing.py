@@ -26,7 +26,7 @@ from minimobile.image_inputs import (
     split_planes,
     to_array,
 )
-from minimobile.image_settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, standardize
+from minimobile.image_settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
 from minimobile.image_transforms import (
     center_crop,
     normalize,
@@ -163,7 +163,7 @@ class _ImageProcessor:
 
     def _standardize(self, settings: Mapping[str, Any], where: str, error: type[MinimobileError]) -> dict[str, Any]:
         values = {_current_name(name): value for name, value in settings.items()}
-        square = bool(values.get("default_to_square", self.default_to_square))
+        square = values.get("default_to_square", self.default_to_square) is True
         return standardize(values, self._table, square=square, where=where, error=error)
 
     def _choose(self, settings: Mapping[str, Any]) -> SimpleNamespace:
@@ -347,11 +347,11 @@ def _check_target_sizes(target_sizes: Any, count: int, where: str) -> list[tuple
         return [None] * count
     try:
         sizes = np.asarray(target_sizes)
-    except ValueError:  # pairs and other lengths mixed
+    except Exception:  # pairs and other lengths mixed, a tensor that NumPy cannot read; the message below is for all
         sizes = np.empty(0)
     if sizes.shape != (count, 2) or sizes.dtype.kind not in "iu" or not 1 <= sizes.min() <= sizes.max() <= MAX_EDGE:
         raise InputError(
             f"{where}: expected target_sizes to be {count} pairs (height, width) in 1..{MAX_EDGE}, one per "
-            f"picture, got {target_sizes!r}"
+            f"picture, got {show(target_sizes)}"
         )
     return [(int(height), int(width)) for height, width in sizes]

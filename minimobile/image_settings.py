@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -67,10 +68,14 @@ def standardize(
         try:
             standard[name] = None if value is None else check(value)
         except _RefusedError as refusal:
-            shown = repr(value)
-            shown = shown if len(shown) <= 80 else shown[:80] + "..."
+            shown = " ".join(reprlib.repr(value).split())
             raise error(f"{where}: expected {name} to be {refusal}, got {shown}.") from None
     return standard
+
+
+def show(value: Any) -> str:
+    """Show any value in one short line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def _is_whole(value: Any) -> bool:
@@ -120,9 +125,13 @@ def _check_resample(value: Any) -> Resampling:
 
 
 def _check_number(value: Any) -> float:
-    if not isinstance(value, Real) or isinstance(value, (bool, np.bool_)) or not math.isfinite(value):
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, (bool, np.bool_)) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
         raise _RefusedError("a finite number")
-    return float(value)
+    return number
 
 
 def _check_numbers(value: Any) -> float | tuple[float, ...]:
@@ -146,9 +155,9 @@ def _check_divisors(value: Any) -> float | tuple[float, ...]:
 def _one_of(choices: Sequence[str]) -> Callable[[Any], str]:
     def check(value: Any) -> str:
         text = getattr(value, "value", value)  # transformers' enumerations
-        if text not in choices:
+        if not isinstance(text, str) or text not in choices:
             raise _RefusedError(f"one of {', '.join(choices)}")
-        return str(text)
+        return text
 
     return check
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from minimobile import formats
-from minimobile.errors import FormatError
+from minimobile.errors import FormatError, InputError
 from minimobile.formats import hub
 from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.strict_json import read_json_object
@@ -52,6 +51,8 @@ def read_model_type(path: Path) -> str | None:
 
 def write_processor(directory: str | Path, values: Mapping[str, Any]) -> Path:
     """Write `preprocessor_config.json`, whole or not at all; the directory is made where it is missing."""
+    if not isinstance(directory, (str, Path)):
+        raise InputError(f"save_pretrained: expected a directory, got {type(directory).__name__}")
     path = Path(directory) / PROCESSOR_FILES[0]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +64,7 @@ def write_processor(directory: str | Path, values: Mapping[str, Any]) -> Path:
 
 def _locate(source: str | Path, names: Sequence[str]) -> Path:
     """Find the first of the named files in a directory or a hub repository; a file is itself."""
-    if not isinstance(source, (str, os.PathLike)):
+    if not isinstance(source, (str, Path)):
         raise FormatError(f"image processor: expected a directory or a file, got {type(source).__name__}")
     path = Path(source).expanduser()
     try:

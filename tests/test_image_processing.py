@@ -225,6 +225,7 @@ def test_the_window_of_an_enormous_resize_is_the_middle_of_the_whole(monkeypatch
         ([draw(8, 8), 7], r"images\[1\]: expected a path, bytes, a PIL image or an array, got int"),
         ([[0.5, 0.5], [0.5, 0.5]], r"images\[0\]\[0\]: .* got float"),
         ({"a": 1}, "got dict"),
+        ([[[[[[draw(8, 8)]]]]]], "expected lists nested at most 4 deep"),
     ],
 )
 def test_refuses_what_is_no_picture(value: Any, message: str) -> None:
@@ -476,6 +477,8 @@ def test_saving_and_loading_is_the_identity(kind: type[MobileNetV1ImageProcessor
     assert kind.from_dict(processor.to_dict()).to_dict() == processor.to_dict()
     with pytest.raises(FormatError):
         processor.save_pretrained(written)  # a file, not a directory
+    with pytest.raises(InputError, match="save_pretrained: expected a directory, got NoneType"):
+        processor.save_pretrained(None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -494,6 +497,8 @@ def test_saving_and_loading_is_the_identity(kind: type[MobileNetV1ImageProcessor
         ("resample", "bilinear", "resample to be one of PIL's filters"),
         ("do_resize", 1, "do_resize to be True or False"),
         ("rescale_factor", "1/255", "rescale_factor to be a finite number"),
+        ("rescale_factor", 10**400, "rescale_factor to be a finite number"),
+        ("data_format", np.zeros((2, 2)), "data_format to be one of channels_first, channels_last"),
         ("rescale_factor", float("nan"), "rescale_factor to be a finite number"),
         ("image_mean", ["a"], "image_mean to be a finite number"),
         ("image_mean", [], "image_mean to be a number or a list"),
