@@ -138,11 +138,12 @@ def _read_shards(index: Path) -> Weights:
     shards = sorted(set(places.values()))
     if len(shards) > _SHARD_LIMIT:
         raise FormatError(f"{index}: expected at most {_SHARD_LIMIT} files, found {len(shards)}")
+    for shard in shards:
+        if not index.with_name(shard).exists():
+            raise FormatError(f"{index.with_name(shard)}: no such file, although {index.name} lists it; get it, too")
     weights: Weights = {}
     for shard in shards:
         path = index.with_name(shard)
-        if not path.exists():
-            raise FormatError(f"{path}: no such file, although {index.name} lists it; download it again")
         found = reader(path)
         expected = {name for name, place in places.items() if place == shard}
         expected = {name for name in expected if name.rpartition(".")[2] != safetensors_file.COUNTER}

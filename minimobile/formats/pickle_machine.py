@@ -109,7 +109,9 @@ class PickleMachine:
         return line[:-1].decode("utf-8", "backslashreplace")
 
     def _find(self, module: Any, name: Any) -> None:
-        wanted = f"{module} {name}" if isinstance(module, str) and isinstance(name, str) else "a nameless thing"
+        if type(module) is not str or type(name) is not str:
+            raise self._error("expected a state dict, found a pickle that asks for a nameless thing")
+        wanted = f"{module} {name}"
         found = self.allowed.get(wanted)
         if found is None:
             shown = wanted[: 2 * NAME_LIMIT].replace(" ", ".")

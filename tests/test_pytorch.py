@@ -1,0 +1,459 @@
+"""PyTorch weights: what torch.save writes is read without torch, and every row of hostile files (H12 to H18)."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hostile import FOREIGN, assert_refused, flip_bytes, truncations
+
+from minimobile.errors import MinimobileError
+from minimobile.formats import pickle_machine, pytorch, stored_zip
+
+# A hand-written pickle, opcode by opcode, so that these tests need no torch and can write what it never would.
+PROTO, STOP, MARK, REDUCE = b"\x80\x02", b".", b"(", b"R"
+ORDERED = b"ccollections\nOrderedDict\n)R"
+
+
+def text(value: str) -> bytes:
+    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
+
+
+def number(value: int) -> bytes:
+    if -(2**31) <= value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    return b"\x8a\x09" + value.to_bytes(9, "little", signed=True)
+
+
+def numbers(*values: int) -> bytes:
+    return MARK + b"".join(map(number, values)) + b"t"
+
+
+def storage(key: str, count: int, kind: str = "FloatStorage", more: bytes = b"") -> bytes:
+    pid = text("storage") + b"ctorch\n" + kind.encode() + b"\n" + text(key) + text("cpu") + number(count)
+    return MARK + pid + more + b"tQ"
+
+
+def tensor(view: bytes, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
+    arguments = view + number(offset) + numbers(*shape) + numbers(*strides) + b"\x89" + ORDERED
+    return b"ctorch._utils\n_rebuild_tensor_v2\n" + MARK + arguments + b"t" + REDUCE
+
+
+def state(**entries: bytes) -> bytes:
+    return ORDERED + MARK + b"".join(text(name) + value for name, value in entries.items()) + b"u"
+
+
+def zipped(body: bytes, data: dict[str, bytes], **more: Any) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", PROTO + body + STOP)
+        for name, content in {**{f"data/{key}": value for key, value in data.items()}, **more.get("add", {})}.items():
+            archive.writestr(f"archive/{name}", content)
+    return file.getvalue()
+
+
+def legacy(body: bytes, keys: list[str], data: bytes) -> bytes:
+    parts = [pytorch.LEGACY_MAGIC, pytorch.LEGACY_PROTOCOL, {"little_endian": True}]
+    start = b"".join(pickle.dumps(part, protocol=2) for part in parts)
+    return start + PROTO + body + STOP + pickle.dumps(keys, protocol=2) + data
+
+
+VALUES = np.arange(6, dtype="<f4")
+DATA = VALUES.tobytes()
+PLAIN = tensor(storage("0", 6), 0, (2, 3), (3, 1))
+GOOD = state(**{"a.weight": PLAIN})
+
+
+def load(path: Path, content: bytes) -> dict[str, Any]:
+    path.write_bytes(content)
+    return pytorch.read_tensors(path)
+
+
+def test_both_formats_give_the_same_arrays(tmp_path: Path) -> None:
+    older = legacy(state(**{"a.weight": tensor(storage("0", 6, more=b"N"), 0, (2, 3), (3, 1))}), ["0"],
+                   struct.pack("<q", 6) + DATA)  # fmt: skip
+    for name, content in (("zip é.bin", zipped(GOOD, {"0": DATA})), ("older.pt", older)):
+        read = load(tmp_path / name, content)
+        assert pytorch.recognise(tmp_path / name)
+        assert list(read) == ["a.weight"]
+        assert read["a.weight"].dtype == np.float32
+        assert np.array_equal(read["a.weight"], VALUES.reshape(2, 3))
+
+
+def test_offsets_strides_and_shared_storages(tmp_path: Path) -> None:
+    view = storage("0", 6)
+    entries = {"all": PLAIN, "turned": tensor(view, 0, (3, 2), (1, 3)), "end": tensor(view, 5, (), ()),
+               "column": tensor(view, 1, (2,), (3,))}  # fmt: skip
+    read = load(tmp_path / "x.bin", zipped(state(**entries), {"0": DATA}))
+    square = VALUES.reshape(2, 3)
+    for name, expected in {"all": square, "turned": square.T, "end": VALUES[5], "column": square[:, 1]}.items():
+        assert np.array_equal(read[name], expected), name
+        assert read[name].shape == np.shape(expected)
+
+
+def test_a_parameter_is_its_tensor(tmp_path: Path) -> None:
+    wrapped = b"ctorch._utils\n_rebuild_parameter\n" + MARK + PLAIN + b"\x88" + ORDERED + b"t" + REDUCE
+    assert load(tmp_path / "x.bin", zipped(state(a=wrapped), {"0": DATA}))["a"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize(("kind", "dtype"), [("FloatStorage", "f4"), ("HalfStorage", "f2"), ("DoubleStorage", "f8")])
+def test_types_and_byte_orders(tmp_path: Path, kind: str, dtype: str, order: str) -> None:
+    data = VALUES.astype(("<" if order == "little" else ">") + dtype).tobytes()
+    body = state(a=tensor(storage("0", 6, kind), 0, (6,), (1,)))
+    read = load(tmp_path / "x.bin", zipped(body, {"0": data}, add={"byteorder": order}))["a"]
+    assert read.dtype == (np.float64 if dtype == "f8" else np.float32)
+    assert np.array_equal(read, VALUES)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_bfloat16_is_the_upper_half_of_a_float32(tmp_path: Path, order: str) -> None:
+    data = (VALUES.view("<u4") >> 16).astype("<u2" if order == "little" else ">u2").tobytes()
+    body = state(a=tensor(storage("0", 6, "BFloat16Storage"), 0, (6,), (1,)))
+    assert np.array_equal(load(tmp_path / "x.bin", zipped(body, {"0": data}, add={"byteorder": order}))["a"], VALUES)
+
+
+def test_counters_are_left_out(tmp_path: Path) -> None:
+    counter = tensor(storage("1", 1, "LongStorage"), 0, (), ())
+    body = state(**{"n.num_batches_tracked": counter, "a": PLAIN})
+    assert list(load(tmp_path / "x.bin", zipped(body, {"0": DATA, "1": bytes(8)}))) == ["a"]
+
+
+def test_metadata_of_a_state_dict_is_dropped(tmp_path: Path) -> None:
+    body = GOOD + b"}" + text("_metadata") + ORDERED + b"s" + b"b"
+    assert list(load(tmp_path / "x.bin", zipped(body, {"0": DATA}))) == ["a.weight"]
+
+
+def body_of(*operations: bytes) -> bytes:
+    return zipped(b"".join(operations), {"0": DATA})
+
+
+def with_entry(name: str, content: bytes = b"", **attributes: Any) -> bytes:
+    """Return a good archive with one more member."""
+    file = io.BytesIO(zipped(GOOD, {"0": DATA}))
+    with zipfile.ZipFile(file, "a") as archive:
+        info = zipfile.ZipInfo(name)
+        for key, value in attributes.items():
+            setattr(info, key, value)
+        archive.writestr(info, content)
+    return file.getvalue()
+
+
+def patched(content: bytes, old: bytes, new: bytes) -> bytes:
+    assert old in content
+    return content.replace(old, new)
+
+
+def with_flag(content: bytes, flag: int) -> bytes:
+    changed = bytearray(content)
+    place = changed.index(b"PK\x01\x02") + 8
+    changed[place] |= flag
+    return bytes(changed)
+
+
+def overlapping() -> bytes:
+    """Make the last member of the directory point to the first one's bytes."""
+    content = bytearray(zipped(GOOD, {"0": DATA, "1": DATA}))
+    first = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 4)
+    second = content.index(b"PK\x01\x02", first + 4)
+    content[second + 42 : second + 46] = content[first + 42 : first + 46]
+    return bytes(content)
+
+
+def many_members(count: int) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", PROTO + GOOD + STOP)
+        for index in range(count):
+            archive.writestr(f"archive/{index}", b"")
+    return file.getvalue()
+
+
+def deflated() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", PROTO + GOOD + STOP)
+        archive.writestr("archive/data/0", bytes(10 * 2**20), zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def tar() -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo("pickle"), None)
+    return file.getvalue()
+
+
+class Caller:
+    """What a hostile pickle looks like to the pickle module: a call on loading."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, ("ruined",)
+
+
+VIEW = storage("0", 6)
+SYSTEM = b"cposix\nsystem\n"
+EVIL = MARK + text("touch ruined") + b"t" + REDUCE
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "H12-global": (body_of(SYSTEM, EVIL), "asks for 'posix.system'"),
+    "H12-plain-pickle": (PROTO + SYSTEM + EVIL + STOP, "asks for 'posix.system'"),
+    **{
+        f"H12-pickle-module-{n}": (pickle.dumps(Caller(), protocol=n), "asks for '(posix|nt).mkdir'")
+        for n in (2, 3, 4, 5)
+    },
+    "H12-stack-global-from-memo": (
+        body_of(text("builtins"), b"q\x00", text("eval"), b"q\x01", b"h\x00h\x01\x93", EVIL),
+        "asks for 'builtins.eval'",
+    ),
+    "H12-getattr": (body_of(b"cbuiltins\ngetattr\n"), "asks for 'builtins.getattr'"),
+    "H12-numpy-chain": (body_of(b"\x8c\x05numpy\x8c\x11size.__builtins__\x93"), "asks for 'numpy.size.__builtins__'"),
+    "H12-torch-load": (body_of(b"ctorch\nload\n"), "asks for 'torch.load'"),
+    "H12-name-with-space": (body_of(b"ccollections OrderedDict\n\n"), "asks for"),
+    "H12-stack-global-of-lists": (body_of(b"]]\x93"), "a nameless thing"),
+    "H12-inst": (body_of(MARK, b"iposix\nsystem\n"), "the pickle opcode b'i'"),
+    "H12-obj": (body_of(MARK, ORDERED, b"o"), "the pickle opcode b'o'"),
+    "H12-newobj": (body_of(b"ccollections\nOrderedDict\n)\x81"), "the pickle opcode"),
+    "H12-newobj-ex": (body_of(b"ccollections\nOrderedDict\n)}\x92"), "the pickle opcode"),
+    **{
+        f"H12-ext-{n}": (body_of(op), "the pickle opcode")
+        for n, op in ((1, b"\x82\1"), (2, b"\x83\1\0"), (4, b"\x84\1\0\0\0"))
+    },
+    "H12-text-persistent-id": (body_of(b"Pevil\n"), "the pickle opcode b'P'"),
+    "H12-ordered-dict-of-values": (body_of(b"ccollections\nOrderedDict\n(]tR"), "made empty"),
+    "H13-build-on-tensor": (body_of(PLAIN, b"}b"), "sets the state of a Tensor"),
+    "H13-build-on-dict": (body_of(b"}}b"), "sets the state of a dict"),
+    "H13-build-other-state": (body_of(ORDERED, b"}", text("__class__"), b"Nsb"), "sets the state of a OrderedDict"),
+    "H13-build-tuple-state": (body_of(ORDERED, b"N}", text("x"), b"Ns\x86b"), "sets the state"),
+    "H13-setitem-on-tensor": (body_of(PLAIN, text("k"), b"Ns"), "for a Tensor"),
+    "H13-setitems-on-list": (body_of(b"]", MARK, text("k"), b"Nu"), "for a list"),
+    "H13-append-to-tensor": (body_of(PLAIN, b"Na"), "for a Tensor"),
+    "H13-appends-to-dict": (body_of(b"}", MARK, b"Ne"), "for a dict"),
+    "H13-odd-setitems": (body_of(b"}", MARK, text("k"), b"u"), "entries for a dict"),
+    "H13-key-of-lists": (body_of(b"}", b"]Ns"), "dict keys"),
+    "H13-reduce-a-text": (body_of(text("x"), b")R"), "a call of a known function"),
+    "H13-reduce-a-storage-type": (body_of(b"ctorch\nFloatStorage\n)R"), "a call of a known function"),
+    "H14-storage-larger": (zipped(GOOD, {"0": DATA + b"\0"}), "expected 24 bytes"),
+    "H14-storage-smaller": (zipped(GOOD, {"0": DATA[:-1]}), "expected 24 bytes"),
+    "H14-storage-missing": (zipped(GOOD, {"1": DATA}), "expected 24 bytes in archive/data/0, found none"),
+    "H14-10-GB": (
+        zipped(state(a=tensor(storage("0", 2_684_354_560), 0, (2_684_354_560,), (1,))), {"0": DATA}),
+        "no more data",
+    ),
+    "H14-two-types": (
+        zipped(state(a=PLAIN, b=tensor(storage("0", 12, "HalfStorage"), 0, (2,), (1,))), {"0": DATA}),
+        "one type and length",
+    ),
+    "H14-key-a-path": (body_of(storage("../../x", 6)), "a storage's key"),
+    "H14-negative-count": (body_of(storage("0", -1)), "number of elements"),
+    "H15-offset": (body_of(tensor(VIEW, 1, (2, 3), (3, 1))), "does not fit its storage"),
+    "H15-stride": (body_of(tensor(VIEW, 0, (2, 3), (4, 1))), "does not fit its storage"),
+    "H15-stride-2^40": (body_of(tensor(VIEW, 0, (2, 3), (2**40, 1))), "does not fit its storage"),
+    "H15-stride-2^60": (body_of(tensor(VIEW, 0, (2, 3), (2**60, 1))), "whole numbers"),
+    "H15-negative-stride": (body_of(tensor(VIEW, 5, (2,), (-1,))), "whole numbers"),
+    "H15-negative-offset": (body_of(tensor(VIEW, -1, (2,), (1,))), "whole numbers"),
+    "H15-shape-2^40": (body_of(tensor(VIEW, 0, (2**40,), (0,))), "overlaps itself"),
+    "H15-overlap": (body_of(tensor(VIEW, 0, (2, 3), (1, 1))), "overlaps itself"),
+    "H15-no-elements": (body_of(tensor(VIEW, 0, (0,), (1,))), "does not fit"),
+    "H15-shape-a-number": (
+        body_of(b"ctorch._utils\n_rebuild_tensor_v2\n(", VIEW, b"K\0K\2K\1\x89N", b"tR"),
+        "whole numbers",
+    ),
+    "H15-shape-of-bools": (
+        body_of(b"ctorch._utils\n_rebuild_tensor_v2\n(", VIEW, b"K\0\x88\x85K\1\x85\x89N", b"tR"),
+        "whole numbers",
+    ),
+    "H15-other-ranks": (body_of(tensor(VIEW, 0, (2, 3), (1,))), "whole numbers"),
+    "H15-no-storage": (body_of(b"ctorch._utils\n_rebuild_tensor_v2\n(NK\0))\x89Nt", REDUCE), "made of a storage"),
+    "H15-parameter-of-text": (
+        body_of(b"ctorch._utils\n_rebuild_parameter\n", MARK, text("x"), b"\x88)t", REDUCE),
+        "of a tensor",
+    ),
+    "H15-views-amplify": (
+        zipped(
+            state(**{f"t{i}": tensor(storage("0", 2**18), 0, (2**9, 2**9), (1, 2**9)) for i in range(80)}),
+            {"0": bytes(2**20)},
+        ),
+        "no more data than the file can hold",
+    ),
+    "H16-truncated": (zipped(GOOD[:-5], {"0": DATA}), "nothing in it was run"),
+    "H16-empty-pickle": (body_of(b""), "empty stack"),
+    "H16-dangling-memo": (body_of(b"h\x07"), "value 7, which it never stored"),
+    "H16-underflow": (body_of(b"R"), "empty stack"),
+    "H16-underflow-below-mark": (body_of(b"N(\x85"), "empty stack"),
+    "H16-no-mark": (body_of(b"]Nt"), "a mark that it never set"),
+    "H16-two-values": (body_of(b"NN"), "found more"),
+    "H16-text-of-2^31": (body_of(b"X\xff\xff\xff\x7f"), "at most 1048576 bytes"),
+    "H16-text-of-2^63": (body_of(b"\x8d" + b"\xff" * 7 + b"\x7f"), "at most 1048576 bytes"),
+    "H16-bytes-of-2^31": (body_of(b"B\xff\xff\xff\x7f"), "at most 1048576 bytes"),
+    "H16-bad-text": (body_of(b"X\x01\0\0\0\xff"), "UTF-8"),
+    "H16-million-marks": (body_of(MARK * 10**6), "pickle opcodes, found more"),
+    "H16-doubling": (body_of(b"]" + b"q\0(h\0h\0e" * 60_000), "found more"),
+    "H16-nested-tuples": (body_of(b")" + b"q\0h\0\x86" * 60_000), "found a tuple"),
+    "H16-nested-60-deep": (body_of(b")" + b"q\0h\0\x86" * 60), "found a tuple"),
+    "H16-name-without-end": (body_of(b"c" + b"a" * 1000), "truncated within a name"),
+    "H16-protocol-1": (zipped(b"", {"0": DATA}).replace(PROTO, b"\x80\x01"), "protocol 2 to 5|checksum"),
+    "H16-two-pickles": (body_of(GOOD, STOP, PROTO, b"N"), "one pickle, found more"),
+    "H17-tar": (tar(), "a tar archive"),
+    "H17-torchscript-constants": (zipped(GOOD, {"0": DATA}, add={"constants.pkl": b""}), "a TorchScript program"),
+    "H17-torchscript-code": (zipped(GOOD, {"0": DATA}, add={"code/x.py": b""}), "a TorchScript program"),
+    "H18-deflated": (deflated(), "found a compressed one"),
+    "H18-two-pickles": (with_entry("other/data.pkl"), "one data.pkl in this archive, as torch.save writes, found 2"),
+    "H18-no-pickle": (patched(zipped(GOOD, {"0": DATA}), b"data.pkl", b"date.pkl"), "found 0"),
+    "H18-outside": (with_entry("../data"), "a plain relative name"),
+    "H18-absolute": (with_entry("/etc/x"), "a plain relative name"),
+    "H18-other-directory": (with_entry("other/x"), "found other members"),
+    "H18-encrypted": (with_flag(zipped(GOOD, {"0": DATA}), 1), "an encrypted one"),
+    "H18-crc": (patched(zipped(GOOD, {"0": DATA}), DATA, bytes(24)), "checksum does not fit"),
+    "H18-overlap": (overlapping(), "contradicts|apart from others"),
+    "H18-many-members": (many_members(stored_zip.ENTRY_LIMIT), "at most 10000 members"),
+    "H18-appended": (zipped(GOOD, {"0": DATA}) + b"MZ" + bytes(40), "found other data behind it"),
+    "H18-byte-order": (zipped(GOOD, {"0": DATA}, add={"byteorder": "middle"}), "the byte order little or big"),
+    "legacy-other-magic": (pickle.dumps(1, protocol=2), "a pickle of something else"),
+    "legacy-other-protocol": (
+        pickle.dumps(pytorch.LEGACY_MAGIC, protocol=2) + pickle.dumps(1002, protocol=2),
+        "torch's protocol 1001",
+    ),
+    "legacy-count": (
+        legacy(state(a=tensor(storage("0", 6, more=b"N"), 0, (6,), (1,))), ["0"], struct.pack("<q", 7) + DATA),
+        "found another number",
+    ),
+    "legacy-cut": (
+        legacy(state(a=tensor(storage("0", 6, more=b"N"), 0, (6,), (1,))), ["0"], struct.pack("<q", 6) + DATA[:-1]),
+        "truncated",
+    ),
+    "legacy-keys": (
+        legacy(state(a=tensor(storage("0", 6, more=b"N"), 0, (6,), (1,))), ["1"], b""),
+        "a list of the 1 storages",
+    ),
+    "legacy-view": (legacy(state(a=tensor(storage("0", 6, more=b")"), 0, (6,), (1,))), ["0"], b""), "before 0.4"),
+    "state-a-list": (body_of(b"]"), "found a list"),
+    "state-of-more": (body_of(b"}", text("epoch"), number(3), b"s"), "found a int named 'epoch'; save the model's"),
+    "state-of-integers": (
+        zipped(state(a=tensor(storage("0", 3, "LongStorage"), 0, (3,), (1,))), {"0": DATA}),
+        "expected floats",
+    ),
+    "state-int-storage": (body_of(storage("0", 6, "IntStorage")), "asks for 'torch.IntStorage'"),
+    **{f"foreign-{name}": value for name, value in FOREIGN.items()},
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    content, match = HOSTILE[case]
+    path = tmp_path / "pytorch_model.bin"
+    path.write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    modules = set(sys.modules)
+    assert_refused(pytorch.read_tensors, path, match)
+    assert set(sys.modules) == modules
+    assert [item.name for item in tmp_path.iterdir()] == [path.name]
+
+
+def test_reading_imports_no_torch(tmp_path: Path) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(zipped(GOOD, {"0": DATA}))
+    script = (
+        "import sys, pathlib; from minimobile.formats import pytorch; before = set(sys.modules)\n"
+        "pytorch.read_tensors(pathlib.Path(sys.argv[1])); new = set(sys.modules) - before\n"
+        "assert not {n for n in new if not n.startswith(('numpy', 'encodings'))}, new"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", script, str(path)], env=environment, timeout=60, check=True)
+
+
+def test_no_module_of_the_package_unpickles() -> None:
+    package = Path(pytorch.__file__).parents[1]
+    for path in package.rglob("*.py"):
+        code = path.read_text(encoding="utf-8")
+        for word in ("import pickle\n", "pickle.load", "Unpickler", "allow_pickle=True", "eval(", "import marshal"):
+            assert word not in code, f"{path.name}: {word}"
+
+
+def test_every_opcode_of_the_machine_is_that_of_the_standard_library() -> None:
+    import pickletools
+
+    known = {opcode.code.encode("latin-1")[0]: opcode.name for opcode in pickletools.opcodes}
+    assert set(pickle_machine._STEPS) <= set(known)
+    forbidden = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER"}
+    assert not forbidden & {known[code] for code in pickle_machine._STEPS}
+
+
+def small_files() -> dict[str, bytes]:
+    older = state(a=tensor(storage("0", 6, more=b"N"), 0, (2, 3), (3, 1)))
+    return {"zip": zipped(GOOD, {"0": DATA}), "older": legacy(older, ["0"], struct.pack("<q", 6) + DATA)}
+
+
+@pytest.mark.parametrize("kind", ["zip", "older"])
+def test_every_truncation_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.bin"
+    for content in truncations(small_files()[kind], 7):
+        path.write_bytes(content)
+        with pytest.raises(MinimobileError):
+            pytorch.read_tensors(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "older"])
+def test_a_flipped_byte_gives_an_error_or_a_whole_result(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.bin"
+    path.write_bytes(small_files()[kind])
+    loaded = 0
+    for _ in flip_bytes(path, 2000):
+        try:
+            tensors = pytorch.read_tensors(path)
+        except MinimobileError:
+            continue
+        loaded += 1
+        for values in tensors.values():
+            assert values.dtype in (np.float32, np.float64)
+            assert 0 < values.size <= 6
+            if kind == "zip":  # the data have checksums there
+                assert set(values.ravel().tolist()) <= set(VALUES.tolist())
+    assert 0 < loaded < 2000
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_torch_saves_is_read_as_torch_loads_it(tmp_path: Path, is_zip: bool, protocol: int) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    path = tmp_path / "x.bin"
+    torch.manual_seed(0)
+    base = torch.randn(4, 6, 5)
+    layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).state_dict()
+    layer.update(
+        half=base.half(), brain=base.bfloat16(), double=base.double(), parameter=torch.nn.Parameter(base[0]),
+        view=base[1:, ::2].permute(2, 0, 1), scalar=torch.tensor(2.5),
+    )  # fmt: skip
+    torch.save(layer, path, _use_new_zipfile_serialization=is_zip, pickle_protocol=protocol)
+    read = pytorch.read_tensors(path)
+    assert set(read) == {name for name in layer if not name.endswith("num_batches_tracked")}
+    for name, values in read.items():
+        expected = layer[name].detach()
+        expected = expected if name == "double" else expected.float()
+        assert values.dtype == expected.numpy().dtype
+        assert values.shape == tuple(expected.shape)
+        assert np.array_equal(values, expected.numpy()), name
+
+
+@pytest.mark.crosscheck
+def test_the_hand_written_files_are_what_torch_reads(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    path = tmp_path / "x.bin"
+    older = state(**{"a.weight": tensor(storage("0", 6, more=b"N"), 0, (2, 3), (3, 1))})
+    for content in (
+        zipped(GOOD, {"0": DATA}, add={"version": "3\n", "byteorder": "little"}),
+        legacy(older, ["0"], struct.pack("<q", 6) + DATA),
+    ):
+        path.write_bytes(content)
+        assert torch.equal(torch.load(path, weights_only=True)["a.weight"], torch.arange(6.0).reshape(2, 3))
