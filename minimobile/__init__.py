@@ -1,31 +1,39 @@
-"""MobileNet V1, V2 and DeepLabV3+ without a deep-learning framework."""
+"""MobileNet V1, V2 and DeepLabV3+ without a deep-learning framework.
+
+Names that need the compiler or Pillow are imported when they are first used: `minimobile --help` waits for neither.
+"""
 
 from __future__ import annotations
 
-from minimobile.auto import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForSemanticSegmentation,
-    classify,
-    load,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError, UnavailableError, UnknownLayerError
-from minimobile.image_processing import (
-    AutoImageProcessor,
-    MobileNetV1FeatureExtractor,
-    MobileNetV1ImageProcessor,
-    MobileNetV2FeatureExtractor,
-    MobileNetV2ImageProcessor,
-)
-from minimobile.models import (
-    MobileNetV1ForImageClassification,
-    MobileNetV1Model,
-    MobileNetV2ForImageClassification,
-    MobileNetV2ForSemanticSegmentation,
-    MobileNetV2Model,
-)
+
+if TYPE_CHECKING:
+    from minimobile.auto import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForImageClassification,
+        AutoModelForSemanticSegmentation,
+        classify,
+        load,
+    )
+    from minimobile.image_processing import (
+        AutoImageProcessor,
+        MobileNetV1FeatureExtractor,
+        MobileNetV1ImageProcessor,
+        MobileNetV2FeatureExtractor,
+        MobileNetV2ImageProcessor,
+    )
+    from minimobile.models import (
+        MobileNetV1ForImageClassification,
+        MobileNetV1Model,
+        MobileNetV2ForImageClassification,
+        MobileNetV2ForSemanticSegmentation,
+        MobileNetV2Model,
+    )
 
 __all__ = [
     "AutoConfig",
@@ -53,3 +61,41 @@ __all__ = [
     "classify",
     "load",
 ]
+
+_LATE = {
+    "minimobile.auto": (
+        "AutoConfig",
+        "AutoModel",
+        "AutoModelForImageClassification",
+        "AutoModelForSemanticSegmentation",
+        "classify",
+        "load",
+    ),
+    "minimobile.image_processing": (
+        "AutoImageProcessor",
+        "MobileNetV1FeatureExtractor",
+        "MobileNetV1ImageProcessor",
+        "MobileNetV2FeatureExtractor",
+        "MobileNetV2ImageProcessor",
+    ),
+    "minimobile.models": (
+        "MobileNetV1ForImageClassification",
+        "MobileNetV1Model",
+        "MobileNetV2ForImageClassification",
+        "MobileNetV2ForSemanticSegmentation",
+        "MobileNetV2Model",
+    ),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from the module that holds it (PEP 562)."""
+    for module, names in _LATE.items():
+        if name in names:
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module 'minimobile' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -389,6 +391,14 @@ def test_auto_classes_from_a_config():
 
 def test_every_public_name_is_there():
     assert all(hasattr(mm, name) for name in mm.__all__) and sorted(mm.__all__) == mm.__all__
+    assert set(mm.__all__) <= set(dir(mm))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mm.nothing  # noqa: B018
+
+
+def test_importing_the_package_loads_no_compiler():
+    code = "import sys, minimobile; sys.exit('numba' in sys.modules or 'PIL' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # --- against transformers ---
