@@ -46,9 +46,9 @@ _Processor = TypeVar("_Processor", bound="_ImageProcessor")
 
 
 class _ImageProcessor:
-    """What the processors share: settings as attributes, each of which a call may override.
+    """Settings are attributes, each of which a call may override.
 
-    Settings, with transformers' names, meanings and defaults, applied in this order:
+    They have transformers' names, meanings and defaults, and are applied in this order:
         do_convert_rgb: None turns PIL images and files into RGB (alpha is dropped; into L for one value of image_mean)
             and leaves arrays alone. True composites transparency on white, and makes RGB of arrays of 1 and 4 channels.
             False leaves the channels of PIL images as they are. EXIF orientation is applied always.
@@ -300,7 +300,7 @@ class AutoImageProcessor:
         if stem.startswith("mobilenetv2"):
             return MobileNetV2ImageProcessor._from_values(values, overrides, str(path))
         raise ConfigError(
-            f"{path}: expected the processor of a MobileNet V1 or V2, got {named!r}; where it is one all the same, "
+            f"{path}: expected the processor of a MobileNet V1 or V2, got {show(named)}; where it is one all the same, "
             f"read it with MobileNetV1ImageProcessor or MobileNetV2ImageProcessor"
         )
 

