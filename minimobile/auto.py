@@ -27,11 +27,7 @@ def load(
     num_threads: int | None = None,
     **overrides: Any,
 ) -> MobileNetModel:
-    """Load a model as the class that its config names; the arguments are those of `from_pretrained`.
-
-    >>> mm.load("demo:digits")  # doctest: +SKIP
-    MobileNetV1ForImageClassification(218,666 parameters)
-    """
+    """Load a model as the class that its config names; the arguments are those of `from_pretrained`."""
     checkpoint = read_checkpoint(source, config, overrides)
     model_class: type[MobileNetModel] = getattr(models, checkpoint.architecture)
     return model_class.from_checkpoint(checkpoint, engine=engine, dtype=dtype, num_threads=num_threads)

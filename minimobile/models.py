@@ -78,7 +78,8 @@ class MobileNetModel:
     ) -> ModelT:
         """Load a model from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
 
-        `config` stands in for the source's own; single fields of it can be given as `overrides` (`output_stride=8`).
+        `config` stands in for the source's own; single fields of it can be given as `overrides` (`output_stride=8`),
+        and so can the hub's `revision` and `cache_dir`.
         `engine` is "compiled" or "reference" (NumPy; with dtype "float64" the truth). The bits do not depend on
         `num_threads` (None: all cores). Raises FormatError or ConfigError for what cannot be loaded, UnavailableError
         for a hub that cannot be reached.

@@ -17,6 +17,7 @@ from minimobile.formats.strict_json import read_json_object
 
 Config = MobileNetV1Config | MobileNetV2Config
 DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5"}
+HUB_OPTIONS = ("revision", "cache_dir")
 
 
 def read_checkpoint(
@@ -28,28 +29,37 @@ def read_checkpoint(
     """Read a checkpoint from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
 
     `config` (an object, or a dict as in config.json) stands in for the checkpoint's own; `overrides` change fields of
-    either. `model_type` is that of a dict which names none.
+    either, except for `revision` and `cache_dir`, which concern the hub. `model_type` is that of a dict which names
+    none.
     """
+    fields, hub_options = _part(overrides)
     if isinstance(config, Mapping):
         config = config_from_dict(config if model_type is None else {"model_type": model_type, **config})
     elif not isinstance(config, Config | None):
         raise ConfigError(f"config: expected a config or a dict of its fields, got {type(config).__name__}")
-    checkpoint = _read(source, config)
-    if not overrides:
+    checkpoint = _read(source, config, hub_options)
+    if not fields:
         return checkpoint
     settled: Any = checkpoint.config
-    return dataclasses.replace(checkpoint, config=settled.replace(**overrides))
+    return dataclasses.replace(checkpoint, config=settled.replace(**fields))
 
 
 def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read the config alone, without the weights where it is a file of its own (a directory, a hub id)."""
     if is_hub_id(source) or (not str(source).startswith("demo:") and Path(source).is_dir()):
-        path = locate(source, ["config.json"])
-        return config_from_dict(read_json_object(path), **(overrides or {}))
+        fields, hub_options = _part(overrides)
+        path = locate(source, ["config.json"], **hub_options)
+        return config_from_dict(read_json_object(path), **fields)
     return read_checkpoint(source, None, overrides).config
 
 
-def _read(source: str | Path, config: Config | None) -> Checkpoint:
+def _part(overrides: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Part config fields from what concerns the hub."""
+    fields = dict(overrides or {})
+    return fields, {name: fields.pop(name) for name in HUB_OPTIONS if name in fields}
+
+
+def _read(source: str | Path, config: Config | None, hub_options: Mapping[str, Any]) -> Checkpoint:
     if not isinstance(source, str | Path) or str(source) == "":
         raise FormatError(f"source: expected a path, a hub id or one of {', '.join(DEMOS)}, got {source!r}")
     if isinstance(source, str) and source.startswith("demo:"):
@@ -57,4 +67,4 @@ def _read(source: str | Path, config: Config | None) -> Checkpoint:
             raise FormatError(f"{source}: expected one of {', '.join(DEMOS)}")
         with resources.as_file(resources.files("minimobile.demo") / DEMOS[source]) as path:
             return formats.read(path, config=config)
-    return formats.read(source, config=config)
+    return formats.read(source, config=config, **hub_options)

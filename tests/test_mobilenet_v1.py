@@ -197,4 +197,4 @@ def test_output_strides_and_fixed_pooling_against_pytorch(output_stride, tf_padd
     assert found.logits.shape == (logits.shape[:2] if is_pixel else logits.shape)
     for one, other in ((found.hidden_states[0], last), (found.hidden_states[1], pooled), (found.logits, logits)):
         other = other.numpy()  # noqa: PLW2901
-        assert twins.rms(one.reshape(other.shape) - other) <= 2e-6 * twins.rms(other)
+        assert twins.rms(one.reshape(other.shape) - other) <= 2e-5 * twins.rms(other)

@@ -197,4 +197,4 @@ def test_fixed_pooling_against_pytorch(pool_size, size):
         logits = torch.nn.functional.conv2d(pooled, linear.weight[:, :, None, None], linear.bias).numpy()
     found = ours(image)
     assert found.logits.shape == (logits.shape[:2] if logits.shape[2:] == (1, 1) else logits.shape)
-    assert twins.rms(found.logits.reshape(logits.shape) - logits) <= 2e-6 * twins.rms(logits)
+    assert twins.rms(found.logits.reshape(logits.shape) - logits) <= 2e-5 * twins.rms(logits)

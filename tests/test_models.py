@@ -409,7 +409,7 @@ def test_random_networks_are_at_least_as_exact_as_pytorch():
     torch, _ = twins.import_torch()
     ratios = []
 
-    @settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
     @given(twins.cases())
     def compare(case):
         class_name, config, shape = case
@@ -512,6 +512,30 @@ def test_transformers_reads_back_what_we_save(model_class, config, pixels, tmp_p
     assert np.allclose(model(pixels)[0], expected, rtol=1e-4, atol=1e-5)
     theirs.save_pretrained(tmp_path / "again")
     assert np.array_equal(mm.load(tmp_path / "again")(pixels)[0], model(pixels)[0])
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("asks_states", [True, False])
+@pytest.mark.parametrize("has_labels", [True, False])
+@pytest.mark.parametrize(("model_class", "config"), CLASSES)
+def test_records_and_tuples_are_those_of_transformers(model_class, config, has_labels, asks_states, pixels):
+    torch, _ = twins.import_torch()
+    twin = twins.make_twin(model_class.__name__, config)
+    labels = {"labels": np.zeros((2, 9, 9) if "Segmentation" in model_class.__name__ else 2, np.int64)}
+    labels = labels if has_labels and not issubclass(model_class, mm.models._Backbone) else {}
+    for return_dict in (True, False):
+        options = {"output_hidden_states": asks_states, "return_dict": return_dict}
+        ours = twin.ours(pixels, **labels, **options)
+        with torch.no_grad():
+            tensors = {name: torch.from_numpy(values) for name, values in labels.items()}
+            theirs = twin.float32(torch.from_numpy(pixels), **tensors, **options)
+        assert type(ours).__name__ == type(theirs).__name__ and list(map(_outline, ours)) == list(map(_outline, theirs))
+        if return_dict:
+            assert [_outline(item) for item in ours.to_tuple()] == [_outline(item) for item in theirs.to_tuple()]
+
+
+def _outline(item):
+    return list(map(_outline, item)) if isinstance(item, tuple) else getattr(item, "shape", item)
 
 
 @pytest.mark.crosscheck
