@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, fold_batch_norm, fuse_activations, fuse_residuals, keep_needed, layout_weights
-from minimobile.program import PackedWeights, Program, aligned_floats, compile_program, pack_weights, padded, weight_key
+from minimobile.program import (
+    PackedWeights,
+    Program,
+    aligned_floats,
+    compile_program,
+    pack_weights,
+    read_map,
+    weight_key,
+)
 from minimobile.shapes import CONVOLUTIONS, sliding_window
 from minimobile.threads import Crew, check_thread_count, default_thread_count
 from minimobile_kernels import machine, reference, sync
@@ -140,7 +148,7 @@ class _Compiled:
         program, packed = found
         arena = self._take_arena(program.arena_size)
         self._execute(program, packed, pixels.reshape(-1), arena)
-        results = {name: _read_map(program, arena, name, is_channels_last) for name in outputs}
+        results = {name: read_map(program, arena, name, is_channels_last) for name in outputs}
         with self._lock:
             if len(self._arenas) < ARENAS_KEPT:
                 self._arenas.append(arena)
@@ -152,7 +160,8 @@ class _Compiled:
         folded = fold_batch_norm(keep_needed(self._graph, outputs))
         graph = fuse_residuals(fuse_activations(folded))
         packed = self._pack(graph)
-        return compile_program(graph, packed, shape, is_channels_last), packed
+        program = compile_program(graph, packed, shape, is_channels_last, self._crew.size + 1)
+        return program, packed
 
     def _pack(self, graph: Graph) -> PackedWeights:
         """Return packed weights that hold all of the graph's; one array serves all sets of outputs if it can."""
@@ -188,12 +197,3 @@ class _Compiled:
             control[sync.ABORTED] = 1
 
         self._crew.run(work, abort)
-
-
-def _read_map(program: Program, arena: NDArray[np.float32], name: str, is_channels_last: bool) -> NDArray[np.float32]:
-    offset, (channels, height, width) = program.places[name]
-    pixel = padded(channels)
-    stored = arena[offset : offset + program.batch * height * width * pixel]
-    y = stored.reshape(program.batch, height, width, pixel)[..., :channels]
-    # A copy always: of a 1x1 map the transposed view counts as contiguous, and would stay in the arena.
-    return np.array(y if is_channels_last else y.transpose(0, 3, 1, 2), order="C")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,23 @@ MAXIMUM_ARENA_BYTES = 1 << 36
 _KIND_OF_OP = {"global_average_pool2d": "average_pool2d"}
 
 
+SCRATCH_BYTES = 3 << 17  # for the rows of an expanded map that are filtered next; they should stay in the cache
+
+
 def padded(channels: int) -> int:
     """Return the channels of a map in the arena: whole vectors."""
     return -(-channels // LANES) * LANES
+
+
+def read_map(program: Program, arena: NDArray[np.float32], name: str, is_channels_last: bool) -> NDArray[np.float32]:
+    """Return a copy of an output's map as (N, C, H, W), or (N, H, W, C) with `is_channels_last`."""
+    offset, (channels, height, width) = program.places[name]
+    planes = padded(channels) // LANES
+    stored = arena[offset : offset + planes * program.batch * height * width * LANES]
+    y = stored.reshape(planes, program.batch, height, width, LANES)
+    if is_channels_last:
+        return y.transpose(1, 2, 3, 0, 4).reshape(program.batch, height, width, -1)[..., :channels].copy()
+    return y.transpose(1, 0, 4, 2, 3).reshape(program.batch, -1, height, width)[:, :channels].copy()
 
 
 @dataclass(frozen=True)
@@ -32,7 +47,8 @@ class PackedWeights:
     """All weights of a graph in one array, and where each node's begin."""
 
     values: NDArray[np.float32]
-    offsets: Mapping[str, int]  # by the canonical names of `key`
+    offsets: Mapping[str, int]  # by `weight_key`
+    finite: frozenset[str]  # the keys of those without infinities and NaN
 
 
 @dataclass(frozen=True)
@@ -44,20 +60,32 @@ class Program:
     taps: NDArray[np.int64]
     arena_size: int
     batch: int
+    num_threads: int
     places: Mapping[str, tuple[int, MapShape]]
 
     def table(self) -> list[dict[str, Any]]:
-        """Return the program as rows for people: name, kernel, output shape, padding, offsets."""
+        """Return the program as rows for people: name, kernel, output shape, padding, offsets.
+
+        `is_fused` rows are done by the row after them; their `out` is scratch memory of `size` floats, not a map.
+        """
         return [
             {
                 "name": name,
                 "kernel": KINDS[step["kind"]],
                 "output": (self.batch, int(step["out_height"]), int(step["out_width"]), int(step["out_channels"])),
+                "is_fused": bool(step["is_fused"]),
+                "size": self._size(step),
                 "pad": (int(step["pad_top"]), int(step["pad_left"])),
                 **{field: int(step[field]) for field in ("stride", "dilation", "x", "y", "out", "weight")},
             }
             for name, step in zip(self.names, self.steps, strict=True)
         ]
+
+    def _size(self, step: np.void) -> int:
+        """Return how many floats of the arena a step writes at most, from its `out` on."""
+        if step["is_fused"]:
+            return int(step["scratch_size"]) * self.num_threads
+        return int(step["out_plane"]) * padded(int(step["out_channels"])) // LANES
 
 
 def weight_key(node: Node) -> str:
@@ -73,6 +101,7 @@ def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
     """
     chunks: list[NDArray[np.float32]] = []
     offsets: dict[str, int] = {}
+    finite = set()
     size = 0
     for node in nodes:
         if node.op not in CONVOLUTIONS or weight_key(node) in offsets:
@@ -91,9 +120,11 @@ def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
             chunks.append(chunk)
         offsets[weight_key(node)] = size
         size += table.size
+        if np.isfinite(table).all():
+            finite.add(weight_key(node))
     packed = aligned_floats(size)
     np.concatenate(chunks or [np.zeros(0, np.float32)], out=packed)
-    return PackedWeights(packed, offsets)
+    return PackedWeights(packed, offsets, frozenset(finite))
 
 
 def aligned_floats(size: int) -> NDArray[np.float32]:
@@ -104,17 +135,26 @@ def aligned_floats(size: int) -> NDArray[np.float32]:
 
 
 def compile_program(
-    graph: Graph, packed: PackedWeights, shape: tuple[int, int, int, int], is_channels_last: bool
+    graph: Graph, packed: PackedWeights, shape: tuple[int, int, int, int], is_channels_last: bool, num_threads: int = 1
 ) -> Program:
-    """Turn a fused graph into a program for `shape`, (N, C, H, W) of the input whatever its layout."""
-    return _Compiler(graph, packed, shape, is_channels_last).compile()
+    """Turn a fused graph into a program for `shape`, (N, C, H, W) of the input whatever its layout.
+
+    The program may be run by up to `num_threads` threads.
+    """
+    return _Compiler(graph, packed, shape, is_channels_last, num_threads).compile()
 
 
 class _Compiler:
     def __init__(
-        self, graph: Graph, packed: PackedWeights, shape: tuple[int, int, int, int], is_channels_last: bool
+        self,
+        graph: Graph,
+        packed: PackedWeights,
+        shape: tuple[int, int, int, int],
+        is_channels_last: bool,
+        num_threads: int,
     ) -> None:
         self.graph = graph
+        self.num_threads = num_threads
         self.packed = packed
         self.batch, self.channels, self.height, self.width = shape
         self.is_channels_last = is_channels_last
@@ -123,6 +163,7 @@ class _Compiler:
         self.names: list[str] = []
         self.taps: list[int] = []
         self.arena = _Arena()
+        self.scratch_size = 0
 
     def compile(self) -> Program:
         for name, shape in self.shapes.items():
@@ -132,15 +173,19 @@ class _Compiler:
                     f"which leaves it {shape[1]}x{shape[2]}"
                 )
         last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
+        fused = self._find_fused()
         for index, node in enumerate(self.graph.nodes):
             for name in node.inputs:
-                last_use[name] = max(last_use.get(name, 0), index)
+                last_use[name] = max(last_use.get(name, 0), index + (node.name in fused))
         if any(self._reads_packed_pixels(node) for node in self.graph.nodes):
             self._place(INPUT)
-            self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides(), is_from_pixels=1)
+            self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides())
         for index, node in enumerate(self.graph.nodes):
-            self._place(node.name)
-            self._add_node(node)
+            if node.name in fused:
+                self._place_scratch(node, fused[node.name])
+            else:
+                self._place(node.name)
+            self._add_node(node, is_fused=node.name in fused)
             for name in {*node.inputs, node.name}:
                 if last_use.get(name, index) <= index:
                     self.arena.release(name)
@@ -156,6 +201,7 @@ class _Compiler:
             np.array(self.taps or [0], np.int64),
             self.arena.size,
             self.batch,
+            self.num_threads,
             {name: (self.arena.offsets[name], self.shapes[name]) for name in self.graph.outputs},
         )
 
@@ -163,9 +209,30 @@ class _Compiler:
         """Tell whether a node needs the image in the arena's layout; a dense convolution reads it as it is."""
         return INPUT in node.inputs and (node.op != "conv2d" or node.inputs.index(INPUT) > 0)
 
+    def _find_fused(self) -> dict[str, Node]:
+        """Return the expansions that the depthwise convolution after them, their only consumer, does by itself."""
+        uses = [name for node in self.graph.nodes for name in node.inputs] + list(self.graph.outputs)
+        return {
+            node.name: after
+            for node, after in itertools.pairwise(self.graph.nodes)
+            if node.op == "pointwise_conv2d"
+            and len(node.inputs) == 1
+            and after.op == "depthwise_conv2d"
+            and after.inputs == (node.name,)
+            and uses.count(node.name) == 1
+        }
+
     def _place(self, name: str) -> None:
         channels, height, width = self.shapes[name]
         self.arena.place(name, self.batch * height * width * padded(channels))
+
+    def _place_scratch(self, node: Node, after: Node) -> None:
+        """Reserve, for every thread, the rows of a panel of the expanded map that are in work at once."""
+        _, height, width = self.shapes[node.name]
+        reach = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
+        row = PANEL_VECTORS * LANES * width
+        self.scratch_size = row * min(height, max(SCRATCH_BYTES // (4 * row), reach))
+        self.arena.place(node.name, self.scratch_size * self.num_threads)
 
     def _pixel_strides(self) -> dict[str, int]:
         pixels = self.height * self.width
@@ -173,24 +240,23 @@ class _Compiler:
             row, pixel, channel = self.width * self.channels, self.channels, 1
         else:
             row, pixel, channel = self.width, 1, pixels
-        return {"x_image": pixels * self.channels, "x_row": row, "x_pixel": pixel, "x_channel": channel, "x": 0}
+        strides = {"x_image": pixels * self.channels, "x_row": row, "x_pixel": pixel, "x_channel": channel}
+        return {"is_from_pixels": 1, "x": 0, **strides}
+
+    def _plane(self, name: str) -> int:
+        _, height, width = self.shapes[name]
+        return self.batch * height * width * LANES
 
     def _map_strides(self, name: str) -> dict[str, int]:
-        channels, height, width = self.shapes[name]
-        pixel = padded(channels)
-        return {
-            "x_image": height * width * pixel,
-            "x_row": width * pixel,
-            "x_pixel": pixel,
-            "x_channel": 1,
-            "x": self.arena.offsets[name],
-        }
+        _, height, width = self.shapes[name]
+        row = width * LANES
+        return {"x": self.arena.offsets[name], "x_image": height * row, "x_row": row, "x_pixel": LANES}
 
-    def _add_node(self, node: Node) -> None:
+    def _add_node(self, node: Node, is_fused: bool) -> None:
         source = node.inputs[0]
         is_from_pixels = source == INPUT and node.op == "conv2d"
         fields: dict[str, Any] = self._pixel_strides() if is_from_pixels else self._map_strides(source)
-        fields["is_from_pixels"] = int(is_from_pixels)
+        fields["is_fused"] = int(is_fused)
         fields["low"], fields["high"] = CLAMPS[node.attributes.get("activation", "linear")]
         if node.op in ("conv2d", "depthwise_conv2d", "average_pool2d", "global_average_pool2d"):
             slide = sliding_window(node, *self.shapes[source][1:])
@@ -198,8 +264,9 @@ class _Compiler:
                 fields[name] = getattr(slide, name)
         if node.op in CONVOLUTIONS:
             fields["weight"] = self.packed.offsets[weight_key(node)]
+            fields["is_finite"] = int(weight_key(node) in self.packed.finite)
         if node.op == "conv2d":
-            fields["taps"] = self._add_taps(fields, self.shapes[source][0])
+            fields["taps"] = self._add_taps(fields, source)
         if node.op == "activation":
             function = node.attributes["function"]
             fields["option"] = CURVES.index(function) if function in CURVES else -1
@@ -208,34 +275,40 @@ class _Compiler:
             fields["option"] = int(node.attributes["align_corners"])
         elif len(node.inputs) > 1:
             second = node.inputs[1]
-            fields.update(
-                y=self.arena.offsets[second],
-                y_channels=self.shapes[second][0],
-                y_pixel=padded(self.shapes[second][0]),
-            )
+            fields.update(y=self.arena.offsets[second], y_channels=self.shapes[second][0], y_plane=self._plane(second))
         self._add_step(_KIND_OF_OP.get(node.op, node.op), node.name, source, fields)
 
-    def _add_taps(self, fields: Mapping[str, int], channels: int) -> int:
+    def _add_taps(self, fields: Mapping[str, int], source: str) -> int:
         """Append the offset of every term (ky, kx, ci) of a dense convolution from the first pixel of its window."""
         start = len(self.taps)
         down, right = fields["dilation"] * fields["x_row"], fields["dilation"] * fields["x_pixel"]
+        channels, plane = self.shapes[source][0], self._plane(source)
+
+        def channel(ci: int) -> int:
+            if "x_channel" in fields:
+                return ci * fields["x_channel"]
+            return ci // LANES * plane + ci % LANES
+
         self.taps.extend(
-            ky * down + kx * right + ci * fields["x_channel"]
+            ky * down + kx * right + channel(ci)
             for ky in range(fields["kernel_height"])
             for kx in range(fields["kernel_width"])
             for ci in range(channels)
         )
         return start
 
-    def _add_step(self, kind: str, name: str, source: str, fields: Mapping[str, Any], **more: int) -> None:
+    def _add_step(self, kind: str, name: str, source: str, fields: Mapping[str, Any]) -> None:
         channels, height, width = self.shapes[source]
         out_channels, out_height, out_width = self.shapes[name]
         step = np.zeros(1, STEP)
         values = {
             "kind": KINDS.index(kind), "y": -1, "low": -np.inf, "high": np.inf, "out": self.arena.offsets[name],
             "batch": self.batch, "channels": channels, "height": height, "width": width, "out_channels": out_channels,
-            "out_height": out_height, "out_width": out_width, "out_pixel": padded(out_channels), **fields, **more,
+            "out_height": out_height, "out_width": out_width, "out_plane": self._plane(name),
+            "x_plane": self._plane(source), "scratch_size": self.scratch_size, **fields,
         }  # fmt: skip
+        if self.steps and self.steps[-1]["is_fused"][0]:
+            values["scratch"] = values["x"]
         for field, value in values.items():
             step[field] = value
         self.steps.append(step)

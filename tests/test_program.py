@@ -19,10 +19,10 @@ GRAPHS = {
 }
 
 
-def compiled(graph, outputs, shape=(2, 3, 64, 48)):
+def compiled(graph, outputs, shape=(2, 3, 64, 48), num_threads=2):
     graph = fuse_residuals(fuse_activations(fold_batch_norm(keep_needed(graph, outputs))))
     packed = pack_weights(graph.nodes, random_weights(graph))
-    return graph, packed, compile_program(graph, packed, shape, is_channels_last=False)
+    return graph, packed, compile_program(graph, packed, shape, is_channels_last=False, num_threads=num_threads)
 
 
 def test_v1_is_28_steps_and_a_pool():
@@ -37,13 +37,13 @@ def test_v1_is_28_steps_and_a_pool():
 def test_no_map_is_overwritten_while_it_is_needed(name, all_layers):
     outputs = [*GRAPHS[name].outputs, *(GRAPHS[name].hidden_states if all_layers else ())]
     graph, _, program = compiled(GRAPHS[name], outputs)
-    places = {}
-    for row in program.table():
-        n, height, width, channels = row["output"]
-        places[row["name"]] = (row["out"], row["out"] + n * height * width * padded(channels))
+    places = {row["name"]: (row["out"], row["out"] + row["size"]) for row in program.table()}
     order = [node.name for node in graph.nodes]
     last_use = {source: index for index, node in enumerate(graph.nodes) for source in node.inputs}
     last_use.update(dict.fromkeys(graph.outputs, len(order)))
+    for row, node in zip(program.table(), graph.nodes, strict=True):
+        if row["is_fused"]:  # what it reads must live until the step after it has ended
+            last_use.update({source: max(last_use[source], order.index(node.name) + 1) for source in node.inputs})
     for index, name_now in enumerate(order):
         first, last = places[name_now]
         assert last <= program.arena_size

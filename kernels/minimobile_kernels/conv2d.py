@@ -10,11 +10,10 @@ from minimobile_kernels._jit import compiled
 from minimobile_kernels.geometry import valid_range as _valid_range
 from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, load, store
-from minimobile_kernels.step import share
+from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL_VECTORS, TILE_PIXELS, make_tile
 
 SMALL = TILE_PIXELS[1]
-PANEL = PANEL_VECTORS * LANES
 
 valid_range = compiled(_valid_range)
 _small = make_tile(SMALL, PANEL_VECTORS, True)
@@ -27,11 +26,10 @@ def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, 
 
     Defined by reference.conv2d, then reference.add where there is a residual y, then the clamp.
 
-    Shapes: x (N, H, W, C_in) with any strides, so that an (N, C, H, W) image is read as it is; out (N, H_out, W_out,
-    out_pixel); weights in panels [C_out/PANEL][K_h*K_w*C_in + 1][PANEL], bias last; taps [K_h*K_w*C_in], the offset
-    of every term from the window's first pixel.
+    Shapes: x (N, H, W, C_in) with any strides, so that an (N, C, H, W) image is read as it is; out a map of
+    (N, H_out, W_out, C_out); weights in panels [C_out/PANEL][K_h*K_w*C_in + 1][PANEL], bias last; taps
+    [K_h*K_w*C_in], the offset of every term from the window's first pixel.
     """
-    vectors = step.out_pixel // LANES
     first_inside, last_inside = _inside(step.width, step.kernel_width, step.pad_left, step.out_width, step)
     first_full, last_full = _inside(step.height, step.kernel_height, step.pad_top, step.out_height, step)
     terms = step.kernel_height * step.kernel_width * step.channels
@@ -42,27 +40,10 @@ def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, 
         is_full = first_full <= i < last_full and last_inside - first_inside >= SMALL
         for j in range(step.out_width):
             if not (is_full and first_inside <= j < last_inside):
-                _border_pixel(step, x, weights, arena, n, i, j)
-        if not is_full:
-            continue
-        row = step.x + n * step.x_image + (i * step.stride - step.pad_top) * step.x_row - step.pad_left * step.x_pixel
-        for vector in range(0, vectors, PANEL_VECTORS):
-            panel = step.weight + vector * LANES * (terms + 1)
-            j = first_inside
-            while j < last_inside:
-                j = min(j, last_inside - SMALL)
-                x_start = row + j * step.stride * step.x_pixel
-                x_step = step.stride * step.x_pixel
-                place = (item * step.out_width + j) * step.out_pixel + vector * LANES
-                out = step.out + place
-                y = step.y + place if step.y >= 0 else -1
-                if vector + PANEL_VECTORS > vectors:
-                    _small_half(x, x_start, x_step, term_offsets, weights, panel, terms, arena, y,
-                                arena, out, step.out_pixel, step.low, step.high)  # fmt: skip
-                else:
-                    _small(x, x_start, x_step, term_offsets, weights, panel, terms, arena, y,
-                           arena, out, step.out_pixel, step.low, step.high)  # fmt: skip
-                j += SMALL
+                _border_pixel(step, x, weights, arena, term_offsets, n, i, j)
+        if is_full:
+            row = step.x + n * step.x_image + (i * step.stride - step.pad_top) * step.x_row
+            _tile_row(step, x, row, weights, arena, term_offsets, item * step.out_width, first_inside, last_inside)
 
 
 @compiled
@@ -74,10 +55,38 @@ def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) 
 
 
 @compiled
-def _border_pixel(step: Any, x: Any, weights: Any, arena: Any, n: int, i: int, j: int) -> None:
+def _tile_row(
+    step: Any, x: Any, row: int, weights: Any, arena: Any, term_offsets: Any, pixel: int, first: int, last: int
+) -> None:
+    """Compute the columns [first, last) of one output row, whose first pixel is `pixel`."""
+    x_step = step.stride * step.x_pixel
+    terms = term_offsets.shape[0]
+    vectors = plane_count(step.out_channels, LANES)
+    for vector in range(0, vectors, PANEL_VECTORS):
+        panel = step.weight + vector * LANES * (terms + 1)
+        j = first
+        while j < last:
+            j = min(j, last - SMALL)
+            source = row + j * x_step - step.pad_left * step.x_pixel
+            place = vector * step.out_plane + (pixel + j) * LANES
+            out = step.out + place
+            y = step.y + place if step.y >= 0 else -1
+            if vector + PANEL_VECTORS > vectors:
+                _small_half(x, source, x_step, term_offsets, weights, panel, terms, arena, y,
+                            arena, out, step.out_plane, step.low, step.high)  # fmt: skip
+            else:
+                _small(x, source, x_step, term_offsets, weights, panel, terms, arena, y,
+                       arena, out, step.out_plane, step.low, step.high)  # fmt: skip
+            j += SMALL
+
+
+@compiled
+def _border_pixel(step: Any, x: Any, weights: Any, arena: Any, term_offsets: Any, n: int, i: int, j: int) -> None:
     """Compute one output pixel, skipping the taps that lie outside the image."""
-    terms = step.kernel_height * step.kernel_width * step.channels
-    vectors = step.out_pixel // LANES
+    terms = term_offsets.shape[0]
+    vectors = plane_count(step.out_channels, LANES)
+    top, left = i * step.stride - step.pad_top, j * step.stride - step.pad_left
+    source = step.x + n * step.x_image + top * step.x_row + left * step.x_pixel
     zero = broadcast(np.float32(0))
     for vector in range(vectors):
         panel_vector = vector % PANEL_VECTORS
@@ -88,23 +97,22 @@ def _border_pixel(step: Any, x: Any, weights: Any, arena: Any, n: int, i: int, j
         block = zero
         k = 0
         for ky in range(step.kernel_height):
-            row = i * step.stride - step.pad_top + ky * step.dilation
+            row = top + ky * step.dilation
             for kx in range(step.kernel_width):
-                column = j * step.stride - step.pad_left + kx * step.dilation
+                column = left + kx * step.dilation
                 is_inside = 0 <= row < step.height and 0 <= column < step.width
-                source = step.x + n * step.x_image + row * step.x_row + column * step.x_pixel
-                for ci in range(step.channels):
+                for _ in range(step.channels):
                     if k > 0 and k % BLOCK == 0:
                         total = add(total, block) if k > BLOCK else block
                         block = zero
                     if is_inside:
-                        value = broadcast(x[source + ci * step.x_channel])
+                        value = broadcast(x[source + term_offsets[k]])
                         block = fma(value, load(weights, weight + k * width), block)
                     k += 1
         if terms > BLOCK:
             block = add(total, block)
         result = add(block, load(weights, weight + terms * width))
-        place = ((n * step.out_height + i) * step.out_width + j) * step.out_pixel + vector * LANES
+        place = vector * step.out_plane + ((n * step.out_height + i) * step.out_width + j) * LANES
         if step.y >= 0:
             result = add(result, load(arena, step.y + place))
         store(arena, step.out + place, clamp(result, step.low, step.high))

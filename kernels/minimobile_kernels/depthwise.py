@@ -7,12 +7,21 @@ from typing import Any
 import numpy as np
 
 from minimobile_kernels._jit import compiled
-from minimobile_kernels.geometry import valid_range as _valid_range
+from minimobile_kernels.filter import make_filter
 from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, load, store
-from minimobile_kernels.step import share
+from minimobile_kernels.step import plane_count, share
 
-valid_range = compiled(_valid_range)
+LARGE, SMALL = 7, 4
+
+_large_1 = make_filter(LARGE, 1, has_border=False)
+_large_2 = make_filter(LARGE, 2, has_border=False)
+_border_large_1 = make_filter(LARGE, 1, has_border=True)
+_border_large_2 = make_filter(LARGE, 2, has_border=True)
+_border_small_1 = make_filter(SMALL, 1, has_border=True)
+_border_small_2 = make_filter(SMALL, 2, has_border=True)
+_any_large = make_filter(LARGE, None, has_border=True)
+_any_single = make_filter(1, None, has_border=True)
 
 
 @compiled
@@ -21,88 +30,121 @@ def depthwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thr
 
     Defined by reference.depthwise_conv2d, then the clamp.
 
-    Shapes: x (N, H, W, x_pixel), out (N, H_out, W_out, out_pixel); weights [C/LANES][K_h*K_w + 1][LANES], bias last.
+    Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C); weights [C/LANES][K_h*K_w + 1][LANES], bias last.
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1, equation 3.
     """
-    blocks = step.out_pixel // LANES
     rows = step.batch * step.out_height
-    groups = min(blocks, max(1, 8 * threads // rows)) if threads > 1 else 1  # few rows: cut the channels too
-    first, last = share(rows * groups, 1, thread, threads)
+    first, last = share(plane_count(step.channels, LANES) * rows, 1, thread, threads)
+    image = step.height * step.width * LANES
     for item in range(first, last):
-        row, group = item // groups, item % groups
-        n, i = row // step.out_height, row % step.out_height
-        for block in range(blocks * group // groups, blocks * (group + 1) // groups):
-            _filter_row(step, x, weights, arena, n, i, block)
+        plane, n, i = item // rows, item % rows // step.out_height, item % step.out_height
+        filter_row(step, x, step.x + plane * step.x_plane + n * image, weights, arena, plane, n, i)
 
 
 @compiled
-def _filter_row(step: Any, x: Any, weights: Any, arena: Any, n: int, i: int, block: int) -> None:
-    size = step.kernel_height * step.kernel_width
-    weight = step.weight + block * (size + 1) * LANES
-    bias = load(weights, weight + size * LANES)
+def filter_row(step: Any, x: Any, image: int, weights: Any, arena: Any, plane: int, n: int, i: int) -> None:
+    """Compute output row i of image n for one plane of channels, whose input rows begin at `image`."""
     top = i * step.stride - step.pad_top
-    # Taps [first_ky, last_ky) of the window lie inside the image, rounded up from the top and from the bottom.
+    # The taps [first_ky, last_ky) of the window lie inside the image.
     first_ky = max(0, (-top + step.dilation - 1) // step.dilation)
-    last_ky = min(step.kernel_height, (step.height - top + step.dilation - 1) // step.dilation)
-    source = step.x + n * step.x_image + block * LANES
-    out = step.out + (n * step.out_height + i) * step.out_width * step.out_pixel + block * LANES
-    first, last = 0, 0  # columns that the unrolled filter computes
-    if step.kernel_width == 3 and step.kernel_height == 3 and first_ky == 0 and last_ky == 3:
-        first, _ = valid_range(0, step.width, step.stride, step.pad_left, step.out_width)
-        _, last = valid_range(2 * step.dilation, step.width, step.stride, step.pad_left, step.out_width)
-        last = max(first, last)
-        _filter_3x3(step, x, weights, arena, weight, bias, source + top * step.x_row, out, first, last)
-    for j in range(step.out_width):
-        if first <= j < last:
-            continue
-        left = j * step.stride - step.pad_left
-        first_kx = max(0, (-left + step.dilation - 1) // step.dilation)
-        last_kx = min(step.kernel_width, (step.width - left + step.dilation - 1) // step.dilation)
-        total = broadcast(np.float32(0))
-        sums = broadcast(np.float32(0))
-        done_blocks = 0
-        for ky in range(first_ky, last_ky):
-            for kx in range(first_kx, last_kx):
-                tap = ky * step.kernel_width + kx
-                while tap // BLOCK > done_blocks:
-                    total = add(total, sums) if done_blocks > 0 else sums
-                    sums = broadcast(np.float32(0))
-                    done_blocks += 1
-                offset = (top + ky * step.dilation) * step.x_row + (left + kx * step.dilation) * step.x_pixel
-                sums = fma(load(x, source + offset), load(weights, weight + tap * LANES), sums)
-        if done_blocks > 0:
-            sums = add(total, sums)
-        store(arena, out + j * step.out_pixel, clamp(add(sums, bias), step.low, step.high))
+    last_ky = max(first_ky, min(step.kernel_height, (step.height - top + step.dilation - 1) // step.dilation))
+    size = step.kernel_height * step.kernel_width
+    weight = step.weight + plane * (size + 1) * LANES
+    out = step.out + plane * step.out_plane + (n * step.out_height + i) * step.out_width * LANES
+    if step.kernel_height == 3 and step.kernel_width == 3 and step.is_finite:
+        _filter_3x3(step, x, image, weights, arena, weight, out, top, first_ky, last_ky)
+    else:
+        for j in range(step.out_width):
+            _filter_pixel(step, x, image, weights, arena, weight, out, top, first_ky, last_ky, j)
 
 
 @compiled
 def _filter_3x3(
-    step: Any, x: Any, weights: Any, arena: Any, weight: int, bias: Any, row: int, out: int, first: int, last: int
+    step: Any,
+    x: Any,
+    image: int,
+    weights: Any,
+    arena: Any,
+    weight: int,
+    out: int,
+    top: int,
+    first_ky: int,
+    last_ky: int,
 ) -> None:
-    """Compute the columns [first, last), whose windows lie inside the image, with the nine weights in registers."""
-    w0 = load(weights, weight)
-    w1 = load(weights, weight + LANES)
-    w2 = load(weights, weight + 2 * LANES)
-    w3 = load(weights, weight + 3 * LANES)
-    w4 = load(weights, weight + 4 * LANES)
-    w5 = load(weights, weight + 5 * LANES)
-    w6 = load(weights, weight + 6 * LANES)
-    w7 = load(weights, weight + 7 * LANES)
-    w8 = load(weights, weight + 8 * LANES)
+    x_row = step.width * LANES
+    row = image + (top + first_ky * step.dilation) * x_row
+    down = step.dilation * x_row
+    rows = last_ky - first_ky
+    bias = weight + 9 * LANES
+    weight += first_ky * 3 * LANES
+    stride, dilation, width, out_width = step.stride, step.dilation, step.width, step.out_width
+    low, high = step.low, step.high
+    is_dense = dilation == 1 and stride <= 2
+    j = 0
+    while j < out_width:
+        left = out_width - j
+        if left < LARGE and is_dense and left < SMALL <= out_width:
+            j = out_width - SMALL  # overlap: the same bits again
+        elif left < LARGE <= out_width and not is_dense:
+            j = out_width - LARGE
+        column = j * stride - step.pad_left
+        place = out + j * LANES
+        is_inside = column >= 0 and column + (LARGE - 1) * stride + 3 <= width
+        if left >= LARGE and is_dense:
+            if stride == 1 and is_inside:
+                _large_1(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                         arena, place, low, high)  # fmt: skip
+            elif stride == 1:
+                _border_large_1(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                                arena, place, low, high)  # fmt: skip
+            elif is_inside:
+                _large_2(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                         arena, place, low, high)  # fmt: skip
+            else:
+                _border_large_2(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                                arena, place, low, high)  # fmt: skip
+            j += LARGE
+        elif is_dense and out_width >= SMALL:
+            if stride == 1:
+                _border_small_1(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                                arena, place, low, high)  # fmt: skip
+            else:
+                _border_small_2(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                                arena, place, low, high)  # fmt: skip
+            j += SMALL
+        elif out_width >= LARGE:
+            _any_large(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                       arena, place, low, high)  # fmt: skip
+            j += LARGE
+        else:
+            _any_single(x, row, column, width, down, rows, stride, dilation, weights, weight, bias,
+                        arena, place, low, high)  # fmt: skip
+            j += 1
+
+
+@compiled
+def _filter_pixel(
+    step: Any, x: Any, image: int, weights: Any, arena: Any, weight: int, out: int, top: int,
+    first_ky: int, last_ky: int, j: int,
+) -> None:  # fmt: skip
+    """Compute one output pixel with a kernel of any size, skipping the taps that lie outside the image."""
+    left = j * step.stride - step.pad_left
+    first_kx = max(0, (-left + step.dilation - 1) // step.dilation)
+    last_kx = min(step.kernel_width, (step.width - left + step.dilation - 1) // step.dilation)
     zero = broadcast(np.float32(0))
-    right = step.dilation * step.x_pixel
-    down = step.dilation * step.x_row
-    for j in range(first, last):
-        upper = row + (j * step.stride - step.pad_left) * step.x_pixel
-        middle = upper + down
-        lower = middle + down
-        sums = fma(load(x, upper), w0, zero)
-        sums = fma(load(x, upper + right), w1, sums)
-        sums = fma(load(x, upper + 2 * right), w2, sums)
-        sums = fma(load(x, middle), w3, sums)
-        sums = fma(load(x, middle + right), w4, sums)
-        sums = fma(load(x, middle + 2 * right), w5, sums)
-        sums = fma(load(x, lower), w6, sums)
-        sums = fma(load(x, lower + right), w7, sums)
-        sums = fma(load(x, lower + 2 * right), w8, sums)
-        store(arena, out + j * step.out_pixel, clamp(add(sums, bias), step.low, step.high))
+    total = zero
+    block = zero
+    blocks = 0
+    for ky in range(first_ky, last_ky):
+        row = image + (top + ky * step.dilation) * step.width * LANES
+        for kx in range(first_kx, last_kx):
+            tap = ky * step.kernel_width + kx
+            while tap // BLOCK > blocks:
+                total = add(total, block) if blocks > 0 else block
+                block = zero
+                blocks += 1
+            block = fma(load(x, row + (left + kx * step.dilation) * LANES), load(weights, weight + tap * LANES), block)
+    if blocks > 0:
+        block = add(total, block)
+    bias = load(weights, weight + step.kernel_height * step.kernel_width * LANES)
+    store(arena, out + j * LANES, clamp(add(block, bias), step.low, step.high))

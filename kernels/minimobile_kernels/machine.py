@@ -7,6 +7,7 @@ from typing import Any
 from minimobile_kernels._jit import entry, is_cached
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.depthwise import depthwise_conv2d
+from minimobile_kernels.expanded import expanded_depthwise_conv2d
 from minimobile_kernels.maps import activation, add, concatenate, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
@@ -25,11 +26,17 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
     Shapes: steps (S) of `step.STEP`; pixels, weights, arena: one-dimensional float32; taps: one-dimensional int64;
     control: `sync.CONTROL_SIZE` int64 zeros, shared by the threads of one call.
     """
+    meetings = 0
     for index in range(steps.shape[0]):
         step = steps[index]
         x = pixels if step.is_from_pixels else arena
         kind = step.kind
-        if kind == POINTWISE_CONV2D:
+        if step.is_fused:
+            following = steps[index + 1]
+            expanded_depthwise_conv2d(step, following, x, weights, arena, taps, thread, threads)
+        elif index > 0 and steps[index - 1].is_fused:
+            continue  # done together with the step before
+        elif kind == POINTWISE_CONV2D:
             pointwise_conv2d(step, x, weights, arena, taps, thread, threads)
         elif kind == DEPTHWISE_CONV2D:
             depthwise_conv2d(step, x, weights, arena, taps, thread, threads)
@@ -47,7 +54,8 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
             activation(step, x, weights, arena, taps, thread, threads)
         elif kind == PACK_PIXELS:
             pack_pixels(step, x, weights, arena, taps, thread, threads)
-        if threads > 1 and not meet(control, (index + 1) * threads):
+        meetings += 1
+        if threads > 1 and not meet(control, meetings * threads):
             return False
     return True
 

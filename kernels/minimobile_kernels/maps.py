@@ -22,14 +22,13 @@ from minimobile_kernels.elementwise import (
 )
 from minimobile_kernels.simd import LANES, clamp, load, store
 from minimobile_kernels.simd import add as add_vectors
-from minimobile_kernels.step import share
+from minimobile_kernels.step import plane_count, share
 
 
 @compiled
 def add(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
-    """Return clamp(x + y). Defined by reference.add. Shapes: x, y, out (N, H, W, out_pixel)."""
-    size = step.batch * step.out_height * step.out_width * step.out_pixel
-    first, last = share(size, LANES, thread, threads)
+    """Return clamp(x + y). Defined by reference.add. Shapes: x, y, out: maps of (N, H, W, C)."""
+    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, thread, threads)
     for offset in range(first, last, LANES):
         total = add_vectors(load(x, step.x + offset), load(arena, step.y + offset))
         store(arena, step.out + offset, clamp(total, step.low, step.high))
@@ -39,27 +38,33 @@ def add(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, thr
 def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
     """Stack channels, x's first. Defined by reference.concatenate.
 
-    Shapes: x (P, x_pixel), y (P, y_pixel), out (P, out_pixel) with P = N*H*W pixels.
+    Shapes: x, y, out: maps of (N, H, W, C_x), (N, H, W, C_y), (N, H, W, C_x + C_y).
     """
-    first, last = share(step.batch * step.out_height * step.out_width, 1, thread, threads)
-    for pixel in range(first, last):
-        out = step.out + pixel * step.out_pixel
-        for c in range(step.channels):
-            arena[out + c] = x[step.x + pixel * step.x_pixel + c]
-        for c in range(step.y_channels):
-            arena[out + step.channels + c] = arena[step.y + pixel * step.y_pixel + c]
-        for c in range(step.channels + step.y_channels, step.out_pixel):
-            arena[out + c] = np.float32(0)
+    pixels = step.batch * step.out_height * step.out_width
+    first, last = share(pixels, 16, thread, threads)
+    for c in range(plane_count(step.out_channels, LANES) * LANES):
+        out = step.out + c // LANES * step.out_plane + c % LANES
+        if c < step.channels:
+            source = step.x + c // LANES * step.x_plane + c % LANES
+            for pixel in range(first, last):
+                arena[out + pixel * LANES] = x[source + pixel * LANES]
+        elif c < step.channels + step.y_channels:
+            channel = c - step.channels
+            source = step.y + channel // LANES * step.y_plane + channel % LANES
+            for pixel in range(first, last):
+                arena[out + pixel * LANES] = arena[source + pixel * LANES]
+        else:
+            for pixel in range(first, last):
+                arena[out + pixel * LANES] = np.float32(0)
 
 
 @compiled
 def activation(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
     """Apply a curve of elementwise.CURVES in float64, rounded once; or, with option < 0, the clamp alone.
 
-    Defined by reference.activation. Shapes: x, out (N, H, W, out_pixel).
+    Defined by reference.activation. Shapes: x, out: maps of (N, H, W, C).
     """
-    size = step.batch * step.out_height * step.out_width * step.out_pixel
-    first, last = share(size, LANES, thread, threads)
+    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, thread, threads)
     if step.option < 0:
         for offset in range(first, last, LANES):
             store(arena, step.out + offset, clamp(load(x, step.x + offset), step.low, step.high))
@@ -85,14 +90,12 @@ def _curve(code: int, value: float) -> Any:
 
 @compiled
 def pack_pixels(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
-    """Copy an image of any strides to (N, H, W, out_pixel); padding channels become zero."""
+    """Copy an image (N, H, W, C) of any strides to a map; channels beyond C become zero."""
     first, last = share(step.batch * step.out_height, 1, thread, threads)
-    for row in range(first, last):
-        n, i = row // step.out_height, row % step.out_height
-        for j in range(step.out_width):
-            source = step.x + n * step.x_image + i * step.x_row + j * step.x_pixel
-            out = step.out + (row * step.out_width + j) * step.out_pixel
-            for c in range(step.channels):
-                arena[out + c] = x[source + c * step.x_channel]
-            for c in range(step.channels, step.out_pixel):
-                arena[out + c] = np.float32(0)
+    for c in range(plane_count(step.channels, LANES) * LANES):
+        for row in range(first, last):
+            n, i = row // step.out_height, row % step.out_height
+            source = step.x + n * step.x_image + i * step.x_row + c * step.x_channel
+            out = step.out + c // LANES * step.out_plane + row * step.out_width * LANES + c % LANES
+            for j in range(step.out_width):
+                arena[out + j * LANES] = x[source + j * step.x_pixel] if c < step.channels else np.float32(0)

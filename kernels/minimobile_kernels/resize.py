@@ -7,34 +7,38 @@ from typing import Any
 import numpy as np
 
 from minimobile_kernels._jit import compiled
-from minimobile_kernels.step import share
+from minimobile_kernels.simd import LANES, load, store
+from minimobile_kernels.step import plane_count, share
 
 
 @compiled
 def resize_bilinear(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
     """Interpolate along the rows, then along the columns, in float64, rounded once.
 
-    Defined by reference.resize_bilinear. Shapes: x (N, H, W, x_pixel), out (N, H_out, W_out, out_pixel).
+    Defined by reference.resize_bilinear. Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
     """
-    first, last = share(step.batch * step.out_height, 1, thread, threads)
+    rows = step.batch * step.out_height
+    first, last = share(plane_count(step.channels, LANES) * rows, 1, thread, threads)
     for item in range(first, last):
-        n, i = item // step.out_height, item % step.out_height
+        plane, row = item // rows, item % rows
+        n, i = row // step.out_height, row % step.out_height
+        out = step.out + plane * step.out_plane + row * step.out_width * LANES
+        image = step.x + plane * step.x_plane + n * step.height * step.width * LANES
+        if step.height == 1 and step.width == 1:
+            for j in range(step.out_width):
+                store(arena, out + j * LANES, load(x, image))
+            continue
         upper, lower, down = interpolation_point(i, step.height, step.out_height, step.option)
-        above = step.x + n * step.x_image + upper * step.x_row
-        below = step.x + n * step.x_image + lower * step.x_row
+        above = image + upper * step.width * LANES
+        below = image + lower * step.width * LANES
         for j in range(step.out_width):
             left, right, across = interpolation_point(j, step.width, step.out_width, step.option)
-            left *= step.x_pixel
-            right *= step.x_pixel
-            out = step.out + (item * step.out_width + j) * step.out_pixel
-            if step.height == 1 and step.width == 1:
-                for c in range(step.out_pixel):
-                    arena[out + c] = x[above + left + c]
-                continue
-            for c in range(step.out_pixel):
+            left *= LANES
+            right *= LANES
+            for c in range(LANES):
                 high = x[above + left + c] * (1 - across) + x[above + right + c] * across
                 low = x[below + left + c] * (1 - across) + x[below + right + c] * across
-                arena[out + c] = np.float32(high * (1 - down) + low * down)
+                arena[out + j * LANES + c] = np.float32(high * (1 - down) + low * down)
 
 
 @compiled

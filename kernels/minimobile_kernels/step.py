@@ -18,21 +18,27 @@ KINDS = (
     "pack_pixels",
 )
 
-# Offsets and strides count float32 elements. Maps in the arena are (N, H, W, C) with C padded to whole vectors:
-# `x_pixel`, `y_pixel` and `out_pixel` are those padded widths.
+# Offsets and strides count float32 elements. A map in the arena lies in planes of LANES channels,
+# [ceil(C / LANES)][N][H][W][LANES]: channel c of pixel p is at (c // LANES) * plane + p * LANES + c % LANES, where p
+# counts the pixels of all images and plane = N*H*W*LANES. Channels beyond C are there and hold nothing of meaning.
 STEP = np.dtype(
     [
         ("kind", np.int64),  # index into KINDS
         ("is_from_pixels", np.int64),  # x lies in the caller's image, not in the arena
+        ("is_fused", np.int64),  # this pointwise convolution is done by the depthwise one after it, row by row
         *[(name, np.int64) for name in ("x", "y", "out")],  # where the maps begin; y < 0: none
         *[(name, np.int64) for name in ("batch", "height", "width", "channels")],
         *[(name, np.int64) for name in ("out_height", "out_width", "out_channels")],
         *[(name, np.int64) for name in ("kernel_height", "kernel_width", "stride", "dilation")],
         *[(name, np.int64) for name in ("pad_top", "pad_left")],
-        *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel", "x_channel")],  # strides
-        *[(name, np.int64) for name in ("y_pixel", "out_pixel", "y_channels")],
+        *[(name, np.int64) for name in ("x_plane", "y_plane", "out_plane")],
+        *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel", "x_channel")],  # of the caller's image
+        ("y_channels", np.int64),
         ("weight", np.int64),  # where the packed weights begin
+        ("is_finite", np.int64),  # all weights are: a tap times zero is zero
         ("taps", np.int64),  # where the offsets of a dense convolution's terms begin
+        ("scratch", np.int64),  # where each thread's own memory begins
+        ("scratch_size", np.int64),  # and its size for one thread
         ("option", np.int64),  # activation: index into CURVES; resize: align_corners
         ("low", np.float32),  # the result is clamped to low..high
         ("high", np.float32),
@@ -47,3 +53,9 @@ def share(count: int, unit: int, thread: int, threads: int) -> tuple[int, int]:
     first = units * thread // threads * unit
     last = units * (thread + 1) // threads * unit
     return min(first, count), min(last, count)
+
+
+@compiled
+def plane_count(channels: int, lanes: int) -> int:
+    """Return how many planes of `lanes` channels hold `channels`."""
+    return (channels + lanes - 1) // lanes

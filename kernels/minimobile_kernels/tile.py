@@ -15,35 +15,39 @@ from minimobile_kernels import simd
 from minimobile_kernels.reference import BLOCK
 
 PANEL_VECTORS = 2
+PANEL = PANEL_VECTORS * simd.LANES
 TILE_PIXELS = (14, 7, 1) if simd.REGISTERS == 32 else (6, 3, 1)
 
 
 def make_tile(pixels: int, vectors: int, has_taps: bool) -> Any:
     """Return an intrinsic that computes `pixels` x (`vectors` * LANES) outputs of a matrix product.
 
-    tile(x, x_start, x_step, taps, panel, panel_start, terms, residual, residual_start, out, out_start, out_step,
-    low, high)
+    tile(x, x_start, x_step, taps, panel, panel_start, terms, y, y_start, out, out_start, out_plane, low, high)
 
-    for pixel p and channel o: clamp(bias[o] + residual[p,o] + sum over k of x[x_start + p*x_step + t(k)] * w[k,o]),
-    where t(k) is k, or taps[k] with `has_taps`. `panel` holds the weights as [terms][channels] and then the bias
-    [channels]. `residual_start` < 0 means none. All arrays are one-dimensional; p's outputs begin at
-    out_start + p*out_step. The sum is cut in blocks of 128 terms as the contract has it; between blocks the running
-    sums rest in `out`.
+    for pixel p and channel o: clamp(bias[o] + y[p,o] + sum over k of x[p,k] * weight[k,o]). All arrays are
+    one-dimensional. Where the parts lie:
+
+    - x[p,k] at x_start + p*x_step + taps[k] with `has_taps`; without, x is a map in planes of LANES channels, pixels
+      side by side, and x_step is the distance of its planes;
+    - weight and bias in `panel`: [terms][channels of this tile], then the bias;
+    - out[p,o] at out_start + p*LANES + (o // LANES)*out_plane + o % LANES, and y likewise; y_start < 0 means none.
+
+    The sum is cut in blocks of 128 terms as the contract has it; between blocks the running sums rest in `out`.
     """
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
         typing_context, x, x_start, x_step, taps, panel, panel_start, terms,
-        residual, residual_start, out, out_start, out_step, low, high,
+        y, y_start, out, out_start, out_plane, low, high,
     ):  # fmt: skip
         index = types.int64
         signature = types.void(
-            x, index, index, taps, panel, index, index, residual, index, out, index, index, types.float32, types.float32
+            x, index, index, taps, panel, index, index, y, index, out, index, index, types.float32, types.float32
         )
 
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            names = ("x", "x_start", "x_step", "taps", "panel", "panel_start", "terms", "residual", "residual_start",
-                     "out", "out_start", "out_step", "low", "high")  # fmt: skip
+            names = ("x", "x_start", "x_step", "taps", "panel", "panel_start", "terms", "y", "y_start",
+                     "out", "out_start", "out_plane", "low", "high")  # fmt: skip
             given = dict(zip(names, arguments, strict=True))
             array_types = dict(zip(names, signature.args, strict=True))
 
@@ -64,27 +68,33 @@ class _Tile:
     def __init__(self, builder: Any, given: dict[str, Any], address: Any, pixels: int, vectors: int, has_taps: bool):
         self.builder = builder
         self.given = given
-        self.address = address
         self.pixels = pixels
         self.vectors = vectors
         self.has_taps = has_taps
         self.cells = [(pixel, vector) for pixel in range(pixels) for vector in range(vectors)]
         self.sums = {cell: cgutils.alloca_once(builder, simd.VECTOR) for cell in self.cells}
-        zero = self.constant(0)
-        self.x = [address("x", self.offset("x_start", pixel, "x_step")) for pixel in range(pixels)]
-        self.out = {
-            (pixel, vector): address("out", self.offset("out_start", pixel, "out_step", vector * simd.LANES))
-            for pixel, vector in self.cells
-        }
+        self.x = address("x", given["x_start"])
         self.weights = address("panel", given["panel_start"])
-        self.taps = address("taps", zero)
+        self.taps = address("taps", self.constant(0))
+        self.out = address("out", given["out_start"])
+        self.y = address("y", given["y_start"])
 
     def constant(self, value: int) -> Any:
         return ir.Constant(simd.INDEX, value)
 
-    def offset(self, start: str, pixel: int, step: str, more: int = 0) -> Any:
-        jump = self.builder.mul(self.given[step], self.constant(pixel))
-        return self.builder.add(self.builder.add(self.given[start], jump), self.constant(more))
+    def at(self, pointer: Any, *offsets: Any) -> Any:
+        """Emit pointer + the sum of the offsets, each a number or an emitted value."""
+        for offset in offsets:
+            value = self.constant(offset) if isinstance(offset, int) else offset
+            pointer = self.builder.gep(pointer, [value], inbounds=True)
+        return pointer
+
+    def scaled(self, value: Any, factor: int) -> Any:
+        return self.builder.mul(value, self.constant(factor))
+
+    def place(self, pointer: Any, pixel: int, vector: int) -> Any:
+        """Emit the address of one vector of `out` or `y`."""
+        return self.at(pointer, self.scaled(self.given["out_plane"], vector), pixel * simd.LANES)
 
     def emit(self) -> None:
         builder, terms = self.builder, self.given["terms"]
@@ -95,7 +105,7 @@ class _Tile:
             self.sum_block(start, builder.add(start, size))
             self.add_running_sums(start)
             for cell in self.cells:
-                simd.store_vector(builder, builder.load(self.sums[cell]), self.out[cell])
+                simd.store_vector(builder, builder.load(self.sums[cell]), self.place(self.out, *cell))
         start = builder.mul(full_blocks, size)
         self.sum_block(start, terms)
         self.add_running_sums(start)
@@ -105,42 +115,49 @@ class _Tile:
         builder = self.builder
         for cell in self.cells:
             builder.store(ir.Constant(simd.VECTOR, [0.0] * simd.LANES), self.sums[cell])
-        with cgutils.for_range_slice(builder, first, last, self.constant(1)) as (k, _):
-            row = builder.gep(self.weights, [builder.mul(k, self.constant(self.vectors * simd.LANES))], inbounds=True)
-            w = [
-                simd.load_vector(builder, builder.gep(row, [self.constant(vector * simd.LANES)], inbounds=True))
-                for vector in range(self.vectors)
-            ]
-            term = builder.load(builder.gep(self.taps, [k], inbounds=True)) if self.has_taps else k
-            for pixel in range(self.pixels):
-                value = builder.load(builder.gep(self.x[pixel], [term], inbounds=True))
-                x = simd.splat(builder, value)
-                for vector in range(self.vectors):
-                    slot = self.sums[pixel, vector]
-                    builder.store(simd.fused_multiply_add(builder, x, w[vector], builder.load(slot)), slot)
+        if self.has_taps:
+            with cgutils.for_range_slice(builder, first, last, self.constant(1)) as (k, _):
+                self.add_term(k, self.at(self.x, builder.load(self.at(self.taps, k))), self.given["x_step"])
+            return
+        lanes = self.constant(simd.LANES)
+        with cgutils.for_range_slice(builder, first, last, lanes) as (channel, _):
+            plane = self.at(self.x, builder.mul(builder.sdiv(channel, lanes), self.given["x_step"]))
+            left = builder.sub(last, channel)
+            count = builder.select(builder.icmp_signed("<", left, lanes), left, lanes)
+            with cgutils.for_range(builder, count) as loop:
+                self.add_term(builder.add(channel, loop.index), self.at(plane, loop.index), simd.LANES)
+
+    def add_term(self, k: Any, first_pixel: Any, step: Any) -> None:
+        """Emit the fused multiply-adds of one term: its weights for the panel times its value at every pixel."""
+        builder = self.builder
+        row = self.at(self.weights, self.scaled(k, self.vectors * simd.LANES))
+        w = [simd.load_vector(builder, self.at(row, vector * simd.LANES)) for vector in range(self.vectors)]
+        for pixel in range(self.pixels):
+            distance = pixel * step if isinstance(step, int) else self.scaled(step, pixel)
+            x = simd.splat(builder, builder.load(self.at(first_pixel, distance)))
+            for vector in range(self.vectors):
+                slot = self.sums[pixel, vector]
+                builder.store(simd.fused_multiply_add(builder, x, w[vector], builder.load(slot)), slot)
 
     def add_running_sums(self, start: Any) -> None:
         builder = self.builder
         with builder.if_then(builder.icmp_signed(">", start, self.constant(0))):
             for cell in self.cells:
-                before = simd.load_vector(builder, self.out[cell])
+                before = simd.load_vector(builder, self.place(self.out, *cell))
                 builder.store(builder.fadd(before, builder.load(self.sums[cell])), self.sums[cell])
 
     def finish(self) -> None:
+        """Emit bias, residual, clamp and the stores."""
         builder, given = self.builder, self.given
-        bias_row = builder.mul(given["terms"], self.constant(self.vectors * simd.LANES))
-        for pixel, vector in self.cells:
-            offset = builder.add(bias_row, self.constant(vector * simd.LANES))
-            bias = simd.load_vector(builder, builder.gep(self.weights, [offset], inbounds=True))
-            slot = self.sums[pixel, vector]
+        bias_row = self.at(self.weights, self.scaled(given["terms"], self.vectors * simd.LANES))
+        for (_, vector), slot in self.sums.items():
+            bias = simd.load_vector(builder, self.at(bias_row, vector * simd.LANES))
             builder.store(builder.fadd(builder.load(slot), bias), slot)
-        with builder.if_then(builder.icmp_signed(">=", given["residual_start"], self.constant(0))):
-            for pixel, vector in self.cells:
-                offset = self.offset("residual_start", pixel, "out_step", vector * simd.LANES)
-                slot = self.sums[pixel, vector]
-                other = simd.load_vector(builder, self.address("residual", offset))
+        with builder.if_then(builder.icmp_signed(">=", given["y_start"], self.constant(0))):
+            for cell, slot in self.sums.items():
+                other = simd.load_vector(builder, self.place(self.y, *cell))
                 builder.store(builder.fadd(builder.load(slot), other), slot)
         low, high = simd.splat(builder, given["low"]), simd.splat(builder, given["high"])
-        for cell in self.cells:
-            result = simd.clamp_vector(builder, builder.load(self.sums[cell]), low, high)
-            simd.store_vector(builder, result, self.out[cell])
+        for cell, slot in self.sums.items():
+            result = simd.clamp_vector(builder, builder.load(slot), low, high)
+            simd.store_vector(builder, result, self.place(self.out, *cell))

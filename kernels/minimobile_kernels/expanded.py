@@ -1,0 +1,50 @@
+"""Expansion and depthwise convolution of an inverted residual in one: the wide map never leaves the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minimobile_kernels._jit import compiled
+from minimobile_kernels.depthwise import filter_row
+from minimobile_kernels.pointwise import multiply
+from minimobile_kernels.simd import LANES
+from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.tile import PANEL, PANEL_VECTORS
+
+
+@compiled
+def expanded_depthwise_conv2d(
+    expand: Any, step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int
+) -> None:
+    """Do `expand`, a pointwise convolution, and `step`, the depthwise convolution of its result.
+
+    Panel by panel of the expanded channels and, on large maps, chunk by chunk of rows: the rows of the expanded map
+    that a chunk needs are computed into the thread's scratch memory and filtered from there. Each value is computed
+    just as by the two kernels alone. Source: Sandler et al., MobileNetV2 (arXiv 1801.04381), section 5.1.
+    """
+    panels = plane_count(expand.out_channels, PANEL)
+    planes = plane_count(expand.out_channels, LANES)
+    row_size = step.width * LANES
+    scratch = step.scratch + thread * step.scratch_size
+    most_rows = step.scratch_size // (PANEL_VECTORS * row_size)
+    reach = (step.kernel_height - 1) * step.dilation + 1
+    chunk = max(1, min(step.out_height, (most_rows - reach) // step.stride + 1))
+    chunks = (step.out_height + chunk - 1) // chunk
+    while chunks * panels * step.batch < 4 * threads and threads > 1 and chunk > 4:
+        chunk = (chunk + 1) // 2  # more and smaller parts, so that the threads finish together
+        chunks = (step.out_height + chunk - 1) // chunk
+    first, last = share(panels * step.batch * chunks, 1, thread, threads)
+    for item in range(first, last):
+        panel, n, part = item // (step.batch * chunks), item // chunks % step.batch, item % chunks
+        first_out = part * chunk
+        last_out = min(first_out + chunk, step.out_height)
+        first_row = max(0, first_out * step.stride - step.pad_top)
+        last_row = min(step.height, (last_out - 1) * step.stride - step.pad_top + reach)
+        rows = max(0, last_row - first_row)
+        source = expand.x + (n * step.height + first_row) * row_size
+        multiply(expand, x, source, expand.x_plane, weights, arena, taps, -1, scratch, rows * row_size,
+                 rows * step.width, panel)  # fmt: skip
+        for plane in range(panel * PANEL_VECTORS, min((panel + 1) * PANEL_VECTORS, planes)):
+            image = scratch + (plane - panel * PANEL_VECTORS) * rows * row_size - first_row * row_size
+            for i in range(first_out, last_out):
+                filter_row(step, arena, image, weights, arena, plane, n, i)

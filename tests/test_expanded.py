@@ -1,0 +1,64 @@
+"""A pointwise convolution and the depthwise one after it, done together, give the bits of each done alone."""
+
+import numpy as np
+import pytest
+from cases import assert_same_bits, random_image, random_weights
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minimobile import program
+from minimobile.engine import Engine
+from minimobile.graph import INPUT, Graph, Node
+
+
+def expanded_graph(channels, expanded, stride, dilation, kernel_size=3, padding="SAME"):
+    window = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation, "padding": padding}
+    nodes = (
+        Node("wide.convolution", "pointwise_conv2d", (INPUT,), {}, {"weight": "a"}),
+        Node("wide", "activation", ("wide.convolution",), {"function": "relu6"}),
+        Node("out", "depthwise_conv2d", ("wide",), window, {"weight": "b", "bias": "c"}),
+    )
+    shapes = {"a": (expanded, channels, 1, 1), "b": (expanded, 1, kernel_size, kernel_size), "c": (expanded,)}
+    return Graph(nodes, channels, ("out",), shapes)
+
+
+def assert_fused_agrees(graph, weights, image, threads=1):
+    defined = Engine(graph, weights, engine="reference").run(image, ["out", "wide"])
+    engine = Engine(graph, weights, num_threads=threads)
+    assert_same_bits(engine.run(image, ["out"])["out"], defined["out"], "fused")
+    asked = engine.run(image, ["out", "wide"])  # asking for the wide map leaves the two apart
+    assert_same_bits(asked["wide"], defined["wide"], "wide map")
+    assert_same_bits(asked["out"], defined["out"], "apart")
+
+
+def test_an_inverted_residual():
+    graph = expanded_graph(5, 40, stride=1, dilation=1)
+    assert_fused_agrees(graph, random_weights(graph), random_image((2, 5, 9, 12)))
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 30), st.integers(1, 30)), st.integers(1, 70),
+    st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3, 5]), st.integers(1, 3), st.integers(0, 99),
+)  # fmt: skip
+def test_every_small_shape(shape, expanded, stride, dilation, kernel_size, threads, seed):
+    graph = expanded_graph(shape[1], expanded, stride, dilation, kernel_size)
+    assert_fused_agrees(graph, random_weights(graph, seed), random_image(shape, seed), threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1))])
+def test_in_chunks_of_few_rows(threads, padding, monkeypatch):
+    monkeypatch.setattr(program, "SCRATCH_BYTES", 4 * 5000)
+    for stride in (1, 2):
+        graph = expanded_graph(7, 50, stride, 1, padding=padding)
+        assert_fused_agrees(graph, random_weights(graph), random_image((2, 7, 33, 20)), threads)
+
+
+def test_infinite_weights_outside_the_image_are_skipped():
+    graph = expanded_graph(3, 8, 1, 1)
+    weights = random_weights(graph)
+    weights["b"][:, :, 0] = np.inf  # the upper row of every filter
+    image = random_image((1, 3, 8, 9))
+    assert_fused_agrees(graph, weights, image)
+    assert np.isfinite(Engine(graph, weights).run(image, ["out"])["out"][:, :, 0]).all()
