@@ -159,13 +159,11 @@ class MobileNetModel:
         `data_format="channels_last"`; those of `pooler` and `classifier` are (N, C) where they are one pixel.
         """
         asked = read_layers(layers, "layers")
-        return dict(zip(asked, self._run(pixel_values, asked, data_format), strict=True))
+        names = [self.graph.resolve(layer) for layer in asked]
+        return dict(zip(asked, self._run(pixel_values, names, data_format), strict=True))
 
-    def _run(
-        self, pixel_values: ArrayLike | None, layers: Sequence[str | int], data_format: DataFormat
-    ) -> tuple[Array, ...]:
-        """Return the output of each layer, in the order asked."""
-        names = [self.graph.resolve(layer) for layer in layers]
+    def _run(self, pixel_values: ArrayLike | None, names: Sequence[str], data_format: DataFormat) -> tuple[Array, ...]:
+        """Return the output of each node, in the order asked."""
         values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
         if not names:
             return ()
@@ -173,18 +171,18 @@ class MobileNetModel:
         return tuple(_drop_single_pixel(name, found[name], data_format) for name in names)
 
     def _run_with_states(
-        self, pixel_values: ArrayLike | None, layers: Sequence[str], asked_states: AskedStates, data_format: DataFormat
+        self, pixel_values: ArrayLike | None, names: Sequence[str], asked_states: AskedStates, data_format: DataFormat
     ) -> tuple[tuple[Array, ...], tuple[Array, ...] | None]:
-        """Return the outputs of `layers`, and the hidden states (None where none are asked for)."""
+        """Return the outputs of the nodes `names`, and the hidden states (None where none are asked for)."""
         asked: Any = self.config.output_hidden_states if asked_states is None else asked_states
         if not isinstance(asked, bool | np.bool_):
-            states = read_layers(asked, "output_hidden_states")
+            states = tuple(self.graph.resolve(layer) for layer in read_layers(asked, "output_hidden_states"))
         elif asked:
-            states = list(self.graph.hidden_states)
+            states = self.graph.hidden_states
         else:
-            return self._run(pixel_values, layers, data_format), None
-        found = self._run(pixel_values, (*layers, *states), data_format)
-        return found[: len(layers)], found[len(layers) :]
+            return self._run(pixel_values, names, data_format), None
+        found = self._run(pixel_values, (*names, *states), data_format)
+        return found[: len(names)], found[len(names) :]
 
     def _present(self, output: ModelOutput, return_dict: bool | None) -> Any:
         wants_record = self.config.return_dict if return_dict is None else return_dict
