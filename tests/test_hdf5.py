@@ -387,7 +387,7 @@ def test_a_flipped_byte_is_noticed_or_of_no_consequence(tmp_path: Path, count: i
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert 0 < int(done.stdout) < count
+    assert int(done.stdout) < count / 100
 
 
 def test_no_other_module_opens_hdf5_files() -> None:

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -232,13 +234,46 @@ def test_h34_a_failed_write_leaves_the_old_directory(tmp_path: Path, monkeypatch
     huggingface.write(tmp_path, tiny_checkpoint())
     before = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
 
-    def fail(*_: object, **__: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.numpy.save_file", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(FormatError, match="No space left on device"):
         huggingface.write(tmp_path, tiny_checkpoint(tf_padding=False))
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == before
+
+
+FULL_DISK = """
+import dataclasses, resource, signal, sys
+from pathlib import Path
+import numpy as np
+from hostile import tiny_checkpoint
+from minimobile.errors import FormatError
+from minimobile.formats import hdf5, huggingface
+
+large = dataclasses.replace(tiny_checkpoint(), weights={"classifier.weight": np.ones((100, 1000), np.float32)})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+for limit in (0, 100, 5000, 200_000, 399_000):
+    for write, name in ((hdf5.write, "x.h5"), (huggingface.write, "net")):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            write(Path(sys.argv[1]) / name, large)
+            sys.exit(f"{limit} bytes were enough for {name}")
+        except FormatError as error:
+            assert "File too large" in str(error) and "\\n" not in str(error), error
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits on the size of files are POSIX's")
+def test_h34_a_full_disk_is_one_sentence_and_leaves_the_old_files(tmp_path: Path) -> None:
+    """Played by a limit on the size of files, in a child process, at the first byte, in the middle, at the end."""
+    huggingface.write(tmp_path / "net", tiny_checkpoint())
+    hdf5.write(tmp_path / "x.h5", tiny_checkpoint())
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], env=environment, timeout=60, check=True)
+    for path in (tmp_path / "net", tmp_path / "x.h5"):
+        assert len(formats.read(path).weights) == 4
+    assert len(list(tmp_path.rglob("*"))) == 5
 
 
 def test_a_directory_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

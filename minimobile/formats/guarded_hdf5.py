@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats.files import SPARE_BYTES, read_start, regular_file_size, write_whole
+from minimobile.formats.files import SPARE_BYTES, read_start, regular_file_size, write_whole_bytes
 from minimobile.formats.foreign import START_BYTES, describe_content
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -97,7 +97,8 @@ def write_hdf5(
     Text goes in as NumPy bytes in UTF-8. The format of HDF5 1.8 is used: its metadata carries checksums, which the
     older one lacks, and every viewer since 2008 reads it.
     """
-    with write_whole(path) as temporary, h5py.File(temporary, "x", libver=("v108", "v110")) as file:
+    image = io.BytesIO()  # a full disk leaves libhdf5 with a file that it cannot close
+    with h5py.File(image, "w", libver=("v108", "v110")) as file:
         for name, values in arrays.items():
             if values.dtype.kind == "S":
                 kind = h5py.string_dtype("utf-8", max(values.dtype.itemsize, 1))
@@ -113,6 +114,7 @@ def write_hdf5(
                     target.attrs.create(key, np.array(text, dtype=kind), dtype=kind)
                 else:
                     target.attrs.create(key, np.int64(value))
+    write_whole_bytes(path, image.getvalue())
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import open_regular, regular_file_size, write_whole
+from minimobile.formats.files import open_regular, regular_file_size, write_whole_bytes
 from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.strict_json import parse_json_object
 
@@ -67,9 +67,9 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write `tensors` wholly or not at all, with the metadata that transformers demands."""
-    with write_whole(path) as temporary:
-        contiguous = {name: np.ascontiguousarray(values).reshape(values.shape) for name, values in tensors.items()}
-        safetensors.numpy.save_file(contiguous, temporary, metadata={"format": "pt"})
+    contiguous = {name: np.ascontiguousarray(values).reshape(values.shape) for name, values in tensors.items()}
+    # Not save_file: on a full disk it raises an exception of its own.
+    write_whole_bytes(path, safetensors.numpy.save(contiguous, metadata={"format": "pt"}))
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> dict[str, Entry]:
