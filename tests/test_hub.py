@@ -111,6 +111,8 @@ def test_a_hub_id_is_fetched_once_and_then_read_from_the_cache(
     cache = tmp_path / "cache dir é"
     first = formats.read(REPO, cache_dir=cache)
     assert_same(first, formats.read(tmp_path / "repository"))
+    assert first.provenance["source"] == REPO
+    assert first.provenance["revision"] == COMMIT
     fetched = [line for line in server.requests if line.startswith("GET")]
     assert sorted(line.rsplit("/", 1)[1] for line in fetched) == [
         "config.json",
@@ -145,6 +147,22 @@ def test_h11_an_index_that_points_elsewhere_fetches_nothing_there(tmp_path: Path
     with pytest.raises(FormatError, match="plain name"):
         formats.read(REPO, cache_dir=tmp_path / "cache")
     assert not [line for line in server.requests if "secret" in line]
+
+
+def test_a_processor_that_cannot_be_fetched_is_a_warning(
+    tmp_path: Path, server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cached by somebody who needed the network alone, then offline."""
+    for name in ("config.json", "model.safetensors"):
+        hub.locate(REPO, [name], cache_dir=tmp_path / "cache")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.warns(UserWarning, match=r"preprocessor_config\.json is not in the cache .* read without it"):
+        assert formats.read(REPO, cache_dir=tmp_path / "cache").processor is None
+
+
+def test_a_repository_without_processor_is_whole(tmp_path: Path, server: Hub) -> None:
+    (server.directory / "preprocessor_config.json").unlink()
+    assert formats.read(REPO, cache_dir=tmp_path / "cache").processor is None
 
 
 def test_locate_finds_one_file_there_and_here(tmp_path: Path, server: Hub) -> None:

@@ -73,13 +73,19 @@ def test_h09_a_tensor_without_dimensions_is_one_number(tmp_path: Path, shape: li
 ONE = entry("F32", [2], 0, 8)
 DATA = bytes(8)
 HOSTILE: dict[str, tuple[bytes, str]] = {
-    "H01-length-2^63-1": (struct.pack("<Q", 2**63 - 1) + b'{"a":1}' + DATA, "at most 1048576 bytes|found"),
-    "H01-length-2^64-1": (b"\xff" * 8 + b"{" + DATA, "expected a"),
+    "H01-length-2^63-1": (
+        struct.pack("<Q", 2**63 - 1) + b'{"a":1}' + DATA,
+        "at most 1048576 bytes, found one of 9223372036854775807",
+    ),
+    "H01-length-2^64-1": (b"\xff" * 8 + b"{" + DATA, "at most 1048576 bytes"),
     "H01-length-beyond-file": (struct.pack("<Q", 1000) + b'{"a":1}', "truncated"),
-    "H01-length-0": (pack(b"", DATA), "nothing but zeros|header begins"),
-    **{f"H01-{n}-bytes": (b"\x08\0\0\0\0\0\0\0"[:n], "truncated|expected a safetensors") for n in range(9)},
+    "H01-length-0": (pack(b"", DATA), "nothing but zeros"),
+    **{
+        f"H01-{n}-bytes": (b"\x08\0\0\0\0\0\0\0"[:n], "expected a safetensors file .* found an (unknown|empty)")
+        for n in range(9)
+    },
     "H02-header-of-spaces": (pack(b"{" + b" " * HEADER_LIMIT + b"}"), "at most 1048576 bytes"),
-    "H02-10-GB-header": (struct.pack("<Q", 10 * 2**30) + b"{}", "at most 1048576|found"),
+    "H02-10-GB-header": (struct.pack("<Q", 10 * 2**30) + b"{}", "at most 1048576 bytes, found one of 10737418240"),
     "H03-all-on-one-place": (pack({str(i): ONE for i in range(10_000)}, DATA), "an overlap"),
     "H04-hole": (pack({"a": ONE, "b": entry("F32", [2], 12, 20)}, bytes(20)), "a hole"),
     "H04-hole-first": (pack({"a": entry("F32", [2], 4, 12)}, bytes(12)), "a hole"),
@@ -105,12 +111,12 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "H07-wrong-size": (pack({"a": entry("F32", [3], 0, 8)}, DATA), "expected 12 bytes"),
     "H07-three-offsets": (pack({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 8]}}, DATA), "at most 2"),
     "H07-float-offset": (pack({"a": entry("F32", [2], 0.0, 8)}, DATA), "whole numbers"),
-    "H08-space-first": (pack(b" " + json.dumps({"a": ONE}).encode(), DATA), "begins with"),
+    "H08-space-first": (pack(b" " + json.dumps({"a": ONE}).encode(), DATA), "a header that begins with"),
     "H08-byte-order-mark": (pack(b"\xef\xbb\xbf{}", DATA), "begins with"),
     "H08-array": (pack(b"[]", DATA), "begins with"),
     "H08-bad-utf8": (pack(b'{"\xff":1}', DATA), "UTF-8"),
     "H08-NaN": (pack(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', DATA), "NaN is no JSON number"),
-    "H08-nested": (pack(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", DATA), "nested too deeply|expected"),
+    "H08-nested": (pack(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", DATA), "nested too deeply"),
     "H08-million-digits": (pack(b'{"a":' + b"1" * 1_000_000 + b"}", DATA), "valid JSON"),
     "H08-metadata-number": (pack({"__metadata__": {"n": 1}, "a": ONE}, DATA), "__metadata__"),
     "H08-metadata-list": (pack({"__metadata__": [], "a": ONE}, DATA), "__metadata__"),
@@ -124,7 +130,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "type-list": (pack({"a": entry(["F32"], [2], 0, 8)}, DATA), "expected F16"),  # type: ignore[arg-type]
     "entry-more-keys": (pack({"a": {**ONE, "more": 1}}, DATA), "dtype, shape and data_offsets"),
     "entry-a-number": (pack({"a": 3}, DATA), "dtype, shape and data_offsets"),
-    **{f"foreign-{name}": (content, f"{what}|truncated") for name, (content, what) in FOREIGN.items()},
+    **{f"foreign-{name}": (content, what) for name, (content, what) in FOREIGN.items()},
 }
 
 

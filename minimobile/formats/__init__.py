@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -48,7 +49,11 @@ def read(
     path = locate_checkpoint(source, revision=revision, cache_dir=cache_dir)
     for entry in FORMATS:
         if entry.recognise(path):
-            return entry.read(path) if config is None else entry.read(path, config=config)
+            checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
+            if path == Path(source).expanduser():
+                return checkpoint
+            fetched = {"source": str(source), "revision": path.name}
+            return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **fetched})
     known = "; ".join(entry.name for entry in FORMATS)
     raise FormatError(f"{path}: expected one of the known formats ({known}), found {_describe(path)}")
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -162,8 +164,10 @@ def _download(
 def _fetch_optional(repo: str, name: str, revision: str, cache_dir: str | Path | None) -> None:
     try:
         _fetch(repo, (name,), revision, cache_dir)
-    except MinimobileError:
-        return  # a checkpoint without it is complete; what needs the file asks for it by name and gets the error
+    except FormatError:
+        return  # many repositories have none, and the network is complete without
+    except UnavailableError as error:
+        warnings.warn(f"{error}; the checkpoint is read without it", stacklevel=4)
 
 
 def _import_hub(repo: str) -> ModuleType:
@@ -180,8 +184,6 @@ def _import_hub(repo: str) -> ModuleType:
 
 @contextmanager
 def _progress_on_terminals_only(hub: ModuleType) -> Iterator[None]:
-    import sys
-
     are_disabled: Callable[[], bool] = hub.utils.are_progress_bars_disabled
     if are_disabled() or sys.stderr.isatty():
         yield

@@ -63,7 +63,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     weights = canonical_weights(read_weights(source), config.model_type, str(source))
     processor = read_json_object(directory / PROCESSOR) if (directory / PROCESSOR).exists() else None
     architecture = choose_architecture(values.get("architectures"), config.model_type, weights)
-    provenance = {"format": "huggingface", "source": str(path), "weights": source.name}
+    provenance = {"format": "huggingface", "source": path.name, "weights": source.name}
     return Checkpoint(config, weights, architecture, processor, provenance)
 
 

@@ -73,22 +73,22 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> dict[str, Entry]:
-    start = file.read(8)
-    length = int.from_bytes(start, "little")
-    if len(start) < 8 or length > size - 8 or length > HEADER_LIMIT:
-        found = describe_content(start + file.read(START_BYTES - 8))
-        if "safetensors" not in found:
-            raise FormatError(f"{path}: expected a safetensors file, found {found}")
-        if length <= HEADER_LIMIT:
-            raise FormatError(
-                f"{path}: this safetensors file is truncated: expected at least {length + 8} bytes, found {size}; "
-                "download it again"
-            )
+    start = file.read(START_BYTES)
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] != b"{":
+        raise FormatError(
+            f"{path}: expected a safetensors file (a length, then a header that begins with '{{'), found "
+            f"{describe_content(start)}"
+        )
+    if length > HEADER_LIMIT:
         raise FormatError(f"{path}: expected a header of at most {HEADER_LIMIT} bytes, found one of {length}")
+    file.seek(8)
     header = file.read(length)
-    if header[:1] != b"{":
-        found = describe_content(start + header[: START_BYTES - 8])
-        raise FormatError(f"{path}: expected a safetensors file, whose header begins with '{{', found {found}")
+    if len(header) != length:
+        raise FormatError(
+            f"{path}: this safetensors file is truncated: expected at least {length + 8} bytes, found {size}; "
+            "download it again"
+        )
     values = parse_json_object(header.rstrip(b" "), f"{path}: header")
     metadata = values.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
