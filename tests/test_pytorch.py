@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile import FOREIGN, assert_refused, flip_bytes, truncations
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minimobile.errors import MinimobileError
 from minimobile.formats import pickle_machine, pytorch, stored_zip
@@ -420,6 +422,35 @@ def test_a_flipped_byte_gives_an_error_or_a_whole_result(tmp_path: Path, kind: s
             if kind == "zip":  # the data have checksums there
                 assert set(values.ravel().tolist()) <= set(VALUES.tolist())
     assert 0 < loaded < 2000
+
+
+OPERATIONS = st.one_of(
+    st.sampled_from([bytes([code]) for code in pickle_machine._STEPS]),
+    st.sampled_from(
+        [ORDERED, PLAIN, storage("0", 6), b"(", b")", b"t", b"R", b"}", b"]", b"b", b"s", b"u", b"e", b"a"]
+    ),
+    st.builds(lambda index: bytes([0x71, index]), st.integers(0, 3)),
+    st.builds(lambda index: bytes([0x68, index]), st.integers(0, 3)),
+    st.builds(text, st.sampled_from(["a", "_metadata", "storage", "cpu"])),
+    st.builds(number, st.integers(-3, 2**40)),
+    st.binary(max_size=3),
+)
+
+
+@settings(max_examples=400)
+@given(operations=st.lists(OPERATIONS, max_size=25))
+def test_any_row_of_opcodes_gives_a_state_dict_or_an_error(operations: list[bytes]) -> None:
+    machine = pickle_machine.PickleMachine(
+        "x",
+        io.BytesIO(PROTO + b"".join(operations) + STOP),
+        pytorch._allowed("x"),
+        lambda key: pytorch._load_storage("x", key, 5),
+    )
+    try:
+        state_dict = pytorch._check_state("x", machine.run(), 1000)
+    except MinimobileError:
+        return
+    assert all(type(value) is pytorch.Tensor for value in state_dict.values())
 
 
 @pytest.mark.crosscheck

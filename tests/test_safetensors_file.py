@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from hostile import FOREIGN, assert_refused, flip_bytes, truncations
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minimobile.errors import MinimobileError
 from minimobile.formats.safetensors_file import HEADER_LIMIT, read_header, read_tensors, recognise, write_tensors
@@ -188,3 +190,29 @@ def test_header_positions_count_from_the_start_of_the_file(tmp_path: Path) -> No
     path.write_bytes(pack({"a": ONE}, struct.pack("<2f", 1, 2)))
     found = read_header(path)["a"]
     assert path.read_bytes()[found.begin : found.end] == struct.pack("<2f", 1, 2)
+
+
+NUMBERS = st.one_of(st.integers(-1, 3), st.sampled_from([0, 4, 8, 12, 16, 20, 2**31, 2**63, 1.0, True, None, "1"]))
+ENTRIES = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "F64", "I64", "F8"]),
+        "shape": st.lists(NUMBERS, max_size=3),
+        "data_offsets": st.lists(NUMBERS, min_size=2, max_size=2),
+    }
+)
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(header=st.dictionaries(st.sampled_from("abc"), ENTRIES, max_size=3), size=st.integers(0, 24))
+def test_any_header_that_we_accept_is_one_that_safetensors_accepts(
+    tmp_path: Path, header: dict[str, dict[str, Any]], size: int
+) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(pack(header, bytes(size)))
+    try:
+        read = read_tensors(path)
+    except MinimobileError:
+        return
+    with safetensors.safe_open(path, "numpy") as file:
+        assert set(file.keys()) == set(read)
+    assert sum(np.dtype(np.float32).itemsize * values.size for values in read.values()) <= 2 * size
