@@ -182,6 +182,25 @@ def test_a_reader_that_has_gone_is_no_error_to_shout_about(classifier: Path, wor
     assert err == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("words", [["--format", "json"], []])
+def test_a_full_disk_behind_stdout_is_said_once(classifier: Path, words: list[str]) -> None:
+    command = [sys.executable, "-m", "minimobile", "inspect", str(classifier), *words]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["--version"]) == 0
+    assert cli.main(["inspect", "missing"]) == 1
+    for stream in (sys.stdout, sys.stderr):
+        assert stream is not None
+        stream.close()
+
+
 def test_python_m_minimobile_passes_the_exit_code_on() -> None:
     with start("classify") as process:
         _, err = process.communicate(timeout=60)

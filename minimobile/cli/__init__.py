@@ -32,16 +32,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: all went well; 1: something failed, as stderr says in one sentence; 2: wrong usage; 130: interrupted.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a label still gets the rest
+    console.prepare_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command = typer.main.get_command(build_app())
     try:
-        code = _run(arguments)
+        code = int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone, as in `minimobile inspect ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return code
+    except MinimobileError as error:
+        console.report_error(error)
         return FAILURE
-    return code
+    except (KeyboardInterrupt, typer.Abort):
+        console.report_error("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader has gone, as in `minimobile inspect ... | head`
+        console.abandon_stdout()
+        return FAILURE
+    except OSError as error:
+        console.abandon_stdout()
+        console.report_error(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        return FAILURE
+    except _CLICK_EXCEPTION as error:
+        return _explain_usage(error)
+    except Exception as error:
+        return _confess(error)
 
 
 def build_app() -> typer.Typer:
@@ -76,28 +90,6 @@ def _print_version(is_wanted: bool) -> None:
 
         console.write_text(f"minimobile {version('minimobile')}")
         raise typer.Exit
-
-
-def _run(arguments: Sequence[str] | None) -> int:
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    command = typer.main.get_command(build_app())
-    try:
-        return int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
-    except MinimobileError as error:
-        console.report_error(error)
-        return FAILURE
-    except (KeyboardInterrupt, typer.Abort):
-        console.report_error("interrupted")
-        return INTERRUPTED
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        console.report_error(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        return FAILURE
-    except _CLICK_EXCEPTION as error:
-        return _explain_usage(error)
-    except Exception as error:
-        return _confess(error)
 
 
 def _explain_usage(error: Any) -> int:
