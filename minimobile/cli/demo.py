@@ -14,6 +14,7 @@ from minimobile.cli.options import Format, OutputFormat
 from minimobile.errors import InputError
 
 OVERLAY = Path("minimobile-demo-overlay.png")
+SCENE_DIGITS = (0, 1, 2, 5, 6, 7, 9)  # what scene.png shows; digit k has class k + 1, class 0 is the background
 
 
 def demo(
@@ -32,7 +33,7 @@ def demo(
     classes, scene_seconds = _find_digits(out)
     seconds = {"digits": digit_seconds, "scene": scene_seconds, "total": time.perf_counter() - started}
     if output_format is Format.JSON:
-        scene = {"image": "scene.png", "overlay": str(out), "classes": classes}
+        scene = {"image": "scene.png", "truth": list(SCENE_DIGITS), "overlay": str(out), "classes": classes}
         console.write_json({"digits": digits, "scene": scene, "seconds": seconds})
     else:
         _write_tables(digits, classes, seconds, out)
@@ -92,9 +93,16 @@ def _write_tables(
     per_picture = 1000 * seconds["digits"] / len(digits)
     console.write_text(f"{right} of {len(digits)} right, {per_picture:.2f} ms per picture")
     console.write_text("")
-    shares = [(row["label"], f"{100 * row['share']:.2f} %") for row in classes]
-    console.write_table(("found in scene.png", "share#"), shares, "demo:scenes, MobileNet V2 with DeepLabV3+")
-    console.write_text(f"in {1000 * seconds['scene']:.1f} ms; the overlay is in {out}")
+    expected = {0, *(digit + 1 for digit in SCENE_DIGITS)}
+    shares = [
+        (row["label"], f"{100 * row['share']:.2f} %", "yes" if row["index"] in expected else "no") for row in classes
+    ]
+    console.write_table(
+        ("found in scene.png", "share#", "is there"), shares, "demo:scenes, MobileNet V2 with DeepLabV3+"
+    )
+    found = sum(row["index"] in expected and row["index"] > 0 for row in classes)
+    console.write_text(f"{found} of {len(SCENE_DIGITS)} digits found in {1000 * seconds['scene']:.1f} ms")
+    console.write_text(f"wrote the overlay to {out}")
     console.write_text("")
     console.write_text(f"{seconds['total']:.2f} s altogether. A real network for your own pictures (extra: hub):")
     console.write_text("  minimobile classify photo.jpg --model google/mobilenet_v2_1.0_224")
