@@ -174,8 +174,8 @@ def shift_type(file: h5py.File) -> None:
 
 
 HOSTILE: dict[str, tuple[Callable[[h5py.File], Any], str]] = {
-    "H19-soft-link-leaf": (link_soft, "found a SoftLink"),
-    "H19-soft-link-dangling": (lambda f: f.__setitem__("x", h5py.SoftLink("/nowhere")), "found a SoftLink"),
+    "H19-soft-link-leaf": (link_soft, "found a link .SoftLink"),
+    "H19-soft-link-dangling": (lambda f: f.__setitem__("x", h5py.SoftLink("/nowhere")), "found a link .SoftLink"),
     "H19-cycle": (link_cycle, "second link to one"),
     "H19-two-links": (lambda f: f.__setitem__("x", f["labels"]), "second link to one"),
     "H19-deep": (lambda f: f.create_group("/".join("a" * 60)), "32 levels"),
@@ -259,7 +259,7 @@ def test_h19_the_target_of_an_external_link_is_never_opened(tmp_path: Path, plac
         del file[place]
         file[place] = h5py.ExternalLink("target.h5", "/x")
 
-    assert_refused(hdf5.read, native(tmp_path / "x.h5", change), "found a ExternalLink|found an ExternalLink")
+    assert_refused(hdf5.read, native(tmp_path / "x.h5", change), "found a link .ExternalLink")
 
 
 def test_h20_external_storage_is_refused(tmp_path: Path) -> None:

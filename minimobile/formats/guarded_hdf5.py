@@ -158,7 +158,8 @@ def _walk(file: GuardedFile, root: Any) -> None:
                 raise FormatError(f"{where}: expected at most {OBJECT_LIMIT} objects and {DEPTH_LIMIT} levels")
             link = group.get(name, getlink=True)
             if type(link) is not h5py.HardLink:
-                raise FormatError(f"{where}: expected data, found a {type(link).__name__}; links are not followed")
+                kind = type(link).__name__  # SoftLink or ExternalLink
+                raise FormatError(f"{where}: expected data, found a link ({kind}); links are not followed")
             item = h5py.h5o.open(group.id, name.encode("utf-8"))
             address = _address(item)
             if address in seen:

@@ -129,14 +129,16 @@ class PickleMachine:
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
         if not isinstance(function, Global) or function.build is None or not isinstance(arguments, tuple):
-            raise self._error(f"expected a call of a known function, found one of a {type(function).__name__}")
+            raise self._error(f"expected a call of a known function, found one of type {type(function).__name__}")
         self._push(function.build(arguments))
 
     def _set_state(self) -> None:
         """BUILD: torch gives a state dict its `_metadata` so. It is dropped; any other use is refused."""
         state, target = self._pop(), self._pop()
         if type(target) is not OrderedDict or type(state) is not dict or set(state) - {"_metadata"}:
-            raise self._error(f"expected plain values, found a pickle that sets the state of a {type(target).__name__}")
+            raise self._error(
+                f"expected plain values, found one that sets the state of an object of type {type(target).__name__}"
+            )
         self._push(target)
 
     def _put(self, index: int) -> None:
@@ -151,11 +153,13 @@ class PickleMachine:
 
     def _set_items(self, values: list[Any]) -> None:
         target = self._pop()
-        if type(target) not in (dict, OrderedDict) or len(values) % 2:
-            raise self._error(f"expected entries for a dict, found them for a {type(target).__name__}")
+        if len(values) % 2:
+            raise self._error(f"expected keys and values for a dict in pairs, found {len(values)} of them")
+        if type(target) not in (dict, OrderedDict):
+            raise self._error(f"expected entries for a dict, found them for an object of type {type(target).__name__}")
         for key, value in zip(values[::2], values[1::2], strict=True):
             if type(key) not in (str, int):  # hashing a nested tuple may take for ever
-                raise self._error(f"expected dict keys to be texts or numbers, found a {type(key).__name__}")
+                raise self._error(f"expected dict keys to be texts or numbers, found type {type(key).__name__}")
             target[key] = value
         self._push(target)
 
@@ -166,7 +170,7 @@ class PickleMachine:
     def _append(self, values: list[Any]) -> None:
         target = self._pop()
         if type(target) is not list:
-            raise self._error(f"expected elements for a list, found them for a {type(target).__name__}")
+            raise self._error(f"expected elements for a list, found them for an object of type {type(target).__name__}")
         target.extend(values)
         self._push(target)
 

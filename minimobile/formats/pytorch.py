@@ -134,7 +134,7 @@ def _read_legacy(where: str, file: BinaryIO, size: int) -> dict[str, NDArray[Any
     if type(magic) is not int or magic != LEGACY_MAGIC:
         raise FormatError(f"{where}: expected a file of torch.save, found a pickle of something else")
     if (protocol := machine.run()) != LEGACY_PROTOCOL:
-        raise FormatError(f"{where}: expected torch's protocol {LEGACY_PROTOCOL}, found a {type(protocol).__name__}")
+        raise FormatError(f"{where}: expected torch's protocol {LEGACY_PROTOCOL}, found type {type(protocol).__name__}")
     machine.run()  # sizes and byte order of the writing machine; the data are little-endian all the same
     tensors = _check_state(where, machine.run(), size)
     keys = machine.run()
@@ -225,15 +225,15 @@ def _unwrap_parameter(where: str, given: tuple[Any, ...]) -> Tensor:
 def _check_state(where: str, state: Any, size: int) -> dict[str, Tensor]:
     """Return the state dict with its counters left out, once all its claims fit the file."""
     if type(state) not in (dict, OrderedDict):
-        raise FormatError(f"{where}: expected a state dict, found a {type(state).__name__}")
+        raise FormatError(f"{where}: expected a state dict, found type {type(state).__name__}")
     tensors: dict[str, Tensor] = {}
     total = 0
     kinds: dict[str, Storage] = {}
     for name, tensor in state.items():
         if type(name) is not str or type(tensor) is not Tensor:
             raise FormatError(
-                f"{where}: expected a state dict of tensors, found a {type(tensor).__name__} named {str(name)[:80]!r}; "
-                "save the model's state_dict() alone"
+                f"{where}: expected a state dict of tensors, found type {type(tensor).__name__} under "
+                f"the name {str(name)[:80]!r}; save the model's state_dict() alone"
             )
         if (tensor.storage.kind == "i8") is not (name.rpartition(".")[2] == COUNTER):
             raise FormatError(
