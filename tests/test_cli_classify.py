@@ -144,6 +144,18 @@ def test_real_networks_know_the_cat_and_the_parrot(run: Run, test_data: Path) ->
     assert (parrot[0]["label"], round(parrot[0]["probability"], 3)) == ("macaw", 0.997)
 
 
+def test_whoever_waits_for_the_compiler_is_told(
+    run: Run, classifier: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minimobile.engine.is_compiled", lambda: False)
+    code, out, err = run("classify", photos / "a.png", "--model", classifier, "--format", "json")
+    assert code == 0
+    assert json.loads(out)[0]["image"] == str(photos / "a.png")
+    assert err == "note: compiling the kernels for this processor; the next run will find them ready\n"
+    monkeypatch.setattr("minimobile.engine.is_compiled", lambda: True)
+    assert run("classify", photos / "a.png", "--model", classifier).err == ""
+
+
 def test_errors_of_the_library_are_what_the_command_prints(run: Run, classifier: Path, photos: Path) -> None:
     path = photos / "notes.txt"
     with pytest.raises(MinimobileError) as caught:

@@ -43,9 +43,8 @@ def announce_compilation() -> None:
     """Say on stderr, before the first run on this machine, that the kernels have to be compiled."""
     from minimobile import engine
 
-    is_compiled = getattr(engine, "is_compiled", None)
-    if is_compiled is not None and not is_compiled():
-        console.note("note: compiling the kernels for this processor, once; this takes a minute at most")
+    if not engine.is_compiled():
+        console.note("note: compiling the kernels for this processor; the next run will find them ready")
 
 
 def processor_of(model: Any) -> Callable[..., Any]:
