@@ -26,7 +26,7 @@ OPTIONS: dict[str, Any] = {
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function that other kernels call; it is stored as part of the entry that uses it."""
-    return numba.jit(**OPTIONS)(function)
+    return numba.jit(**OPTIONS, no_cfunc_wrapper=True, no_cpython_wrapper=True)(function)
 
 
 def entry(function: Callable[..., Any]) -> Any:

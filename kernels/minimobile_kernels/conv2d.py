@@ -9,7 +9,7 @@ import numpy as np
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.geometry import valid_range as _valid_range
 from minimobile_kernels.reference import BLOCK
-from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, load, store
+from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apart, load, store
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL_VECTORS, TILE_PIXELS, make_tile
 
@@ -59,6 +59,7 @@ def _tile_row(
     step: Any, x: Any, row: int, weights: Any, arena: Any, term_offsets: Any, pixel: int, first: int, last: int
 ) -> None:
     """Compute the columns [first, last) of one output row, whose first pixel is `pixel`."""
+    keep_apart()
     x_step = step.stride * step.x_pixel
     terms = term_offsets.shape[0]
     vectors = plane_count(step.out_channels, LANES)
@@ -83,6 +84,7 @@ def _tile_row(
 @compiled
 def _border_pixel(step: Any, x: Any, weights: Any, arena: Any, term_offsets: Any, n: int, i: int, j: int) -> None:
     """Compute one output pixel, skipping the taps that lie outside the image."""
+    keep_apart()
     terms = term_offsets.shape[0]
     vectors = plane_count(step.out_channels, LANES)
     top, left = i * step.stride - step.pad_top, j * step.stride - step.pad_left

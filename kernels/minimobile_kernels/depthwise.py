@@ -9,7 +9,7 @@ import numpy as np
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.filter import make_filter
 from minimobile_kernels.reference import BLOCK
-from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, load, store
+from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apart, load, store
 from minimobile_kernels.step import plane_count, share
 
 LARGE, SMALL = 7, 4
@@ -44,6 +44,7 @@ def depthwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thr
 @compiled
 def filter_row(step: Any, x: Any, image: int, weights: Any, arena: Any, plane: int, n: int, i: int) -> None:
     """Compute output row i of image n for one plane of channels, whose input rows begin at `image`."""
+    keep_apart()
     top = i * step.stride - step.pad_top
     # The taps [first_ky, last_ky) of the window lie inside the image.
     first_ky = max(0, (-top + step.dilation - 1) // step.dilation)

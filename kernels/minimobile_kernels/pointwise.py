@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled
-from minimobile_kernels.simd import LANES
+from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, make_tile
 
@@ -58,6 +58,7 @@ def multiply(
 
     What is left at the end is covered by a tile that overlaps the one before: it computes the same bits again.
     """
+    keep_apart()
     terms, low, high = step.channels, step.low, step.high
     weight = step.weight + panel * PANEL * (terms + 1)
     is_half = (panel + 1) * PANEL_VECTORS > plane_count(step.out_channels, LANES)

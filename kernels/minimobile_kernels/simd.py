@@ -186,3 +186,17 @@ def divide(typing_context, vector, divisor):  # type: ignore[no-untyped-def]
         return builder.fptrunc(quotient, VECTOR)
 
     return vector_type(wide_type, types.float64), emit
+
+
+@intrinsic
+def keep_apart(typing_context):  # type: ignore[no-untyped-def]
+    """keep_apart(): as a function's first statement, have it compiled once and called, not copied into its callers.
+
+    Without it, each kernel gets its own copy of every register tile, and compiling takes twice as long.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), emit

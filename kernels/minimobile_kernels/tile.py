@@ -98,18 +98,21 @@ class _Tile:
 
     def emit(self) -> None:
         builder, terms = self.builder, self.given["terms"]
-        size = self.constant(BLOCK)
-        full_blocks = builder.sdiv(builder.sub(terms, self.constant(1)), size)  # all but the last, which may be short
-        with cgutils.for_range(builder, full_blocks) as loop:
+        size, one = self.constant(BLOCK), self.constant(1)
+        blocks = builder.sdiv(builder.add(terms, self.constant(BLOCK - 1)), size)
+        with cgutils.for_range(builder, blocks) as loop:
             start = builder.mul(loop.index, size)
-            self.sum_block(start, builder.add(start, size))
-            self.add_running_sums(start)
-            for cell in self.cells:
-                simd.store_vector(builder, builder.load(self.sums[cell]), self.place(self.out, *cell))
-        start = builder.mul(full_blocks, size)
-        self.sum_block(start, terms)
-        self.add_running_sums(start)
-        self.finish()
+            left = builder.sub(terms, start)
+            is_last = builder.icmp_signed("<=", left, size)
+            self.sum_block(start, builder.select(is_last, terms, builder.add(start, size)))
+            with builder.if_then(builder.icmp_signed(">=", loop.index, one)):
+                self.add_running_sums()
+            with builder.if_else(is_last) as (then, otherwise):
+                with then:
+                    self.finish()
+                with otherwise:
+                    for cell, slot in self.sums.items():
+                        simd.store_vector(builder, builder.load(slot), self.place(self.out, *cell))
 
     def sum_block(self, first: Any, last: Any) -> None:
         builder = self.builder
@@ -139,12 +142,11 @@ class _Tile:
                 slot = self.sums[pixel, vector]
                 builder.store(simd.fused_multiply_add(builder, x, w[vector], builder.load(slot)), slot)
 
-    def add_running_sums(self, start: Any) -> None:
+    def add_running_sums(self) -> None:
         builder = self.builder
-        with builder.if_then(builder.icmp_signed(">", start, self.constant(0))):
-            for cell in self.cells:
-                before = simd.load_vector(builder, self.place(self.out, *cell))
-                builder.store(builder.fadd(before, builder.load(self.sums[cell])), self.sums[cell])
+        for cell, slot in self.sums.items():
+            before = simd.load_vector(builder, self.place(self.out, *cell))
+            builder.store(builder.fadd(before, builder.load(slot)), slot)
 
     def finish(self) -> None:
         """Emit bias, residual, clamp and the stores."""
