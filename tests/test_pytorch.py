@@ -173,6 +173,14 @@ def overlapping() -> bytes:
     return bytes(content)
 
 
+def declared_large() -> bytes:
+    """Let the directory claim 2.2 GB for a member of 24 bytes."""
+    content = bytearray(zipped(GOOD, {"0": DATA}))
+    second = content.index(b"PK\x01\x02", content.index(b"PK\x01\x02") + 4)
+    content[second + 20 : second + 28] = struct.pack("<2I", 2_200_000_000, 2_200_000_000)
+    return bytes(content)
+
+
 def many_members(count: int) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -321,6 +329,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "H18-encrypted": (with_flag(zipped(GOOD, {"0": DATA}), 1), "an encrypted one"),
     "H18-crc": (patched(zipped(GOOD, {"0": DATA}), DATA, bytes(24)), "checksum does not fit"),
     "H18-overlap": (overlapping(), "contradicts|apart from others"),
+    "H18-2-GB-declared": (declared_large(), "2200000000 bytes inside the archive"),
     "H18-many-members": (many_members(stored_zip.ENTRY_LIMIT), "at most 10000 members"),
     "H18-appended": (zipped(GOOD, {"0": DATA}) + b"MZ" + bytes(40), "found other data behind it"),
     "H18-byte-order": (zipped(GOOD, {"0": DATA}, add={"byteorder": "middle"}), "the byte order little or big"),
