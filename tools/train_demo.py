@@ -104,13 +104,13 @@ def draw_one_scene(part: int, index: int) -> tuple[Bytes, Any]:
     return picture, classes
 
 
-def draw_pool(draw: Draw, part: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw `count` pictures in two processes: bytes (count, side, side, 3) and their targets.
+def draw_pool(draw: Draw, part: int, count: int, first: int = 0) -> Batch:
+    """Draw pictures `first` to `first + count` in two processes: bytes (count, side, side, 3) and their targets.
 
     Picture i has its own seed, so the pool does not depend on who draws what.
     """
     with get_context("spawn").Pool(2) as workers:
-        drawn = workers.starmap(draw, [(part, index) for index in range(count)], chunksize=64)
+        drawn = workers.starmap(draw, [(part, index) for index in range(first, first + count)], chunksize=64)
     pictures, targets = zip(*drawn, strict=True)
     return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(targets))
 
@@ -129,9 +129,9 @@ def vary(pixels: torch.Tensor) -> torch.Tensor:
     return shuffled.permute(0, 3, 1, 2) * signs
 
 
-def class_batches(draw: Draw, count: int, size: int) -> Iterator[Batch]:
+def class_batches(draw: Draw, count: int, size: int, first: int = 0) -> Iterator[Batch]:
     """Give batches of training pictures of one digit each, without end."""
-    pictures, targets = draw_pool(draw, TRAIN, count)
+    pictures, targets = draw_pool(draw, TRAIN, count, first)
     while True:
         for chosen in torch.randperm(count)[: count // size * size].view(-1, size):
             yield vary(normalise(pictures[chosen])), targets[chosen]
@@ -233,22 +233,27 @@ def make_processor(kind: str, side: int) -> Any:
     )  # mean and deviation are 0.5 by default
 
 
-def train_digits(quick: bool) -> tuple[Any, Any]:
-    """Train the classifier of digits; return model and processor."""
+def train_digits(start: Path | None) -> tuple[Any, Any]:
+    """Train the classifier of digits, or train the one in `start` on; return model and processor."""
     # classifier_dropout_prob: the default 0.999 is TensorFlow's keep probability, and would drop all but a thousandth
     config = transformers.MobileNetV1Config(
         depth_multiplier=0.25, image_size=DIGIT_SIDE, classifier_dropout_prob=0.1, **make_labels(list("0123456789"))
     )
     torch.manual_seed(SEED)
-    model = transformers.MobileNetV1ForImageClassification(config)
-    initialise(model)
-    batches = class_batches(draw_one_digit, 512 if quick else 20_000, 64)
-    fit(model, batches, 20 if quick else 1600, 4e-3, "digits")
-    recalibrate(model, batches, 5 if quick else 100)
+    model: Any = transformers.MobileNetV1ForImageClassification(config)
+    if start:  # a second cycle of the learning rate, on new pictures
+        model = transformers.MobileNetV1ForImageClassification.from_pretrained(start)
+        batches = class_batches(draw_one_digit, 16_000, 64, first=20_000)
+        fit(model, batches, 2400, 3e-3, "digits, second cycle")
+    else:
+        initialise(model)
+        batches = class_batches(draw_one_digit, 20_000, 64)
+        fit(model, batches, 1600, 4e-3, "digits")
+    recalibrate(model, batches, 100)
     return model, make_processor("V1", DIGIT_SIDE)
 
 
-def train_scenes(quick: bool) -> tuple[Any, Any]:
+def train_scenes(start: Path | None) -> tuple[Any, Any]:
     """Train the segmentation of scenes; return model and processor.
 
     Three stages, each going on with the weights of the one before, because the early ones are cheap: the backbone
@@ -314,12 +319,14 @@ def measure_scenes(model: nn.Module, processor: Any, count: int = 400) -> tuple[
     )
 
 
-def describe(figure: str, seconds: float) -> dict[str, str]:
+def describe(name: str, figure: str, seconds: float) -> dict[str, str]:
     """Put together the provenance that is stored in the model's file."""
     modules = {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__}
     versions = {"python": platform.python_version(), **modules, "pillow": PIL.__version__}
     return {
-        "producer": "minimobile's own tools/train_demo.py",
+        "format": "minimobile",
+        "source": f"demo:{name}",
+        "producer": "tools/train_demo.py of minimobile",
         "data": SOURCE,
         "split": "by digit image, within every class: 80 % for training, 20 % held out",
         "held_out": f"{figure}, weights rounded to float16",
@@ -386,7 +393,7 @@ def main() -> int:
         if figure < bar:
             good = False
         else:
-            write_native(name, model, processor, describe(sentence, time.monotonic() - started))
+            write_native(name, model, processor, describe(name, sentence, time.monotonic() - started))
     if arguments.only in (None, "pictures"):
         draw_bundle()
     bundled = sum(path.stat().st_size for path in DEMO.iterdir() if path.suffix in {".h5", ".png"})
