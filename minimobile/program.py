@@ -37,12 +37,11 @@ def read_map(program: Program, arena: NDArray[np.float32], name: str, is_channel
     planes = padded(channels) // LANES
     stored = arena[offset : offset + planes * program.batch * height * width * LANES]
     split = stored.reshape(planes, program.batch, height, width, LANES)
-    y: NDArray[np.float32]
     if is_channels_last:
         y = split.transpose(1, 2, 3, 0, 4).reshape(program.batch, height, width, -1)[..., :channels]
     else:
         y = split.transpose(1, 0, 4, 2, 3).reshape(program.batch, -1, height, width)[:, :channels]
-    return y.copy()  # always: where the transposed view is contiguous, y would stay in the arena
+    return np.array(y, np.float32, order="C")  # a copy always: a contiguous view would stay in the arena
 
 
 @dataclass(frozen=True)
