@@ -17,7 +17,7 @@ def module_names():
                 yield module.name
 
 
-@pytest.mark.parametrize("name", module_names())
+@pytest.mark.parametrize("name", list(module_names()))
 def test_examples(name):
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 

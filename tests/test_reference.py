@@ -100,7 +100,9 @@ def test_skipped_taps_leave_infinite_weights_out():
 
 def test_average_pool_sums_in_float64():
     image = np.full((1, 50, 40, 1), 1 + 2.0**-23, np.float32)
-    assert reference.average_pool2d(image, window(50, 40, (50, 40), 1, 1, "VALID"))[0, 0, 0, 0] == np.float32(1 + 2**-23)
+    assert reference.average_pool2d(image, window(50, 40, (50, 40), 1, 1, "VALID"))[0, 0, 0, 0] == np.float32(
+        1 + 2**-23
+    )
 
 
 def test_fixed_window_pool_by_hand():
