@@ -11,10 +11,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
-from multiprocessing import get_context
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,97 +19,43 @@ import numpy as np
 import PIL
 import torch
 import transformers
-from numpy.typing import NDArray
-from PIL import Image
-from sklearn.datasets import load_digits
 from torch import nn
 
 from minimobile.config import config_from_dict
 from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
-from tools.demo_scenes import Bytes, draw_digit, draw_glyph, draw_scene, draw_single_badge
-
-SEED = 20240607
-DEMO = Path(__file__).resolve().parent.parent / "minimobile" / "demo"
-SOURCE = (
-    "Optical Recognition of Handwritten Digits (E. Alpaydin, C. Kaynak; UCI Machine Learning Repository, 1998, "
-    "doi:10.24432/C50P49, CC BY 4.0), the 1797 digits of scikit-learn's load_digits; drawn as pictures by "
-    "tools/demo_scenes.py"
+from tools.demo_data import (
+    BADGE_SIDE,
+    DIGIT_SIDE,
+    HELD_OUT,
+    SCENE_SIDE,
+    SEED,
+    SOURCE,
+    TRAIN,
+    Draw,
+    draw_bundle,
+    draw_one_badge,
+    draw_one_digit,
+    draw_one_scene,
+    draw_pool,
+    split_digits,
 )
-DIGIT_SIDE, SCENE_SIDE, CROP_SIDE, BADGE_SIDE = 64, 160, 128, 48
+
+DEMO = Path(__file__).resolve().parent.parent / "minimobile" / "demo"
+CROP_SIDE = 128  # of scenes, in training
+
 DIGIT_BAR, SCENE_BAR = 0.97, 0.85  # accuracy; mean intersection over union
 SIZE_BAR = 3_000_000  # bytes, everything bundled together
 
-BUNDLED_DIGIT_SIDE, BUNDLED_SCENE_SIDE = 128, 480  # larger than the networks see: the processors scale them down
-BUNDLED_DIGITS = ((37, 4), (65, 3), (85, 9), (33, 8), (40, 0), (52, 8))  # (held-out digit, seed)
-BUNDLED_SCENE = 132  # seed
+SCENE_STAGES = ((16, 500, 3e-3), (8, 400, 1.5e-3))  # (output stride, batches, top learning rate)
 
-Draw = Callable[[int, int], tuple[Bytes, Any]]  # (part, index) to picture and target
 Batch = tuple[torch.Tensor, torch.Tensor]  # pixel values (N, 3, H, W) and targets
 
-# What the pools of pictures are drawn from: (part of the digits, stream of random numbers)
-TRAIN, HELD_OUT = 0, 1
 
-
-@dataclass(frozen=True)
-class Digits:
-    """One part of the split: glyphs, ready to draw, and which digit each of them is."""
-
-    glyphs: list[Image.Image]
-    targets: NDArray[np.int64]
-
-
-@cache
-def split_digits() -> tuple[Digits, Digits]:
-    """Split the 1797 digits, by image and within every class, into 80 % for training and 20 % held out."""
-    images, targets = load_digits(return_X_y=True)
-    images = images.reshape(-1, 8, 8)
-    rng = np.random.default_rng(SEED)
-    held_out = np.zeros(len(targets), bool)
-    for digit in range(10):
-        members = rng.permutation(np.flatnonzero(targets == digit))
-        held_out[members[: round(0.2 * len(members))]] = True
-    parts = []
-    for chosen in (~held_out, held_out):
-        parts.append(Digits([draw_glyph(image) for image in images[chosen]], targets[chosen].astype(np.int64)))
-    return parts[0], parts[1]
-
-
-def draw_one_digit(part: int, index: int) -> tuple[Bytes, Any]:
-    """Draw picture `index` of the digits' pool: the digits of the part come round in turn."""
-    digits = split_digits()[part]
-    which = index % len(digits.targets)
-    rng = np.random.default_rng([SEED, 1, part, index])
-    return draw_digit(rng, digits.glyphs[which], DIGIT_SIDE), digits.targets[which]
-
-
-def draw_one_badge(part: int, index: int) -> tuple[Bytes, Any]:
-    """Draw picture `index` of the badges' pool, each of the size it could have in a scene."""
-    digits = split_digits()[part]
-    which = index % len(digits.targets)
-    rng = np.random.default_rng([SEED, 5, part, index])
-    radius = SCENE_SIDE * rng.uniform(0.11, 0.17)
-    return draw_single_badge(rng, digits.glyphs[which], BADGE_SIDE, radius), digits.targets[which]
-
-
-def draw_one_scene(part: int, index: int) -> tuple[Bytes, Any]:
-    """Draw scene `index` of the scenes' pool, with at most nine badges, and the class of each of its pixels."""
-    digits = split_digits()[part]
-    rng = np.random.default_rng([SEED, 2, part, index])
-    which = rng.integers(0, len(digits.targets), rng.integers(4, 10))
-    picture, classes, _ = draw_scene(rng, [digits.glyphs[i] for i in which], list(digits.targets[which]), SCENE_SIDE)
-    return picture, classes
-
-
-def draw_pool(draw: Draw, part: int, count: int, first: int = 0) -> Batch:
-    """Draw pictures `first` to `first + count` in two processes: bytes (count, side, side, 3) and their targets.
-
-    Picture i has its own seed, so the pool does not depend on who draws what.
-    """
-    with get_context("spawn").Pool(2) as workers:
-        drawn = workers.starmap(draw, [(part, index) for index in range(first, first + count)], chunksize=64)
-    pictures, targets = zip(*drawn, strict=True)
-    return torch.from_numpy(np.stack(pictures)), torch.from_numpy(np.stack(targets))
+def load_pool(draw: Draw, part: int, first: int, count: int) -> Batch:
+    """Draw a pool of pictures and return it as tensors."""
+    pictures, targets = draw_pool(draw, part, first, count)
+    return torch.from_numpy(pictures), torch.from_numpy(targets)
 
 
 def normalise(pictures: torch.Tensor) -> torch.Tensor:
@@ -129,17 +72,17 @@ def vary(pixels: torch.Tensor) -> torch.Tensor:
     return shuffled.permute(0, 3, 1, 2) * signs
 
 
-def class_batches(draw: Draw, count: int, size: int, first: int = 0) -> Iterator[Batch]:
+def class_batches(draw: Draw, first: int, count: int, size: int) -> Iterator[Batch]:
     """Give batches of training pictures of one digit each, without end."""
-    pictures, targets = draw_pool(draw, TRAIN, count, first)
+    pictures, targets = load_pool(draw, TRAIN, first, count)
     while True:
         for chosen in torch.randperm(count)[: count // size * size].view(-1, size):
             yield vary(normalise(pictures[chosen])), targets[chosen]
 
 
-def scene_batches(count: int, size: int) -> Iterator[Batch]:
+def scene_batches(first: int, count: int, size: int) -> Iterator[Batch]:
     """Give batches of training scenes without end: crops, which train faster than whole scenes and vary more."""
-    pictures, targets = draw_pool(draw_one_scene, TRAIN, count)
+    pictures, targets = load_pool(draw_one_scene, TRAIN, first, count)
     while True:
         for chosen in torch.randperm(count)[: count // size * size].view(-1, size):
             top, left = (int(start) for start in torch.randint(0, SCENE_SIDE - CROP_SIDE + 1, (2,)))
@@ -233,28 +176,24 @@ def make_processor(kind: str, side: int) -> Any:
     )  # mean and deviation are 0.5 by default
 
 
-def train_digits(start: Path | None) -> tuple[Any, Any]:
-    """Train the classifier of digits, or train the one in `start` on; return model and processor."""
+def train_digits(share: float) -> tuple[Any, Any]:
+    """Train the classifier of digits with `share` of the full pools and steps; return model and processor."""
     # classifier_dropout_prob: the default 0.999 is TensorFlow's keep probability, and would drop all but a thousandth
     config = transformers.MobileNetV1Config(
         depth_multiplier=0.25, image_size=DIGIT_SIDE, classifier_dropout_prob=0.1, **make_labels(list("0123456789"))
     )
     torch.manual_seed(SEED)
     model: Any = transformers.MobileNetV1ForImageClassification(config)
-    if start:  # a second cycle of the learning rate, on new pictures
-        model = transformers.MobileNetV1ForImageClassification.from_pretrained(start)
-        batches = class_batches(draw_one_digit, 16_000, 64, first=20_000)
-        fit(model, batches, 2400, 3e-3, "digits, second cycle")
-    else:
-        initialise(model)
-        batches = class_batches(draw_one_digit, 20_000, 64)
-        fit(model, batches, 1600, 4e-3, "digits")
+    initialise(model)
+    fit(model, class_batches(draw_one_digit, 0, int(20_000 * share), 64), int(1600 * share), 4e-3, "digits")
+    batches = class_batches(draw_one_digit, 20_000, int(16_000 * share), 64)
+    fit(model, batches, int(2400 * share), 3e-3, "digits, again on new pictures")
     recalibrate(model, batches, 100)
     return model, make_processor("V1", DIGIT_SIDE)
 
 
-def train_scenes(start: Path | None) -> tuple[Any, Any]:
-    """Train the segmentation of scenes; return model and processor.
+def train_scenes(share: float) -> tuple[Any, Any]:
+    """Train the segmentation of scenes; arguments and result as above.
 
     Three stages, each going on with the weights of the one before, because the early ones are cheap: the backbone
     learns to classify single badges, then the whole to segment at output stride 16, and at last at 8.
@@ -265,23 +204,23 @@ def train_scenes(start: Path | None) -> tuple[Any, Any]:
     config = transformers.MobileNetV2Config(image_size=BADGE_SIDE, **shared, **make_labels(list("0123456789")))
     model: Any = transformers.MobileNetV2ForImageClassification(config)
     initialise(model)
-    badges = class_batches(draw_one_badge, 512 if quick else 20_000, 64)
-    fit(model, badges, 5 if quick else 1000, 4e-3, "scenes, backbone")
+    badges = class_batches(draw_one_badge, 0, int(20_000 * share), 64)
+    fit(model, badges, int(1000 * share), 4e-3, "scenes, backbone")
     weights = model.state_dict()
 
     labels = make_labels(["background", *"0123456789"])
-    scenes = scene_batches(128 if quick else 3000, 16)
-    for output_stride, steps, rate in ((16, 500, 3e-3), (8, 400, 1.5e-3)):
+    scenes = scene_batches(0, int(3000 * share), 16)
+    for output_stride, steps, rate in SCENE_STAGES:
         config = transformers.MobileNetV2Config(image_size=SCENE_SIDE, output_stride=output_stride, **shared, **labels)
         model = transformers.MobileNetV2ForSemanticSegmentation(config)
         initialise(model)
         model.load_state_dict({**model.state_dict(), **{k: v for k, v in weights.items() if k in model.state_dict()}})
         unused = model.mobilenet_v2.conv_1x1  # computed by transformers, but not looked at by segmentation
         model.mobilenet_v2.conv_1x1 = nn.Identity()
-        fit(model, scenes, 5 if quick else steps, rate, f"scenes, output stride {output_stride}")
+        fit(model, scenes, int(steps * share), rate, f"scenes, output stride {output_stride}")
         model.mobilenet_v2.conv_1x1 = unused
         weights = model.state_dict()
-    recalibrate(model, scenes, 5 if quick else 60)
+    recalibrate(model, scenes, 60)
     return model, make_processor("V2", SCENE_SIDE)
 
 
@@ -290,7 +229,7 @@ def measure_digits(model: nn.Module, processor: Any, renderings: int = 10) -> tu
     """Measure the accuracy on the held-out digits, each drawn `renderings` times; return it and a sentence about it."""
     digit_count = len(split_digits()[HELD_OUT].targets)
     count = renderings * digit_count
-    pictures, targets = draw_pool(draw_one_digit, HELD_OUT, count)
+    pictures, targets = load_pool(draw_one_digit, HELD_OUT, 0, count)
     hits = 0
     for start in range(0, count, 100):
         inputs = processor(list(pictures[start : start + 100].numpy()), return_tensors="pt")
@@ -302,7 +241,7 @@ def measure_digits(model: nn.Module, processor: Any, renderings: int = 10) -> tu
 @torch.no_grad()
 def measure_scenes(model: nn.Module, processor: Any, count: int = 400) -> tuple[float, str]:
     """Measure the mean intersection over union of the 11 classes on held-out scenes of held-out digits."""
-    pictures, targets = draw_pool(draw_one_scene, HELD_OUT, count)
+    pictures, targets = load_pool(draw_one_scene, HELD_OUT, 0, count)
     confusion = torch.zeros(11, 11, dtype=torch.int64)
     for start in range(0, count, 10):
         truth = targets[start : start + 10].long()
@@ -347,31 +286,14 @@ def write_native(name: str, model: Any, processor: Any, provenance: dict[str, st
     hdf5.write(DEMO / f"{name}.h5", checkpoint, dtype="float16")
 
 
-def draw_bundle() -> None:
-    """Draw the bundled pictures from held-out digits: digit_K.png shows a K, scene.png up to ten badges, one a digit.
-
-    Which digits and seeds was chosen by eye, for their looks.
-    """
-    digits = split_digits()[HELD_OUT]
-    for which, seed in BUNDLED_DIGITS:
-        rng = np.random.default_rng([SEED, 3, which, seed])
-        picture = draw_digit(rng, digits.glyphs[which], BUNDLED_DIGIT_SIDE)
-        Image.fromarray(picture).save(DEMO / f"digit_{digits.targets[which]}.png", optimize=True)
-    rng = np.random.default_rng([SEED, 4, BUNDLED_SCENE])
-    chosen = [int(rng.choice(np.flatnonzero(digits.targets == digit))) for digit in rng.permutation(10)]
-    picture, _, badges = draw_scene(
-        rng, [digits.glyphs[i] for i in chosen], list(digits.targets[chosen]), BUNDLED_SCENE_SIDE
-    )
-    Image.fromarray(picture).save(DEMO / "scene.png", optimize=True)
-    print("scene.png shows", ", ".join(f"{b.digit} at ({b.x:.0f}, {b.y:.0f})" for b in badges))
-
-
 def main() -> int:
     """Train what is asked for, measure it, and write it only when it is good enough."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("digits", "scenes", "pictures"), help="make only this")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="also save the models in transformers' layout")
-    parser.add_argument("--quick", action="store_true", help="a minute's training, to try the tool: misses the bars")
+    parser.add_argument(
+        "--quick", action="store_true", help="a fiftieth of the training, to try the tool; misses the bars"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # the result depends on it; two processes, one model each, are faster than two threads
     torch.use_deterministic_algorithms(True)
@@ -383,7 +305,7 @@ def main() -> int:
         if arguments.only not in (None, name):
             continue
         started = time.monotonic()
-        model, processor = train(arguments.quick)
+        model, processor = train(0.02 if arguments.quick else 1.0)
         round_to_half(model)
         figure, sentence = measure(model, processor)
         print(f"{name}: {sentence}; the bar is {bar}", flush=True)
@@ -395,7 +317,7 @@ def main() -> int:
         else:
             write_native(name, model, processor, describe(name, sentence, time.monotonic() - started))
     if arguments.only in (None, "pictures"):
-        draw_bundle()
+        draw_bundle(DEMO)
     bundled = sum(path.stat().st_size for path in DEMO.iterdir() if path.suffix in {".h5", ".png"})
     print(f"{DEMO}: {bundled} bytes of {SIZE_BAR}")
     return 0 if good and bundled <= SIZE_BAR else 1
