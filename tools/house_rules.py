@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.threads", "minimobile.engine"),
     ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
     ("minimobile.sources", "minimobile.models", "minimobile.auto"),
+    ("minimobile.bench", "minimobile.rivals"),
     ("minimobile",),
     ("minimobile.cli", "minimobile.__main__"),
 )
@@ -40,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
     "minimobile_kernels": ({"numpy", "numba", "llvmlite"}, set()),
     "minimobile": ({"numpy", "PIL"}, {"torch", "tensorflow", "jax"}),
+    "minimobile.rivals": ({"numpy"}, {"torch", "onnxruntime", "openvino", "ai_edge_litert"}),
     "minimobile.formats": ({"numpy", "h5py", "safetensors"}, {"huggingface_hub"}),
     "minimobile.cli": ({"typer"}, {"numpy", "PIL", "rich"}),
     "minimobile.cli.drawing": ({"numpy", "PIL"}, set()),
