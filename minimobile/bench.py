@@ -1,0 +1,150 @@
+"""Timing: our engine beside other runtimes on one network, interleaved in one run, and ourselves step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.engine import Engine
+from minimobile.errors import InputError
+from minimobile.graph import INPUT, Graph, Node
+from minimobile.passes import Weights, fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
+from minimobile.program import PackedWeights, Program, aligned_floats, compile_program, pack_weights
+from minimobile.rivals import PACKAGES, Run, Shape, prepare
+from minimobile_kernels import machine, sync
+from minimobile_kernels.simd import LANES
+from minimobile_kernels.step import KINDS
+
+RIVALS = (*PACKAGES, "openvino-bf16")
+AGREEMENT = 1e-3  # relative to the largest output: another float32 order of sums, and nothing worse
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one contestant at one number of threads, and its largest difference from our output."""
+
+    name: str
+    num_threads: int
+    minimum: float
+    median: float
+    difference: float
+
+
+def compare(
+    graph: Graph, weights: Weights, shape: Shape, against: Sequence[str], num_threads: int, seconds: float = 4.0
+) -> list[Timing]:
+    """Time one inference of `shape` (N, C, H, W) in turn by our engine and each rival, for about `seconds`.
+
+    Our time covers the whole call from NumPy array to NumPy array, as theirs does. A rival whose output differs from
+    ours by more than rounding is refused: it would not be the same network (bf16 is there for the record).
+    """
+    unknown = [name for name in against if name not in RIVALS]
+    if unknown:
+        raise InputError(f"against: expected some of {', '.join(RIVALS)}, got {unknown[0]!r}")
+    engine = Engine(graph, weights, num_threads=num_threads)
+    output = graph.outputs[:1]
+    contestants: dict[str, Run] = {"minimobile": lambda x: engine.run(x, output)[output[0]]}
+    contestants.update({name: prepare(name, graph, weights, shape, num_threads) for name in against})
+    x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    differences: dict[str, float] = {}
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    ours = contestants["minimobile"](x)
+    for name, run in contestants.items():
+        differences[name] = _difference(run(x), ours)
+        if differences[name] > AGREEMENT and not name.endswith("bf16"):
+            raise InputError(
+                f"{name}: expected our output within {AGREEMENT}, got a difference of {differences[name]:.2g}"
+            )
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["minimobile"]) < 5:
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run(x)
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return [
+        Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
+        for name, taken in times.items()
+    ]
+
+
+def _difference(found: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
+    return float(np.abs(found.reshape(ours.shape) - ours).max() / np.abs(ours).max())
+
+
+def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) -> list[dict[str, Any]]:
+    """Return a row per step of the program, run alone on one thread, minimum of `repeats`.
+
+    Keys: name, kernel, output (N, H, W, C), microseconds, gflops (GFLOP/s), share (of `measure_peak`). Steps that are
+    done together are one row.
+    """
+    folded = fold_batch_norm(keep_needed(graph, graph.outputs))
+    fused = fuse_residuals(fuse_activations(folded))
+    packed = pack_weights(fused.nodes, weights)
+    program = compile_program(fused, packed, shape, is_channels_last=False)
+    pixels = np.random.default_rng(0).uniform(-1, 1, int(np.prod(shape))).astype(np.float32)
+    arena = aligned_floats(program.arena_size)
+    peak = measure_peak()
+    _run(program, program.steps, pixels, packed, arena)
+    rows, start = [], 0
+    for index, row in enumerate(program.table()):
+        if row["is_fused"]:
+            continue
+        steps = program.steps[start : index + 1]
+        seconds = min(_run(program, steps, pixels, packed, arena) for _ in range(repeats))
+        gflops = sum(_multiply_adds(step) for step in steps) * 2e-9 / seconds
+        rows.append(
+            {
+                "name": row["name"],
+                "kernel": " + ".join(KINDS[step["kind"]] for step in steps),
+                "output": row["output"],
+                "microseconds": seconds * 1e6,
+                "gflops": gflops,
+                "share": gflops / peak,
+            }
+        )
+        start = index + 1
+    return rows
+
+
+def measure_peak() -> float:
+    """Return the GFLOP/s of one core in a register tile whose operands stay in the first-level cache."""
+    channels, pixels, count = 128, 14 * 8, 64
+    node = Node("peak", "pointwise_conv2d", ("map",), {}, {"weight": "w"})
+    source = Node("map", "activation", (INPUT,), {"function": "linear"})
+    graph = Graph((source, node), channels, ("peak",), {"w": (2 * LANES, channels, 1, 1)})
+    packed = pack_weights(graph.nodes, {"w": np.ones((2 * LANES, channels, 1, 1), np.float32)})
+    program = compile_program(graph, packed, (1, channels, 8, pixels // 8), is_channels_last=False)
+    arena = aligned_floats(program.arena_size)
+    image = np.ones(channels * pixels, np.float32)
+    _run(program, program.steps, image, packed, arena)
+    steps = np.repeat(program.steps[-1:], count)
+    seconds = min(_run(program, steps, image, packed, arena) for _ in range(200))
+    return 2e-9 * channels * pixels * 2 * LANES * count / seconds
+
+
+def _run(
+    program: Program,
+    steps: NDArray[np.void],
+    pixels: NDArray[np.float32],
+    packed: PackedWeights,
+    arena: NDArray[np.float32],
+) -> float:
+    control = np.zeros(sync.CONTROL_SIZE, np.int64)
+    start = time.perf_counter()
+    machine.run(steps, pixels, packed.values, arena, program.taps, control, 0, 1)
+    return time.perf_counter() - start
+
+
+def _multiply_adds(step: np.void) -> int:
+    kind = KINDS[step["kind"]]
+    if not kind.endswith("conv2d"):
+        return 0
+    taps = 1 if kind == "pointwise_conv2d" else int(step["kernel_height"]) * int(step["kernel_width"])
+    inputs = 1 if kind == "depthwise_conv2d" else int(step["channels"])
+    outputs = int(step["batch"]) * int(step["out_height"]) * int(step["out_width"]) * int(step["out_channels"])
+    return outputs * taps * inputs

@@ -1,0 +1,125 @@
+"""Time minimobile beside other runtimes: `python tools/bench.py [--cases ...] [--against ...] [--threads ...]`.
+
+Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
+`--layers` lists our own steps; `--json` prints one JSON document. README's speed table is this tool's output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+
+import numpy as np
+
+from minimobile import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.bench import RIVALS, Timing, compare, time_steps
+from minimobile.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.graph import Graph
+from minimobile.rivals import Shape
+
+
+def v1(width: float) -> Graph:
+    """Return the V1 classifier with 1001 classes."""
+    return mobilenet_v1.build(MobileNetV1Config(depth_multiplier=width, num_labels=1001), "classification")
+
+
+def v2(width: float) -> Graph:
+    """Return the V2 classifier with 1001 classes."""
+    return mobilenet_v2.build(MobileNetV2Config(depth_multiplier=width, num_labels=1001), "classification")
+
+
+def segmentation() -> Graph:
+    """Return DeepLabV3+ on V2 1.0 at output stride 16 with 21 classes."""
+    return deeplab.build(MobileNetV2Config(num_labels=21, output_stride=16))
+
+
+CASES: dict[str, tuple[Graph, Shape]] = {
+    "V1 1.0 224": (v1(1.0), (1, 3, 224, 224)),
+    "V2 1.0 224": (v2(1.0), (1, 3, 224, 224)),
+    "V1 0.25 128": (v1(0.25), (1, 3, 128, 128)),
+    "V2 0.35 128": (v2(0.35), (1, 3, 128, 128)),
+    "V2 1.0 224 batch 8": (v2(1.0), (8, 3, 224, 224)),
+    "DeepLab V2 1.0 513": (segmentation(), (1, 3, 513, 513)),
+}
+
+
+def random_weights(graph: Graph) -> dict[str, np.ndarray]:
+    """Return weights that keep a deep network's values in range; speed does not depend on them."""
+    rng = np.random.default_rng(0)
+    weights = {}
+    for name, shape in graph.shapes.items():
+        if name.endswith("running_var"):
+            values = rng.uniform(0.5, 2.0, shape)
+        elif len(shape) > 1:
+            values = rng.standard_normal(shape) * math.sqrt(2 / math.prod(shape[1:]))
+        else:
+            values = rng.standard_normal(shape) * 0.3 + name.endswith("normalization.weight")
+        weights[name] = values.astype(np.float32)
+    return weights
+
+
+def best_rival(timings: list[Timing]) -> float:
+    """Return the smallest minimum among the float32 rivals."""
+    return min(timing.minimum for timing in timings[1:] if not timing.name.endswith("bf16"))
+
+
+def table(results: dict[tuple[str, int], list[Timing]]) -> str:
+    """Return a Markdown table: milliseconds (minimum) of everyone, and our ratio to the fastest float32 rival."""
+    names = [timing.name for timing in next(iter(results.values()))]
+    lines = ["| network | threads | " + " | ".join(names) + " | ratio |", "|---" * (len(names) + 3) + "|"]
+    ratios = []
+    for (case, threads), timings in results.items():
+        ratios.append(timings[0].minimum / best_rival(timings))
+        times = " | ".join(f"{timing.minimum:.2f}" for timing in timings)
+        lines.append(f"| {case} | {threads} | {times} | {ratios[-1]:.2f} |")
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
+
+
+def main() -> int:
+    """Run the comparison and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help="; ".join(CASES))
+    parser.add_argument("--against", nargs="+", choices=RIVALS, default=["onnxruntime", "openvino", "torch"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=4.0, help="per case and number of threads")
+    parser.add_argument("--layers", action="store_true", help="list our own steps instead")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    if options.layers:
+        rows = {case: time_steps(graph, random_weights(graph), shape) for case, (graph, shape) in CASES.items()
+                if case in options.cases}  # fmt: skip
+        if options.json:
+            json.dump(rows, sys.stdout, indent=1)
+            return 0
+        for case, steps in rows.items():
+            print(f"{case}: {sum(step['microseconds'] for step in steps) / 1e3:.2f} ms")
+            for step in steps:
+                print(f"  {step['name']:34} {step['kernel']:34} {step['output']!s:22} "
+                      f"{step['microseconds']:8.1f} us {step['gflops']:6.1f} GFLOP/s {step['share']:4.0%}")  # fmt: skip
+        return 0
+    results = {
+        (case, threads): compare(*_case(case), options.against, threads, options.seconds)
+        for case in options.cases
+        for threads in options.threads
+    }
+    if options.json:
+        rows = [
+            {"case": case, **dataclasses.asdict(timing)} for (case, _), timings in results.items() for timing in timings
+        ]
+        json.dump(rows, sys.stdout, indent=1)
+    else:
+        print(table(results))
+    return 0
+
+
+def _case(name: str) -> tuple[Graph, dict[str, np.ndarray], Shape]:
+    graph, shape = CASES[name]
+    return graph, random_weights(graph), shape
+
+
+if __name__ == "__main__":
+    sys.exit(main())
