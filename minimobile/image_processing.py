@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minimobile.batches import BatchFeature, require_framework, stack_arrays
 from minimobile.errors import ConfigError, InputError, MinimobileError
-from minimobile.image_inputs import (
+from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
+from minimobile.imaging.files import read_model_type, read_processor, write_processor
+from minimobile.imaging.inputs import (
     bring_channels_first,
     flatten_images,
     open_labels,
@@ -26,8 +27,9 @@ from minimobile.image_inputs import (
     split_planes,
     to_array,
 )
-from minimobile.image_settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
-from minimobile.image_transforms import (
+from minimobile.imaging.resampling import argmax_bilinear, interpolate_bilinear
+from minimobile.imaging.settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
+from minimobile.imaging.transforms import (
     center_crop,
     normalize,
     pad,
@@ -37,8 +39,6 @@ from minimobile.image_transforms import (
     resize_labels,
     resized_size,
 )
-from minimobile.processor_files import read_model_type, read_processor, write_processor
-from minimobile.resampling import argmax_bilinear, interpolate_bilinear
 
 _WITHOUT_EFFECT = frozenset({"use_fast", "backend", "trust_remote_code"})  # they choose among transformers' classes
 

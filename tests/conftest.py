@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -12,6 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from PIL import Image
+
+if importlib.util.find_spec("huggingface_hub"):
+    import huggingface_hub.constants  # noqa: F401  # reads HF_HUB_OFFLINE once: before any test sets it
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")

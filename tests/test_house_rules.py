@@ -85,7 +85,7 @@ PLANTED = {
     "print": ("def _f():\n    print(1)\n", "print: the library never does"),
     "fastmath": ("_F = dict(nogil=True, fastmath=True)\n", "fastmath is True"),
     "fastmath in a table": ("_F = {'fastmath': {'contract'}}\n", "fastmath is {'contract'}"),
-    "Image.open": ("import PIL\n_I = PIL.Image.open('x')\n", "Image.open: only minimobile.images may"),
+    "Image.open": ("import PIL\n_I = PIL.Image.open('x')\n", "Image.open: only minimobile.imaging.pictures may"),
     "h5py.File": ("def _f(h5py):\n    return h5py.File('x')\n", "h5py.File: only"),
     "pickle.load": ("import pickle\n_P = pickle.load(None)\n", "pickle.load: the library never does"),
     "from pickle": ("from pickle import Unpickler\n", "pickle runs what a file says"),

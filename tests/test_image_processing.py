@@ -15,8 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import minimobile.image_transforms as transforms
-from minimobile.batches import BatchFeature
 from minimobile.config import MobileNetV1Config
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError, UnavailableError
 from minimobile.formats import hdf5, hub
@@ -28,7 +26,9 @@ from minimobile.image_processing import (
     MobileNetV2FeatureExtractor,
     MobileNetV2ImageProcessor,
 )
-from minimobile.image_transforms import center_crop, resized_size
+from minimobile.imaging import transforms
+from minimobile.imaging.batches import BatchFeature
+from minimobile.imaging.transforms import center_crop, resized_size
 
 PROCESSORS = (MobileNetV1ImageProcessor, MobileNetV2ImageProcessor)
 PLAIN = {"do_resize": False, "do_center_crop": False, "do_rescale": False, "do_normalize": False}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minimobile.resampling import WINDOW_FILTERS, argmax_bilinear, interpolate_bilinear, resize_window
+from minimobile.imaging.resampling import WINDOW_FILTERS, argmax_bilinear, interpolate_bilinear, resize_window
 
 
 def test_doubling_a_ramp_by_hand() -> None:

@@ -27,8 +27,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.layers", "minimobile.mobilenet_v1", "minimobile.mobilenet_v2", "minimobile.deeplab"),
     ("minimobile.shapes", "minimobile.passes", "minimobile.program", "minimobile.profile"),
     ("minimobile.formats",),
-    ("minimobile.images", "minimobile.resampling", "minimobile.image_transforms", "minimobile.image_settings"),
-    ("minimobile.processor_files", "minimobile.image_inputs", "minimobile.batches", "minimobile.image_processing"),
+    ("minimobile.imaging",),
+    ("minimobile.image_processing",),
     ("minimobile.threads", "minimobile.engine"),
     ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
     ("minimobile.sources", "minimobile.models", "minimobile.auto"),
@@ -49,7 +49,7 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
 
 # What has one home, or none: a stranger's file passes through the checks that live there.
 HOMES: Mapping[str, set[str]] = {
-    "Image.open": {"minimobile.images"},
+    "Image.open": {"minimobile.imaging.pictures"},
     "h5py.File": {"minimobile.formats.guarded_hdf5"},
     "numba.jit": {"minimobile_kernels._jit"},
     "numba.njit": {"minimobile_kernels._jit"},

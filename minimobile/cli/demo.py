@@ -43,7 +43,7 @@ def _read_digits() -> tuple[list[dict[str, Any]], float]:
     """Return image, truth, prediction and probability of every bundled digit, and the seconds that all of them took."""
     import minimobile
     from minimobile.cli.models import open_model
-    from minimobile.images import open_image
+    from minimobile.imaging.pictures import open_image
 
     model = open_model("demo:digits")
     files = [file for file in resources.files("minimobile.demo").iterdir() if file.name.startswith("digit_")]
@@ -71,7 +71,7 @@ def _find_digits(out: Path) -> tuple[list[dict[str, Any]], float]:
     from minimobile.cli.models import open_model
     from minimobile.cli.segment import find_classes, list_classes
     from minimobile.formats.files import write_whole
-    from minimobile.images import open_image
+    from minimobile.imaging.pictures import open_image
 
     model = open_model("demo:scenes")
     photo = open_image((resources.files("minimobile.demo") / "scene.png").read_bytes())

@@ -18,10 +18,10 @@ def load_model(source: str | None) -> Any:
     except UnavailableError as error:
         if source:
             raise
+        reason = str(error).split(";")[0]
         raise UnavailableError(
-            f"no model was named, and the default {DEFAULT_MODEL} cannot be had ({str(error).rstrip('.')}); name one "
-            "with --model PATH or $MINIMOBILE_MODEL, or python -m pip install 'minimobile[hub]', or see "
-            "`minimobile demo`, which needs neither"
+            "no model was named: name one with --model PATH or $MINIMOBILE_MODEL, or run `minimobile demo`, or get the "
+            f"default through the network and python -m pip install 'minimobile[hub]' (it failed so: {reason})"
         ) from None
 
 

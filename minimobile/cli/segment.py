@@ -36,7 +36,7 @@ def segment(
     """
     from minimobile.cli.models import open_model
     from minimobile.formats.files import write_whole
-    from minimobile.images import open_image
+    from minimobile.imaging.pictures import open_image
 
     paths = pictures.expand_folders(images)
     network = open_model(model, "SemanticSegmentation")

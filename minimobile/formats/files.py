@@ -69,7 +69,7 @@ def write_whole(path: Path) -> Iterator[Path]:
 
     Whatever goes wrong before that, `path` is as it was and the temporary file is gone.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(6)}.tmp")
     if not path.parent.is_dir():
         raise FormatError(f"{path}: cannot be written, {path.parent} is not an existing directory")
     try:

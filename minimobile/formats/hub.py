@@ -173,6 +173,8 @@ def _fetch_optional(repo: str, name: str, revision: str, cache_dir: str | Path |
 def _import_hub(repo: str) -> ModuleType:
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.utils  # both by name, for the package itself loads its parts on first use
     except ImportError:
         raise UnavailableError(
             f"{repo}: no such file or directory here; to fetch it from the hub, pip install 'minimobile[hub]', or "

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minimobile.errors import FormatError, InputError
-from minimobile.images import FORMATS, MAX_PIXELS, convert_image, open_image, open_upright
+from minimobile.imaging.pictures import FORMATS, MAX_PIXELS, convert_image, open_image, open_upright
 
 ORIENTATION = 0x0112
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -298,7 +298,7 @@ def test_many_threads_open_at_once() -> None:
 def test_only_this_module_opens_pictures() -> None:
     package = Path(__file__).parents[1] / "minimobile"
     calls = [path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text(encoding="utf-8")]
-    assert calls == ["images.py"]
+    assert calls == ["pictures.py"]
 
 
 @pytest.mark.crosscheck

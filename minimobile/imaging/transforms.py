@@ -14,7 +14,7 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from minimobile.errors import InputError
-from minimobile.resampling import WINDOW_FILTERS, resize_window
+from minimobile.imaging.resampling import WINDOW_FILTERS, resize_window
 
 WHOLE_PIXELS = 1 << 26  # above this, resize computes only the part that the crop will keep
 MAX_RESIZED_PIXELS = 1 << 28

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minimobile.errors import InputError
-from minimobile.image_transforms import flatten_alpha
-from minimobile.images import convert_image, describe_source, open_upright
+from minimobile.imaging.pictures import convert_image, describe_source, open_upright
+from minimobile.imaging.transforms import flatten_alpha
 
 _DEPTH = 4  # of lists in lists
 _CHANNEL_COUNTS = (1, 3, 4)  # what a layout is recognised by
