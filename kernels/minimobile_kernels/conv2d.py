@@ -72,12 +72,13 @@ def _tile_row(
             place = vector * step.out_plane + (pixel + j) * LANES
             out = step.out + place
             y = step.y + place if step.y >= 0 else -1
-            if vector + PANEL_VECTORS > vectors:
-                _small_half(x, source, x_step, term_offsets, weights, panel, terms, arena, y,
-                            arena, out, step.out_plane, step.low, step.high)  # fmt: skip
-            else:
-                _small(x, source, x_step, term_offsets, weights, panel, terms, arena, y,
-                       arena, out, step.out_plane, step.low, step.high)  # fmt: skip
+            for first_term in range(0, terms, BLOCK):
+                if vector + PANEL_VECTORS > vectors:
+                    _small_half(x, source, x_step, term_offsets, weights, panel, terms, first_term, arena, y,
+                                arena, out, step.out_plane, step.low, step.high)  # fmt: skip
+                else:
+                    _small(x, source, x_step, term_offsets, weights, panel, terms, first_term, arena, y,
+                           arena, out, step.out_plane, step.low, step.high)  # fmt: skip
             j += SMALL
 
 

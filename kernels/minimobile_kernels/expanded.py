@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled
-from minimobile_kernels.depthwise import filter_row
+from minimobile_kernels.depthwise import filter_rows
 from minimobile_kernels.pointwise import multiply
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import plane_count, share
@@ -46,5 +46,4 @@ def expanded_depthwise_conv2d(
                  rows * step.width, panel)  # fmt: skip
         for plane in range(panel * PANEL_VECTORS, min((panel + 1) * PANEL_VECTORS, planes)):
             image = scratch + (plane - panel * PANEL_VECTORS) * rows * row_size - first_row * row_size
-            for i in range(first_out, last_out):
-                filter_row(step, arena, image, weights, arena, plane, n, i)
+            filter_rows(step, arena, image, weights, arena, plane, n, first_out, last_out)

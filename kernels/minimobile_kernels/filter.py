@@ -1,4 +1,4 @@
-"""The 3x3 depthwise filter as a register tile: neighbouring pixels of one row, a vector of channels each.
+"""The 3x3 depthwise filter as a register tile: neighbouring pixels of one or two rows, a vector of channels each.
 
 Pixels that lie outside the image are read from a line of zeros. With finite weights that gives the bits of skipping
 them: a sum changes at most the sign of a zero, and the bias, which is never -0, takes that back.
@@ -17,38 +17,40 @@ from minimobile_kernels import simd
 TAPS = 3
 
 
-def make_filter(pixels: int, stride: int | None, has_border: bool) -> Any:
-    """Return an intrinsic that filters `pixels` neighbouring outputs of one row for one vector of channels.
+def make_filter(rows: int, pixels: int, stride: int | None) -> Any:
+    """Return an intrinsic that filters `rows` x `pixels` neighbouring outputs for one vector of channels.
 
-    filter(x, row, column, width, x_row, rows, stride, dilation, weights, weight, bias, out, out_start, low, high)
+    filter(x, image, x_row, top, height, column, width, stride, dilation, weights, weight, bias, out, out_start,
+    out_row, low, high)
 
-    `row` is where the first of `rows` (1 to 3) input rows inside the image begins, `x_row` the distance to the next,
-    `column` the input column of the first output's first tap, `weight` where the weights of the first of those rows
-    begin, `bias` where the bias does. With `stride` 1 or 2 (and dilation 1) a pixel is loaded once for all outputs
-    that it reaches; None takes any stride and dilation. Without `has_border` all columns lie inside the image.
+    `image` is where the input image begins and `x_row` the length of its rows; `top` and `column` are the input row
+    and column of the first output's first tap, which may lie outside; `weight` is where the nine weights begin, the
+    bias after them; `out_row` is the distance of output rows. With `stride` 1 or 2 the dilation is 1, every pixel is
+    loaded once for all outputs that it reaches, and of each row at most one pixel on either side may lie outside.
+    None takes any stride, dilation and padding.
     """
 
     @intrinsic
     def filter_pixels(  # type: ignore[no-untyped-def]
-        typing_context, x, row, column, width, x_row, rows, any_stride, dilation, weights, weight, bias,
-        out, out_start, low, high,
+        typing_context, x, image, x_row, top, height, column, width, any_stride, dilation, weights, weight,
+        out, out_start, out_row, low, high,
     ):  # fmt: skip
         index = types.int64
         signature = types.void(
-            x, index, index, index, index, index, index, index, weights, index, index,
-            out, index, types.float32, types.float32,
+            x, index, index, index, index, index, index, index, index, weights, index,
+            out, index, index, types.float32, types.float32,
         )  # fmt: skip
 
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            names = ("x", "row", "column", "width", "x_row", "rows", "stride", "dilation", "weights", "weight", "bias",
-                     "out", "out_start", "low", "high")  # fmt: skip
+            names = ("x", "image", "x_row", "top", "height", "column", "width", "stride", "dilation", "weights",
+                     "weight", "out", "out_start", "out_row", "low", "high")  # fmt: skip
             given = dict(zip(names, arguments, strict=True))
             array_types = dict(zip(names, signature.args, strict=True))
 
             def address(name: str, start: str) -> Any:
                 return simd.element_pointer(builder, context, array_types[name], given[name], given[start])
 
-            _Filter(builder, given, address, pixels, stride, has_border).emit()
+            _Filter(builder, given, address, rows, pixels, stride).emit()
             return context.get_dummy_value()
 
         return signature, emit
@@ -59,22 +61,23 @@ def make_filter(pixels: int, stride: int | None, has_border: bool) -> Any:
 class _Filter:
     """Emits one tile. Every method writes instructions; none of them computes."""
 
-    def __init__(
-        self, builder: Any, given: dict[str, Any], address: Any, pixels: int, stride: int | None, border: bool
-    ):
+    def __init__(self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None):
         self.builder = builder
         self.given = given
+        self.rows = rows
         self.pixels = pixels
         self.stride = stride
-        self.has_border = border
-        self.row = address("x", "row")
-        self.weights = address("weights", "weight")
-        self.bias = address("weights", "bias")
+        self.columns = (pixels - 1) * (stride or 1) + TAPS
+        self.image = address("x", "image")
         self.out = address("out", "out_start")
-        self.sums = [cgutils.alloca_once(builder, simd.VECTOR) for _ in range(pixels)]
-        zeros = ir.Constant(ir.ArrayType(simd.FLOAT, simd.LANES), [0.0] * simd.LANES)
-        line = cgutils.global_constant(builder, "zero_line", zeros)
-        self.zero_line = builder.bitcast(line, simd.FLOAT.as_pointer())
+        self.weights = [
+            simd.load_vector(builder, self.vector_at(address("weights", "weight"), tap))
+            for tap in range(TAPS * TAPS + 1)
+        ]
+        zero = ir.Constant(simd.VECTOR, [0.0] * simd.LANES)
+        self.sums = {(row, pixel): zero for row in range(rows) for pixel in range(pixels)}
+        zeros = ir.Constant(ir.ArrayType(simd.FLOAT, self.columns * simd.LANES), [0.0] * self.columns * simd.LANES)
+        self.zeros = builder.bitcast(cgutils.global_constant(builder, "zeros", zeros), simd.FLOAT.as_pointer())
 
     def constant(self, value: int) -> Any:
         return ir.Constant(simd.INDEX, value)
@@ -84,50 +87,76 @@ class _Filter:
         value = self.constant(index) if isinstance(index, int) else index
         return self.builder.gep(pointer, [self.builder.mul(value, self.constant(simd.LANES))], inbounds=True)
 
+    def is_within(self, start: str, distance: Any, size: str) -> Any:
+        """Emit whether 0 <= start + distance < size."""
+        return self.builder.icmp_unsigned("<", self.builder.add(self.given[start], distance), self.given[size])
+
     def emit(self) -> None:
-        builder = self.builder
-        for slot in self.sums:
-            builder.store(ir.Constant(simd.VECTOR, [0.0] * simd.LANES), slot)
-        with cgutils.for_range(builder, self.given["rows"]) as loop:
-            row = builder.gep(self.row, [builder.mul(loop.index, self.given["x_row"])], inbounds=True)
-            weights = self.vector_at(self.weights, builder.mul(loop.index, self.constant(TAPS)))
-            self.add_row(row, [simd.load_vector(builder, self.vector_at(weights, tap)) for tap in range(TAPS)])
-        low, high = simd.splat(builder, self.given["low"]), simd.splat(builder, self.given["high"])
-        bias = simd.load_vector(builder, self.bias)
-        for pixel, slot in enumerate(self.sums):
-            result = simd.clamp_vector(builder, builder.fadd(builder.load(slot), bias), low, high)
-            simd.store_vector(builder, result, self.vector_at(self.out, pixel))
-
-    def add_row(self, row: Any, w: list[Any]) -> None:
-        """Emit the three taps of one input row, for each output in the order kx."""
         if self.stride is None:
-            for pixel in range(self.pixels):
-                for tap in range(TAPS):
-                    distance = self.builder.add(
-                        self.builder.mul(self.given["stride"], self.constant(pixel)),
-                        self.builder.mul(self.given["dilation"], self.constant(tap)),
-                    )
-                    self.add_product(pixel, self.load_column(row, distance), w[tap])
-            return
-        for position in range((self.pixels - 1) * self.stride + TAPS):
-            reached = [
-                (pixel, position - pixel * self.stride)
-                for pixel in range(self.pixels)
-                if 0 <= position - pixel * self.stride < TAPS
-            ]
-            x = self.load_column(row, self.constant(position))
-            for pixel, tap in reached:
-                self.add_product(pixel, x, w[tap])
+            for row, pixel in self.sums:
+                self.add_window(row, pixel)
+        else:
+            first = self.is_within("column", self.constant(0), "width")
+            last = self.is_within("column", self.constant(self.columns - 1), "width")
+            for input_row in range((self.rows - 1) * self.stride + TAPS):
+                self.add_row(input_row, first, last)
+        self.finish()
 
-    def load_column(self, row: Any, distance: Any) -> Any:
+    def row_at(self, distance: Any) -> tuple[Any, Any]:
+        """Emit the address of the pixel at `column` in row top + distance, and whether that row is inside."""
+        builder, given = self.builder, self.given
+        offset = builder.mul(builder.add(given["top"], distance), given["x_row"])
+        row = builder.gep(self.image, [offset], inbounds=False)
+        return self.vector_at(row, given["column"]), self.is_within("top", distance, "height")
+
+    def add_row(self, input_row: int, is_first_inside: Any, is_last_inside: Any) -> None:
+        """Emit all that one input row adds to the outputs, for each of them in the order kx."""
+        assert self.stride is not None
         builder = self.builder
-        column = builder.add(self.given["column"], distance)
-        pointer = self.vector_at(row, column)
-        if self.has_border:
-            is_inside = builder.icmp_unsigned("<", column, self.given["width"])
-            pointer = builder.select(is_inside, pointer, self.zero_line)
-        return simd.load_vector(builder, pointer)
+        row, is_inside = self.row_at(self.constant(input_row))
+        row = builder.select(is_inside, row, self.zeros)
+        reached = [
+            (output, input_row - output * self.stride)
+            for output in range(self.rows)
+            if 0 <= input_row - output * self.stride < TAPS
+        ]
+        for column in range(self.columns):
+            pointer = self.vector_at(row, column)
+            if column == 0:
+                pointer = builder.select(is_first_inside, pointer, self.zeros)
+            elif column == self.columns - 1:
+                pointer = builder.select(is_last_inside, pointer, self.zeros)
+            x = simd.load_vector(builder, pointer)
+            for output, ky in reached:
+                for pixel in range(self.pixels):
+                    kx = column - pixel * self.stride
+                    if 0 <= kx < TAPS:
+                        self.add_product((output, pixel), x, ky * TAPS + kx)
 
-    def add_product(self, pixel: int, x: Any, w: Any) -> None:
-        slot = self.sums[pixel]
-        self.builder.store(simd.fused_multiply_add(self.builder, x, w, self.builder.load(slot)), slot)
+    def add_window(self, row: int, pixel: int) -> None:
+        """Emit the nine taps of one output, each with its own check."""
+        builder, given = self.builder, self.given
+        for tap in range(TAPS * TAPS):
+            down, right = (
+                builder.add(
+                    builder.mul(given["stride"], self.constant(output)),
+                    builder.mul(given["dilation"], self.constant(k)),
+                )
+                for output, k in ((row, tap // TAPS), (pixel, tap % TAPS))
+            )
+            pointer, is_row_inside = self.row_at(down)
+            is_inside = builder.and_(is_row_inside, self.is_within("column", right, "width"))
+            pointer = builder.select(is_inside, self.vector_at(pointer, right), self.zeros)
+            self.add_product((row, pixel), simd.load_vector(builder, pointer), tap)
+
+    def add_product(self, cell: tuple[int, int], x: Any, tap: int) -> None:
+        self.sums[cell] = simd.fused_multiply_add(self.builder, x, self.weights[tap], self.sums[cell])
+
+    def finish(self) -> None:
+        """Emit bias, clamp and the stores."""
+        builder, given = self.builder, self.given
+        low, high = simd.splat(builder, given["low"]), simd.splat(builder, given["high"])
+        for (row, pixel), total in self.sums.items():
+            result = simd.clamp_vector(builder, builder.fadd(total, self.weights[-1]), low, high)
+            line = builder.gep(self.out, [builder.mul(given["out_row"], self.constant(row))], inbounds=True)
+            simd.store_vector(builder, result, self.vector_at(line, pixel))

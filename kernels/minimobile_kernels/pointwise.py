@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled
+from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, make_tile
 
 LARGE, SMALL, _ = TILE_PIXELS
+GROUP = 16  # tiles: their sums and a block of weights fit the first-level cache
 BAND_BYTES = 1 << 18  # of x that stays in the second-level cache while all panels pass over it
 
 _large = make_tile(LARGE, PANEL_VECTORS, False)
@@ -54,43 +56,52 @@ def multiply(
     step: Any, x: Any, x_start: int, x_plane: int, weights: Any, arena: Any, taps: Any, y_start: int,
     out_start: int, out_plane: int, count: int, panel: int,
 ) -> None:  # fmt: skip
-    """Compute `count` neighbouring pixels of one panel of output channels with the largest tiles that fit.
+    """Compute `count` neighbouring pixels of one panel of output channels.
 
-    What is left at the end is covered by a tile that overlaps the one before: it computes the same bits again.
+    A block of 128 terms passes over a group of tiles before the next one does: its weights stay in the first-level
+    cache. What is left at the end is covered by a tile that overlaps the one before and computes the same bits again.
     """
     keep_apart()
-    terms, low, high = step.channels, step.low, step.high
+    terms = step.channels
     weight = step.weight + panel * PANEL * (terms + 1)
     is_half = (panel + 1) * PANEL_VECTORS > plane_count(step.out_channels, LANES)
-    done = 0
-    while done < count:
-        left = count - done
-        if left < SMALL <= count:
-            done = count - SMALL
-        source = x_start + done * LANES
-        out = out_start + done * LANES
-        y = y_start + done * LANES if y_start >= 0 else -1
-        if left >= LARGE:
-            if is_half:
-                _large_half(
-                    x, source, x_plane, taps, weights, weight, terms, arena, y, arena, out, out_plane, low, high
-                )
-            else:
-                _large(x, source, x_plane, taps, weights, weight, terms, arena, y, arena, out, out_plane, low, high)
-            done += LARGE
-        elif count >= SMALL:
-            if is_half:
-                _small_half(
-                    x, source, x_plane, taps, weights, weight, terms, arena, y, arena, out, out_plane, low, high
-                )
-            else:
-                _small(x, source, x_plane, taps, weights, weight, terms, arena, y, arena, out, out_plane, low, high)
-            done += SMALL
-        else:
-            if is_half:
-                _single_half(
-                    x, source, x_plane, taps, weights, weight, terms, arena, y, arena, out, out_plane, low, high
-                )
-            else:
-                _single(x, source, x_plane, taps, weights, weight, terms, arena, y, arena, out, out_plane, low, high)
-            done += 1
+    tiled = count // LARGE * LARGE
+    for group in range(0, tiled, GROUP * LARGE):
+        for first in range(0, terms, BLOCK):
+            for pixel in range(group, min(group + GROUP * LARGE, tiled), LARGE):
+                _call_tile(step, x, x_start, x_plane, weights, weight, first, arena, taps, y_start,
+                           out_start, out_plane, pixel, LARGE, is_half)  # fmt: skip
+    pixel = tiled
+    while pixel < count:
+        size = SMALL if count >= SMALL else 1
+        pixel = min(pixel, count - size)
+        for first in range(0, terms, BLOCK):
+            _call_tile(step, x, x_start, x_plane, weights, weight, first, arena, taps, y_start,
+                       out_start, out_plane, pixel, size, is_half)  # fmt: skip
+        pixel += size
+
+
+@compiled
+def _call_tile(
+    step: Any, x: Any, x_start: int, x_plane: int, weights: Any, weight: int, first: int, arena: Any, taps: Any,
+    y_start: int, out_start: int, out_plane: int, pixel: int, size: int, is_half: bool,
+) -> None:  # fmt: skip
+    """Call the tile of `size` pixels on the pixels from `pixel` on."""
+    terms, low, high = step.channels, step.low, step.high
+    source = x_start + pixel * LANES
+    out = out_start + pixel * LANES
+    y = y_start + pixel * LANES if y_start >= 0 else -1
+    if size == LARGE and is_half:
+        _large_half(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+    elif size == LARGE:
+        _large(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+    elif size == SMALL and is_half:
+        _small_half(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+    elif size == SMALL:
+        _small(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+    elif is_half:
+        _single_half(
+            x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high
+        )
+    else:
+        _single(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)

@@ -22,31 +22,32 @@ TILE_PIXELS = (14, 7, 1) if simd.REGISTERS == 32 else (6, 3, 1)
 def make_tile(pixels: int, vectors: int, has_taps: bool) -> Any:
     """Return an intrinsic that computes `pixels` x (`vectors` * LANES) outputs of a matrix product.
 
-    tile(x, x_start, x_step, taps, panel, panel_start, terms, y, y_start, out, out_start, out_plane, low, high)
+    tile(x, x_start, x_step, taps, panel, panel_start, terms, first, y, y_start, out, out_start, out_plane, low, high)
 
-    for pixel p and channel o: clamp(bias[o] + y[p,o] + sum over k of x[p,k] * weight[k,o]). All arrays are
+    for pixel p and channel o: clamp(bias[o] + y[p,o] + sum over k of x[p,k] * weight[k,o]). One call adds one block of
+    128 terms, from `first` on, as the contract cuts the sum: the first block writes its sums to `out`, the next ones
+    add theirs to what rests there, and the last one, which may be short, adds bias and y and clamps. All arrays are
     one-dimensional. Where the parts lie:
 
     - x[p,k] at x_start + p*x_step + taps[k] with `has_taps`; without, x is a map in planes of LANES channels, pixels
       side by side, and x_step is the distance of its planes;
     - weight and bias in `panel`: [terms][channels of this tile], then the bias;
     - out[p,o] at out_start + p*LANES + (o // LANES)*out_plane + o % LANES, and y likewise; y_start < 0 means none.
-
-    The sum is cut in blocks of 128 terms as the contract has it; between blocks the running sums rest in `out`.
     """
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typing_context, x, x_start, x_step, taps, panel, panel_start, terms,
+        typing_context, x, x_start, x_step, taps, panel, panel_start, terms, first,
         y, y_start, out, out_start, out_plane, low, high,
     ):  # fmt: skip
         index = types.int64
         signature = types.void(
-            x, index, index, taps, panel, index, index, y, index, out, index, index, types.float32, types.float32
-        )
+            x, index, index, taps, panel, index, index, index, y, index,
+            out, index, index, types.float32, types.float32,
+        )  # fmt: skip
 
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            names = ("x", "x_start", "x_step", "taps", "panel", "panel_start", "terms", "y", "y_start",
+            names = ("x", "x_start", "x_step", "taps", "panel", "panel_start", "terms", "first", "y", "y_start",
                      "out", "out_start", "out_plane", "low", "high")  # fmt: skip
             given = dict(zip(names, arguments, strict=True))
             array_types = dict(zip(names, signature.args, strict=True))
@@ -97,22 +98,18 @@ class _Tile:
         return self.at(pointer, self.scaled(self.given["out_plane"], vector), pixel * simd.LANES)
 
     def emit(self) -> None:
-        builder, terms = self.builder, self.given["terms"]
-        size, one = self.constant(BLOCK), self.constant(1)
-        blocks = builder.sdiv(builder.add(terms, self.constant(BLOCK - 1)), size)
-        with cgutils.for_range(builder, blocks) as loop:
-            start = builder.mul(loop.index, size)
-            left = builder.sub(terms, start)
-            is_last = builder.icmp_signed("<=", left, size)
-            self.sum_block(start, builder.select(is_last, terms, builder.add(start, size)))
-            with builder.if_then(builder.icmp_signed(">=", loop.index, one)):
-                self.add_running_sums()
-            with builder.if_else(is_last) as (then, otherwise):
-                with then:
-                    self.finish()
-                with otherwise:
-                    for cell, slot in self.sums.items():
-                        simd.store_vector(builder, builder.load(slot), self.place(self.out, *cell))
+        builder, first, terms = self.builder, self.given["first"], self.given["terms"]
+        after = builder.add(first, self.constant(BLOCK))
+        is_last = builder.icmp_signed(">=", after, terms)
+        self.sum_block(first, builder.select(is_last, terms, after))
+        with builder.if_then(builder.icmp_signed(">", first, self.constant(0))):
+            self.add_running_sums()
+        with builder.if_else(is_last) as (then, otherwise):
+            with then:
+                self.finish()
+            with otherwise:
+                for cell, slot in self.sums.items():
+                    simd.store_vector(builder, builder.load(slot), self.place(self.out, *cell))
 
     def sum_block(self, first: Any, last: Any) -> None:
         builder = self.builder
