@@ -28,7 +28,7 @@ SOURCE = (
 DIGIT_SIDE, BADGE_SIDE, SCENE_SIDE = 64, 48, 160  # pixels
 
 BUNDLED_DIGIT_SIDE, BUNDLED_SCENE_SIDE = 128, 480  # larger than the networks see: the processors scale them down
-BUNDLED_DIGITS = ((37, 4), (65, 3), (85, 9), (33, 8), (40, 0), (52, 8))  # (held-out digit, seed)
+BUNDLED_DIGITS = ((37, 4), (65, 3), (85, 9), (33, 2), (40, 0), (52, 2))  # (held-out digit, seed)
 BUNDLED_SCENE = 132  # seed
 Draw = Callable[[int, int], tuple[Bytes, Any]]  # (part, index) to picture and target
 TRAIN, HELD_OUT = 0, 1  # the parts of the split
@@ -98,7 +98,7 @@ def draw_pool(draw: Draw, part: int, first: int, count: int) -> tuple[Bytes, NDA
 def draw_bundle(folder: Path) -> None:
     """Draw the bundled pictures from held-out digits: digit_K.png shows a K, scene.png up to ten badges, one a digit.
 
-    Which digits and seeds was chosen by eye, for their looks.
+    The digits and seeds were chosen by eye among pictures that the model reads: its accuracy is measured elsewhere.
     """
     digits = split_digits()[HELD_OUT]
     for which, seed in BUNDLED_DIGITS:

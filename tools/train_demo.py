@@ -47,6 +47,7 @@ CROP_SIDE = 128  # of scenes, in training
 DIGIT_BAR, SCENE_BAR = 0.97, 0.85  # accuracy; mean intersection over union
 SIZE_BAR = 3_000_000  # bytes, everything bundled together
 
+DIGIT_CYCLES = ((20_000, 1600, 4e-3), (16_000, 2400, 3e-3), (16_000, 2200, 3e-3))  # (new pictures, batches, top rate)
 SCENE_STAGES = ((16, 500, 3e-3), (8, 400, 1.5e-3))  # (output stride, batches, top learning rate)
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # pixel values (N, 3, H, W) and targets
@@ -72,12 +73,29 @@ def vary(pixels: torch.Tensor) -> torch.Tensor:
     return shuffled.permute(0, 3, 1, 2) * signs
 
 
+def jolt(pixels: torch.Tensor) -> torch.Tensor:
+    """Turn, scale and shift every picture of a batch (N, 3, H, W) a little, and stretch or squeeze its brightness.
+
+    Without it the classifier learns the pool by heart: loss 0.03 there, 0.11 on new pictures of the same digits.
+    """
+    count = len(pixels)
+    angle = (torch.rand(count) - 0.5) * 0.28  # 8 degrees either way
+    scale = 0.87 + 0.26 * torch.rand(count)
+    cosine, sine = torch.cos(angle) * scale, torch.sin(angle) * scale
+    shift = (torch.rand(2, count) - 0.5) * 0.2  # of half the side, either way 0.1
+    affine = torch.stack([cosine, -sine, shift[0], sine, cosine, shift[1]], 1).view(count, 2, 3)
+    grid = nn.functional.affine_grid(affine, list(pixels.shape), align_corners=False)
+    moved = nn.functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    contrast, brightness = 0.7 + 0.3 * torch.rand(count, 1, 1, 1), torch.rand(count, 1, 1, 1) - 0.5
+    return moved * contrast + brightness * (1.0 - contrast) * 2.0
+
+
 def class_batches(draw: Draw, first: int, count: int, size: int) -> Iterator[Batch]:
     """Give batches of training pictures of one digit each, without end."""
     pictures, targets = load_pool(draw, TRAIN, first, count)
     while True:
         for chosen in torch.randperm(count)[: count // size * size].view(-1, size):
-            yield vary(normalise(pictures[chosen])), targets[chosen]
+            yield vary(jolt(normalise(pictures[chosen]))).contiguous(memory_format=torch.channels_last), targets[chosen]
 
 
 def scene_batches(first: int, count: int, size: int) -> Iterator[Batch]:
@@ -185,9 +203,11 @@ def train_digits(share: float) -> tuple[Any, Any]:
     torch.manual_seed(SEED)
     model: Any = transformers.MobileNetV1ForImageClassification(config)
     initialise(model)
-    fit(model, class_batches(draw_one_digit, 0, int(20_000 * share), 64), int(1600 * share), 4e-3, "digits")
-    batches = class_batches(draw_one_digit, 20_000, int(16_000 * share), 64)
-    fit(model, batches, int(2400 * share), 3e-3, "digits, again on new pictures")
+    first = 0
+    for count, steps, rate in DIGIT_CYCLES:
+        batches = class_batches(draw_one_digit, first, int(count * share), 64)
+        fit(model, batches, int(steps * share), rate, "digits")
+        first += count
     recalibrate(model, batches, 100)
     return model, make_processor("V1", DIGIT_SIDE)
 
@@ -258,7 +278,7 @@ def measure_scenes(model: nn.Module, processor: Any, count: int = 400) -> tuple[
     )
 
 
-def describe(name: str, figure: str, seconds: float) -> dict[str, str]:
+def describe(name: str, figure: str, training: str) -> dict[str, str]:
     """Put together the provenance that is stored in the model's file."""
     modules = {"torch": torch.__version__, "transformers": transformers.__version__, "numpy": np.__version__}
     versions = {"python": platform.python_version(), **modules, "pillow": PIL.__version__}
@@ -270,7 +290,7 @@ def describe(name: str, figure: str, seconds: float) -> dict[str, str]:
         "split": "by digit image, within every class: 80 % for training, 20 % held out",
         "held_out": f"{figure}, weights rounded to float16",
         "seed": str(SEED),
-        "training_seconds": f"{seconds:.0f}",
+        "training": training,
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 
@@ -298,13 +318,12 @@ def main() -> int:
     torch.set_num_threads(1)  # the result depends on it; two processes, one model each, are faster than two threads
     torch.use_deterministic_algorithms(True)
     good = True
-    for name, train, measure, bar in (
-        ("digits", train_digits, measure_digits, DIGIT_BAR),
-        ("scenes", train_scenes, measure_scenes, SCENE_BAR),
+    for name, train, measure, bar, stages in (
+        ("digits", train_digits, measure_digits, DIGIT_BAR, f"(new pictures, batches, top rate): {DIGIT_CYCLES}"),
+        ("scenes", train_scenes, measure_scenes, SCENE_BAR, f"(output stride, batches, top rate): {SCENE_STAGES}"),
     ):
         if arguments.only not in (None, name):
             continue
-        started = time.monotonic()
         model, processor = train(0.02 if arguments.quick else 1.0)
         round_to_half(model)
         figure, sentence = measure(model, processor)
@@ -315,7 +334,7 @@ def main() -> int:
         if figure < bar:
             good = False
         else:
-            write_native(name, model, processor, describe(name, sentence, time.monotonic() - started))
+            write_native(name, model, processor, describe(name, sentence, stages))
     if arguments.only in (None, "pictures"):
         draw_bundle(DEMO)
     bundled = sum(path.stat().st_size for path in DEMO.iterdir() if path.suffix in {".h5", ".png"})
