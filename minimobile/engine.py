@@ -25,9 +25,11 @@ from minimobile.program import (
 from minimobile.shapes import CONVOLUTIONS, sliding_window
 from minimobile.threads import Crew, check_thread_count, default_thread_count
 from minimobile_kernels import machine, reference, sync
+from minimobile_kernels.step import STEP
 
 DataFormat = Literal["channels_first", "channels_last"]
 is_compiled = machine.is_compiled
+cache_directory = machine.cache_directory
 PROGRAMS_KEPT = 16
 ARENAS_KEPT = 4
 
@@ -76,6 +78,13 @@ class Engine:
         if data_format == "channels_first":
             results = {name: np.ascontiguousarray(y.transpose(0, 3, 1, 2)) for name, y in results.items()}
         return results
+
+
+def warm_up() -> None:
+    """Compile the kernels, or load them from disk, without running a network."""
+    nothing = aligned_floats(16)
+    steps, control = np.zeros(0, STEP), np.zeros(sync.CONTROL_SIZE, np.int64)
+    machine.run(steps, nothing, nothing, nothing, np.zeros(1, np.int64), control, 0, 1)
 
 
 def run_reference(

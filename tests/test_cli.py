@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -245,3 +246,32 @@ def test_progress_shows_on_a_terminal_only(capsys: pytest.CaptureFixture[str], m
     out, err = capsys.readouterr()
     assert out == ""
     assert "counting" in err
+
+
+def test_warmup_says_where_the_kernels_are(run: Run) -> None:
+    code, out, _ = run("warmup")
+    assert code == 0
+    assert "The kernels" in out
+
+
+def test_bench_gives_a_row_per_number_of_threads(run: Run, classifier: Path) -> None:
+    code, out, _ = run("bench", classifier, "--size", 32, "--seconds", 0, "--format", "json")
+    timings = json.loads(out)["timings"]
+    assert code == 0
+    assert [(row["name"], row["num_threads"]) for row in timings] == [("minimobile", 1), ("minimobile", 2)]
+    assert all(0 < row["minimum"] <= row["median"] for row in timings)
+
+
+def test_bench_by_layers_names_every_step(run: Run, classifier: Path) -> None:
+    code, out, _ = run("bench", classifier, "--size", 32, "--layers", "--format", "json")
+    steps = json.loads(out)["steps"]
+    assert code == 0
+    assert steps[0]["name"] == "conv_stem"
+    assert steps[-1]["name"] == "classifier"
+    assert sum(step["kernel"].count("depthwise_conv2d") for step in steps) == 13
+
+
+def test_bench_against_what_nobody_knows(run: Run, classifier: Path) -> None:
+    code, out, err = run("bench", classifier, "--against", "caffe", "--seconds", 0)
+    assert (code, out) == (1, "")
+    assert "against: expected some of onnxruntime" in err

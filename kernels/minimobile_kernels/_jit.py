@@ -43,6 +43,11 @@ def is_cached(dispatcher: Any) -> bool:
     return Path(dispatcher._cache._cache_file._index_path).exists()
 
 
+def cache_path(dispatcher: Any) -> str:
+    """Return the directory in which a function's machine code is kept."""
+    return str(dispatcher._cache.cache_path)
+
+
 def cache_directory() -> Path:
     """Return where machine code is kept: `NUMBA_CACHE_DIR`, else the user's cache, else a private temporary directory.
 

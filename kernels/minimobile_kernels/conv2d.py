@@ -13,9 +13,11 @@ from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apar
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL_VECTORS, TILE_PIXELS, make_tile
 
-SMALL = TILE_PIXELS[1]
+LARGE, SMALL, _ = TILE_PIXELS
 
 valid_range = compiled(_valid_range)
+_large = make_tile(LARGE, PANEL_VECTORS, True)
+_large_half = make_tile(LARGE, 1, True)
 _small = make_tile(SMALL, PANEL_VECTORS, True)
 _small_half = make_tile(SMALL, 1, True)
 
@@ -65,21 +67,29 @@ def _tile_row(
     vectors = plane_count(step.out_channels, LANES)
     for vector in range(0, vectors, PANEL_VECTORS):
         panel = step.weight + vector * LANES * (terms + 1)
+        is_half = vector + PANEL_VECTORS > vectors
         j = first
         while j < last:
-            j = min(j, last - SMALL)
+            size = LARGE if last - j >= LARGE else SMALL
+            j = min(j, last - size)
             source = row + j * x_step - step.pad_left * step.x_pixel
             place = vector * step.out_plane + (pixel + j) * LANES
             out = step.out + place
             y = step.y + place if step.y >= 0 else -1
-            for first_term in range(0, terms, BLOCK):
-                if vector + PANEL_VECTORS > vectors:
-                    _small_half(x, source, x_step, term_offsets, weights, panel, terms, first_term, arena, y,
+            for term in range(0, terms, BLOCK):
+                if size == LARGE and is_half:
+                    _large_half(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
+                                arena, out, step.out_plane, step.low, step.high)  # fmt: skip
+                elif size == LARGE:
+                    _large(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
+                           arena, out, step.out_plane, step.low, step.high)  # fmt: skip
+                elif is_half:
+                    _small_half(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
                                 arena, out, step.out_plane, step.low, step.high)  # fmt: skip
                 else:
-                    _small(x, source, x_step, term_offsets, weights, panel, terms, first_term, arena, y,
+                    _small(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
                            arena, out, step.out_plane, step.low, step.high)  # fmt: skip
-            j += SMALL
+            j += size
 
 
 @compiled

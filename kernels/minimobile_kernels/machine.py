@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import entry, is_cached
+from minimobile_kernels._jit import cache_path, entry, is_cached
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import expanded_depthwise_conv2d
@@ -63,3 +63,8 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
 def is_compiled() -> bool:
     """Tell whether `run` is ready: compiled in this process, or kept on disk by an earlier one."""
     return is_cached(run)
+
+
+def cache_directory() -> str:
+    """Return the directory in which the machine code is kept."""
+    return cache_path(run)

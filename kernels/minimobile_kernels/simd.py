@@ -97,6 +97,16 @@ def fused_multiply_add(builder: Any, x: Any, w: Any, accumulator: Any) -> Any:
     return builder.call(function, [x, w, accumulator])
 
 
+def prefetch(builder: Any, pointer: Any) -> None:
+    """Emit a hint to bring the line at an address, which may be any, into the second-level cache."""
+    number = ir.IntType(32)
+    byte = ir.IntType(8).as_pointer()
+    hint = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+    function = cgutils.get_or_insert_function(builder.module, hint, "llvm.prefetch.p0")
+    for_reading, second_level, data = number(0), number(2), number(1)
+    builder.call(function, [builder.bitcast(pointer, byte), for_reading, second_level, data])
+
+
 def clamp_vector(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     """Emit low where the vector is less, high where it is greater, else the vector: NaN and -0 stay as they are."""
     raised = builder.select(builder.fcmp_ordered("<", vector, low), low, vector)

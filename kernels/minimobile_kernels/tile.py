@@ -15,6 +15,7 @@ from minimobile_kernels import simd
 from minimobile_kernels.reference import BLOCK
 
 PANEL_VECTORS = 2
+LINE = 16  # floats of a cache line
 PANEL = PANEL_VECTORS * simd.LANES
 TILE_PIXELS = (14, 7, 1) if simd.REGISTERS == 32 else (6, 3, 1)
 
@@ -132,6 +133,9 @@ class _Tile:
         builder = self.builder
         row = self.at(self.weights, self.scaled(k, self.vectors * simd.LANES))
         w = [simd.load_vector(builder, self.at(row, vector * simd.LANES)) for vector in range(self.vectors)]
+        ahead = self.at(row, BLOCK * self.vectors * simd.LANES)  # the same term of the next block, or the next panel
+        for line in range(0, self.vectors * simd.LANES, LINE):
+            simd.prefetch(builder, self.at(ahead, line))
         for pixel in range(self.pixels):
             distance = pixel * step if isinstance(step, int) else self.scaled(step, pixel)
             x = simd.splat(builder, builder.load(self.at(first_pixel, distance)))

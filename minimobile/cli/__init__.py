@@ -11,15 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from minimobile.cli import console
+from minimobile.cli.bench import bench
 from minimobile.cli.classify import classify
 from minimobile.cli.convert import convert
 from minimobile.cli.demo import demo
 from minimobile.cli.features import features
 from minimobile.cli.inspect import inspect
 from minimobile.cli.segment import segment
+from minimobile.cli.warmup import warmup
 from minimobile.errors import MinimobileError
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, classify, segment, features, inspect, convert)
+COMMANDS: tuple[Callable[..., None], ...] = (demo, classify, segment, features, inspect, convert, bench, warmup)
 
 FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 

@@ -1,0 +1,92 @@
+"""`minimobile bench`: how fast a network runs here, beside other runtimes if asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minimobile.cli import console
+from minimobile.cli.options import Format, OutputFormat, Source
+
+if TYPE_CHECKING:
+    from minimobile.bench import Timing
+
+
+def bench(
+    source: Source,
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="onnxruntime, openvino, openvino-bf16, litert, torch: on the same network, in turn (extra `bench`).",
+        ),
+    ] = "",
+    size: Annotated[
+        int, typer.Option(min=1, max=8192, metavar="PIXELS", help="Height and width of the picture.")
+    ] = 224,
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per call.")] = 1,
+    threads: Annotated[str, typer.Option(metavar="N,N", help="Numbers of threads to try.")] = "1,2",
+    seconds: Annotated[float, typer.Option(min=0.0, max=3600.0, help="Time per number of threads.")] = 4.0,
+    layers: Annotated[bool, typer.Option("--layers", help="Our own time per step, on one thread, instead.")] = False,
+    output_format: OutputFormat = Format.TABLE,
+) -> None:
+    """Time a network, beside other runtimes if asked.
+
+    Times are milliseconds from array to array, minimum and median. The ratio is our minimum over the rival's of the
+    same run: below 1 we are faster. With --layers: microseconds, GFLOP/s, and the share of what one core reaches in a
+    tile whose operands are in its nearest cache.
+    """
+    from minimobile.bench import compare, time_steps
+    from minimobile.cli.models import open_model
+    from minimobile.threads import check_thread_count
+
+    model = open_model(source)
+    shape = (batch, model.config.num_channels, size, size)
+    if layers:
+        steps = time_steps(model.graph, model.state_dict(), shape)
+        if output_format is Format.JSON:
+            console.write_json({"steps": steps})
+        else:
+            _write_steps(steps, f"{type(model).__name__} at {size}x{size}, one thread")
+        return
+    rivals = [name.strip() for name in against.split(",") if name.strip()]
+    counts = [check_thread_count(count) for count in threads.split(",")]
+    timings = [
+        timing for count in counts for timing in compare(model.graph, model.state_dict(), shape, rivals, count, seconds)
+    ]
+    if output_format is Format.JSON:
+        console.write_json({"timings": [dataclasses.asdict(timing) for timing in timings]})
+    else:
+        _write_timings(timings, f"{type(model).__name__} at {size}x{size}, batch {batch}")
+
+
+def _write_timings(timings: list[Timing], title: str) -> None:
+    ours = {timing.num_threads: timing.minimum for timing in timings if timing.name == "minimobile"}
+    rows = [
+        (
+            timing.name,
+            timing.num_threads,
+            f"{timing.minimum:.3f}",
+            f"{timing.median:.3f}",
+            "" if timing.name == "minimobile" else f"{ours[timing.num_threads] / timing.minimum:.2f}",
+        )
+        for timing in timings
+    ]
+    console.write_table(("runtime", "threads#", "minimum ms#", "median ms#", "our ratio#"), rows, title)
+
+
+def _write_steps(steps: list[dict[str, object]], title: str) -> None:
+    rows = [
+        (
+            step["name"],
+            step["kernel"],
+            "x".join(map(str, step["output"])),  # type: ignore[call-overload]
+            f"{step['microseconds']:.1f}",
+            f"{step['gflops']:.1f}",
+            f"{step['share']:.0%}",
+        )
+        for step in steps
+    ]
+    console.write_table(("step", "kernel", "output", "us#", "GFLOP/s#", "share#"), rows, title)
