@@ -13,11 +13,9 @@ from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apar
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL_VECTORS, TILE_PIXELS, make_tile
 
-LARGE, SMALL, _ = TILE_PIXELS
+SMALL = TILE_PIXELS[1]  # fourteen pixels at once were no faster: their addresses do not fit the registers
 
 valid_range = compiled(_valid_range)
-_large = make_tile(LARGE, PANEL_VECTORS, True)
-_large_half = make_tile(LARGE, 1, True)
 _small = make_tile(SMALL, PANEL_VECTORS, True)
 _small_half = make_tile(SMALL, 1, True)
 
@@ -70,26 +68,19 @@ def _tile_row(
         is_half = vector + PANEL_VECTORS > vectors
         j = first
         while j < last:
-            size = LARGE if last - j >= LARGE else SMALL
-            j = min(j, last - size)
+            j = min(j, last - SMALL)
             source = row + j * x_step - step.pad_left * step.x_pixel
             place = vector * step.out_plane + (pixel + j) * LANES
             out = step.out + place
             y = step.y + place if step.y >= 0 else -1
             for term in range(0, terms, BLOCK):
-                if size == LARGE and is_half:
-                    _large_half(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
-                                arena, out, step.out_plane, step.low, step.high)  # fmt: skip
-                elif size == LARGE:
-                    _large(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
-                           arena, out, step.out_plane, step.low, step.high)  # fmt: skip
-                elif is_half:
+                if is_half:
                     _small_half(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
                                 arena, out, step.out_plane, step.low, step.high)  # fmt: skip
                 else:
                     _small(x, source, x_step, term_offsets, weights, panel, terms, term, arena, y,
                            arena, out, step.out_plane, step.low, step.high)  # fmt: skip
-            j += size
+            j += SMALL
 
 
 @compiled
@@ -100,6 +91,8 @@ def _border_pixel(step: Any, x: Any, weights: Any, arena: Any, term_offsets: Any
     vectors = plane_count(step.out_channels, LANES)
     top, left = i * step.stride - step.pad_top, j * step.stride - step.pad_left
     source = step.x + n * step.x_image + top * step.x_row + left * step.x_pixel
+    first_ky, last_ky = _taps_inside(top, step.kernel_height, step.dilation, step.height)
+    first_kx, last_kx = _taps_inside(left, step.kernel_width, step.dilation, step.width)
     zero = broadcast(np.float32(0))
     for vector in range(vectors):
         panel_vector = vector % PANEL_VECTORS
@@ -108,24 +101,32 @@ def _border_pixel(step: Any, x: Any, weights: Any, arena: Any, term_offsets: Any
         weight = step.weight + panel_first * LANES * (terms + 1) + panel_vector * LANES
         total = zero
         block = zero
-        k = 0
-        for ky in range(step.kernel_height):
-            row = top + ky * step.dilation
-            for kx in range(step.kernel_width):
-                column = left + kx * step.dilation
-                is_inside = 0 <= row < step.height and 0 <= column < step.width
-                for _ in range(step.channels):
-                    if k > 0 and k % BLOCK == 0:
-                        total = add(total, block) if k > BLOCK else block
+        blocks = 0
+        for ky in range(first_ky, last_ky):
+            for kx in range(first_kx, last_kx):
+                first = (ky * step.kernel_width + kx) * step.channels
+                for k in range(first, first + step.channels):
+                    while k // BLOCK > blocks:
+                        total = add(total, block) if blocks > 0 else block
                         block = zero
-                    if is_inside:
-                        value = broadcast(x[source + term_offsets[k]])
-                        block = fma(value, load(weights, weight + k * width), block)
-                    k += 1
-        if terms > BLOCK:
+                        blocks += 1
+                    block = fma(broadcast(x[source + term_offsets[k]]), load(weights, weight + k * width), block)
+        while (terms - 1) // BLOCK > blocks:
+            total = add(total, block) if blocks > 0 else block
+            block = zero
+            blocks += 1
+        if blocks > 0:
             block = add(total, block)
         result = add(block, load(weights, weight + terms * width))
         place = vector * step.out_plane + ((n * step.out_height + i) * step.out_width + j) * LANES
         if step.y >= 0:
             result = add(result, load(arena, step.y + place))
         store(arena, step.out + place, clamp(result, step.low, step.high))
+
+
+@compiled
+def _taps_inside(start: int, count: int, dilation: int, size: int) -> tuple[int, int]:
+    """Return the taps k of `count` for which start + k * dilation lies within 0..size."""
+    first = 0 if start >= 0 else (-start + dilation - 1) // dilation
+    last = min(count, (size - start + dilation - 1) // dilation)
+    return first, last
