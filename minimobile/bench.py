@@ -14,9 +14,9 @@ from minimobile.engine import Engine
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
-from minimobile.program import PackedWeights, Program, aligned_floats, compile_program, pack_weights
+from minimobile.program import PackedWeights, Program, aligned_floats, compile_program, multiply_adds, pack_weights
 from minimobile.rivals import PACKAGES, Run, Shape, prepare
-from minimobile_kernels import machine, sync
+from minimobile_kernels import machine
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS
 
@@ -96,7 +96,7 @@ def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) 
             continue
         steps = program.steps[start : index + 1]
         seconds = min(_run(program, steps, pixels, packed, arena) for _ in range(repeats))
-        gflops = sum(_multiply_adds(step) for step in steps) * 2e-9 / seconds
+        gflops = sum(multiply_adds(step) for step in steps) * 2e-9 / seconds
         rows.append(
             {
                 "name": row["name"],
@@ -134,17 +134,7 @@ def _run(
     packed: PackedWeights,
     arena: NDArray[np.float32],
 ) -> float:
-    control = np.zeros(sync.CONTROL_SIZE, np.int64)
+    control = np.zeros(1, np.int64)
     start = time.perf_counter()
     machine.run(steps, pixels, packed.values, arena, program.taps, control, 0, 1)
     return time.perf_counter() - start
-
-
-def _multiply_adds(step: np.void) -> int:
-    kind = KINDS[step["kind"]]
-    if not kind.endswith("conv2d"):
-        return 0
-    taps = 1 if kind == "pointwise_conv2d" else int(step["kernel_height"]) * int(step["kernel_width"])
-    inputs = 1 if kind == "depthwise_conv2d" else int(step["channels"])
-    outputs = int(step["batch"]) * int(step["out_height"]) * int(step["out_width"]) * int(step["out_channels"])
-    return outputs * taps * inputs

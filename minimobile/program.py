@@ -23,6 +23,8 @@ MAXIMUM_ARENA_BYTES = 1 << 36
 _KIND_OF_OP = {"global_average_pool2d": "average_pool2d"}
 
 
+PARTS_PER_THREAD = 4
+LEAST_PART = 100_000  # multiply-adds: about two microseconds
 SCRATCH_BYTES = 3 << 17  # for the rows of an expanded map that are filtered next; they should stay in the cache
 
 
@@ -134,6 +136,30 @@ def aligned_floats(size: int) -> NDArray[np.float32]:
     memory = np.empty(size + 16, np.float32)
     start = -memory.ctypes.data % 64 // 4
     return memory[start : start + size]
+
+
+def multiply_adds(step: np.void) -> int:
+    """Return the multiply-adds of a convolution step; zero for others."""
+    kind = KINDS[step["kind"]]
+    if not kind.endswith("conv2d"):
+        return 0
+    taps = 1 if kind == "pointwise_conv2d" else int(step["kernel_height"]) * int(step["kernel_width"])
+    inputs = 1 if kind == "depthwise_conv2d" else int(step["channels"])
+    outputs = int(step["batch"]) * int(step["out_height"]) * int(step["out_width"]) * int(step["out_channels"])
+    return outputs * taps * inputs
+
+
+def _cut(step: np.void, num_threads: int) -> int:
+    """Return the number of parts of a step.
+
+    Several per thread, so that the threads finish together whatever the machine does meanwhile, but none so small
+    that taking it costs more than it saves.
+    """
+    if step["kind"] == KINDS.index("activation") and step["option"] >= 0:
+        return PARTS_PER_THREAD * num_threads
+    outputs = int(step["out_plane"]) * int(step["out_channels"]) // LANES
+    cost = max(multiply_adds(step), 4 * outputs)
+    return max(1, min(PARTS_PER_THREAD * num_threads, cost // LEAST_PART))
 
 
 def compile_program(
@@ -313,6 +339,7 @@ class _Compiler:
             values["scratch"] = values["x"]
         for field, value in values.items():
             step[field] = value
+        step["parts"] = _cut(step[0], self.num_threads)
         self.steps.append(step)
         self.names.append(name)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
 
 from minimobile.errors import InputError
 
-Task = Callable[[], None]
+Task = Callable[[], object]
+BACKLOG = 4  # calls that may wait for a helper; who finds that many does not ask
 
 
 def default_thread_count() -> int:
@@ -32,52 +34,31 @@ def check_thread_count(value: object) -> int:
 
 
 class Crew:
-    """The helper threads of one engine. They serve one call at a time: whoever finds them busy works alone.
+    """The helper threads of one engine: they wait for calls to help with.
 
-    After a fork the child process has no threads; the crew notices and starts new ones.
+    A helper that is busy with one call, or that the machine does not let run, comes late to the next; so the work must
+    be such that whoever is there can do all of it. After a fork the child process has no threads; the crew notices
+    and starts new ones.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._process = 0
-        self._start_lock = threading.Lock()
-        self._is_free = threading.Semaphore(1)
+        self._lock = threading.Lock()
         self._queues: list[SimpleQueue[Task | None]] = []
 
-    def run(self, work: Callable[[int, int], object], abort: Callable[[], None]) -> None:
-        """Call work(thread, threads) once per thread, thread 0 being the caller's, and wait for all to end.
-
-        The parts may wait for one another; `abort` tells those that wait to give up when this thread is interrupted.
-        """
-        if self.size == 0 or not self._reserve():
-            work(0, 1)
-            return
-        threads = self.size + 1
-        ended = SimpleQueue[int]()
-        started = 0
-        try:
-            for thread, queue in enumerate(self._queues, start=1):
-                started += 1
-                queue.put(lambda thread=thread: _report(work, thread, threads, ended))  # type: ignore[misc]
-            work(0, threads)
-        except BaseException:
-            abort()
-            raise
-        finally:
-            for _ in range(started):
-                ended.get()
-            self._is_free.release()
-
-    def _reserve(self) -> bool:
-        if self._process != os.getpid():
+    def invite(self, work: Callable[[int], object]) -> None:
+        """Ask every helper to call work(thread), with thread 1, 2, ...; do not wait for any."""
+        if self.size and self._process != os.getpid():
             self._start()
-        return self._is_free.acquire(blocking=False)
+        for thread, queue in enumerate(self._queues, start=1):
+            if queue.qsize() < BACKLOG:
+                queue.put(partial(work, thread))
 
     def _start(self) -> None:
-        with self._start_lock:
+        with self._lock:
             if self._process == os.getpid():
                 return
-            self._is_free = threading.Semaphore(1)
             self._queues = [SimpleQueue() for _ in range(self.size)]
             for queue in self._queues:
                 threading.Thread(target=_serve, args=(queue,), name="minimobile-helper", daemon=True).start()
@@ -86,13 +67,6 @@ class Crew:
     def __del__(self) -> None:
         for queue in self._queues:
             queue.put(None)
-
-
-def _report(work: Callable[[int, int], object], thread: int, threads: int, ended: SimpleQueue[int]) -> None:
-    try:
-        work(thread, threads)
-    finally:
-        ended.put(thread)
 
 
 def _serve(queue: SimpleQueue[Task | None]) -> None:

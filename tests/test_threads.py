@@ -1,3 +1,4 @@
+import queue
 import threading
 
 import pytest
@@ -6,51 +7,48 @@ from minimobile.errors import InputError
 from minimobile.threads import Crew, check_thread_count, default_thread_count
 
 
-def test_every_part_runs_once_and_on_its_own_thread():
-    seen = []
-    Crew(3).run(lambda thread, threads: seen.append((thread, threads, threading.get_ident())), lambda: None)
-    assert sorted(part[:2] for part in seen) == [(0, 4), (1, 4), (2, 4), (3, 4)]
-    assert len({part[2] for part in seen}) == 4
+def test_every_helper_is_asked_once_and_is_a_thread_of_its_own():
+    seen = queue.SimpleQueue()
+    crew = Crew(3)
+    crew.invite(lambda thread: seen.put((thread, threading.get_ident())))
+    found = [seen.get(timeout=10) for _ in range(3)]
+    assert sorted(thread for thread, _ in found) == [1, 2, 3]
+    assert len({ident for _, ident in found} | {threading.get_ident()}) == 4
 
 
-def test_who_finds_the_crew_busy_works_alone():
-    crew, inner = Crew(1), []
-
-    def outer(thread, threads):
-        if thread == 0:
-            crew.run(lambda thread, threads: inner.append((thread, threads)), lambda: None)
-
-    crew.run(outer, lambda: None)
-    assert inner == [(0, 1)]
+def test_a_crew_of_none_does_nothing():
+    Crew(0).invite(lambda thread: pytest.fail("nobody is there"))
 
 
-def test_an_interrupted_caller_tells_the_others_and_waits_for_them():
-    crew, gave_up, left = Crew(1), threading.Event(), []
+def test_a_busy_helper_comes_late_and_nobody_waits():
+    crew, may_go_on, seen = Crew(1), threading.Event(), queue.SimpleQueue()
+    crew.invite(lambda thread: may_go_on.wait(10))
+    crew.invite(seen.put)
+    assert seen.empty()
+    may_go_on.set()
+    assert seen.get(timeout=10) == 1
 
-    def work(thread, threads):
-        if thread == 0:
-            raise KeyboardInterrupt
-        assert gave_up.wait(10)
-        left.append(thread)
 
-    with pytest.raises(KeyboardInterrupt):
-        crew.run(work, gave_up.set)
-    assert left == [1]
-    again = []
-    crew.run(lambda thread, threads: again.append(thread), lambda: None)
-    assert sorted(again) == [0, 1]
+def test_calls_do_not_pile_up_before_a_helper_that_does_not_run():
+    crew, may_go_on, calls = Crew(1), threading.Event(), []
+    crew.invite(lambda thread: may_go_on.wait(10))
+    for _ in range(100):
+        crew.invite(calls.append)
+    may_go_on.set()
+    done = threading.Event()
+    while not done.is_set():
+        crew.invite(lambda thread: done.set())
+    assert len(calls) <= 5
 
 
 def test_helpers_end_with_their_crew():
-    crew = Crew(2)
-    crew.run(lambda thread, threads: None, lambda: None)
-    helpers = [thread for thread in threading.enumerate() if thread.name == "minimobile-helper"]
-    assert len(helpers) >= 2
-    before = len(helpers)
+    crew, seen = Crew(2), queue.SimpleQueue()
+    crew.invite(lambda thread: seen.put(threading.current_thread()))
+    helpers = [seen.get(timeout=10) for _ in range(2)]
     del crew
     for helper in helpers:
-        helper.join(0.5)
-    assert sum(helper.is_alive() for helper in helpers) <= before - 2
+        helper.join(10)
+    assert not any(helper.is_alive() for helper in helpers)
 
 
 def test_thread_count_from_the_environment(monkeypatch):

@@ -21,7 +21,7 @@ _small_half = make_tile(SMALL, 1, True)
 
 
 @compiled
-def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Convolve: out[n,i,j,o] = clamp(bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + y[n,i,j,o]).
 
     Defined by reference.conv2d, then reference.add where there is a residual y, then the clamp.
@@ -34,7 +34,7 @@ def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, 
     first_full, last_full = _inside(step.height, step.kernel_height, step.pad_top, step.out_height, step)
     terms = step.kernel_height * step.kernel_width * step.channels
     term_offsets = taps[step.taps : step.taps + terms]
-    first, last = share(step.batch * step.out_height, 1, thread, threads)
+    first, last = share(step.batch * step.out_height, 1, part, parts)
     for item in range(first, last):
         n, i = item // step.out_height, item % step.out_height
         is_full = first_full <= i < last_full and last_inside - first_inside >= SMALL

@@ -24,7 +24,7 @@ _any_single = make_filter(1, 1, None)
 
 
 @compiled
-def depthwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def depthwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Convolve each channel: out[n,i,j,c] = clamp(bias[c] + sum over ky,kx of x[n,y,x,c] * w[ky,kx,c]).
 
     Defined by reference.depthwise_conv2d, then the clamp.
@@ -33,7 +33,7 @@ def depthwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thr
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1, equation 3.
     """
     rows = step.batch * step.out_height
-    first, last = share(plane_count(step.channels, LANES) * rows, 1, thread, threads)
+    first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
     image = step.height * step.width * LANES
     while first < last:
         plane, n, i = first // rows, first % rows // step.out_height, first % step.out_height

@@ -14,12 +14,12 @@ from minimobile_kernels.tile import PANEL, PANEL_VECTORS
 
 @compiled
 def expanded_depthwise_conv2d(
-    expand: Any, step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int
+    expand: Any, step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int, thread: int
 ) -> None:
     """Do `expand`, a pointwise convolution, and `step`, the depthwise convolution of its result.
 
     Panel by panel of the expanded channels and, on large maps, chunk by chunk of rows: the rows of the expanded map
-    that a chunk needs are computed into the thread's scratch memory and filtered from there. Each value is computed
+    that a chunk needs are computed into this thread's scratch memory and filtered from there. Each value is computed
     just as by the two kernels alone. Source: Sandler et al., MobileNetV2 (arXiv 1801.04381), section 5.1.
     """
     panels = plane_count(expand.out_channels, PANEL)
@@ -30,13 +30,13 @@ def expanded_depthwise_conv2d(
     reach = (step.kernel_height - 1) * step.dilation + 1
     chunk = max(1, min(step.out_height, (most_rows - reach) // step.stride + 1))
     chunks = (step.out_height + chunk - 1) // chunk
-    while chunks * panels * step.batch < 4 * threads and threads > 1 and chunk > 4:
-        chunk = (chunk + 1) // 2  # more and smaller parts, so that the threads finish together
+    while chunks * panels * step.batch < parts and chunk > 4:
+        chunk = (chunk + 1) // 2  # so that there is something for every part
         chunks = (step.out_height + chunk - 1) // chunk
-    first, last = share(panels * step.batch * chunks, 1, thread, threads)
+    first, last = share(panels * step.batch * chunks, 1, part, parts)
     for item in range(first, last):
-        panel, n, part = item // (step.batch * chunks), item // chunks % step.batch, item % chunks
-        first_out = part * chunk
+        panel, n, piece = item // (step.batch * chunks), item // chunks % step.batch, item % chunks
+        first_out = piece * chunk
         last_out = min(first_out + chunk, step.out_height)
         first_row = max(0, first_out * step.stride - step.pad_top)
         last_row = min(step.height, (last_out - 1) * step.stride - step.pad_top + reach)

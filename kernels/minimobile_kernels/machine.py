@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import cache_path, entry, is_cached
+from minimobile_kernels._jit import cache_path, compiled, entry, is_cached
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import expanded_depthwise_conv2d
@@ -13,51 +13,64 @@ from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
 from minimobile_kernels.step import KINDS
-from minimobile_kernels.sync import meet
+from minimobile_kernels.sync import claim, finish, wait
 
 (CONV2D, DEPTHWISE_CONV2D, POINTWISE_CONV2D, AVERAGE_POOL2D, RESIZE_BILINEAR, ADD, CONCATENATE, ACTIVATION,
  PACK_PIXELS) = range(len(KINDS))  # fmt: skip
 
 
 @entry
-def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, thread: int, threads: int) -> bool:
-    """Run this thread's part of every step; threads meet after each. False when a partner gave up.
+def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, thread: int, threads: int) -> None:
+    """Run a program, alone or together with other threads that make the same call.
+
+    A step is cut into parts; each thread takes the next part that nobody has taken, and goes on to the next step when
+    all are done. So a thread that comes late, or never, costs nothing but its help.
 
     Shapes: steps (S) of `step.STEP`; pixels, weights, arena: one-dimensional float32; taps: one-dimensional int64;
-    control: `sync.CONTROL_SIZE` int64 zeros, shared by the threads of one call.
+    control: S * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread).
     """
-    meetings = 0
     for index in range(steps.shape[0]):
         step = steps[index]
         x = pixels if step.is_from_pixels else arena
-        kind = step.kind
-        if step.is_fused:
-            following = steps[index + 1]
-            expanded_depthwise_conv2d(step, following, x, weights, arena, taps, thread, threads)
-        elif index > 0 and steps[index - 1].is_fused:
+        if index > 0 and steps[index - 1].is_fused:
             continue  # done together with the step before
-        elif kind == POINTWISE_CONV2D:
-            pointwise_conv2d(step, x, weights, arena, taps, thread, threads)
-        elif kind == DEPTHWISE_CONV2D:
-            depthwise_conv2d(step, x, weights, arena, taps, thread, threads)
-        elif kind == CONV2D:
-            conv2d(step, x, weights, arena, taps, thread, threads)
-        elif kind == AVERAGE_POOL2D:
-            average_pool2d(step, x, weights, arena, taps, thread, threads)
-        elif kind == ADD:
-            add(step, x, weights, arena, taps, thread, threads)
-        elif kind == RESIZE_BILINEAR:
-            resize_bilinear(step, x, weights, arena, taps, thread, threads)
-        elif kind == CONCATENATE:
-            concatenate(step, x, weights, arena, taps, thread, threads)
-        elif kind == ACTIVATION:
-            activation(step, x, weights, arena, taps, thread, threads)
-        elif kind == PACK_PIXELS:
-            pack_pixels(step, x, weights, arena, taps, thread, threads)
-        meetings += 1
-        if threads > 1 and not meet(control, meetings * threads):
-            return False
-    return True
+        following = steps[index + 1] if step.is_fused else step
+        if threads == 1:
+            _run_part(step, following, x, weights, arena, taps, 0, 1, 0)
+            continue
+        part = claim(control, index)
+        while part < step.parts:
+            _run_part(step, following, x, weights, arena, taps, part, step.parts, thread)
+            finish(control, index)
+            part = claim(control, index)
+        wait(control, index, step.parts)
+
+
+@compiled
+def _run_part(
+    step: Any, following: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int, thread: int
+) -> None:
+    kind = step.kind
+    if step.is_fused:
+        expanded_depthwise_conv2d(step, following, x, weights, arena, taps, part, parts, thread)
+    elif kind == POINTWISE_CONV2D:
+        pointwise_conv2d(step, x, weights, arena, taps, part, parts)
+    elif kind == DEPTHWISE_CONV2D:
+        depthwise_conv2d(step, x, weights, arena, taps, part, parts)
+    elif kind == CONV2D:
+        conv2d(step, x, weights, arena, taps, part, parts)
+    elif kind == AVERAGE_POOL2D:
+        average_pool2d(step, x, weights, arena, taps, part, parts)
+    elif kind == ADD:
+        add(step, x, weights, arena, taps, part, parts)
+    elif kind == RESIZE_BILINEAR:
+        resize_bilinear(step, x, weights, arena, taps, part, parts)
+    elif kind == CONCATENATE:
+        concatenate(step, x, weights, arena, taps, part, parts)
+    elif kind == ACTIVATION:
+        activation(step, x, weights, arena, taps, part, parts)
+    elif kind == PACK_PIXELS:
+        pack_pixels(step, x, weights, arena, taps, part, parts)
 
 
 def is_compiled() -> bool:

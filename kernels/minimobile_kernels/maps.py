@@ -26,22 +26,22 @@ from minimobile_kernels.step import plane_count, share
 
 
 @compiled
-def add(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def add(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Return clamp(x + y). Defined by reference.add. Shapes: x, y, out: maps of (N, H, W, C)."""
-    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, thread, threads)
+    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
     for offset in range(first, last, LANES):
         total = add_vectors(load(x, step.x + offset), load(arena, step.y + offset))
         store(arena, step.out + offset, clamp(total, step.low, step.high))
 
 
 @compiled
-def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Stack channels, x's first. Defined by reference.concatenate.
 
     Shapes: x, y, out: maps of (N, H, W, C_x), (N, H, W, C_y), (N, H, W, C_x + C_y).
     """
     pixels = step.batch * step.out_height * step.out_width
-    first, last = share(pixels, 16, thread, threads)
+    first, last = share(pixels, 16, part, parts)
     for c in range(plane_count(step.out_channels, LANES) * LANES):
         out = step.out + c // LANES * step.out_plane + c % LANES
         if c < step.channels:
@@ -59,12 +59,12 @@ def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: 
 
 
 @compiled
-def activation(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def activation(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Apply a curve of elementwise.CURVES in float64, rounded once; or, with option < 0, the clamp alone.
 
     Defined by reference.activation. Shapes: x, out: maps of (N, H, W, C).
     """
-    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, thread, threads)
+    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
     if step.option < 0:
         for offset in range(first, last, LANES):
             store(arena, step.out + offset, clamp(load(x, step.x + offset), step.low, step.high))
@@ -89,9 +89,9 @@ def _curve(code: int, value: float) -> Any:
 
 
 @compiled
-def pack_pixels(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def pack_pixels(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Copy an image (N, H, W, C) of any strides to a map; channels beyond C become zero."""
-    first, last = share(step.batch * step.out_height, 1, thread, threads)
+    first, last = share(step.batch * step.out_height, 1, part, parts)
     for c in range(plane_count(step.channels, LANES) * LANES):
         for row in range(first, last):
             n, i = row // step.out_height, row % step.out_height

@@ -23,7 +23,7 @@ _single_half = make_tile(1, 1, False)
 
 
 @compiled
-def pointwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def pointwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Mix the channels of every pixel: out[p,o] = clamp(bias[o] + sum over ci of x[p,ci] * weight[o,ci] + y[p,o]).
 
     Defined by reference.pointwise_conv2d, then reference.add where there is a residual y, then the clamp.
@@ -36,10 +36,10 @@ def pointwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thr
     panels = plane_count(step.out_channels, PANEL)
     first_panel, last_panel = 0, panels
     first, last = 0, pixels
-    if pixels < 8 * LARGE * threads and panels >= threads:  # small maps: each thread takes channels, not pixels
-        first_panel, last_panel = share(panels, 1, thread, threads)
+    if pixels < 8 * LARGE * parts and panels >= parts:  # small maps: each part takes channels, not pixels
+        first_panel, last_panel = share(panels, 1, part, parts)
     else:
-        first, last = share(pixels, LARGE, thread, threads)
+        first, last = share(pixels, LARGE, part, parts)
     band = max(BAND_BYTES // (4 * step.channels) // LARGE, 1) * LARGE
     for start in range(first, last, band):
         count = min(band, last - start)

@@ -12,14 +12,14 @@ from minimobile_kernels.step import plane_count, share
 
 
 @compiled
-def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Average: out[n,i,j,c] = sum over ky,kx of x[n, i*s+ky, j*s+kx, c] / (K_h*K_w), summed in float64, rounded once.
 
     Defined by reference.average_pool2d. Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
     """
     windows = step.out_height * step.out_width
     pixels = step.batch * windows
-    first, last = share(plane_count(step.channels, LANES) * pixels, 1, thread, threads)
+    first, last = share(plane_count(step.channels, LANES) * pixels, 1, part, parts)
     count = float(step.kernel_height * step.kernel_width)
     for item in range(first, last):
         plane, pixel = item // pixels, item % pixels

@@ -12,13 +12,13 @@ from minimobile_kernels.step import plane_count, share
 
 
 @compiled
-def resize_bilinear(step: Any, x: Any, weights: Any, arena: Any, taps: Any, thread: int, threads: int) -> None:
+def resize_bilinear(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Interpolate along the rows, then along the columns, in float64, rounded once.
 
     Defined by reference.resize_bilinear. Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
     """
     rows = step.batch * step.out_height
-    first, last = share(plane_count(step.channels, LANES) * rows, 1, thread, threads)
+    first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
     for item in range(first, last):
         plane, row = item // rows, item % rows
         n, i = row // step.out_height, row % step.out_height

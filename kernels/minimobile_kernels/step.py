@@ -25,6 +25,7 @@ STEP = np.dtype(
     [
         ("kind", np.int64),  # index into KINDS
         ("is_from_pixels", np.int64),  # x lies in the caller's image, not in the arena
+        ("parts", np.int64),  # into which the work is cut for several threads
         ("is_fused", np.int64),  # this pointwise convolution is done by the depthwise one after it, row by row
         *[(name, np.int64) for name in ("x", "y", "out")],  # where the maps begin; y < 0: none
         *[(name, np.int64) for name in ("batch", "height", "width", "channels")],
@@ -47,11 +48,11 @@ STEP = np.dtype(
 
 
 @compiled
-def share(count: int, unit: int, thread: int, threads: int) -> tuple[int, int]:
-    """Return the part [first, last) of `count` items that falls to a thread, cut at multiples of `unit`."""
+def share(count: int, unit: int, part: int, parts: int) -> tuple[int, int]:
+    """Return the items [first, last) of `count` that make up one of `parts`, cut at multiples of `unit`."""
     units = (count + unit - 1) // unit
-    first = units * thread // threads * unit
-    last = units * (thread + 1) // threads * unit
+    first = units * part // parts * unit
+    last = units * (part + 1) // parts * unit
     return min(first, count), min(last, count)
 
 

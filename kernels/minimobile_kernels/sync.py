@@ -1,4 +1,4 @@
-"""Where threads meet: a barrier inside compiled code, so that a whole network is one native call per thread."""
+"""How threads share the steps of a program inside compiled code: claims and counts, and no thread that must come."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numba.extending import intrinsic
 from minimobile_kernels import simd
 from minimobile_kernels._jit import compiled
 
-ARRIVED, ABORTED = 0, 8  # entries of `control`, a cache line apart
-CONTROL_SIZE = 16
+LINE = 8  # int64 of a cache line
+ENTRIES = 2 * LINE  # of `control` for each step: parts claimed, and on another line parts done
 SPINS = 2000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
 
 
@@ -52,14 +52,22 @@ def yield_processor(typing_context):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def meet(control: Any, expected: int) -> bool:
-    """Wait until `expected` arrivals have been counted, this one included; False when a partner gave up."""
-    atomic_add(control, ARRIVED, 1)
+def claim(control: Any, index: int) -> Any:
+    """Return the number of the next part of step `index` that nobody has taken."""
+    return atomic_add(control, index * ENTRIES, 1)
+
+
+@compiled
+def finish(control: Any, index: int) -> None:
+    """Count one part of step `index` as done, and all that was written for it as visible."""
+    atomic_add(control, index * ENTRIES + LINE, 1)
+
+
+@compiled
+def wait(control: Any, index: int, parts: int) -> None:
+    """Wait until all parts of step `index` are done."""
     spins = 0
-    while atomic_load(control, ARRIVED) < expected:
-        if atomic_load(control, ABORTED) != 0:
-            return False
+    while atomic_load(control, index * ENTRIES + LINE) < parts:
         spins += 1
         if spins > SPINS:
             yield_processor()
-    return True
