@@ -214,7 +214,7 @@ class _Compiler:
             else:
                 self._place(node.name)
             self._add_node(node, is_fused=node.name in fused)
-            for name in {*node.inputs, node.name}:
+            for name in self.arena.names():
                 if last_use.get(name, index) <= index:
                     self.arena.release(name)
         if self.arena.size * 4 > MAXIMUM_ARENA_BYTES:
@@ -238,12 +238,12 @@ class _Compiler:
         return INPUT in node.inputs and (node.op != "conv2d" or node.inputs.index(INPUT) > 0)
 
     def _find_fused(self) -> dict[str, Node]:
-        """Return the expansions that the depthwise convolution after them, their only consumer, does by itself."""
+        """Return the convolutions that the depthwise one after them, their only consumer, does by itself."""
         uses = [name for node in self.graph.nodes for name in node.inputs] + list(self.graph.outputs)
         return {
             node.name: after
             for node, after in itertools.pairwise(self.graph.nodes)
-            if node.op == "pointwise_conv2d"
+            if node.op in ("pointwise_conv2d", "conv2d")
             and len(node.inputs) == 1
             and after.op == "depthwise_conv2d"
             and after.inputs == (node.name,)
@@ -363,5 +363,9 @@ class _Arena:
         self.offsets[name] = start
         self.size = max(self.size, start + size)
 
+    def names(self) -> list[str]:
+        """Return what has a place now."""
+        return list(self._taken)
+
     def release(self, name: str) -> None:
-        self._taken.pop(name, None)
+        del self._taken[name]

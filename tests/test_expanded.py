@@ -55,6 +55,22 @@ def test_in_chunks_of_few_rows(threads, padding, monkeypatch):
         assert_fused_agrees(graph, random_weights(graph), random_image((2, 7, 33, 20)), threads)
 
 
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 40), st.integers(1, 40)), st.integers(1, 40),
+    st.integers(1, 2), st.sampled_from(["SAME", ((1, 1), (1, 1))]), st.integers(1, 3), st.integers(0, 99),
+)  # fmt: skip
+def test_the_stem_and_the_depthwise_convolution_after_it(shape, channels, stride, padding, threads, seed):
+    window = {"kernel_size": 3, "dilation": 1, "padding": padding}
+    nodes = (
+        Node("wide", "conv2d", (INPUT,), {**window, "stride": stride}, {"weight": "a"}),
+        Node("out", "depthwise_conv2d", ("wide",), {**window, "stride": 1}, {"weight": "b", "bias": "c"}),
+    )
+    shapes = {"a": (channels, shape[1], 3, 3), "b": (channels, 1, 3, 3), "c": (channels,)}
+    graph = Graph(nodes, shape[1], ("out",), shapes)
+    assert_fused_agrees(graph, random_weights(graph, seed), random_image(shape, seed), threads)
+
+
 def test_infinite_weights_outside_the_image_are_skipped():
     graph = expanded_graph(3, 8, 1, 1)
     weights = random_weights(graph)

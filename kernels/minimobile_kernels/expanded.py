@@ -1,24 +1,27 @@
-"""Expansion and depthwise convolution of an inverted residual in one: the wide map never leaves the cache."""
+"""A convolution and the depthwise one after it in one: the map between them never leaves the cache."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from minimobile_kernels._jit import compiled
+from minimobile_kernels.conv2d import convolve_rows
 from minimobile_kernels.depthwise import filter_rows
 from minimobile_kernels.pointwise import multiply
 from minimobile_kernels.simd import LANES
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.step import KINDS, plane_count, share
 from minimobile_kernels.tile import PANEL, PANEL_VECTORS
+
+CONV2D = KINDS.index("conv2d")
 
 
 @compiled
 def expanded_depthwise_conv2d(
     expand: Any, step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int, thread: int
 ) -> None:
-    """Do `expand`, a pointwise convolution, and `step`, the depthwise convolution of its result.
+    """Do `expand`, a pointwise or dense convolution, and `step`, the depthwise convolution of its result.
 
-    Panel by panel of the expanded channels and, on large maps, chunk by chunk of rows: the rows of the expanded map
+    Panel by panel of the channels between them and, on large maps, chunk by chunk of rows: the rows of that map
     that a chunk needs are computed into this thread's scratch memory and filtered from there. Each value is computed
     just as by the two kernels alone. Source: Sandler et al., MobileNetV2 (arXiv 1801.04381), section 5.1.
     """
@@ -41,9 +44,12 @@ def expanded_depthwise_conv2d(
         first_row = max(0, first_out * step.stride - step.pad_top)
         last_row = min(step.height, (last_out - 1) * step.stride - step.pad_top + reach)
         rows = max(0, last_row - first_row)
-        source = expand.x + (n * step.height + first_row) * row_size
-        multiply(expand, x, source, expand.x_plane, weights, arena, taps, -1, scratch, rows * row_size,
-                 rows * step.width, panel)  # fmt: skip
+        if expand.kind == CONV2D:
+            convolve_rows(expand, x, weights, arena, taps, n, first_row, last_row, panel, scratch, rows * row_size)
+        else:
+            source = expand.x + (n * step.height + first_row) * row_size
+            multiply(expand, x, source, expand.x_plane, weights, arena, taps, -1, scratch, rows * row_size,
+                     rows * step.width, panel)  # fmt: skip
         for plane in range(panel * PANEL_VECTORS, min((panel + 1) * PANEL_VECTORS, planes)):
             image = scratch + (plane - panel * PANEL_VECTORS) * rows * row_size - first_row * row_size
             filter_rows(step, arena, image, weights, arena, plane, n, first_out, last_out)
