@@ -11,7 +11,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,13 +42,24 @@ from tools.demo_data import (
 )
 
 DEMO = Path(__file__).resolve().parent.parent / "minimobile" / "demo"
-CROP_SIDE = 128  # of scenes, in training
 
 DIGIT_BAR, SCENE_BAR = 0.97, 0.85  # accuracy; mean intersection over union
 SIZE_BAR = 3_000_000  # bytes, everything bundled together
 
-DIGIT_CYCLES = ((20_000, 1600, 4e-3), (16_000, 2400, 3e-3), (16_000, 2200, 3e-3))  # (new pictures, batches, top rate)
-SCENE_STAGES = ((16, 500, 3e-3), (8, 400, 1.5e-3))  # (output stride, batches, top learning rate)
+# Cycles of the learning rate, each going on with the weights of the one before.
+DIGIT_CYCLES = (  # new pictures, whether jolted, batches of 64, top rate
+    (20_000, False, 1600, 4e-3),
+    (16_000, False, 2400, 3e-3),
+    (16_000, True, 2200, 3e-3),
+)
+BADGE_CYCLES = ((20_000, False, 1000, 4e-3),)  # the same, for the backbone of the scenes
+SCENE_CYCLES = (  # output stride, new scenes, side of the crop, batches of 16, top rate
+    (16, 3000, 128, 500, 3e-3),
+    (8, 3000, 128, 400, 1.5e-3),
+    (16, 4000, 128, 1000, 3e-3),
+    (8, 3000, 128, 300, 1.5e-3),
+    (8, 3000, 160, 400, 1.5e-3),
+)
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # pixel values (N, 3, H, W) and targets
 
@@ -90,21 +101,23 @@ def jolt(pixels: torch.Tensor) -> torch.Tensor:
     return moved * contrast + brightness * (1.0 - contrast) * 2.0
 
 
-def class_batches(draw: Draw, first: int, count: int, size: int) -> Iterator[Batch]:
+def class_batches(draw: Draw, first: int, count: int, jolted: bool) -> Iterator[Batch]:
     """Give batches of training pictures of one digit each, without end."""
     pictures, targets = load_pool(draw, TRAIN, first, count)
     while True:
-        for chosen in torch.randperm(count)[: count // size * size].view(-1, size):
-            yield vary(jolt(normalise(pictures[chosen]))).contiguous(memory_format=torch.channels_last), targets[chosen]
+        for chosen in torch.randperm(count)[: count // 64 * 64].view(-1, 64):
+            pixels = normalise(pictures[chosen])
+            varied = vary(jolt(pixels) if jolted else pixels)
+            yield varied.contiguous(memory_format=torch.channels_last), targets[chosen]
 
 
-def scene_batches(first: int, count: int, size: int) -> Iterator[Batch]:
-    """Give batches of training scenes without end: crops, which train faster than whole scenes and vary more."""
+def scene_batches(first: int, count: int, crop: int) -> Iterator[Batch]:
+    """Give batches of crops of training scenes without end; they train faster than whole scenes and vary more."""
     pictures, targets = load_pool(draw_one_scene, TRAIN, first, count)
     while True:
-        for chosen in torch.randperm(count)[: count // size * size].view(-1, size):
-            top, left = (int(start) for start in torch.randint(0, SCENE_SIDE - CROP_SIDE + 1, (2,)))
-            window = (chosen, slice(top, top + CROP_SIDE), slice(left, left + CROP_SIDE))
+        for chosen in torch.randperm(count)[: count // 16 * 16].view(-1, 16):
+            top, left = (int(start) for start in torch.randint(0, SCENE_SIDE - crop + 1, (2,)))
+            window = (chosen, slice(top, top + crop), slice(left, left + crop))
             yield vary(normalise(pictures[window])), targets[window].long()
 
 
@@ -194,6 +207,18 @@ def make_processor(kind: str, side: int) -> Any:
     )  # mean and deviation are 0.5 by default
 
 
+def fit_cycles(
+    model: nn.Module, draw: Draw, cycles: Sequence[tuple[int, bool, int, float]], share: float
+) -> Iterator[Batch]:
+    """Train a classifier for some cycles, each on a pool of its own, and return the batches of the last."""
+    first = 0
+    for count, jolted, steps, rate in cycles:
+        batches = class_batches(draw, first, int(count * share), jolted)
+        fit(model, batches, int(steps * share), rate, draw.__name__)
+        first += count
+    return batches
+
+
 def train_digits(share: float) -> tuple[Any, Any]:
     """Train the classifier of digits with `share` of the full pools and steps; return model and processor."""
     # classifier_dropout_prob: the default 0.999 is TensorFlow's keep probability, and would drop all but a thousandth
@@ -203,20 +228,15 @@ def train_digits(share: float) -> tuple[Any, Any]:
     torch.manual_seed(SEED)
     model: Any = transformers.MobileNetV1ForImageClassification(config)
     initialise(model)
-    first = 0
-    for count, steps, rate in DIGIT_CYCLES:
-        batches = class_batches(draw_one_digit, first, int(count * share), 64)
-        fit(model, batches, int(steps * share), rate, "digits")
-        first += count
-    recalibrate(model, batches, 100)
+    recalibrate(model, fit_cycles(model, draw_one_digit, DIGIT_CYCLES, share), 100)
     return model, make_processor("V1", DIGIT_SIDE)
 
 
 def train_scenes(share: float) -> tuple[Any, Any]:
     """Train the segmentation of scenes; arguments and result as above.
 
-    Three stages, each going on with the weights of the one before, because the early ones are cheap: the backbone
-    learns to classify single badges, then the whole to segment at output stride 16, and at last at 8.
+    The cheap stages come first: the backbone learns to classify single badges, then the whole to segment crops at
+    output stride 16 and 8, and at last whole scenes (crops teach that a badge near the border runs on to it).
     """
     # classifier_dropout_prob: the default 0.8 is TensorFlow's keep probability, as above
     shared: dict[str, Any] = {"depth_multiplier": 0.35, "finegrained_output": False, "classifier_dropout_prob": 0.1}
@@ -224,13 +244,14 @@ def train_scenes(share: float) -> tuple[Any, Any]:
     config = transformers.MobileNetV2Config(image_size=BADGE_SIDE, **shared, **make_labels(list("0123456789")))
     model: Any = transformers.MobileNetV2ForImageClassification(config)
     initialise(model)
-    badges = class_batches(draw_one_badge, 0, int(20_000 * share), 64)
-    fit(model, badges, int(1000 * share), 4e-3, "scenes, backbone")
+    fit_cycles(model, draw_one_badge, BADGE_CYCLES, share)
     weights = model.state_dict()
 
     labels = make_labels(["background", *"0123456789"])
-    scenes = scene_batches(0, int(3000 * share), 16)
-    for output_stride, steps, rate in SCENE_STAGES:
+    first = 0
+    for output_stride, count, crop, steps, rate in SCENE_CYCLES:
+        scenes = scene_batches(first, int(count * share), crop)
+        first += count
         config = transformers.MobileNetV2Config(image_size=SCENE_SIDE, output_stride=output_stride, **shared, **labels)
         model = transformers.MobileNetV2ForSemanticSegmentation(config)
         initialise(model)
@@ -290,7 +311,7 @@ def describe(name: str, figure: str, training: str) -> dict[str, str]:
         "split": "by digit image, within every class: 80 % for training, 20 % held out",
         "held_out": f"{figure}, weights rounded to float16",
         "seed": str(SEED),
-        "training": training,
+        "training": f"cycles, as in tools/train_demo.py: {training}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
     }
 
@@ -318,9 +339,9 @@ def main() -> int:
     torch.set_num_threads(1)  # the result depends on it; two processes, one model each, are faster than two threads
     torch.use_deterministic_algorithms(True)
     good = True
-    for name, train, measure, bar, stages in (
-        ("digits", train_digits, measure_digits, DIGIT_BAR, f"(new pictures, batches, top rate): {DIGIT_CYCLES}"),
-        ("scenes", train_scenes, measure_scenes, SCENE_BAR, f"(output stride, batches, top rate): {SCENE_STAGES}"),
+    for name, train, measure, bar, cycles in (
+        ("digits", train_digits, measure_digits, DIGIT_BAR, str(DIGIT_CYCLES)),
+        ("scenes", train_scenes, measure_scenes, SCENE_BAR, f"{BADGE_CYCLES}, {SCENE_CYCLES}"),
     ):
         if arguments.only not in (None, name):
             continue
@@ -334,7 +355,7 @@ def main() -> int:
         if figure < bar:
             good = False
         else:
-            write_native(name, model, processor, describe(name, sentence, stages))
+            write_native(name, model, processor, describe(name, sentence, cycles))
     if arguments.only in (None, "pictures"):
         draw_bundle(DEMO)
     bundled = sum(path.stat().st_size for path in DEMO.iterdir() if path.suffix in {".h5", ".png"})
