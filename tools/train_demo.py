@@ -1,7 +1,7 @@
 """Train the two embedded models and draw the bundled pictures: `python -m tools.train_demo` in the repository's root.
 
-Needs torch, transformers and scikit-learn (none of which the library needs) and under an hour on one core; `--only digits` and
-`--only scenes` can run side by side. A model that misses its bar on held-out pictures is not written: exit code 1.
+Needs torch, transformers and scikit-learn (the library needs none of them) and under an hour on one core; `--only
+digits` and `--only scenes` can run side by side. A model below its bar on held-out pictures is not written (exit 1).
 """
 
 from __future__ import annotations
