@@ -12,6 +12,7 @@ from minimobile_kernels.maps import activation, add, concatenate, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
+from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import KINDS
 from minimobile_kernels.sync import claim, finish, wait
 
@@ -50,6 +51,7 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
 def _run_part(
     step: Any, following: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int, thread: int
 ) -> None:
+    keep_apart()
     kind = step.kind
     if step.is_fused:
         expanded_depthwise_conv2d(step, following, x, weights, arena, taps, part, parts, thread)
