@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from minimobile import formats
 from minimobile.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,3 +67,22 @@ def test_what_the_documents_name_exists(document: str) -> None:
 def test_every_command_is_in_the_readme() -> None:
     for command in COMMANDS:
         assert f"`minimobile {command.__name__}" in README
+
+
+def test_the_ratios_of_the_speed_table_follow_from_its_times() -> None:
+    rows = re.findall(r"^\| (?:V1|V2|DeepLab) .*\|$", README, re.MULTILINE)
+    assert len(rows) == 12
+    for row in rows:
+        _, _, ours, *rivals, ratio = [cell.strip() for cell in row.strip("|").split("|")]
+        expected = float(ours) / min(map(float, rivals))
+        assert abs(float(ratio) - expected) <= 0.005 + 0.01 * expected, row
+
+
+def test_the_held_out_figures_are_those_in_the_files() -> None:
+    text = " ".join(README.split())
+    for name, pattern in (("digits", r"reads ([\d.]+) % of 359"), ("scenes", r"mean IoU of ([\d.]+) %")):
+        found = re.search(pattern, text)
+        stated = re.search(r"0\.\d+", formats.read(ROOT / "minimobile" / "demo" / f"{name}.h5").provenance["held_out"])
+        assert found
+        assert stated
+        assert float(found[1]) == pytest.approx(100 * float(stated[0]))
