@@ -1,4 +1,4 @@
-"""The cache of machine code: found again, never trusted when damaged, never kept where others may write."""
+"""The cache of machine code (H34): found again, never trusted when damaged, never kept where others may write."""
 
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""Opening pictures: every mode and size made RGB, every damaged or hostile file (H33) one clear sentence."""
+
 from __future__ import annotations
 
 import io
