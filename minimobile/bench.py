@@ -99,7 +99,7 @@ def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) 
         gflops = sum(multiply_adds(step) for step in steps) * 2e-9 / seconds
         rows.append(
             {
-                "name": row["name"],
+                "name": " + ".join(program.names[start : index + 1]),
                 "kernel": " + ".join(KINDS[step["kind"]] for step in steps),
                 "output": row["output"],
                 "microseconds": seconds * 1e6,

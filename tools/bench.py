@@ -1,7 +1,8 @@
 """Time minimobile beside other runtimes: `python tools/bench.py [--cases ...] [--against ...] [--threads ...]`.
 
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
-`--layers` lists our own steps; `--json` prints one JSON document. README's speed table is this tool's output.
+`--layers` lists our own steps; `--demo` times `minimobile demo` as a whole process; `--json` prints one JSON document.
+README's speed table is this tool's output.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import argparse
 import dataclasses
 import json
 import math
+import subprocess
 import sys
+import tempfile
+import time
 
 import numpy as np
 
@@ -79,6 +83,18 @@ def table(results: dict[tuple[str, int], list[Timing]]) -> str:
     return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
 
 
+def time_demo(runs: int = 5) -> list[float]:
+    """Return the seconds of whole `minimobile demo` processes, after one that compiles the kernels if need be."""
+    command = [sys.executable, "-m", "minimobile", "demo"]
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(runs + 1):
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, cwd=folder)
+            seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
 def main() -> int:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,8 +103,13 @@ def main() -> int:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=4.0, help="per case and number of threads")
     parser.add_argument("--layers", action="store_true", help="list our own steps instead")
+    parser.add_argument("--demo", action="store_true", help="time `minimobile demo`, kernels compiled, instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.demo:
+        seconds = time_demo()
+        print(json.dumps(seconds) if options.json else f"minimobile demo: {min(seconds):.2f} to {max(seconds):.2f} s")
+        return 0
     if options.layers:
         rows = {case: time_steps(graph, random_weights(graph), shape) for case, (graph, shape) in CASES.items()
                 if case in options.cases}  # fmt: skip

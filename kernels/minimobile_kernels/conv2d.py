@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.geometry import valid_range as _valid_range
 from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apart, load, store
@@ -20,7 +20,7 @@ _small = make_tile(SMALL, PANEL_VECTORS, True)
 _small_half = make_tile(SMALL, 1, True)
 
 
-@compiled
+@inlined
 def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Convolve: out[n,i,j,o] = clamp(bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + y[n,i,j,o]).
 
@@ -65,7 +65,7 @@ def convolve_rows(
                       first_inside, last_inside)  # fmt: skip
 
 
-@compiled
+@inlined
 def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) -> tuple[int, int]:
     """Return the outputs whose whole window lies inside the image."""
     first, _ = valid_range(0, size, step.stride, before, out_size)
@@ -73,7 +73,7 @@ def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) 
     return first, last
 
 
-@compiled
+@inlined
 def _tile_row(
     step: Any, x: Any, row: int, weights: Any, weight: int, vectors: int, arena: Any, term_offsets: Any,
     out_start: int, out_plane: int, first: int, last: int,
@@ -138,7 +138,7 @@ def _border_pixel(
         store(arena, out, clamp(result, step.low, step.high))
 
 
-@compiled
+@inlined
 def _taps_inside(start: int, count: int, dilation: int, size: int) -> tuple[int, int]:
     """Return the taps k of `count` for which start + k * dilation lies within 0..size."""
     first = 0 if start >= 0 else (-start + dilation - 1) // dilation

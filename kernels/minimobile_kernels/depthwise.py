@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.filter import make_filter
 from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, REGISTERS, add, broadcast, clamp, fma, keep_apart, load, store
@@ -23,7 +23,7 @@ _any = make_filter(1, SMALL, None)
 _any_single = make_filter(1, 1, None)
 
 
-@compiled
+@inlined
 def depthwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Convolve each channel: out[n,i,j,c] = clamp(bias[c] + sum over ky,kx of x[n,y,x,c] * w[ky,kx,c]).
 
@@ -93,7 +93,7 @@ def filter_rows(
         i += ROWS
 
 
-@compiled
+@inlined
 def _filter_any(
     step: Any, x: Any, image: int, weights: Any, arena: Any, weight: int, out: int, first: int, last: int
 ) -> None:
@@ -119,7 +119,7 @@ def _filter_any(
                 j += 1
 
 
-@compiled
+@inlined
 def _filter_pixel(
     step: Any, x: Any, image: int, weights: Any, arena: Any, weight: int, out: int, i: int, j: int
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import inlined
 from minimobile_kernels.conv2d import convolve_rows
 from minimobile_kernels.depthwise import filter_rows
 from minimobile_kernels.pointwise import multiply
@@ -15,7 +15,7 @@ from minimobile_kernels.tile import PANEL, PANEL_VECTORS
 CONV2D = KINDS.index("conv2d")
 
 
-@compiled
+@inlined
 def expanded_depthwise_conv2d(
     expand: Any, step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int, thread: int
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import cache_path, compiled, entry, is_cached
+from minimobile_kernels._jit import cache_path, entry, is_cached
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import expanded_depthwise_conv2d
@@ -12,7 +12,6 @@ from minimobile_kernels.maps import activation, add, concatenate, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
-from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import KINDS
 from minimobile_kernels.sync import claim, finish, wait
 
@@ -36,43 +35,36 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
         if index > 0 and steps[index - 1].is_fused:
             continue  # done together with the step before
         following = steps[index + 1] if step.is_fused else step
-        if threads == 1:
-            _run_part(step, following, x, weights, arena, taps, 0, 1, 0)
-            continue
-        part = claim(control, index)
-        while part < step.parts:
-            _run_part(step, following, x, weights, arena, taps, part, step.parts, thread)
+        kind = step.kind
+        parts = step.parts if threads > 1 else 1
+        part = claim(control, index) if threads > 1 else 0
+        while part < parts:
+            if step.is_fused:
+                expanded_depthwise_conv2d(step, following, x, weights, arena, taps, part, parts, thread)
+            elif kind == POINTWISE_CONV2D:
+                pointwise_conv2d(step, x, weights, arena, taps, part, parts)
+            elif kind == DEPTHWISE_CONV2D:
+                depthwise_conv2d(step, x, weights, arena, taps, part, parts)
+            elif kind == CONV2D:
+                conv2d(step, x, weights, arena, taps, part, parts)
+            elif kind == AVERAGE_POOL2D:
+                average_pool2d(step, x, weights, arena, taps, part, parts)
+            elif kind == ADD:
+                add(step, x, weights, arena, taps, part, parts)
+            elif kind == RESIZE_BILINEAR:
+                resize_bilinear(step, x, weights, arena, taps, part, parts)
+            elif kind == CONCATENATE:
+                concatenate(step, x, weights, arena, taps, part, parts)
+            elif kind == ACTIVATION:
+                activation(step, x, weights, arena, taps, part, parts)
+            elif kind == PACK_PIXELS:
+                pack_pixels(step, x, weights, arena, taps, part, parts)
+            if threads == 1:
+                break
             finish(control, index)
             part = claim(control, index)
-        wait(control, index, step.parts)
-
-
-@compiled
-def _run_part(
-    step: Any, following: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int, thread: int
-) -> None:
-    keep_apart()
-    kind = step.kind
-    if step.is_fused:
-        expanded_depthwise_conv2d(step, following, x, weights, arena, taps, part, parts, thread)
-    elif kind == POINTWISE_CONV2D:
-        pointwise_conv2d(step, x, weights, arena, taps, part, parts)
-    elif kind == DEPTHWISE_CONV2D:
-        depthwise_conv2d(step, x, weights, arena, taps, part, parts)
-    elif kind == CONV2D:
-        conv2d(step, x, weights, arena, taps, part, parts)
-    elif kind == AVERAGE_POOL2D:
-        average_pool2d(step, x, weights, arena, taps, part, parts)
-    elif kind == ADD:
-        add(step, x, weights, arena, taps, part, parts)
-    elif kind == RESIZE_BILINEAR:
-        resize_bilinear(step, x, weights, arena, taps, part, parts)
-    elif kind == CONCATENATE:
-        concatenate(step, x, weights, arena, taps, part, parts)
-    elif kind == ACTIVATION:
-        activation(step, x, weights, arena, taps, part, parts)
-    elif kind == PACK_PIXELS:
-        pack_pixels(step, x, weights, arena, taps, part, parts)
+        if threads > 1:
+            wait(control, index, parts)
 
 
 def is_compiled() -> bool:

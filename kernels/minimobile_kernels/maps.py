@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import inlined
 from minimobile_kernels.elementwise import (
     GELU,
     HARDSWISH,
@@ -25,7 +25,7 @@ from minimobile_kernels.simd import add as add_vectors
 from minimobile_kernels.step import plane_count, share
 
 
-@compiled
+@inlined
 def add(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Return clamp(x + y). Defined by reference.add. Shapes: x, y, out: maps of (N, H, W, C)."""
     first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
@@ -34,7 +34,7 @@ def add(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts
         store(arena, step.out + offset, clamp(total, step.low, step.high))
 
 
-@compiled
+@inlined
 def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Stack channels, x's first. Defined by reference.concatenate.
 
@@ -58,7 +58,7 @@ def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: in
                 arena[out + pixel * LANES] = np.float32(0)
 
 
-@compiled
+@inlined
 def activation(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Apply a curve of elementwise.CURVES in float64, rounded once; or, with option < 0, the clamp alone.
 
@@ -73,7 +73,7 @@ def activation(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int
         arena[step.out + offset] = np.float32(_curve(step.option, np.float64(x[step.x + offset])))
 
 
-@compiled
+@inlined
 def _curve(code: int, value: float) -> Any:
     if code == LEAKY_RELU:
         return leaky_relu(value)
@@ -88,7 +88,7 @@ def _curve(code: int, value: float) -> Any:
     return tanh(value)
 
 
-@compiled
+@inlined
 def pack_pixels(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Copy an image (N, H, W, C) of any strides to a map; channels beyond C become zero."""
     first, last = share(step.batch * step.out_height, 1, part, parts)

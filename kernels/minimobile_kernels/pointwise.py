@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
@@ -22,7 +22,7 @@ _small_half = make_tile(SMALL, 1, False)
 _single_half = make_tile(1, 1, False)
 
 
-@compiled
+@inlined
 def pointwise_conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Mix the channels of every pixel: out[p,o] = clamp(bias[o] + sum over ci of x[p,ci] * weight[o,ci] + y[p,o]).
 
@@ -81,7 +81,7 @@ def multiply(
         pixel += size
 
 
-@compiled
+@inlined
 def _call_tile(
     step: Any, x: Any, x_start: int, x_plane: int, weights: Any, weight: int, first: int, arena: Any, taps: Any,
     y_start: int, out_start: int, out_plane: int, pixel: int, size: int, is_half: bool,

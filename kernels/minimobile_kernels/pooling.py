@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import inlined
 from minimobile_kernels.simd import LANES, add, broadcast, divide, load, store, widen
 from minimobile_kernels.step import plane_count, share
 
 
-@compiled
+@inlined
 def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Average: out[n,i,j,c] = sum over ky,kx of x[n, i*s+ky, j*s+kx, c] / (K_h*K_w), summed in float64, rounded once.
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import inlined
 from minimobile_kernels.simd import LANES, load, store
 from minimobile_kernels.step import plane_count, share
 
 
-@compiled
+@inlined
 def resize_bilinear(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Interpolate along the rows, then along the columns, in float64, rounded once.
 
@@ -41,7 +41,7 @@ def resize_bilinear(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part
                 arena[out + j * LANES + c] = np.float32(high * (1 - down) + low * down)
 
 
-@compiled
+@inlined
 def interpolation_point(index: int, size: int, out_size: int, align_corners: int) -> tuple[int, int, float]:
     """Return the two neighbours of one output pixel and the weight of the second.
 

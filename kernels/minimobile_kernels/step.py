@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import inlined
 
 KINDS = (
     "conv2d",
@@ -47,7 +47,7 @@ STEP = np.dtype(
 )
 
 
-@compiled
+@inlined
 def share(count: int, unit: int, part: int, parts: int) -> tuple[int, int]:
     """Return the items [first, last) of `count` that make up one of `parts`, cut at multiples of `unit`."""
     units = (count + unit - 1) // unit
@@ -56,7 +56,7 @@ def share(count: int, unit: int, part: int, parts: int) -> tuple[int, int]:
     return min(first, count), min(last, count)
 
 
-@compiled
+@inlined
 def plane_count(channels: int, lanes: int) -> int:
     """Return how many planes of `lanes` channels hold `channels`."""
     return (channels + lanes - 1) // lanes

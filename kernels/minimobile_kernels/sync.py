@@ -10,7 +10,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import inlined
 
 LINE = 8  # int64 of a cache line
 ENTRIES = 2 * LINE  # of `control` for each step: parts claimed, and on another line parts done
@@ -51,19 +51,19 @@ def yield_processor(typing_context):  # type: ignore[no-untyped-def]
     return types.int32(), emit
 
 
-@compiled
+@inlined
 def claim(control: Any, index: int) -> Any:
     """Return the number of the next part of step `index` that nobody has taken."""
     return atomic_add(control, index * ENTRIES, 1)
 
 
-@compiled
+@inlined
 def finish(control: Any, index: int) -> None:
     """Count one part of step `index` as done, and all that was written for it as visible."""
     atomic_add(control, index * ENTRIES + LINE, 1)
 
 
-@compiled
+@inlined
 def wait(control: Any, index: int, parts: int) -> None:
     """Wait until all parts of step `index` are done."""
     spins = 0
