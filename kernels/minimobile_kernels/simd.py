@@ -202,7 +202,7 @@ def divide(typing_context, vector, divisor):  # type: ignore[no-untyped-def]
 def keep_apart(typing_context):  # type: ignore[no-untyped-def]
     """keep_apart(): as a function's first statement, have it compiled once and called, not copied into its callers.
 
-    Without it, each kernel gets its own copy of every register tile, and compiling takes twice as long.
+    Without it, each kernel gets its own copy of every register tile: 816 fused multiply-adds where 363 are enough.
     """
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
