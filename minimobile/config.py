@@ -1,4 +1,4 @@
-"""Model configurations with the fields and defaults of transformers' classes of the same name, and two of our own.
+"""Model configurations with the fields and defaults of transformers' classes of the same name, and three of our own.
 
 What a field means for the network is in `mobilenet_v1.py` and `mobilenet_v2.py`; here values are held and checked.
 """
@@ -15,6 +15,7 @@ from minimobile.errors import ConfigError
 
 ACTIVATIONS = ("relu6", "relu", "leaky_relu", "silu", "swish", "hardswish", "gelu", "sigmoid", "tanh", "linear")
 OUTPUT_STRIDES = (2, 4, 8, 16, 32)
+BOTTOM_RIGHT_PADDINGS = ("depthwise", "all")
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 _OLD_SPELLINGS = {
     "torch_dtype": "dtype",
@@ -43,7 +44,9 @@ class MobileNetConfig:
     """What both generations share. `depth_multiplier` is the papers' width multiplier alpha.
 
     `pool_size=None` pools the whole feature map; 7 is the original's fixed window ("VALID"; stride 2 on V1, 1 on V2),
-    never larger than the feature map.
+    never larger than the feature map. `bottom_right_padding` is Keras' rule: layers of stride 2 get one row of zeros
+    below and one column on the right, whatever the image's size ("depthwise": the depthwise ones, as Keras 3's V1;
+    "all": the first convolution, too, as keras-applications 1.0; None: what `tf_padding` says).
     """
 
     model_type: ClassVar[str] = ""
@@ -59,6 +62,7 @@ class MobileNetConfig:
     initializer_range: float = 0.02
     layer_norm_eps: float = 0.001
     pool_size: int | None = None
+    bottom_right_padding: str | None = None
 
     num_labels: int | None = None
     id2label: Mapping[int, str] | None = None
@@ -102,7 +106,7 @@ class MobileNetConfig:
     def to_dict(self) -> dict[str, Any]:
         """Return what `config.json` holds: plain JSON values, `model_type` included.
 
-        Our own two fields are left out while they say what transformers does anyway.
+        Our own fields are left out while they say what transformers does anyway.
         """
         values: dict[str, Any] = {"model_type": self.model_type}
         for field in dataclasses.fields(self):
@@ -113,7 +117,7 @@ class MobileNetConfig:
                 value = list(value)
             values[field.name] = value
         del values["num_labels"]  # follows from id2label
-        for name in ("pool_size", "problem_type", "dtype", "architectures"):
+        for name in ("pool_size", "bottom_right_padding", "problem_type", "dtype", "architectures"):
             if values[name] is None:
                 del values[name]
         return values
@@ -192,6 +196,8 @@ class MobileNetConfig:
                "zero or more")  # fmt: skip
         demand(0 <= self.classifier_dropout_prob <= 1, "classifier_dropout_prob", "between 0 and 1")
         demand(self.pool_size is None or 1 <= self.pool_size <= 65536, "pool_size", "None (global) or 1 or more")
+        demand(self.bottom_right_padding in (None, *BOTTOM_RIGHT_PADDINGS), "bottom_right_padding",
+               f"None or one of {', '.join(BOTTOM_RIGHT_PADDINGS)}")  # fmt: skip
         demand(self.problem_type in (None, *PROBLEM_TYPES), "problem_type", f"one of {', '.join(PROBLEM_TYPES)}")
         demand(self.num_labels is None or 0 <= self.num_labels <= 1_000_000, "num_labels", "between 0 and 1000000")
         is_single = self.problem_type == "single_label_classification"
@@ -223,7 +229,7 @@ class MobileNetConfig:
 
 @dataclass(frozen=True, eq=True, kw_only=True)
 class MobileNetV1Config(MobileNetConfig):
-    """transformers' `MobileNetV1Config`, and `output_stride` and `pool_size`, which it lacks."""
+    """transformers' `MobileNetV1Config`, and `output_stride`, `pool_size`, `bottom_right_padding`, which it lacks."""
 
     model_type: ClassVar[str] = "mobilenet_v1"
     __hash__ = None
@@ -238,7 +244,7 @@ class MobileNetV1Config(MobileNetConfig):
 
 @dataclass(frozen=True, eq=True, kw_only=True)
 class MobileNetV2Config(MobileNetConfig):
-    """transformers' `MobileNetV2Config`, and `pool_size`, which it lacks."""
+    """transformers' `MobileNetV2Config`, and `pool_size` and `bottom_right_padding`, which it lacks."""
 
     model_type: ClassVar[str] = "mobilenet_v2"
     __hash__ = None

@@ -111,13 +111,15 @@ class Draft:
             weights["bias"] = (f"{path}.convolution.bias", (channels,))
         if kernel_size == 1 and not is_depthwise:
             return self.add(name, "pointwise_conv2d", (x,), channels, {}, weights)
-        side = (kernel_size - 1) // 2 * dilation  # PyTorch's habit: the same on all sides, whatever the image's size
-        attributes = {
-            "kernel_size": kernel_size,
-            "stride": stride,
-            "dilation": dilation,
-            "padding": "SAME" if self.config.tf_padding else ((side, side), (side, side)),
-        }
+        padding: str | tuple[tuple[int, int], tuple[int, int]] = "SAME"
+        if stride == 2 and (
+            self.config.bottom_right_padding == "all" or (is_depthwise and self.config.bottom_right_padding)
+        ):
+            padding = ((0, 1), (0, 1))
+        elif not self.config.tf_padding:  # PyTorch's habit: the same on all sides, whatever the image's size
+            side = (kernel_size - 1) // 2 * dilation
+            padding = ((side, side), (side, side))
+        attributes = {"kernel_size": kernel_size, "stride": stride, "dilation": dilation, "padding": padding}
         return self.add(name, "depthwise_conv2d" if is_depthwise else "conv2d", (x,), channels, attributes, weights)
 
     def add_pooler(self, x: str, stride: int) -> str:

@@ -48,6 +48,7 @@ def test_json_and_back_is_the_same_config(config_class):
         config_class(),
         config_class(num_labels=0),
         config_class(output_stride=8, pool_size=7, image_size=[96, 128], depth_multiplier=1),
+        config_class(bottom_right_padding="all"),
         config_class(id2label={1: "b", 0: "a"}, problem_type="regression", architectures=["X"], dtype="float32"),
     ):
         assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -103,6 +104,7 @@ def test_equality_and_no_hash():
         ("classifier_dropout_prob", 2, "between 0 and 1"),
         ("tf_padding", 1, "to be bool"),
         ("pool_size", 0, "None (global) or 1 or more"),
+        ("bottom_right_padding", "left", "None or one of depthwise, all"),
         ("problem_type", "guessing", "single_label_classification"),
         ("image_size", [1, 2, 3], "one or two positive integers"),
         ("image_size", "224", "to be int"),

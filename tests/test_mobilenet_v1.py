@@ -95,6 +95,17 @@ def test_padding_rules(tf_padding, padding):
     assert dilated.attributes["padding"] == ((4, 4), (4, 4)) and dilated.attributes["dilation"] == 4
 
 
+@pytest.mark.parametrize(("rule", "stem"), [("depthwise", "SAME"), ("all", ((0, 1), (0, 1)))])
+def test_keras_padding_is_that_of_strided_layers_alone(rule, stem):
+    graph = build(MobileNetV1Config(bottom_right_padding=rule))
+    paddings = {node.name: node.attributes["padding"] for node in graph.nodes if "padding" in node.attributes}
+    strided = [f"layer.{index}.convolution" for index in (2, 6, 10, 22)]
+    assert paddings["conv_stem.convolution"] == stem
+    assert all(paddings[name] == ((0, 1), (0, 1)) for name in strided)
+    assert all(paddings[name] == "SAME" for name in paddings if name not in [*strided, "conv_stem.convolution"])
+    assert infer_shapes(graph, 225, 225)["layer.2"][1:] == (56, 56)  # TensorFlow's SAME has 57
+
+
 def test_heads():
     assert "classifier" not in {node.name for node in build(MobileNetV1Config()).nodes}
     no_labels = build(MobileNetV1Config(num_labels=0), head="classification")

@@ -22,7 +22,7 @@ CLASSES = {
     "MobileNetV2ForImageClassification": mm.MobileNetV2Config,
     "MobileNetV2ForSemanticSegmentation": mm.MobileNetV2Config,
 }
-OURS_ALONE = ("pool_size",)
+OURS_ALONE = ("pool_size", "bottom_right_padding")
 
 
 def import_torch():

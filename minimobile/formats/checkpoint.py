@@ -26,7 +26,12 @@ class Checkpoint:
     `weights` maps transformers' state-dict names, always with the prefix `mobilenet_v1.` or `mobilenet_v2.` on the
     backbone (`mobilenet_v1.layer.3.convolution.weight`, `classifier.weight`), to float arrays in PyTorch's layouts.
     `architecture` is one of `ARCHITECTURES`. `processor` is the content of `preprocessor_config.json`, where known.
-    `provenance` says where it comes from (keys such as format, source, producer, dialect).
+    `provenance` says where it comes from (keys such as format, source, producer). `dialect` is a row of
+    `dialects.DIALECTS`, the school whose conventions the numbers follow.
+
+    What became of the source's own arrays: `mapped` is {name there: canonical name}, `ignored` {name there: why it is
+    not needed}. `endpoints` is {name of a node of our graph: name of the tensor in the source that holds the same
+    values}, for sources that are graphs.
     """
 
     config: MobileNetV1Config | MobileNetV2Config
@@ -34,3 +39,7 @@ class Checkpoint:
     architecture: str
     processor: Mapping[str, Any] | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
+    dialect: str = "huggingface"
+    mapped: Mapping[str, str] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+    endpoints: Mapping[str, str] = field(default_factory=dict)
