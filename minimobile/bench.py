@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arena import aligned_floats
 from minimobile.engine import Engine
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
-from minimobile.program import PackedWeights, Program, aligned_floats, compile_program, multiply_adds, pack_weights
+from minimobile.program import PackedWeights, Program, compile_program, multiply_adds, pack_weights
 from minimobile.rivals import PACKAGES, Run, Shape, prepare
 from minimobile_kernels import machine
 from minimobile_kernels.simd import LANES

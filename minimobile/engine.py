@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arena import aligned_floats
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, fold_batch_norm, fuse_activations, fuse_residuals, keep_needed, layout_weights
 from minimobile.program import (
     PackedWeights,
     Program,
-    aligned_floats,
     compile_program,
     pack_weights,
     read_map,

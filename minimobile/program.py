@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arena import Arena, aligned_floats
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, layout_weights
@@ -131,13 +132,6 @@ def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
     return PackedWeights(packed, offsets, frozenset(finite))
 
 
-def aligned_floats(size: int) -> NDArray[np.float32]:
-    """Return uninitialised float32 memory that begins at a cache line."""
-    memory = np.empty(size + 16, np.float32)
-    start = -memory.ctypes.data % 64 // 4
-    return memory[start : start + size]
-
-
 def multiply_adds(step: np.void) -> int:
     """Return the multiply-adds of a convolution step; zero for others."""
     kind = KINDS[step["kind"]]
@@ -190,7 +184,7 @@ class _Compiler:
         self.steps: list[NDArray[np.void]] = []
         self.names: list[str] = []
         self.taps: list[int] = []
-        self.arena = _Arena()
+        self.arena = Arena()
         self.scratch_size = 0
 
     def compile(self) -> Program:
@@ -202,18 +196,24 @@ class _Compiler:
                 )
         last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
         fused = self._find_fused()
+        joined = self._find_joined(fused)
         for index, node in enumerate(self.graph.nodes):
             for name in node.inputs:
                 last_use[name] = max(last_use.get(name, 0), index + (node.name in fused))
+        for name, node in joined.items():
+            last_use[node.name] = max(last_use[node.name], last_use[name])
         if any(self._reads_packed_pixels(node) for node in self.graph.nodes):
             self._place(INPUT)
             self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides())
         for index, node in enumerate(self.graph.nodes):
             if node.name in fused:
                 self._place_scratch(node, fused[node.name])
-            else:
+            elif node.name in joined:
+                self._place_joined(joined[node.name])
+            elif node not in joined.values():
                 self._place(node.name)
-            self._add_node(node, is_fused=node.name in fused)
+            if node not in joined.values():
+                self._add_node(node, is_fused=node.name in fused)
             for name in self.arena.names():
                 if last_use.get(name, index) <= index:
                     self.arena.release(name)
@@ -249,6 +249,31 @@ class _Compiler:
             and after.inputs == (node.name,)
             and uses.count(node.name) == 1
         }
+
+    def _find_joined(self, fused: Mapping[str, Node]) -> dict[str, Node]:
+        """Return the maps that are computed where a concatenation wants them, so that nothing is left for it to do.
+
+        That needs whole vectors of channels in the first map, and a map may be at one place only.
+        """
+        joined: dict[str, Node] = {}
+        produced = {node.name for node in self.graph.nodes} - fused.keys()
+        for node in self.graph.nodes:
+            if node.op != "concatenate" or self.shapes[node.inputs[0]][0] % LANES:
+                continue
+            names = {*node.inputs, node.name}
+            if len(names) == 3 and names <= produced and not names & {*joined, *(n.name for n in joined.values())}:
+                joined.update(dict.fromkeys(node.inputs, node))
+        return joined
+
+    def _place_joined(self, node: Node) -> None:
+        """Place the map of a concatenation, and in it those that it joins, when the first of them is computed."""
+        if node.name in self.arena.offsets:
+            return
+        self._place(node.name)
+        first, second = node.inputs
+        start = self.arena.offsets[node.name]
+        self.arena.offsets[first] = start
+        self.arena.offsets[second] = start + self.shapes[first][0] // LANES * self._plane(first)
 
     def _place(self, name: str) -> None:
         channels, height, width = self.shapes[name]
@@ -342,30 +367,3 @@ class _Compiler:
         step["parts"] = _cut(step[0], self.num_threads)
         self.steps.append(step)
         self.names.append(name)
-
-
-class _Arena:
-    """Gives maps their place in one array; what is released is given out again (first fit, in order of offset)."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.offsets: dict[str, int] = {}
-        self._taken: dict[str, tuple[int, int]] = {}  # name -> (first, last)
-
-    def place(self, name: str, size: int) -> None:
-        size = -(-size // 16) * 16  # whole cache lines
-        start = 0
-        for first, last in sorted(self._taken.values()):
-            if start + size <= first:
-                break
-            start = max(start, last)
-        self._taken[name] = (start, start + size)
-        self.offsets[name] = start
-        self.size = max(self.size, start + size)
-
-    def names(self) -> list[str]:
-        """Return what has a place now."""
-        return list(self._taken)
-
-    def release(self, name: str) -> None:
-        del self._taken[name]

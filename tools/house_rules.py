@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.errors", "minimobile.demo"),
     ("minimobile.config", "minimobile.graph"),
     ("minimobile.layers", "minimobile.mobilenet_v1", "minimobile.mobilenet_v2", "minimobile.deeplab"),
-    ("minimobile.shapes", "minimobile.passes", "minimobile.program", "minimobile.profile"),
+    ("minimobile.arena", "minimobile.shapes", "minimobile.passes", "minimobile.program", "minimobile.profile"),
     ("minimobile.formats",),
     ("minimobile.imaging",),
     ("minimobile.image_processing",),

@@ -1,0 +1,42 @@
+"""The one array in which all maps of a run have their places."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def aligned_floats(size: int) -> NDArray[np.float32]:
+    """Return uninitialised float32 memory that begins at a cache line."""
+    memory = np.empty(size + 16, np.float32)
+    start = -memory.ctypes.data % 64 // 4
+    return memory[start : start + size]
+
+
+class Arena:
+    """Gives maps their place in one array; what is released is given out again (first fit, in order of offset)."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.offsets: dict[str, int] = {}
+        self._taken: dict[str, tuple[int, int]] = {}  # name -> (first, last)
+
+    def place(self, name: str, size: int) -> None:
+        """Reserve `size` floats for a map."""
+        size = -(-size // 16) * 16  # whole cache lines
+        start = 0
+        for first, last in sorted(self._taken.values()):
+            if start + size <= first:
+                break
+            start = max(start, last)
+        self._taken[name] = (start, start + size)
+        self.offsets[name] = start
+        self.size = max(self.size, start + size)
+
+    def names(self) -> list[str]:
+        """Return what has a place now."""
+        return list(self._taken)
+
+    def release(self, name: str) -> None:
+        """Give a map's place to whoever comes next."""
+        del self._taken[name]
