@@ -58,8 +58,8 @@ def test_text() -> None:
         ("0b", "wire type"),
         ("0c", "wire type"),
         ("0f", "wire type"),
-        ("12ffffffffffffffffff01", "claims 18446744073709551615 bytes where 0 are left"),
-        ("0d000000", "claims 4 bytes where 3 are left"),
+        ("12ffffffffffffffffff01", "claims 18446744073709551615 bytes of the 0 left"),
+        ("0d000000", "claims 4 bytes of the 3 left"),
     ],
 )
 def test_damage_is_named(content: str, match: str) -> None:

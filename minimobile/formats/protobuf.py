@@ -43,9 +43,7 @@ def fields(data: memoryview, where: str, depth: int = 0) -> Iterator[tuple[int, 
             raise FormatError(f"{where}: expected a protobuf wire type of 0, 1, 2 or 5, found {wire_type}")
         if size > len(data) - position:
             rest = len(data) - position
-            raise FormatError(
-                f"{where}: truncated or damaged: field {number} claims {size} bytes where {rest} are left"
-            )
+            raise FormatError(f"{where}: truncated or damaged: field {number} claims {size} bytes of the {rest} left")
         value = data[position : position + size]
         position += size
         yield number, wire_type, value if wire_type == LENGTH_DELIMITED else int.from_bytes(value, "little")
