@@ -99,11 +99,12 @@ def run_reference(
         graph = fold_batch_norm(graph)
     values = {INPUT: x}
     for node in graph.nodes:
-        values[node.name] = _apply(node, weights, [values[name] for name in node.inputs])
+        values[node.name] = apply_node(node, weights, [values[name] for name in node.inputs])
     return {name: values[name] for name in outputs}
 
 
-def _apply(node: Node, weights: Weights, inputs: list[NDArray[Any]]) -> NDArray[Any]:
+def apply_node(node: Node, weights: Weights, inputs: list[NDArray[Any]]) -> NDArray[Any]:
+    """Compute one node on the definitions of `reference.py`. Shapes: inputs and result (N, H, W, C), of one dtype."""
     x, attributes = inputs[0], node.attributes
     if node.op in CONVOLUTIONS:
         weight, bias = layout_weights(node, weights, x.dtype.type)

@@ -33,6 +33,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
     ("minimobile.sources", "minimobile.models", "minimobile.auto"),
     ("minimobile.bench", "minimobile.rivals"),
+    ("minimobile.rounding",),
+    ("minimobile.diagnosis", "minimobile.peers", "minimobile.pixels"),
+    ("minimobile.check",),
     ("minimobile",),
     ("minimobile.cli", "minimobile.__main__"),
 )
@@ -42,6 +45,7 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
     "minimobile_kernels": ({"numpy", "numba", "llvmlite"}, set()),
     "minimobile": ({"numpy", "PIL"}, {"torch", "tensorflow", "jax"}),
     "minimobile.rivals": ({"numpy"}, {"torch", "onnxruntime", "openvino", "ai_edge_litert"}),
+    "minimobile.peers": ({"numpy"}, {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert"}),
     "minimobile.formats": ({"numpy", "h5py", "safetensors"}, {"huggingface_hub"}),
     "minimobile.cli": ({"typer"}, {"numpy", "PIL", "rich"}),
     "minimobile.cli.drawing": ({"numpy", "PIL"}, set()),
