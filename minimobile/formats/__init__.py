@@ -1,4 +1,4 @@
-"""File formats: one module each, `recognise(path)` and `read(path) -> Checkpoint`, and the table of them."""
+"""File formats: one module each with `recognise(path)`, `read(path)` and `describe(path)`, and the table of them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,50 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.errors import FormatError
+from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
 from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.hub import locate, locate_checkpoint
 from minimobile.formats.validation import check_weights
 
-__all__ = ["ARCHITECTURES", "FORMATS", "Checkpoint", "Format", "check_weights", "locate", "read"]
+__all__ = [
+    "ARCHITECTURES",
+    "FORMATS",
+    "Checkpoint",
+    "Description",
+    "Format",
+    "check_weights",
+    "describe",
+    "examine",
+    "locate",
+    "read",
+]
 
 
 class Format(NamedTuple):
-    """One row of the table: what to call it, whether a path is one (by content), and how to read it."""
+    """One row: what to call it, whether a path is one (by content), how to read it, how to say what is in it.
+
+    The first row that recognises a path has it. `describe` may raise what `read` does; it tells whatever it can of a
+    file that `read` refuses.
+    """
 
     name: str
     recognise: Callable[[Path], bool]
     read: Callable[..., Checkpoint]
+    describe: Callable[[Path], Description]
 
 
 FORMATS = (
-    Format("the native HDF5 file", hdf5.recognise, hdf5.read),
-    Format("Hugging Face (a directory, safetensors or PyTorch weights)", huggingface.recognise, huggingface.read),
+    Format("the native HDF5 file", hdf5.recognise, hdf5.read, hdf5.describe),
+    Format(
+        "Hugging Face (a directory, safetensors or PyTorch weights)",
+        huggingface.recognise,
+        huggingface.read,
+        huggingface.describe,
+    ),
 )
 
 
@@ -47,18 +69,62 @@ def read(
     the hub cannot be reached.
     """
     path = locate_checkpoint(source, revision=revision, cache_dir=cache_dir)
+    entry = _find_format(path)
+    checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
+    return _add_source(checkpoint, path, source)
+
+
+def describe(source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Description:
+    """Say what a file of any known format is and holds, also where it cannot be loaded; the arguments are `read`'s.
+
+    Raises FormatError for a file that is missing or of no known format, UnavailableError for a hub out of reach.
+    """
+    return examine(source, revision=revision, cache_dir=cache_dir)[0]
+
+
+def examine(
+    source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None
+) -> tuple[Description, Checkpoint | None]:
+    """Return what `describe` does, and what `read` does, or None where that fails: then `problem` says why."""
+    path = locate_checkpoint(source, revision=revision, cache_dir=cache_dir)
+    try:
+        entry = next((entry for entry in FORMATS if entry.recognise(path)), None)
+    except MinimobileError as error:  # begins as a known format does, and is too damaged to tell which
+        return Description(_describe_content(path), problem=str(error)), None
+    if entry is None:
+        raise _unknown_format(path)
+    try:
+        description = entry.describe(path)
+    except MinimobileError as error:
+        description = Description(entry.name, problem=str(error))
+    try:
+        checkpoint = _add_source(entry.read(path), path, source)
+    except MinimobileError as error:
+        return dataclasses.replace(description, problem=str(error)), None
+    return dataclasses.replace(description, problem=None), checkpoint
+
+
+def _find_format(path: Path) -> Format:
     for entry in FORMATS:
         if entry.recognise(path):
-            checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
-            if path == Path(source).expanduser():
-                return checkpoint
-            fetched = {"source": str(source), "revision": path.name}
-            return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **fetched})
+            return entry
+    raise _unknown_format(path)
+
+
+def _unknown_format(path: Path) -> FormatError:
     known = "; ".join(entry.name for entry in FORMATS)
-    raise FormatError(f"{path}: expected one of the known formats ({known}), found {_describe(path)}")
+    return FormatError(f"{path}: expected one of the known formats ({known}), found {_describe_content(path)}")
 
 
-def _describe(path: Path) -> str:
+def _add_source(checkpoint: Checkpoint, path: Path, source: str | Path) -> Checkpoint:
+    """Note where a checkpoint was fetched from, if it was."""
+    if path == Path(source).expanduser():
+        return checkpoint
+    fetched = {"source": str(source), "revision": path.name}
+    return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **fetched})
+
+
+def _describe_content(path: Path) -> str:
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
         listed = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

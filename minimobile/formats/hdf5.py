@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.description import Description, Entry
 from minimobile.formats.guarded_hdf5 import (
     GuardedFile,
     has_hdf5_signature,
@@ -125,6 +126,25 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
             f"{path}: expected a config of {checkpoint.config.model_type}, got one of {config.model_type}"
         )
     return dataclasses.replace(checkpoint, config=config)
+
+
+def describe(path: str | Path) -> Description:
+    """Say what a file that `write` made holds, without reading its weights."""
+    with open_hdf5(Path(path)) as file:
+        root = file.attributes[""]
+        arrays = [name for name in file.shapes if name.startswith("weights/")]
+        entries = tuple(
+            Entry(name.removeprefix("weights/"), file.shapes[name], file.dtypes[name].name) for name in arrays
+        )
+        provenance = parse_json_object(_read_text(file, "provenance"), f"{path}: provenance")
+    facts = {name: str(root[name]) for name in ("format_version", "architecture") if name in root}
+    return Description(
+        format="native HDF5 file",
+        dialect=str(provenance.get("dialect", "huggingface")),
+        producer="minimobile",
+        entries=entries,
+        facts=facts | {f"from {name}": str(value)[:200] for name, value in provenance.items() if name != "dialect"},
+    )
 
 
 def _checkpoint(

@@ -6,7 +6,7 @@ A single weights file is read with the config.json that lies beside it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
-from minimobile.errors import ConfigError, FormatError
+from minimobile.errors import ConfigError, FormatError, MinimobileError
 from minimobile.formats import pytorch, safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.description import Description, Entry
 from minimobile.formats.files import write_whole
 from minimobile.formats.strict_json import read_json_object
 
@@ -31,6 +32,7 @@ WEIGHTS = (  # in the order of preference
 )
 _HEADS = ("classifier.", "segmentation_head.")
 _SHARD_LIMIT = 1000
+_FACTS = ("model_type", "architectures", "num_labels", "image_size")  # of a config.json of whatever model
 
 Config = MobileNetV1Config | MobileNetV2Config
 Weights = dict[str, NDArray[Any]]
@@ -65,6 +67,34 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     architecture = choose_architecture(values.get("architectures"), config.model_type, weights)
     provenance = {"format": "huggingface", "source": path.name, "weights": source.name}
     return Checkpoint(config, weights, architecture, processor, provenance)
+
+
+def describe(path: str | Path) -> Description:
+    """Say what a directory, or a single weights file, holds; the part that is damaged is left out, and named."""
+    path = Path(path)
+    directory = path if path.is_dir() else path.parent
+    values: Mapping[str, Any] = {}
+    entries: tuple[Entry, ...] = ()
+    problems = []
+    try:
+        values = read_json_object(directory / CONFIG) if (directory / CONFIG).exists() else {}
+    except MinimobileError as error:
+        problems.append(str(error))
+    try:
+        source = path if path.is_file() else _find_weights(directory)
+        entries = tuple(_list_entries(source))
+    except MinimobileError as error:
+        problems.append(str(error))
+    is_ours = values.get("model_type") in (MobileNetV1Config.model_type, MobileNetV2Config.model_type)
+    version = values.get("transformers_version")
+    return Description(
+        format="Hugging Face directory" if path.is_dir() else _name_weights_file(path),
+        dialect="huggingface" if is_ours else None,
+        producer=f"transformers {version}" if isinstance(version, str) else None,
+        entries=entries,
+        facts={name: _show_fact(values[name]) for name in _FACTS if name in values},
+        problem="; ".join(problems) or None,
+    )
 
 
 def write(directory: str | Path, checkpoint: Checkpoint) -> None:
@@ -117,6 +147,29 @@ def choose_architecture(named: object, model_type: str, keys: Iterable[str]) -> 
     return f"{stem}ForImageClassification" if "classifier.weight" in keys else f"{stem}Model"
 
 
+def _list_entries(source: Path) -> Iterator[Entry]:
+    """Yield the arrays of a weights file, or of all the shards that an index lists, from the headers alone."""
+    if source.name.endswith(".index.json"):
+        for shard in _list_shards(source)[1]:
+            yield from _list_entries(shard)
+    elif safetensors_file.recognise(source) or source.suffix == ".safetensors":
+        names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64"}
+        for name, entry in safetensors_file.read_header(source).items():
+            yield Entry(name, entry.shape, names[entry.dtype])
+    else:
+        for name, tensor in pytorch.list_tensors(source).items():
+            yield Entry(name, tensor.shape, tensor.storage.dtype_name)
+
+
+def _name_weights_file(path: Path) -> str:
+    return "safetensors file" if safetensors_file.recognise(path) else "PyTorch weights file"
+
+
+def _show_fact(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text[:200]
+
+
 def _find_weights(directory: Path) -> Path:
     for name in WEIGHTS:
         if (directory / name).exists():
@@ -125,27 +178,11 @@ def _find_weights(directory: Path) -> Path:
 
 
 def _read_shards(index: Path) -> Weights:
-    places = read_json_object(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise FormatError(f"{index}: expected weight_map to map weights to files, found {str(places)[:80]}")
-    reader, ending = _shard_reader(index)
-    for name in places.values():
-        # Judged as written, never after following links: every file of the hub's cache is a link out of its directory.
-        if not isinstance(name, str) or not name.endswith(ending) or any(mark in name for mark in '/\\:\0"'):
-            raise FormatError(
-                f"{index}: expected the plain name of a {ending} file beside it, found {str(name)[:200]!r}"
-            )
-    shards = sorted(set(places.values()))
-    if len(shards) > _SHARD_LIMIT:
-        raise FormatError(f"{index}: expected at most {_SHARD_LIMIT} files, found {len(shards)}")
-    for shard in shards:
-        if not index.with_name(shard).exists():
-            raise FormatError(f"{index.with_name(shard)}: no such file, although {index.name} lists it; get it, too")
+    places, shards = _list_shards(index)
     weights: Weights = {}
-    for shard in shards:
-        path = index.with_name(shard)
-        found = reader(path)
-        expected = {name for name, place in places.items() if place == shard}
+    for path in shards:
+        found = _shard_format(index)[0](path)
+        expected = {name for name, place in places.items() if place == path.name}
         expected = {name for name in expected if name.rpartition(".")[2] != safetensors_file.COUNTER}
         strays = sorted(expected.symmetric_difference(found))
         if strays:
@@ -157,7 +194,28 @@ def _read_shards(index: Path) -> Weights:
     return weights
 
 
-def _shard_reader(index: Path) -> tuple[Callable[[Path], Weights], str]:
+def _list_shards(index: Path) -> tuple[dict[str, str], list[Path]]:
+    """Return {weight: name of its file} and the paths of all files, once each of them is known to be there."""
+    places = read_json_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise FormatError(f"{index}: expected weight_map to map weights to files, found {str(places)[:80]}")
+    ending = _shard_format(index)[1]
+    for name in places.values():
+        # Judged as written, never after following links: every file of the hub's cache is a link out of its directory.
+        if not isinstance(name, str) or not name.endswith(ending) or any(mark in name for mark in '/\\:\0"'):
+            raise FormatError(
+                f"{index}: expected the plain name of a {ending} file beside it, found {str(name)[:200]!r}"
+            )
+    shards = [index.with_name(name) for name in sorted(set(places.values()))]
+    if len(shards) > _SHARD_LIMIT:
+        raise FormatError(f"{index}: expected at most {_SHARD_LIMIT} files, found {len(shards)}")
+    for shard in shards:
+        if not shard.exists():
+            raise FormatError(f"{shard}: no such file, although {index.name} lists it; get it, too")
+    return places, shards
+
+
+def _shard_format(index: Path) -> tuple[Callable[[Path], Weights], str]:
     if index.name.endswith(".safetensors.index.json"):
         return safetensors_file.read_tensors, ".safetensors"
     return pytorch.read_tensors, ".bin"

@@ -48,6 +48,11 @@ class Storage:
         """The number of bytes."""
         return self.count * (2 if self.kind == "bfloat16" else int(self.kind[1:]))
 
+    @property
+    def dtype_name(self) -> str:
+        """The type as NumPy calls it ("float32"), or "bfloat16"."""
+        return "bfloat16" if self.kind == "bfloat16" else np.dtype(self.kind).name
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -57,6 +62,10 @@ class Tensor:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+Table = tuple[dict[str, Tensor], Callable[[Storage], bytes], str]
+"""The tensors of a file that passed every check, what gives a storage's bytes, and their order."""
 
 
 def recognise(path: Path) -> bool:
@@ -77,20 +86,30 @@ def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
 
     Raises FormatError for anything but a state dict of plain tensors whose every element is in the file.
     """
-    size = regular_file_size(path)
     with open_regular(path) as file:
-        start = file.read(START_BYTES)
-        file.seek(0)
-        if start.startswith(b"PK\x03\x04"):
-            return _read_zip(str(path), file, size)
-        if start[:1] == b"\x80":
-            return _read_legacy(str(path), file, size)
+        return _materialise(str(path), *_read_table(path, file))
+
+
+def list_tensors(path: Path) -> dict[str, Tensor]:
+    """Return every tensor of a state dict without its data; errors are those of `read_tensors`."""
+    with open_regular(path) as file:
+        return _read_table(path, file)[0]
+
+
+def _read_table(path: Path, file: BinaryIO) -> Table:
+    size = regular_file_size(path)
+    start = file.read(START_BYTES)
+    file.seek(0)
+    if start.startswith(b"PK\x03\x04"):
+        return _read_zip(str(path), file, size)
+    if start[:1] == b"\x80":
+        return _read_legacy(str(path), file, size)
     if start[257:262] == b"ustar":
         raise FormatError(f"{path}: this is a tar archive of PyTorch before 0.1.10, which is not supported; resave it")
     raise FormatError(f"{path}: expected a PyTorch weights file, found {describe_content(start)}")
 
 
-def _read_zip(where: str, file: BinaryIO, size: int) -> dict[str, NDArray[Any]]:
+def _read_zip(where: str, file: BinaryIO, size: int) -> Table:
     members = read_directory(where, file, size)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -124,10 +143,10 @@ def _read_zip(where: str, file: BinaryIO, size: int) -> dict[str, NDArray[Any]]:
     tensors = _check_state(where, state, size)
     for tensor in tensors.values():
         find_member(tensor.storage)
-    return _materialise(where, tensors, lambda storage: read_member(where, file, find_member(storage)), mark)
+    return tensors, lambda storage: read_member(where, file, find_member(storage)), mark
 
 
-def _read_legacy(where: str, file: BinaryIO, size: int) -> dict[str, NDArray[Any]]:
+def _read_legacy(where: str, file: BinaryIO, size: int) -> Table:
     """Read five pickles (magic number, protocol, system, state dict, keys), then the count and data of each key."""
     machine = PickleMachine(where, file, _allowed(where), lambda key: _load_storage(where, key, 6))
     magic = machine.run()
@@ -157,7 +176,7 @@ def _read_legacy(where: str, file: BinaryIO, size: int) -> dict[str, NDArray[Any
         file.seek(places[storage.key])
         return file.read(storage.size)
 
-    return _materialise(where, tensors, read_storage, "<")
+    return tensors, read_storage, "<"
 
 
 def _allowed(where: str) -> dict[str, Global]:
