@@ -63,6 +63,11 @@ class Engine:
         self._weights = weights
         self._runner = _Compiled(graph, weights, self.num_threads) if engine == "compiled" else None
 
+    @property
+    def has_program(self) -> bool:
+        """Whether graphs are compiled to programs; the reference engine walks them node by node."""
+        return self._runner is not None
+
     def run(
         self, pixel_values: NDArray[Any], outputs: Sequence[str], data_format: DataFormat = "channels_first"
     ) -> dict[str, NDArray[Any]]:
@@ -143,7 +148,7 @@ class _Compiled:
     def run(
         self, pixel_values: NDArray[Any], outputs: tuple[str, ...], is_channels_last: bool
     ) -> dict[str, NDArray[np.float32]]:
-        pixels = np.ascontiguousarray(pixel_values, np.float32)
+        pixels = np.require(pixel_values, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
         n, *sizes = pixels.shape
         channels, height, width = (sizes[2], *sizes[:2]) if is_channels_last else sizes
         key = (outputs, pixels.shape, is_channels_last)
