@@ -198,3 +198,15 @@ def test_code_for_an_older_cpu_gives_the_same_bits(tmp_path):
         graph, size = NETWORKS[name]
         here = Engine(graph, random_weights(graph)).run(random_image((1, 3, *size)), graph.outputs[-1:])
         assert_same_bits(np.load(tmp_path / f"{name}.npy"), here[graph.outputs[-1]], name)
+
+
+def test_pixels_may_be_read_only_or_lie_at_an_odd_address():
+    graph = mobilenet_v1.build(V1_WINDOW)
+    engine = Engine(graph, random_weights(graph))
+    x = np.random.default_rng(0).standard_normal((1, 3, 33, 40)).astype(np.float32)
+    expected = engine.run(x, ["pooler"])["pooler"]
+    odd = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
+    x.flags.writeable = False
+    assert not odd.flags.aligned and not odd.flags.writeable
+    assert_same_bits(engine.run(x, ["pooler"])["pooler"], expected)
+    assert_same_bits(engine.run(odd, ["pooler"])["pooler"], expected)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import types
 
 from minimobile_kernels import _jit, simd
 
@@ -15,15 +16,20 @@ print(*test.double_21())
 """
 
 
-def double(x):
-    return x * 2
+def double(x, out):
+    out[0] = 2 * x[0]
+
+
+READ, WRITTEN = types.Array(types.int64, 1, "C", readonly=True), types.int64[::1]
 
 
 def double_21():
     """Return whether the machine code was there, its result, and how often it was taken from the disk."""
-    function = _jit.entry(double)
-    was_there = _jit.is_cached(function)
-    return was_there, function(21), len(function.stats.cache_hits)
+    function = _jit.entry(READ, WRITTEN)(double)
+    was_there = function.is_ready()
+    out = np.zeros(1, np.int64)
+    function(np.array([21]), out)
+    return was_there, int(out[0]), len(function.dispatcher.stats.cache_hits)
 
 
 @pytest.fixture
@@ -46,6 +52,17 @@ def test_damaged_code_is_compiled_again(directory, damage, suffix):
         file.write_bytes(damage)
     assert double_21()[1:] == (42, 0)
     assert double_21() == (True, 42, 1)
+
+
+def test_nothing_but_the_first_call_compiles(directory):
+    function = _jit.entry(READ, WRITTEN)(double)
+    x, out = np.array([21]), np.zeros(1, np.int64)
+    function(x, out)
+    x.flags.writeable = False
+    function(x, out)
+    assert out[0] == 42 and len(function.dispatcher.signatures) == 1
+    with pytest.raises(TypeError):
+        function(x.astype(np.float32), out)
 
 
 def test_processes_that_start_at_once(directory):

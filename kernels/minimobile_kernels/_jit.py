@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import caching
+from numba.core import caching, types
 from numba.core.runtime import rtsys
+from numba.core.typing.templates import Signature
 
 from minimobile_kernels import simd
 
@@ -39,23 +42,45 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.jit(**OPTIONS, inline="always")(function)
 
 
-def entry(function: Callable[..., Any]) -> Any:
-    """Compile a function that Python calls, and keep the machine code on disk for the next process."""
-    dispatcher: Any = numba.jit(**OPTIONS)(function)
-    dispatcher._cache = _KernelCache(function)
-    return dispatcher
+class Entry:
+    """A function that Python calls: compiled for one signature alone, at its first call, and kept on disk.
+
+    Whatever fits the signature runs the same machine code; nothing that is called ever starts the compiler again, as
+    it would for an array that may only be read, or lies at an odd address.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Signature) -> None:
+        self.dispatcher: Any = numba.jit(**OPTIONS)(function)
+        self.dispatcher._cache = _KernelCache(function)
+        self._signature = signature
+        self._lock = threading.Lock()
+        self._call: Callable[..., Any] = self._compile_and_call
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the machine code."""
+        return self._call(*arguments)
+
+    def _compile_and_call(self, *arguments: Any) -> Any:
+        with self._lock:
+            if not self.dispatcher.signatures:
+                self.dispatcher.compile(self._signature)
+                self.dispatcher.disable_compile()
+        self._call = self.dispatcher
+        return self.dispatcher(*arguments)
+
+    def is_ready(self) -> bool:
+        """Tell whether the machine code is in memory or on disk for this very source, CPU and Numba."""
+        return bool(self.dispatcher.signatures) or Path(self.dispatcher._cache._cache_file._index_path).exists()
+
+    def cache_path(self) -> str:
+        """Return the directory in which the machine code is kept."""
+        return str(self.dispatcher._cache.cache_path)
 
 
-def is_cached(dispatcher: Any) -> bool:
-    """Tell whether the machine code is in memory or on disk for this very source, CPU and Numba."""
-    if dispatcher.signatures:
-        return True
-    return Path(dispatcher._cache._cache_file._index_path).exists()
-
-
-def cache_path(dispatcher: Any) -> str:
-    """Return the directory in which a function's machine code is kept."""
-    return str(dispatcher._cache.cache_path)
+def entry(*arguments: Any) -> Callable[[Callable[..., Any]], Entry]:
+    """Compile a function of these Numba types that returns nothing, and keep the machine code for the next process."""
+    return lambda function: Entry(function, types.void(*arguments))
 
 
 def cache_directory() -> Path:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import cache_path, entry, is_cached
+from numba import float32, from_dtype, int64, types
+
+from minimobile_kernels._jit import entry
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import expanded_depthwise_conv2d
@@ -12,14 +14,18 @@ from minimobile_kernels.maps import activation, add, concatenate, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
-from minimobile_kernels.step import KINDS
+from minimobile_kernels.step import KINDS, STEP
 from minimobile_kernels.sync import claim, finish, wait
 
 (CONV2D, DEPTHWISE_CONV2D, POINTWISE_CONV2D, AVERAGE_POOL2D, RESIZE_BILINEAR, ADD, CONCATENATE, ACTIVATION,
  PACK_PIXELS) = range(len(KINDS))  # fmt: skip
 
+STEPS = types.Array(from_dtype(STEP), 1, "C", readonly=True, aligned=False)
+INPUTS = types.Array(float32, 1, "C", readonly=True)
+OFFSETS = types.Array(int64, 1, "C", readonly=True)
 
-@entry
+
+@entry(STEPS, INPUTS, INPUTS, float32[::1], OFFSETS, int64[::1], int64, int64)
 def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, thread: int, threads: int) -> None:
     """Run a program, alone or together with other threads that make the same call.
 
@@ -69,9 +75,9 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
 
 def is_compiled() -> bool:
     """Tell whether `run` is ready: compiled in this process, or kept on disk by an earlier one."""
-    return is_cached(run)
+    return run.is_ready()
 
 
 def cache_directory() -> str:
     """Return the directory in which the machine code is kept."""
-    return cache_path(run)
+    return run.cache_path()
