@@ -43,7 +43,8 @@ class GuardedFile:
     """An open HDF5 file that has passed every check.
 
     `attributes` maps each object's path (the root's is "") to its attributes, `shapes` and `dtypes` each dataset's path
-    ("weights/classifier.bias") to its shape and dtype.
+    ("weights/classifier.bias") to its shape and dtype. Attributes that are lists of texts of variable length (Keras'
+    `layer_names`) are never read.
     """
 
     where: str
@@ -237,7 +238,8 @@ def _read_attributes(item: Any, where: str) -> dict[str, Attribute]:
         attribute = h5py.h5a.open(item.id, index=index)
         name = attribute.name.decode("utf-8")
         kind, shape = attribute.get_type(), tuple(map(int, attribute.shape))
-        # Many references to one long text would take any amount of memory: variable length for single texts only.
+        if isinstance(kind, h5py.h5t.TypeStringID) and kind.is_variable_str() and shape != ():
+            continue  # many references to one long text would take any amount of memory
         if not (isinstance(kind, h5py.h5t.TypeStringID) and shape == ()):
             _check_type(kind, f"{where}: attribute {name}")
         total += math.prod(shape) * int(kind.get_size())
