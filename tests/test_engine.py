@@ -208,5 +208,5 @@ def test_pixels_may_be_read_only_or_lie_at_an_odd_address():
     odd = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)
     x.flags.writeable = False
     assert not odd.flags.aligned and not odd.flags.writeable
-    assert_same_bits(engine.run(x, ["pooler"])["pooler"], expected)
-    assert_same_bits(engine.run(odd, ["pooler"])["pooler"], expected)
+    assert_same_bits(engine.run(x, ["pooler"])["pooler"], expected, "read-only pixels")
+    assert_same_bits(engine.run(odd, ["pooler"])["pooler"], expected, "pixels at an odd address")
