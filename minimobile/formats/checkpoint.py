@@ -24,7 +24,8 @@ class Checkpoint:
     """A trained network as data.
 
     `weights` maps transformers' state-dict names, always with the prefix `mobilenet_v1.` or `mobilenet_v2.` on the
-    backbone (`mobilenet_v1.layer.3.convolution.weight`, `classifier.weight`), to float arrays in PyTorch's layouts.
+    backbone (`mobilenet_v1.layer.3.convolution.weight`, `classifier.weight`), to float arrays in PyTorch's layouts, and
+    those of batch norm's counters (`...num_batches_tracked`) to int64 scalars, where the source has any above zero.
     `architecture` is one of `ARCHITECTURES`. `processor` is the content of `preprocessor_config.json`, where known.
     `provenance` says where it comes from (keys such as format, source, producer). `dialect` is a row of
     `dialects.DIALECTS`, the school whose conventions the numbers follow.

@@ -3,7 +3,8 @@
 Layout, version 1. Root attributes: `format` ("minimobile"), `format_version`, `architecture`, the JSON texts `config`,
 `processor` and `provenance`, and `sha256` over all of these, the labels and the table of arrays. A text too long for an
 attribute (64 KiB) is a dataset of the same name. `labels`: (K,) text. `weights/<canonical name>`: float32 or float16 in
-PyTorch's layouts, each with the attribute `sha256` over its little-endian bytes.
+PyTorch's layouts (int64 for `num_batches_tracked`, where a source counted), each with the attribute `sha256` over its
+little-endian bytes. The dialect is part of the provenance.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
+from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.guarded_hdf5 import (
     GuardedFile,
     has_hdf5_signature,
@@ -29,10 +31,12 @@ from minimobile.formats.guarded_hdf5 import (
     read_root_attributes,
     write_hdf5,
 )
+from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.strict_json import parse_json_object
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")
+DEFAULT_DIALECT = "huggingface"
 _TEXTS = ("architecture", "config", "processor", "provenance")
 _LONGEST_ATTRIBUTE = 60_000  # HDF5 allows 65,536 bytes with its own overhead
 
@@ -45,8 +49,8 @@ def recognise(path: Path) -> bool:
 def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
     """Write `checkpoint` to `path`, wholly or not at all.
 
-    `dtype` is how weights are stored: "float32", or "float16" at half the size. A value too large for it, or a NaN or
-    infinity, raises FormatError.
+    `dtype` is how weights are stored: "float32", or "float16" at half the size. A finite value too large for it raises
+    FormatError.
     """
     path = Path(path)
     if dtype not in DTYPES:
@@ -57,11 +61,14 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     if config.get("label2id") == {name: index for index, name in enumerate(labels)}:
         del config["label2id"]
     del config["id2label"]
+    provenance = dict(checkpoint.provenance)
+    if checkpoint.dialect != DEFAULT_DIALECT:
+        provenance["dialect"] = checkpoint.dialect
     texts = {
         "architecture": checkpoint.architecture,
         "config": _json_text(config),
         "processor": _json_text(checkpoint.processor),
-        "provenance": _json_text(dict(checkpoint.provenance)),
+        "provenance": _json_text(provenance),
     }
     sums = {name: _sha256(values) for name, values in weights.items()}
     attributes: dict[str, dict[str, str | int]] = {
@@ -103,8 +110,9 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
         labels = _read_labels(file)
         names = [name for name in file.shapes if name.startswith("weights/")]
         for name in names:
-            if file.dtypes[name].kind != "f" or file.dtypes[name].itemsize > 4:
-                raise FormatError(f"{path}: {name}: expected float32 or float16, found {file.dtypes[name]}")
+            kind = file.dtypes[name]
+            if kind not in ((np.int64,) if is_counter(name) else (np.float32, np.float16)):
+                raise FormatError(f"{path}: {name}: expected float32 or float16, found {kind}")
         sums = {name: str(file.attributes[name].get("sha256")) for name in names}
         table = {name.removeprefix("weights/"): (file.shapes[name], file.dtypes[name]) for name in names}
         by_name = {name.removeprefix("weights/"): value for name, value in sums.items()}
@@ -117,7 +125,9 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
             values = file.read(name)
             if _sha256(values) != sums[name]:
                 raise FormatError(f"{path}: {name}: the checksum does not fit; the file is damaged, copy it again")
-            weights[name.removeprefix("weights/")] = values.astype(np.float32, copy=False)
+            weights[name.removeprefix("weights/")] = (
+                values if is_counter(name) else values.astype(np.float32, copy=False)
+            )
     checkpoint = _checkpoint(path, texts, labels, weights)
     if config is None:
         return checkpoint
@@ -140,7 +150,7 @@ def describe(path: str | Path) -> Description:
     facts = {name: str(root[name]) for name in ("format_version", "architecture") if name in root}
     return Description(
         format="native HDF5 file",
-        dialect=str(provenance.get("dialect", "huggingface")),
+        dialect=str(provenance.get("dialect", DEFAULT_DIALECT)),
         producer="minimobile",
         entries=entries,
         facts=facts | {f"from {name}": str(value)[:200] for name, value in provenance.items() if name != "dialect"},
@@ -164,11 +174,17 @@ def _checkpoint(
         raise FormatError(f"{path}: expected a {config.model_type} architecture, found {texts['architecture']}")
     processor = None if texts["processor"] == "null" else parse_json_object(texts["processor"], f"{path}: processor")
     provenance = parse_json_object(texts["provenance"], f"{path}: provenance")
-    return Checkpoint(config, weights, texts["architecture"], processor, {k: str(v) for k, v in provenance.items()})
+    dialect = str(provenance.get("dialect", DEFAULT_DIALECT))
+    return Checkpoint(
+        config, weights, texts["architecture"], processor, {k: str(v) for k, v in provenance.items()},
+        dialect=dialect if dialect in DIALECTS else DEFAULT_DIALECT,
+    )  # fmt: skip
 
 
 def _stored(where: str, values: NDArray[Any], dtype: str) -> NDArray[Any]:
     values = np.asarray(values)
+    if is_counter(where) and values.dtype == np.int64:
+        return values.astype("<i8", copy=False)
     if values.dtype.kind != "f" or "/" in where.rpartition(": ")[2]:
         raise FormatError(f"{where}: expected an array of floats under a canonical name, got {values.dtype}")
     with np.errstate(over="ignore"):

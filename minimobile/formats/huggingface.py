@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from minimobile.errors import ConfigError, FormatError, MinimobileError
 from minimobile.formats import pytorch, safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
-from minimobile.formats.files import write_whole
+from minimobile.formats.directories import write_directory
+from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.strict_json import read_json_object
 
 CONFIG = "config.json"
@@ -62,11 +62,18 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
         except ConfigError as error:
             raise ConfigError(f"{config_file}: {error}") from None
     source = path if path.is_file() else _find_weights(directory)
-    weights = canonical_weights(read_weights(source), config.model_type, str(source))
+    stored = read_weights(source, with_counters=True)
+    idle = {name for name, values in stored.items() if safetensors_file.is_counter(name) and not values.any()}
+    kept = {name: values for name, values in stored.items() if name not in idle}
+    weights = canonical_weights(kept, config.model_type, str(source))
     processor = read_json_object(directory / PROCESSOR) if (directory / PROCESSOR).exists() else None
     architecture = choose_architecture(values.get("architectures"), config.model_type, weights)
     provenance = {"format": "huggingface", "source": path.name, "weights": source.name}
-    return Checkpoint(config, weights, architecture, processor, provenance)
+    return Checkpoint(
+        config, weights, architecture, processor, provenance,
+        mapped=dict(zip(kept, weights, strict=True)),
+        ignored=dict.fromkeys(sorted(idle), "a counter of training batches that stands at 0"),
+    )  # fmt: skip
 
 
 def describe(path: str | Path) -> Description:
@@ -98,30 +105,31 @@ def describe(path: str | Path) -> Description:
 
 
 def write(directory: str | Path, checkpoint: Checkpoint) -> None:
-    """Write config.json, model.safetensors and, where known, preprocessor_config.json; each wholly or not at all."""
-    directory = Path(directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FormatError(f"{directory}: cannot be made ({error.strerror})") from error
+    """Write config.json, model.safetensors and, where known, preprocessor_config.json: all of them or none.
+
+    Other files of an existing directory stay.
+    """
     values = checkpoint.config.to_dict() | {"architectures": [checkpoint.architecture]}
     texts: dict[str, Mapping[str, Any]] = {CONFIG: values}
     if checkpoint.processor is not None:
         texts[PROCESSOR] = checkpoint.processor
-    with ExitStack() as stack:
+    with write_directory(Path(directory), CONFIG, (WEIGHTS[0], PROCESSOR)) as staging:
         for name, content in texts.items():
             text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-            stack.enter_context(write_whole(directory / name)).write_text(text, encoding="utf-8")
-        safetensors_file.write_tensors(directory / WEIGHTS[0], _transformers_weights(checkpoint))
+            write_whole_bytes(staging / name, text.encode("utf-8"))
+        safetensors_file.write_tensors(staging / WEIGHTS[0], name_weights(checkpoint))
 
 
-def read_weights(path: Path) -> Weights:
-    """Read one weights file, or all the shards that an index lists."""
+def read_weights(path: Path, with_counters: bool = False) -> Weights:
+    """Read one weights file, or all the shards that an index lists, with or without the counters of training batches.
+
+    Floats are those of `safetensors_file.read_tensors`.
+    """
     if path.name.endswith(".index.json"):
-        return _read_shards(path)
+        return _read_shards(path, with_counters)
     if safetensors_file.recognise(path) or path.suffix == ".safetensors":
-        return safetensors_file.read_tensors(path)
-    return pytorch.read_tensors(path)
+        return safetensors_file.read_tensors(path, with_counters)
+    return pytorch.read_tensors(path, with_counters)
 
 
 def canonical_weights(weights: Mapping[str, NDArray[Any]], model_type: str, where: str) -> Weights:
@@ -145,6 +153,19 @@ def choose_architecture(named: object, model_type: str, keys: Iterable[str]) -> 
     if stem == "MobileNetV2" and any(key.startswith("segmentation_head.") for key in keys):
         return "MobileNetV2ForSemanticSegmentation"
     return f"{stem}ForImageClassification" if "classifier.weight" in keys else f"{stem}Model"
+
+
+def name_weights(checkpoint: Checkpoint) -> Weights:
+    """Return the weights under the names of transformers' class, with the counters that its batch norms expect."""
+    prefix = f"{checkpoint.config.model_type}."
+    is_bare = checkpoint.architecture.endswith("Model")
+    weights: Weights = {}
+    for name, values in checkpoint.weights.items():
+        name = name.removeprefix(prefix) if is_bare else name  # noqa: PLW2901
+        weights[name] = values
+        if name.endswith(".running_mean"):
+            weights.setdefault(name.removesuffix("running_mean") + safetensors_file.COUNTER, np.zeros((), np.int64))
+    return weights
 
 
 def _list_entries(source: Path) -> Iterator[Entry]:
@@ -177,14 +198,13 @@ def _find_weights(directory: Path) -> Path:
     raise FormatError(f"{directory}: expected one of {', '.join(WEIGHTS)}, found none")
 
 
-def _read_shards(index: Path) -> Weights:
+def _read_shards(index: Path, with_counters: bool) -> Weights:
     places, shards = _list_shards(index)
     weights: Weights = {}
     for path in shards:
-        found = _shard_format(index)[0](path)
+        found = _shard_format(index)[0](path, with_counters)
         expected = {name for name, place in places.items() if place == path.name}
-        expected = {name for name in expected if name.rpartition(".")[2] != safetensors_file.COUNTER}
-        strays = sorted(expected.symmetric_difference(found))
+        strays = sorted(name for name in expected.symmetric_difference(found) if not safetensors_file.is_counter(name))
         if strays:
             raise FormatError(
                 f"{path}: expected the {len(expected)} weights that {index.name} places there, found a difference in "
@@ -215,20 +235,7 @@ def _list_shards(index: Path) -> tuple[dict[str, str], list[Path]]:
     return places, shards
 
 
-def _shard_format(index: Path) -> tuple[Callable[[Path], Weights], str]:
+def _shard_format(index: Path) -> tuple[Callable[[Path, bool], Weights], str]:
     if index.name.endswith(".safetensors.index.json"):
         return safetensors_file.read_tensors, ".safetensors"
     return pytorch.read_tensors, ".bin"
-
-
-def _transformers_weights(checkpoint: Checkpoint) -> Weights:
-    """Name the weights as transformers' class does, and add the counters that its batch norms expect."""
-    prefix = f"{checkpoint.config.model_type}."
-    is_bare = checkpoint.architecture.endswith("Model")
-    weights: Weights = {}
-    for name, values in checkpoint.weights.items():
-        name = name.removeprefix(prefix) if is_bare else name  # noqa: PLW2901
-        weights[name] = values
-        if name.endswith(".running_mean"):
-            weights[name.removesuffix("running_mean") + safetensors_file.COUNTER] = np.zeros((), np.int64)
-    return weights

@@ -20,7 +20,7 @@ from minimobile.errors import FormatError
 from minimobile.formats.files import SPARE_BYTES, open_regular, regular_file_size
 from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.pickle_machine import Global, OrderedDict, PickleMachine
-from minimobile.formats.safetensors_file import COUNTER, native_float, widen_bfloat16
+from minimobile.formats.safetensors_file import COUNTER, is_counter, native_float, widen_bfloat16
 from minimobile.formats.stored_zip import Member, read_directory, read_member
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -81,13 +81,16 @@ def recognise(path: Path) -> bool:
         return b"/data.pkl" in start or b"/data.pkl" in file.read()
 
 
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
+def read_tensors(path: Path, with_counters: bool = False) -> dict[str, NDArray[Any]]:
     """Read all weights of a state dict by name: float16 and bfloat16 widened to float32, float64 as it is.
 
+    `with_counters` adds the int64 counters `num_batches_tracked`, which no inference needs.
     Raises FormatError for anything but a state dict of plain tensors whose every element is in the file.
     """
     with open_regular(path) as file:
-        return _materialise(str(path), *_read_table(path, file))
+        tensors, read_storage, byte_order = _read_table(path, file)
+        wanted = {name: tensor for name, tensor in tensors.items() if with_counters or not is_counter(name)}
+        return _materialise(str(path), wanted, read_storage, byte_order)
 
 
 def list_tensors(path: Path) -> dict[str, Tensor]:
@@ -242,7 +245,7 @@ def _unwrap_parameter(where: str, given: tuple[Any, ...]) -> Tensor:
 
 
 def _check_state(where: str, state: Any, size: int) -> dict[str, Tensor]:
-    """Return the state dict with its counters left out, once all its claims fit the file."""
+    """Return the state dict once all its claims fit the file."""
     if type(state) not in (dict, OrderedDict):
         raise FormatError(f"{where}: expected a state dict, found type {type(state).__name__}")
     tensors: dict[str, Tensor] = {}
@@ -254,7 +257,7 @@ def _check_state(where: str, state: Any, size: int) -> dict[str, Tensor]:
                 f"{where}: expected a state dict of tensors, found type {type(tensor).__name__} under "
                 f"the name {str(name)[:80]!r}; save the model's state_dict() alone"
             )
-        if (tensor.storage.kind == "i8") is not (name.rpartition(".")[2] == COUNTER):
+        if (tensor.storage.kind == "i8") is not is_counter(name):
             raise FormatError(
                 f"{where}: {name[:200]}: expected floats, or int64 for {COUNTER}, found {tensor.storage.kind}"
             )
@@ -273,8 +276,6 @@ def _materialise(
     weights: dict[str, NDArray[Any]] = {}
     contents: dict[str, NDArray[Any]] = {}
     for name, tensor in tensors.items():
-        if name.rpartition(".")[2] == COUNTER:
-            continue
         storage = tensor.storage
         if storage.key not in contents:
             content = read(storage)

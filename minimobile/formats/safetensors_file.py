@@ -1,8 +1,8 @@
 """The safetensors format: the header is judged in full before memory is taken for any tensor.
 
 Stricter than the specification in three points: a header has at most 1 MiB, no tensor is empty (no MobileNet has one),
-and types are floats, except the int64 counters `num_batches_tracked`, which are ignored. Files are read, not mapped: a
-file that is cut short while mapped kills the process.
+and types are floats, except the int64 counters `num_batches_tracked`. Files are read, not mapped: a file that is cut
+short while mapped kills the process.
 """
 
 from __future__ import annotations
@@ -53,16 +53,24 @@ def read_header(path: Path) -> dict[str, Entry]:
         return _read_header(path, file, size)
 
 
-def read_tensors(path: Path) -> dict[str, NDArray[Any]]:
-    """Read all weights by name: F16 and BF16 widened to float32, F32 as float32, F64 as float64."""
+def read_tensors(path: Path, with_counters: bool = False) -> dict[str, NDArray[Any]]:
+    """Read all weights by name: F16 and BF16 widened to float32, F32 as float32, F64 as float64.
+
+    `with_counters` adds the int64 counters, which no inference needs.
+    """
     size = regular_file_size(path)
     with open_regular(path) as file:
         entries = _read_header(path, file, size)
         return {
             name: _read_tensor(f"{path}: {name}", file, entry)
             for name, entry in entries.items()
-            if name.rpartition(".")[2] != COUNTER
+            if with_counters or not is_counter(name)
         }
+
+
+def is_counter(name: str) -> bool:
+    """Say whether a tensor of that name counts the batches that a batch norm has seen in training."""
+    return name.rpartition(".")[2] == COUNTER
 
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
@@ -102,9 +110,10 @@ def _check_entry(where: str, name: str, value: object, data_start: int) -> Entry
     if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:
         raise FormatError(f"{where}: expected dtype, shape and data_offsets, found {str(value)[:80]!r}")
     dtype, shape, offsets = value["dtype"], value["shape"], value["data_offsets"]
-    is_counter = name.rpartition(".")[2] == COUNTER
-    if not isinstance(dtype, str) or dtype not in _ITEM_SIZES or (dtype == "I64") is not is_counter:
-        raise FormatError(f"{where}: expected {'I64' if is_counter else 'F16, BF16, F32 or F64'}, found {dtype!r}")
+    if not isinstance(dtype, str) or dtype not in _ITEM_SIZES or (dtype == "I64") is not is_counter(name):
+        raise FormatError(
+            f"{where}: expected {'I64' if is_counter(name) else 'F16, BF16, F32 or F64'}, found {dtype!r}"
+        )
     for key, numbers, limit in (("shape", shape, RANK_LIMIT), ("data_offsets", offsets, 2)):
         # bool is a kind of int to Python; type() leaves it out
         if not isinstance(numbers, list) or len(numbers) > limit or not all(type(n) is int and n >= 0 for n in numbers):
@@ -140,7 +149,7 @@ def _check_layout(path: Path, entries: Mapping[str, Entry], data_start: int, siz
 
 
 def _read_tensor(where: str, file: BinaryIO, entry: Entry) -> NDArray[Any]:
-    stored = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8"}[entry.dtype]
+    stored = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}[entry.dtype]
     values = np.empty(entry.shape, stored)
     file.seek(entry.begin)
     count = file.readinto(values.reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined]
@@ -155,6 +164,6 @@ def widen_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def native_float(values: NDArray[Any]) -> NDArray[Any]:
-    """Bring floats into native byte order, and float16 to float32: exact."""
+    """Bring numbers into native byte order, and float16 to float32: exact."""
     dtype = np.float32 if values.dtype.itemsize == 2 else values.dtype.newbyteorder("=")
     return values.astype(dtype, copy=False)
