@@ -1,6 +1,7 @@
 """Image processors: pictures in, `pixel_values` for a model out; logits in, segmentation maps out.
 
-Results equal those of transformers' PIL processors (5.23) to the bit. The steps themselves are in `image_transforms`.
+Results equal those of transformers' PIL processors (5.23) to the bit; a few settings more do what other schools do. The
+order of the steps is in `imaging.pipeline`.
 """
 
 from __future__ import annotations
@@ -14,31 +15,16 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from minimobile.errors import ConfigError, InputError, MinimobileError
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
 from minimobile.imaging.files import read_model_type, read_processor, write_processor
-from minimobile.imaging.inputs import (
-    bring_channels_first,
-    flatten_images,
-    open_labels,
-    open_picture,
-    split_planes,
-    to_array,
-)
+from minimobile.imaging.inputs import flatten_images, to_array
+from minimobile.imaging.pipeline import process_image, process_map
 from minimobile.imaging.resampling import argmax_bilinear, interpolate_bilinear
 from minimobile.imaging.settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
-from minimobile.imaging.transforms import (
-    center_crop,
-    normalize,
-    pad,
-    reduce_labels,
-    rescale,
-    resize,
-    resize_labels,
-    resized_size,
-)
+from minimobile.imaging.tensorflow_transforms import resize_nearest
+from minimobile.imaging.transforms import pad, resized_size
 
 _WITHOUT_EFFECT = frozenset({"use_fast", "backend", "trust_remote_code"})  # they choose among transformers' classes
 
@@ -60,7 +46,17 @@ class _ImageProcessor:
         data_format: "channels_first" (default) or "channels_last", for the result (transformers 5 ignores it).
         input_data_format: the layout of arrays; where absent, it is recognised by a first or last size of 1, 3 or 4.
         return_tensors: None for a list of arrays, "np" for one array (N, C, H, W), "pt", "tf", "jax" for a tensor.
-    NaN pixels pass through rescaling and normalisation, and are refused by resizing.
+    NaN pixels pass through rescaling and normalisation, and are refused by PIL's resizing.
+
+    What transformers does not know has no effect until it is set. The place of each in the order:
+        central_fraction: after conversion, before all else, keep the middle of height and width, as
+            tf.image.central_crop does.
+        resize_method: "tf1_bilinear" or "tf1_bilinear_align_corners" resize as TensorFlow 1 does (no half pixels, no
+            antialiasing) instead of by PIL; these and all later steps are in float32, as there.
+        rescale_first: with a resize_method, do_rescale comes before do_resize.
+        crop_rounding: "half_even" starts do_center_crop where torchvision does; None rounds down.
+        canvas_size, canvas_value: after do_center_crop, before do_rescale, lay the picture in the top left corner of a
+            canvas of that size, filled with that value.
     """
 
     _table: ClassVar[Mapping[str, Setting]] = SETTINGS
@@ -84,6 +80,12 @@ class _ImageProcessor:
     data_format: str | None
     input_data_format: str | None
     return_tensors: str | None
+    central_fraction: float | None
+    resize_method: str | None
+    rescale_first: bool | None
+    crop_rounding: str | None
+    canvas_size: dict[str, int] | None
+    canvas_value: float | None
 
     def __init__(self, **settings: Any) -> None:
         self._set(settings, self._type_name)
@@ -174,13 +176,13 @@ class _ImageProcessor:
         for step, needed in NEEDS.items():
             for name in needed:
                 if values[step] and values[name] is None:
-                    raise InputError(f"{self._type_name}: {step}=True needs {name}, got None")
+                    raise InputError(f"{self._type_name}: {step}={values[step]} needs {name}, got None")
         require_framework(values["return_tensors"])
         return SimpleNamespace(**values)
 
     def _process_images(self, images: Any, chosen: SimpleNamespace) -> list[NDArray[Any]]:
         items = flatten_images(images, 3, "images")
-        pixels = [_process_image(item, chosen, name) for item, name in items]
+        pixels = [process_image(item, chosen, name) for item, name in items]
         if chosen.do_pad:
             size = chosen.pad_size or {
                 "height": max(array.shape[1] for array in pixels),
@@ -235,7 +237,7 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
             if len(items) != len(pixels):
                 raise InputError(f"{self._type_name}: expected {len(pixels)} segmentation maps, got {len(items)}")
             data["labels"] = stack_arrays(
-                [_process_map(item, chosen, name) for item, name in items], chosen.return_tensors
+                [process_map(item, chosen, name) for item, name in items], chosen.return_tensors
             )
         return data
 
@@ -246,6 +248,10 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
         return_segmentation_scores: bool = False,
     ) -> list[Any]:
         """Find the class of every pixel: logits are upsampled bilinearly (align_corners=False), the largest wins.
+
+        A processor with a canvas_size does what DeepLab does: logits are upsampled to the canvas (align_corners=True),
+        the largest wins, the part that the picture had is cut out (where it was follows from its size and the
+        settings), and the nearest classes fill the picture's own size.
 
         Args:
             outputs: what the model returned, or anything with `logits` (N, C, h, w).
@@ -262,15 +268,28 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
         if logits.ndim != 4 or 0 in logits.shape:
             raise InputError(f"{where}: expected logits (N, C, h, w), got {logits.shape}")
         sizes = _check_target_sizes(target_sizes, len(logits), where)
+        maps = (
+            self._segment(scores, size, return_segmentation_scores) for scores, size in zip(logits, sizes, strict=True)
+        )
         if not return_segmentation_scores:
-            return [
-                argmax_bilinear(scores, size or scores.shape[1:]) for scores, size in zip(logits, sizes, strict=True)
-            ]
-        resized = [
-            scores if size is None else interpolate_bilinear(scores, size)
-            for scores, size in zip(logits, sizes, strict=True)
-        ]
-        return [BatchFeature(segmentation=scores.argmax(0), segmentation_scores=scores) for scores in resized]
+            return list(maps)
+        return [BatchFeature(segmentation=scores.argmax(0), segmentation_scores=scores) for scores in maps]
+
+    def _segment(self, logits: NDArray[Any], size: tuple[int, int] | None, wants_scores: bool) -> NDArray[Any]:
+        """Bring logits (C, h, w) to a picture's size: the classes (H, W), or the scores (C, H, W)."""
+        bilinear = interpolate_bilinear if wants_scores else argmax_bilinear
+        if size is None:
+            return logits if wants_scores else logits.argmax(0)
+        if self.canvas_size is None:
+            return bilinear(logits, size)
+        canvas = self.canvas_size["height"], self.canvas_size["width"]
+        height, width = resized_size(*size, self.size) if self.do_resize and self.size else size
+        if height > canvas[0] or width > canvas[1]:
+            raise InputError(
+                f"post_process_semantic_segmentation: expected pictures of at most {canvas[0]}x{canvas[1]} pixels, as "
+                f"canvas_size says, got {height}x{width} for the target size {size[0]}x{size[1]}"
+            )
+        return resize_nearest(bilinear(logits, canvas, align_corners=True)[..., :height, :width], size)
 
 
 MobileNetV1FeatureExtractor = MobileNetV1ImageProcessor
@@ -307,39 +326,6 @@ class AutoImageProcessor:
 
 def _current_name(name: str) -> str:
     return "do_reduce_labels" if name == "reduce_labels" else name
-
-
-def _process_image(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[Any]:
-    """Bring one picture through all steps: (C, H, W)."""
-    picture = (
-        bring_channels_first(item, chosen, name) if isinstance(item, np.ndarray) else open_picture(item, chosen, name)
-    )
-    crop = (chosen.crop_size["height"], chosen.crop_size["width"]) if chosen.do_center_crop else None
-    if chosen.do_resize:
-        height, width = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[1:]
-        image = resize(picture, resized_size(height, width, chosen.size), chosen.resample, crop)
-    elif isinstance(picture, Image.Image):
-        image = split_planes(np.asarray(picture))
-    else:
-        image = picture
-    if crop is not None:
-        image = center_crop(image, *crop)
-    image = np.ascontiguousarray(image)  # of bytes: cheaper here than of floats at the end
-    if chosen.do_rescale:
-        image = rescale(image, chosen.rescale_factor)
-    if chosen.do_normalize:
-        image = normalize(image, chosen.image_mean, chosen.image_std)
-    return image.copy() if image is item else image
-
-
-def _process_map(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[np.int64]:
-    """Bring one map of class ids through resizing and cropping: (H, W)."""
-    labels = open_labels(item, name)
-    labels = reduce_labels(labels) if chosen.do_reduce_labels else labels.astype(np.int64)
-    crop = (chosen.crop_size["height"], chosen.crop_size["width"]) if chosen.do_center_crop else None
-    if chosen.do_resize:
-        labels = resize_labels(labels, resized_size(labels.shape[0], labels.shape[1], chosen.size), crop)
-    return labels if crop is None else center_crop(labels[None], *crop)[0]
 
 
 def _check_target_sizes(target_sizes: Any, count: int, where: str) -> list[tuple[int, int]] | list[None]:

@@ -19,12 +19,13 @@ _PRECISION = 22  # fractional bits of Pillow's weights for 8-bit pictures
 _PILLOW_CHOOSES_ORDER = int(_PILLOW_VERSION.split(".")[0]) >= 13  # before, the horizontal pass always came first
 
 
-def interpolate_bilinear(x: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
-    """Resize channels bilinearly with align_corners=False, without antialiasing.
+def interpolate_bilinear(x: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False) -> NDArray[Any]:
+    """Resize channels bilinearly, without antialiasing.
 
     Output i reads the input at `(i + 0.5) * n_in / n_out - 0.5`; positions before the first sample read the first,
-    those behind the last the last. Weights and sums are float64, rounded once to the type of `x`. The definition is
-    that of `torch.nn.functional.interpolate(mode="bilinear")`.
+    those behind the last the last. With `align_corners` it reads at `i * (n_in - 1) / (n_out - 1)`. Weights and sums
+    are float64, rounded once to the type of `x`. The definition is that of
+    `torch.nn.functional.interpolate(mode="bilinear")`.
 
     Shapes: x (C, h, w), size (H, W), result (C, H, W).
 
@@ -33,18 +34,18 @@ def interpolate_bilinear(x: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]
     """
     out = np.empty((x.shape[0], *size), x.dtype)
     for start, stop in _bands(x.shape[0], size):
-        out[:, start:stop] = _interpolate_rows(x, size, start, stop)
+        out[:, start:stop] = _interpolate_rows(x, size, start, stop, align_corners)
     return out
 
 
-def argmax_bilinear(x: NDArray[Any], size: tuple[int, int]) -> NDArray[np.int64]:
-    """Compute `interpolate_bilinear(x, size).argmax(0)` without ever holding all of the upsampled channels.
+def argmax_bilinear(x: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False) -> NDArray[np.int64]:
+    """Compute `interpolate_bilinear(...).argmax(0)` without ever holding all of the upsampled channels.
 
     Shapes: x (C, h, w), size (H, W), result (H, W) int64.
     """
     out = np.empty(size, np.int64)
     for start, stop in _bands(x.shape[0], size):
-        out[start:stop] = _interpolate_rows(x, size, start, stop).argmax(0)
+        out[start:stop] = _interpolate_rows(x, size, start, stop, align_corners).argmax(0)
     return out
 
 
@@ -53,11 +54,13 @@ def _bands(channels: int, size: tuple[int, int]) -> list[tuple[int, int]]:
     return [(start, min(start + rows, size[0])) for start in range(0, size[0], rows)]
 
 
-def _interpolate_rows(x: NDArray[Any], size: tuple[int, int], start: int, stop: int) -> NDArray[Any]:
+def _interpolate_rows(
+    x: NDArray[Any], size: tuple[int, int], start: int, stop: int, align_corners: bool
+) -> NDArray[Any]:
     """Compute rows start..stop of the result, (C, stop - start, W)."""
     _, h, w = x.shape
-    top, bottom, down = _taps(h, size[0], start, stop)
-    left, right, across = _taps(w, size[1], 0, size[1])
+    top, bottom, down = _taps(h, size[0], start, stop, align_corners)
+    left, right, across = _taps(w, size[1], 0, size[1], align_corners)
     rows = x[:, top].astype(np.float64)  # (C, rows, w)
     rows += down[:, None] * (x[:, bottom] - rows)
     out = rows[:, :, left]  # (C, rows, W)
@@ -66,10 +69,14 @@ def _interpolate_rows(x: NDArray[Any], size: tuple[int, int], start: int, stop: 
 
 
 def _taps(
-    n_in: int, n_out: int, start: int, stop: int
+    n_in: int, n_out: int, start: int, stop: int, align_corners: bool
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
     """Give the two samples that each output lies between, and its distance from the first."""
-    position = np.maximum((np.arange(start, stop) + 0.5) * (n_in / n_out) - 0.5, 0)
+    index = np.arange(start, stop)
+    if align_corners:
+        position = index * (n_in - 1) / max(1, n_out - 1)
+    else:
+        position = np.maximum((index + 0.5) * (n_in / n_out) - 0.5, 0)
     low = np.minimum(position.astype(np.intp), n_in - 1)
     return low, np.minimum(low + 1, n_in - 1), position - low
 

@@ -18,6 +18,8 @@ MAX_EDGE = 65_536
 MAX_AREA = 1 << 28
 LAYOUTS = ("channels_first", "channels_last")
 FRAMEWORKS = ("np", "pt", "tf", "jax")
+RESIZE_METHODS = ("tf1_bilinear", "tf1_bilinear_align_corners")
+CROP_ROUNDINGS = ("half_even",)
 _SIZE_KEYS = (
     {"height", "width"},
     {"shortest_edge"},
@@ -134,6 +136,13 @@ def _check_number(value: Any) -> float:
     return number
 
 
+def _check_fraction(value: Any) -> float:
+    number = _check_number(value)
+    if not 0 < number <= 1:
+        raise _RefusedError("a number above 0 and at most 1")
+    return number
+
+
 def _check_numbers(value: Any) -> float | tuple[float, ...]:
     """Check one number for all channels, or one per channel."""
     if isinstance(value, np.ndarray) and value.ndim == 1:
@@ -184,6 +193,13 @@ SETTINGS: Mapping[str, Setting] = {
     "data_format": Setting(None, _one_of(LAYOUTS)),
     "input_data_format": Setting(None, _one_of(LAYOUTS)),
     "return_tensors": Setting(None, _one_of(FRAMEWORKS)),
+    # What other schools do and transformers does not: None by default, and ignored by transformers where a file has it.
+    "central_fraction": Setting(None, _check_fraction),
+    "resize_method": Setting(None, _one_of(RESIZE_METHODS)),
+    "rescale_first": Setting(None, _check_flag),
+    "crop_rounding": Setting(None, _one_of(CROP_ROUNDINGS)),
+    "canvas_size": Setting(None, _check_crop_size),
+    "canvas_value": Setting(None, _check_number),
     # These steer transformers' torchvision processors; they have no bearing on the result.
     "device": Setting(None, _ignore),
     "disable_grouping": Setting(None, _ignore),
@@ -196,5 +212,7 @@ NEEDS = {
     "do_center_crop": ("crop_size",),
     "do_rescale": ("rescale_factor",),
     "do_normalize": ("image_mean", "image_std"),
+    "rescale_first": ("resize_method",),
+    "canvas_size": ("canvas_value",),
 }
 """What each step cannot do without."""

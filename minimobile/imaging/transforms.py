@@ -63,8 +63,11 @@ def resize(
     size: tuple[int, int],
     resample: int,
     crop: tuple[int, int] | None = None,
+    rounding: str | None = None,
 ) -> NDArray[Any]:
     """Resize as PIL does, in 8 bits; only centre-crop's part of the result where the whole would be enormous.
+
+    `crop` and `rounding` are what `center_crop` will be asked for.
 
     Floats that are whole numbers in 0..255 are taken as such (the result is uint8); others must lie in 0..1: they are
     scaled to 0..255, truncated, resized, and scaled back to float32.
@@ -79,9 +82,9 @@ def resize(
     can_window = crop is not None and resample in WINDOW_FILTERS and picture.mode in ("L", "RGB")
     if can_window and height * width > WHOLE_PIXELS:
         pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)  # (h, w, C)
-        resized = resize_window(pixels, size, resample, _kept_window(size, crop))
+        resized = resize_window(pixels, size, resample, _kept_window(size, crop, rounding))
     elif height * width > MAX_RESIZED_PIXELS:
-        raise _too_large(size)
+        raise too_large(size)
     else:
         resized = np.asarray(picture.resize((width, height), Resampling(resample)))
     resized = resized[None] if resized.ndim == 2 else np.moveaxis(resized, -1, 0)  # (C, H, W)
@@ -89,29 +92,34 @@ def resize(
 
 
 def resize_labels(
-    labels: NDArray[np.int64], size: tuple[int, int], crop: tuple[int, int] | None = None
+    labels: NDArray[np.int64],
+    size: tuple[int, int],
+    crop: tuple[int, int] | None = None,
+    rounding: str | None = None,
 ) -> NDArray[np.int64]:
     """Resize class ids by PIL's NEAREST; only centre-crop's part of the result, if there is to be one.
 
     Shapes: labels (h, w), result (H, W), or the middle of it.
     """
-    resized: NDArray[np.int64] = resize_window(labels[..., None], size, Resampling.NEAREST, _kept_window(size, crop))[
-        ..., 0
-    ]
+    window = _kept_window(size, crop, rounding)
+    resized: NDArray[np.int64] = resize_window(labels[..., None], size, Resampling.NEAREST, window)[..., 0]
     return resized
 
 
-def _kept_window(size: tuple[int, int], crop: tuple[int, int] | None) -> tuple[int, int, int, int]:
+def _kept_window(
+    size: tuple[int, int], crop: tuple[int, int] | None, rounding: str | None
+) -> tuple[int, int, int, int]:
     """Give (top, left, height, width) of what a crop keeps of a picture of this size."""
     height, width = size if crop is None else (min(crop[0], size[0]), min(crop[1], size[1]))
     if height * width > MAX_RESIZED_PIXELS:
-        raise _too_large(size)
-    return (size[0] - height) // 2, (size[1] - width) // 2, height, width
+        raise too_large(size)
+    return _crop_start(size[0], height, rounding), _crop_start(size[1], width, rounding), height, width
 
 
-def _too_large(size: tuple[int, int]) -> InputError:
+def too_large(size: tuple[int, int], limit: int = MAX_RESIZED_PIXELS) -> InputError:
+    """Return the error that refuses to resize a picture to more pixels than `limit`."""
     return InputError(
-        f"image processor: resizing to {size[0]}x{size[1]} would make more than {MAX_RESIZED_PIXELS} pixels; "
+        f"image processor: resizing to {size[0]}x{size[1]} would make more than {limit} pixels; "
         f"crop the picture, or choose a smaller size"
     )
 
@@ -143,15 +151,16 @@ def _to_pil(image: NDArray[Any]) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
-def center_crop(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+def center_crop(image: NDArray[Any], height: int, width: int, rounding: str | None = None) -> NDArray[Any]:
     """Cut out the middle, or pad with zeros where the picture is smaller.
 
-    An odd rest goes below and to the right when cutting, above and to the left when padding.
+    An odd rest goes below and to the right when cutting, above and to the left when padding. With the rounding
+    "half_even" half of an odd rest is rounded to the even number when cutting, as in torchvision.
 
     Shapes: image (C, H, W), result (C, height, width); without padding, a view.
     """
     channels, old_height, old_width = image.shape
-    top, left = (old_height - height) // 2, (old_width - width) // 2  # floor: negative when padding
+    top, left = _crop_start(old_height, height, rounding), _crop_start(old_width, width, rounding)
     middle = image[:, max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
     if middle.shape[1:] == (height, width):
         return middle
@@ -161,18 +170,23 @@ def center_crop(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     return out
 
 
-def pad(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Pad with zeros below and to the right.
+def _crop_start(old: int, new: int, rounding: str | None) -> int:
+    """Give the first row or column to keep; negative when padding."""
+    return round((old - new) / 2) if rounding == "half_even" and old > new else (old - new) // 2
+
+
+def pad(image: NDArray[Any], height: int, width: int, value: float = 0, name: str = "pad_size") -> NDArray[Any]:
+    """Pad below and to the right; `name` is the setting that says so.
 
     Shapes: image (C, H, W), result (C, height, width).
     """
     channels, old_height, old_width = image.shape
     if old_height > height or old_width > width:
         raise InputError(
-            f"image processor: pad_size {height}x{width} is smaller than the picture, {old_height}x{old_width}; "
-            f"enlarge pad_size, or shrink the picture"
+            f"image processor: {name} {height}x{width} is smaller than the picture, {old_height}x{old_width}; "
+            f"enlarge {name}, or shrink the picture"
         )
-    out = np.zeros((channels, height, width), image.dtype)
+    out = np.full((channels, height, width), value, image.dtype)
     out[:, :old_height, :old_width] = image
     return out
 

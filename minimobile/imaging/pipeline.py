@@ -1,0 +1,103 @@
+"""The steps of an image processor in their order, for one picture or one map of class ids."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from minimobile.imaging.inputs import bring_channels_first, open_labels, open_picture, split_planes
+from minimobile.imaging.tensorflow_transforms import central_crop, multiply, resize_bilinear, resize_nearest
+from minimobile.imaging.transforms import (
+    center_crop,
+    normalize,
+    pad,
+    reduce_labels,
+    rescale,
+    resize,
+    resize_labels,
+    resized_size,
+)
+
+ALIGN_CORNERS = "tf1_bilinear_align_corners"
+IGNORED_CLASS = 255  # DeepLab's, and the default of a config's semantic_loss_ignore_index
+
+
+def process_image(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[Any]:
+    """Bring one picture through all steps: (C, H, W).
+
+    Central crop, resizing, centre crop, canvas, rescaling, normalisation; `rescale_first` puts rescaling before
+    resizing. `chosen` are the settings, `name` is what to call the picture in errors.
+    """
+    picture = (
+        bring_channels_first(item, chosen, name) if isinstance(item, np.ndarray) else open_picture(item, chosen, name)
+    )
+    if chosen.central_fraction is not None:
+        picture = central_crop(_read_pixels(picture), chosen.central_fraction)
+    crop = _find_crop(chosen)
+    image = _resize(picture, chosen, crop)
+    if crop is not None:
+        image = center_crop(image, *crop, chosen.crop_rounding)
+    if chosen.canvas_size is not None:
+        image = pad(image.astype(np.float32), *_canvas(chosen), chosen.canvas_value, "canvas_size")
+    image = np.ascontiguousarray(image)  # of bytes: cheaper here than of floats at the end
+    if chosen.do_rescale and not chosen.rescale_first:
+        image = (rescale if chosen.resize_method is None else multiply)(image, chosen.rescale_factor)
+    if chosen.do_normalize:
+        image = normalize(image, chosen.image_mean, chosen.image_std)
+    return image.copy() if image is item else image
+
+
+def process_map(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[np.int64]:
+    """Bring one map of class ids through the steps that move pixels, by the nearest: (H, W).
+
+    A canvas is filled with 255, which is no class.
+    """
+    labels = open_labels(item, name)
+    labels = reduce_labels(labels) if chosen.do_reduce_labels else labels.astype(np.int64)
+    if chosen.central_fraction is not None:
+        labels = central_crop(labels[None], chosen.central_fraction)[0]
+    crop = _find_crop(chosen)
+    if chosen.do_resize:
+        size = resized_size(labels.shape[0], labels.shape[1], chosen.size)
+        if chosen.resize_method == ALIGN_CORNERS:
+            labels = resize_nearest(labels, size)
+        else:
+            labels = resize_labels(labels, size, crop, chosen.crop_rounding)
+    if crop is not None:
+        labels = center_crop(labels[None], *crop, chosen.crop_rounding)[0]
+    if chosen.canvas_size is not None:
+        labels = pad(labels[None], *_canvas(chosen), IGNORED_CLASS, "canvas_size")[0]
+    return labels
+
+
+def _resize(picture: Image.Image | NDArray[Any], chosen: SimpleNamespace, crop: tuple[int, int] | None) -> NDArray[Any]:
+    """Resize in the way that the settings choose, if they do."""
+    size = None
+    if chosen.do_resize:
+        height, width = picture.size[::-1] if isinstance(picture, Image.Image) else picture.shape[1:]
+        size = resized_size(height, width, chosen.size)
+    if chosen.resize_method is None:
+        if size is None:
+            return _read_pixels(picture)
+        return resize(picture, size, chosen.resample, crop, chosen.crop_rounding)
+    pixels = _read_pixels(picture)
+    factor = chosen.rescale_factor if chosen.do_rescale and chosen.rescale_first else None
+    if size is not None:
+        return resize_bilinear(pixels, size, align_corners=chosen.resize_method == ALIGN_CORNERS, factor=factor)
+    return pixels if factor is None else multiply(pixels, factor)
+
+
+def _find_crop(chosen: SimpleNamespace) -> tuple[int, int] | None:
+    return (chosen.crop_size["height"], chosen.crop_size["width"]) if chosen.do_center_crop else None
+
+
+def _canvas(chosen: SimpleNamespace) -> tuple[int, int]:
+    return chosen.canvas_size["height"], chosen.canvas_size["width"]
+
+
+def _read_pixels(picture: Image.Image | NDArray[Any]) -> NDArray[Any]:
+    return split_planes(np.asarray(picture)) if isinstance(picture, Image.Image) else picture
