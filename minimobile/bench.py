@@ -14,10 +14,10 @@ from minimobile.arena import aligned_floats
 from minimobile.engine import Engine
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
-from minimobile.passes import Weights, fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
-from minimobile.program import PackedWeights, Program, compile_program, multiply_adds, pack_weights
+from minimobile.passes import Weights
+from minimobile.program import compile_program, multiply_adds, pack_weights
 from minimobile.rivals import PACKAGES, Run, Shape, prepare
-from minimobile_kernels import machine
+from minimobile.timing import SteppedProgram, run_steps
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS
 
@@ -83,32 +83,25 @@ def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) 
     Keys: name, kernel, output (N, H, W, C), microseconds, gflops (GFLOP/s), share (of `measure_peak`). Steps that are
     done together are one row.
     """
-    folded = fold_batch_norm(keep_needed(graph, graph.outputs))
-    fused = fuse_residuals(fuse_activations(folded))
-    packed = pack_weights(fused.nodes, weights)
-    program = compile_program(fused, packed, shape, is_channels_last=False)
+    program = SteppedProgram(graph, weights, shape)
     pixels = np.random.default_rng(0).uniform(-1, 1, int(np.prod(shape))).astype(np.float32)
-    arena = aligned_floats(program.arena_size)
     peak = measure_peak()
-    _run(program, program.steps, pixels, packed, arena)
-    rows, start = [], 0
-    for index, row in enumerate(program.table()):
-        if row["is_fused"]:
-            continue
-        steps = program.steps[start : index + 1]
-        seconds = min(_run(program, steps, pixels, packed, arena) for _ in range(repeats))
+    rows = []
+    for part in program.parts():
+        steps = program.steps(part)
+        program.run(part, pixels)
+        seconds = min(program.run(part, pixels) for _ in range(repeats))
         gflops = sum(multiply_adds(step) for step in steps) * 2e-9 / seconds
         rows.append(
             {
-                "name": " + ".join(program.names[start : index + 1]),
+                "name": " + ".join(program.names(part)),
                 "kernel": " + ".join(KINDS[step["kind"]] for step in steps),
-                "output": row["output"],
+                "output": program.output(part),
                 "microseconds": seconds * 1e6,
                 "gflops": gflops,
                 "share": gflops / peak,
             }
         )
-        start = index + 1
     return rows
 
 
@@ -122,20 +115,7 @@ def measure_peak() -> float:
     program = compile_program(graph, packed, (1, channels, 8, pixels // 8), is_channels_last=False)
     arena = aligned_floats(program.arena_size)
     image = np.ones(channels * pixels, np.float32)
-    _run(program, program.steps, image, packed, arena)
+    run_steps(program, program.steps, image, packed, arena)
     steps = np.repeat(program.steps[-1:], count)
-    seconds = min(_run(program, steps, image, packed, arena) for _ in range(200))
+    seconds = min(run_steps(program, steps, image, packed, arena) for _ in range(200))
     return 2e-9 * channels * pixels * 2 * LANES * count / seconds
-
-
-def _run(
-    program: Program,
-    steps: NDArray[np.void],
-    pixels: NDArray[np.float32],
-    packed: PackedWeights,
-    arena: NDArray[np.float32],
-) -> float:
-    control = np.zeros(1, np.int64)
-    start = time.perf_counter()
-    machine.run(steps, pixels, packed.values, arena, program.taps, control, 0, 1)
-    return time.perf_counter() - start

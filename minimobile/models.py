@@ -15,6 +15,8 @@ from minimobile import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.config import MobileNetConfig, MobileNetV1Config, MobileNetV2Config
 from minimobile.engine import Engine
 from minimobile.errors import ConfigError, InputError
+from minimobile.explain import explain
+from minimobile.explanation import Explanation
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.graph import Graph
@@ -27,6 +29,7 @@ from minimobile.outputs import (
     SemanticSegmenterOutput,
 )
 from minimobile.sources import Config, read_checkpoint
+from minimobile.trace import Trace, choose_nodes, trace_run
 from minimobile.weights import draw_weights, fit_weights, trim
 
 Array = NDArray[Any]
@@ -161,6 +164,44 @@ class MobileNetModel:
         asked = read_layers(layers, "layers")
         names = [self.graph.resolve(layer) for layer in asked]
         return dict(zip(asked, self._run(pixel_values, names, data_format), strict=True))
+
+    def trace(
+        self,
+        pixel_values: ArrayLike | None,
+        layers: Sequence[str | int] | None = None,
+        *,
+        every_node: bool = False,
+        data_format: DataFormat = "channels_first",
+    ) -> Trace:
+        """Return the range, the time and the values of every layer of a run, or of the `layers` asked for.
+
+        A layer is named as for `features`; the name of an inverted residual (`layer.5`) stands for all of its layers.
+        `every_node` adds the convolutions and batch norms inside each. The values are those of any other run, to the
+        bit; a convolution before its batch norm, which a run skips, is computed from unfolded weights.
+        """
+        asked = None if layers is None else read_layers(layers, "layers")
+        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
+        names = choose_nodes(self.graph, asked, every_node)
+        traced = trace_run(self.graph, self._weights, self._engine, values, names, data_format)
+        settled = {name: _drop_single_pixel(name, y, data_format) for name, y in traced.values_by_name.items()}
+        return dataclasses.replace(traced, values_by_name=settled)
+
+    def explain(
+        self,
+        pixel_values: ArrayLike | None,
+        layer: str | int,
+        position: Sequence[int],
+        *,
+        data_format: DataFormat = "channels_first",
+    ) -> Explanation:
+        """Write out one value of a layer, at `position` (row, column, channel), as its sum; for one image.
+
+        Its terms, block sums, bias, residual and activation give the engine's value to the bit; beside it stands how
+        the value comes about from unfolded weights and batch norm. `pooler` and `classifier` have row and column 0.
+        """
+        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
+        channels_last = values if data_format == "channels_last" else values.transpose(0, 2, 3, 1)
+        return explain(self.graph, self._weights, self._engine, channels_last, layer, position)
 
     def _run(self, pixel_values: ArrayLike | None, names: Sequence[str], data_format: DataFormat) -> tuple[Array, ...]:
         """Return the output of each node, in the order asked."""

@@ -1,0 +1,216 @@
+"""Every layer of one run: what it is, the range of its values, the time it took, and the values themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.engine import Engine
+from minimobile.graph import Graph, Node, needed_nodes
+from minimobile.inputs import DataFormat
+from minimobile.passes import Weights
+from minimobile.shapes import MapShape, infer_shapes
+from minimobile.timing import time_nodes
+from minimobile_kernels.elementwise import CLAMPS
+from minimobile_kernels.geometry import axis_padding, pad_amounts
+
+Array = NDArray[Any]
+
+_STEPS = ("convolution", "normalization")  # of a layer that has more than one node; the last has the layer's name
+_PROJECTION = ".reduce_1x1"  # the last convolution of an inverted residual
+
+
+@dataclass(frozen=True)
+class TracedLayer:
+    """One row. A layer is a convolution with its batch norm and activation, or any other single node.
+
+    `shape` is (channels, height, width) of one image, `padding` (top, bottom, left, right) in pixels at this size, None
+    where nothing slides beyond an edge. `minimum`, `maximum` and `mean` (in float64) go over all images, and are NaN
+    where there is NaN; `zeros` is the share of values that are 0, `at_limit` of those at the activation's upper limit
+    (6 for ReLU6), None where it has none.
+
+    `microseconds` is the time on one thread of the step of the compiled program that computes the layer in a normal
+    run, and `step` all layers that this one step computes: the time is that of all of them together. It is None where a
+    normal run does not compute the layer, and for the reference engine, which has no program.
+    """
+
+    name: str
+    operation: str
+    shape: MapShape
+    padding: tuple[int, int, int, int] | None
+    minimum: float
+    maximum: float
+    mean: float
+    zeros: float
+    at_limit: float | None
+    microseconds: float | None
+    step: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Trace(Mapping[str, Array]):
+    """The rows of a run, in the network's order, and the values: `trace["layer.3"]`, by any name that the layer has.
+
+    As a mapping it goes by the names in `layers`. Values are (N, C, H, W), or as `data_format` was asked for; those of
+    `pooler` and `classifier` (N, C) where they are one pixel: what `features` returns, to the bit.
+    """
+
+    layers: tuple[TracedLayer, ...]
+    values_by_name: Mapping[str, Array]
+    graph: Graph
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+    def __getitem__(self, layer: str | int) -> Array:
+        name = self.graph.resolve(layer)
+        if name not in self.values_by_name:
+            raise KeyError(f"layer {layer!r}: expected one of those traced, {', '.join(self)}; trace it as well")
+        return self.values_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values_by_name)
+
+    def __len__(self) -> int:
+        return len(self.values_by_name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rows as plain values for JSON: {"layers": [...]}."""
+        return {"layers": [dataclasses.asdict(layer) for layer in self.layers]}
+
+
+def choose_nodes(graph: Graph, layers: Sequence[str | int] | None, every_node: bool) -> tuple[str, ...]:
+    """Return the names of the nodes to trace, in the graph's order.
+
+    They are the layers that the outputs need, or those asked for, where the name of an inverted residual stands for all
+    of its layers. `every_node` adds the convolutions and batch norms inside them.
+    """
+    if layers is None:
+        needed = {node.name for node in needed_nodes(graph, graph.outputs)}
+        wanted = needed & gather_layers(graph).keys()
+    else:
+        wanted = {name for layer in layers for name in block_layers(graph, layer)}
+    insides = {f"{name}.{step}" for name in wanted for step in _STEPS} if every_node else set()
+    return tuple(node.name for node in graph.nodes if node.name in wanted | insides)
+
+
+def gather_layers(graph: Graph) -> dict[str, tuple[Node, ...]]:
+    """Return the nodes of each layer by its name: a convolution, its batch norm and its activation go together."""
+    names = {node.name for node in graph.nodes}
+    layers: dict[str, tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        head, _, step = node.name.rpartition(".")
+        name = head if step in _STEPS and head in names else node.name
+        layers[name] = (*layers.get(name, ()), node)
+    return layers
+
+
+def block_layers(graph: Graph, layer: str | int) -> tuple[str, ...]:
+    """Return the layers of an inverted residual for its name, in order; for any other name the one layer.
+
+    >>> from minimobile import MobileNetV2Config, mobilenet_v2
+    >>> block_layers(mobilenet_v2.build(MobileNetV2Config()), "layer_5")  # as TF-slim calls it
+    ('layer.2.expand_1x1', 'layer.2.conv_3x3', 'layer.2.reduce_1x1', 'layer.2')
+    """
+    name = graph.resolve(layer)
+    block = name.removesuffix(_PROJECTION)
+    parts = tuple(other for other in gather_layers(graph) if other == block or other.startswith(f"{block}."))
+    is_block = f"{block}{_PROJECTION}" in parts
+    is_meant = isinstance(layer, str) and (layer.endswith(block) or re.fullmatch(r"layer_\d+", layer))
+    return parts if is_block and is_meant else (name,)
+
+
+def trace_run(
+    graph: Graph,
+    weights: Weights,
+    engine: Engine,
+    pixel_values: Array,
+    names: Sequence[str],
+    data_format: DataFormat,
+) -> Trace:
+    """Run a graph once for the values of the nodes `names`, and some more times for the time of each step.
+
+    Shape: pixel_values (N, C, H, W), or (N, H, W, C) with `data_format` "channels_last". `weights` are the graph's.
+    """
+    is_channels_last = data_format == "channels_last"
+    values = engine.run(pixel_values, names, data_format)
+    times = time_nodes(graph, weights, pixel_values, is_channels_last) if engine.has_program else {}
+    steps = _find_steps(graph, times)
+    height, width = pixel_values.shape[1:3] if is_channels_last else pixel_values.shape[2:]
+    shapes = infer_shapes(graph, height, width)
+    layers = gather_layers(graph)
+    rows = []
+    for name in names:
+        nodes = layers.get(name) or (graph.node(name),)
+        step, microseconds = steps.get(name, ((), None))
+        rows.append(_describe(name, nodes, shapes, values[name], step, microseconds))
+    return Trace(tuple(rows), values, graph)
+
+
+def _describe(
+    name: str,
+    nodes: Sequence[Node],
+    shapes: Mapping[str, MapShape],
+    values: Array,
+    step: tuple[str, ...],
+    microseconds: float | None,
+) -> TracedLayer:
+    limit = CLAMPS.get(nodes[-1].attributes.get("function", "linear"), CLAMPS["linear"])[1]
+    with np.errstate(all="ignore"):
+        minimum, maximum, mean = float(values.min()), float(values.max()), float(values.mean(dtype=np.float64))
+    return TracedLayer(
+        name,
+        nodes[0].op,
+        shapes[name],
+        _find_padding(nodes[0], shapes),
+        minimum,
+        maximum,
+        mean,
+        float((values == 0).mean()),
+        float((values == limit).mean()) if math.isfinite(limit) else None,
+        microseconds,
+        step,
+    )
+
+
+def _find_padding(node: Node, shapes: Mapping[str, MapShape]) -> tuple[int, int, int, int] | None:
+    if "padding" not in node.attributes:
+        return None
+    kernel_size, stride, dilation, padding = (
+        node.attributes[name] for name in ("kernel_size", "stride", "dilation", "padding")
+    )
+    _, height, width = shapes[node.inputs[0]]
+    top, bottom = pad_amounts(height, kernel_size, stride, dilation, axis_padding(padding, 0))
+    left, right = pad_amounts(width, kernel_size, stride, dilation, axis_padding(padding, 1))
+    return top, bottom, left, right
+
+
+def _find_steps(
+    graph: Graph, times: Mapping[tuple[str, ...], float]
+) -> dict[str, tuple[tuple[str, ...], float | None]]:
+    """Return, for every node of a normal run, the layers that its step computes, and the step's microseconds.
+
+    A node that the passes have fused with the one that reads it is done in that one's step. A concatenation that is in
+    no step costs nothing: its inputs are computed side by side.
+    """
+    step_of_name = {name: step for step in times for name in step}
+    needed = needed_nodes(graph, graph.outputs)
+    readers = {name: node.name for node in needed for name in node.inputs}
+    steps: dict[str, tuple[str, ...]] = {}
+    for node in needed if times else ():
+        name = node.name
+        while name not in step_of_name and node.op != "concatenate":
+            name = readers[name]
+        steps[node.name] = step_of_name.get(name, (name,))
+    layers: dict[tuple[str, ...], list[str]] = {}
+    for name in gather_layers(graph):
+        if name in steps:
+            layers.setdefault(steps[name], []).append(name)
+    return {name: (tuple(layers[step]), times.get(step, 0.0)) for name, step in steps.items()}
