@@ -14,6 +14,7 @@ from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import Dialect, processor_settings
+from minimobile.formats.labels import class_labels
 from minimobile.graph import Graph
 
 Config = MobileNetV1Config | MobileNetV2Config
@@ -48,12 +49,15 @@ def build_checkpoint(
     """Return the checkpoint of weights that came without a config.
 
     `known` are fields of the config that the source tells (`output_stride`, `hidden_act`, ...); they go before the
-    dialect's. `config` stands in for all of that. `image_size` (height, width) is 224 x 224 where the source does not
-    tell, 513 x 513 for segmentation. Raises FormatError where no width gives the channels that the weights have.
+    dialect's. Where they hold no `id2label`, the count of classes may tell it. `config` stands in for all of that.
+    `image_size` (height, width) is 224 x 224 where the source does not tell, 513 x 513 for segmentation. Raises
+    FormatError where no width gives the channels that the weights have.
     """
     architecture = choose_architecture(weights)
     if config is None:
         config = deduce_config(weights, dialect, where, image_size=image_size, **known)
+        labels = None if known.get("id2label") else class_labels(architecture, config.class_count)
+        config = config if labels is None else config.replace(id2label=labels)
     side = config.image_size
     size = (side, side) if isinstance(side, int) else (side[0], side[-1])
     processor = processor_settings(dialect, config.model_type, size, config.num_channels)

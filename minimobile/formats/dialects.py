@@ -2,48 +2,106 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from minimobile.errors import FormatError
 
-NEAREST, BILINEAR = 0, 2  # PIL's numbers, as preprocessor_config.json has them
-HALF = (0.5, 0.5, 0.5)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # PIL's numbers, as preprocessor_config.json has them
+
+Settings = dict[str, Any]
+Resize = Callable[[int, int], Settings]
+"""From the network's input (height, width) to the settings that bring a picture to it."""
+
+
+def stretch(height: int, width: int, *, resample: int) -> Settings:
+    """Resize to exactly the size; the aspect is lost."""
+    return {"size": {"height": height, "width": width}, "resample": resample, "do_center_crop": False}
+
+
+def crop_center(height: int, width: int, *, margin: int = 0, edge_for_224: int = 224, **more: Any) -> Settings:
+    """Resize the shorter edge to `margin` more than the crop's, or in the ratio of `edge_for_224` to 224, and crop."""
+    edge = min(height, width) * edge_for_224 // 224 + margin
+    return {"size": {"shortest_edge": edge}, "do_center_crop": True, **more}
+
+
+def crop_then_stretch(height: int, width: int, *, kept: float) -> Settings:
+    """Keep the middle of both edges and resize it to exactly the size, as TF-slim's `inception_preprocessing.py`."""
+    return {
+        **stretch(height, width, resample=BILINEAR),
+        "central_fraction": kept,
+        "rescale_first": True,
+        "resize_method": "tf1_bilinear",
+    }
+
+
+def fit_on_canvas(height: int, width: int) -> Settings:
+    """Resize to the largest that fits and fill up with grey, as DeepLab's `input_preprocess.py`."""
+    return {
+        "size": {"max_height": height, "max_width": width},
+        "resample": BILINEAR,
+        "resize_method": "tf1_bilinear_align_corners",
+        "do_center_crop": False,
+        "canvas_size": {"height": height, "width": width},
+        "canvas_value": 127.5,
+    }
+
+
+class PixelRange(NamedTuple):
+    """What becomes of bytes: `(byte * factor - mean) / std`, per channel."""
+
+    factor: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+HALVES = PixelRange(1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+IMAGENET = PixelRange(1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+MINUS_ONE_TO_ONE = PixelRange(2 / 255, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))  # HALVES but for the rounding
 
 
 @dataclass(frozen=True)
 class Dialect:
     """One school's conventions.
 
-    `tf_padding`: TensorFlow's SAME, else the same on all sides. `bottom_right_padding`: as the config's field, for V1.
-    `epsilon`: batch norm's in the backbone. `has_background`: ImageNet
-    has 1001 classes, the first of them the background. `mean`, `std`: of pixel values in [0, 1].
-    `resize`: how a picture comes to the network's size, in words that `processor_settings` turns into settings.
+    `tf_padding`: TensorFlow's SAME, else the same on all sides. `epsilon`: batch norm's in the backbone.
+    `has_background`: ImageNet has 1001 classes, the first of them the background. `resize`: how a picture comes to the
+    network's size. `pixels`: what becomes of its bytes, `v1_pixels` where that is different for V1.
+    `bottom_right_padding`: as the config's field, for V1.
     """
 
     name: str
     tf_padding: bool
     epsilon: float
     has_background: bool
-    resize: str
-    mean: tuple[float, float, float] = HALF
-    std: tuple[float, float, float] = HALF
+    resize: Resize
+    pixels: PixelRange = HALVES
+    v1_pixels: PixelRange | None = None
     bottom_right_padding: str | None = None
 
+
+HUGGINGFACE = partial(crop_center, margin=32, resample=BILINEAR)
+TORCHVISION = partial(crop_center, edge_for_224=256, resample=BILINEAR, crop_rounding="half_even")
+TORCHVISION_V2 = partial(crop_center, edge_for_224=232, resample=BILINEAR, crop_rounding="half_even")
+TIMM = partial(crop_center, edge_for_224=256, resample=BICUBIC, crop_rounding="half_even")
+SLIM = partial(crop_then_stretch, kept=0.875)
+STRETCH_NEAREST = partial(stretch, resample=NEAREST)
+STRETCH_BILINEAR = partial(stretch, resample=BILINEAR)
 
 DIALECTS: Mapping[str, Dialect] = {
     row.name: row
     for row in (
-        Dialect("huggingface", True, 1e-3, True, "shortest edge 32 longer, then crop"),
-        Dialect("slim", True, 1e-3, True, "central 0.875, then TF1 bilinear"),
-        Dialect("deeplab", True, 1e-3, True, "longest edge, then pad"),
-        Dialect("keras", True, 1e-3, False, "straight, nearest", bottom_right_padding="depthwise"),
-        Dialect("keras-applications", True, 1e-3, False, "straight, nearest", bottom_right_padding="all"),
-        Dialect("torchvision", False, 1e-5, False, "shortest edge 256 for 224, then crop", IMAGENET_MEAN, IMAGENET_STD),
-        Dialect("timm", False, 1e-5, False, "shortest edge 256 for 224, then crop", IMAGENET_MEAN, IMAGENET_STD),
-        Dialect("tflite", True, 1e-3, True, "straight, bilinear"),
+        Dialect("huggingface", True, 1e-3, True, HUGGINGFACE),
+        Dialect("slim", True, 1e-3, True, SLIM),
+        Dialect("deeplab", True, 1e-3, True, fit_on_canvas, MINUS_ONE_TO_ONE),
+        Dialect("keras", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="depthwise"),
+        Dialect("keras-applications", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="all"),
+        Dialect("torchvision", False, 1e-5, False, TORCHVISION, IMAGENET),
+        Dialect("torchvision-v2", False, 1e-5, False, TORCHVISION_V2, IMAGENET),  # its weights IMAGENET1K_V2
+        Dialect("timm", False, 1e-5, False, TIMM, IMAGENET, v1_pixels=HALVES),
+        Dialect("tflite", True, 1e-3, True, STRETCH_BILINEAR),
     )
 }
 
@@ -55,25 +113,26 @@ def find_dialect(name: str) -> Dialect:
     return DIALECTS[name]
 
 
-def processor_settings(dialect: Dialect, model_type: str, image_size: tuple[int, int], channels: int) -> dict[str, Any]:
-    """Return what `preprocessor_config.json` says in this school, for pictures of `image_size` (height, width)."""
+def processor_settings(dialect: Dialect, model_type: str, image_size: tuple[int, int], channels: int) -> Settings:
+    """Return what `preprocessor_config.json` says in this school, for pictures of `image_size` (height, width).
+
+    Networks of other than three channels get the average of the three for each.
+    """
     height, width = image_size
     names = {"mobilenet_v1": "MobileNetV1ImageProcessor", "mobilenet_v2": "MobileNetV2ImageProcessor"}
-    settings: dict[str, Any] = {
+    pixels = (dialect.v1_pixels if model_type == "mobilenet_v1" else None) or dialect.pixels
+
+    def fit(numbers: tuple[float, float, float]) -> list[float]:
+        return list(numbers) if channels == 3 else [round(sum(numbers) / 3, 6)] * channels
+
+    return {
         "image_processor_type": names[model_type],
         "do_resize": True,
-        "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
-        "resample": BILINEAR,
         "do_rescale": True,
-        "rescale_factor": 1 / 255,
+        "rescale_factor": pixels.factor,
         "do_normalize": True,
-        "image_mean": list(dialect.mean[:channels]),
-        "image_std": list(dialect.std[:channels]),
+        "image_mean": fit(pixels.mean),
+        "image_std": fit(pixels.std),
+        **dialect.resize(height, width),
     }
-    if dialect.resize.startswith("shortest edge 32"):
-        return settings | {"size": {"shortest_edge": min(height, width) + 32}}
-    if dialect.resize.startswith("shortest edge 256"):
-        return settings | {"size": {"shortest_edge": round(min(height, width) * 256 / 224)}}
-    straight = {"size": {"height": height, "width": width}, "do_center_crop": False}
-    return settings | straight | {"resample": NEAREST if dialect.resize.endswith("nearest") else BILINEAR}
