@@ -58,6 +58,11 @@ class Network:
         return slide.pad_top, slide.pad_left, bottom, right
 
 
+def fold(graph: Graph, weights: Weights, shape: Shape) -> Network:
+    """Return what is compared: the first output of the graph, with batch norm folded."""
+    return Network(fold_batch_norm(keep_needed(graph, graph.outputs[:1])), weights, shape)
+
+
 def prepare(name: str, graph: Graph, weights: Weights, shape: Shape, num_threads: int) -> Run:
     """Return a function that runs the graph's first output on a float32 (N, C, H, W) array in the named runtime.
 
@@ -70,7 +75,7 @@ def prepare(name: str, graph: Graph, weights: Weights, shape: Shape, num_threads
         raise UnavailableError(
             f"{name}: expected the package {package}, which is not installed; pip install 'minimobile[bench]'"
         ) from None
-    network = Network(fold_batch_norm(keep_needed(graph, graph.outputs[:1])), weights, shape)
+    network = fold(graph, weights, shape)
     builders: Mapping[str, Callable[[Network, int], Run]] = {
         "onnxruntime": _onnxruntime,
         "openvino": _openvino,
@@ -85,7 +90,7 @@ def _onnxruntime(network: Network, num_threads: int) -> Run:
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    session = runtime.InferenceSession(_write_onnx(network), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(write_onnx(network), options, providers=["CPUExecutionProvider"])
     return lambda x: session.run(None, {INPUT: x})[0]
 
 
@@ -97,7 +102,7 @@ def _openvino(network: Network, num_threads: int, precision: str = "f32") -> Run
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(core.read_model(_write_onnx(network)), "CPU", settings).create_infer_request()
+    request = core.compile_model(core.read_model(write_onnx(network)), "CPU", settings).create_infer_request()
     return lambda x: next(iter(request.infer({0: x}).values()))
 
 
@@ -105,7 +110,7 @@ def _openvino_bf16(network: Network, num_threads: int) -> Run:
     return _openvino(network, num_threads, "bf16")
 
 
-def _write_onnx(network: Network) -> bytes:
+def write_onnx(network: Network) -> bytes:
     """Return the network as an ONNX model (operator set 17)."""
     onnx = import_module("onnx")
     helper, array = onnx.helper, onnx.numpy_helper.from_array
@@ -194,7 +199,22 @@ def _torch(network: Network, num_threads: int) -> Run:
 
 
 def _litert(network: Network, num_threads: int) -> Run:
-    """Convert with TensorFlow, run with LiteRT's default kernels (XNNPACK). LiteRT's layout is (N, H, W, C)."""
+    """Run with LiteRT's default kernels (XNNPACK). LiteRT's layout is (N, H, W, C)."""
+    interpreter_module = import_module("ai_edge_litert.interpreter")
+    interpreter = interpreter_module.Interpreter(model_content=write_tflite(network), num_threads=num_threads)
+    interpreter.allocate_tensors()
+    first, last = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        interpreter.set_tensor(first, np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
+        interpreter.invoke()
+        return interpreter.get_tensor(last).transpose(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+    return run
+
+
+def write_tflite(network: Network) -> bytes:
+    """Return the network as a TensorFlow Lite model, converted by TensorFlow."""
     try:
         tensorflow = import_module("tensorflow")
     except ImportError:
@@ -238,14 +258,4 @@ def _litert(network: Network, num_threads: int) -> Run:
         return values[network.graph.outputs[0]]
 
     converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
-    interpreter_module = import_module("ai_edge_litert.interpreter")
-    interpreter = interpreter_module.Interpreter(model_content=converter.convert(), num_threads=num_threads)
-    interpreter.allocate_tensors()
-    first, last = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-
-    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
-        interpreter.set_tensor(first, np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
-        interpreter.invoke()
-        return interpreter.get_tensor(last).transpose(0, 3, 1, 2)  # type: ignore[no-any-return]
-
-    return run
+    return converter.convert()  # type: ignore[no-any-return]

@@ -1,7 +1,8 @@
 """Time minimobile beside other runtimes: `python tools/bench.py [--cases ...] [--against ...] [--threads ...]`.
 
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
-`--layers` lists our own steps; `--demo` times `minimobile demo` as a whole process; `--json` prints one JSON document.
+`--layers` lists our own steps; `--memory` measures the peak memory of a process per runtime; `--demo` times
+`minimobile demo` as a whole process; `--json` prints one JSON document.
 README's speed table is this tool's output.
 """
 
@@ -18,29 +19,30 @@ import time
 
 import numpy as np
 
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
+import minimobile as mm
 from minimobile.bench import RIVALS, Timing, compare, time_steps
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.graph import Graph
+from minimobile.memory import MEASURED, measure_memory
+from minimobile.models import MobileNetModel
 from minimobile.rivals import Shape
 
 
-def v1(width: float) -> Graph:
+def v1(width: float) -> MobileNetModel:
     """Return the V1 classifier with 1001 classes."""
-    return mobilenet_v1.build(MobileNetV1Config(depth_multiplier=width, num_labels=1001), "classification")
+    return mm.MobileNetV1ForImageClassification(mm.MobileNetV1Config(depth_multiplier=width, num_labels=1001))
 
 
-def v2(width: float) -> Graph:
+def v2(width: float) -> MobileNetModel:
     """Return the V2 classifier with 1001 classes."""
-    return mobilenet_v2.build(MobileNetV2Config(depth_multiplier=width, num_labels=1001), "classification")
+    return mm.MobileNetV2ForImageClassification(mm.MobileNetV2Config(depth_multiplier=width, num_labels=1001))
 
 
-def segmentation() -> Graph:
+def segmentation() -> MobileNetModel:
     """Return DeepLabV3+ on V2 1.0 at output stride 16 with 21 classes."""
-    return deeplab.build(MobileNetV2Config(num_labels=21, output_stride=16))
+    return mm.MobileNetV2ForSemanticSegmentation(mm.MobileNetV2Config(num_labels=21, output_stride=16))
 
 
-CASES: dict[str, tuple[Graph, Shape]] = {
+CASES: dict[str, tuple[MobileNetModel, Shape]] = {
     "V1 1.0 224": (v1(1.0), (1, 3, 224, 224)),
     "V2 1.0 224": (v2(1.0), (1, 3, 224, 224)),
     "V1 0.25 128": (v1(0.25), (1, 3, 128, 128)),
@@ -95,6 +97,12 @@ def time_demo(runs: int = 5) -> list[float]:
     return seconds[1:]
 
 
+def memory_table(cases: list[str], against: list[str]) -> dict[str, dict[str, float]]:
+    """Return the peak memory in MiB of a process by network and runtime."""
+    rivals = [name for name in against if name in MEASURED]
+    return {case: measure_memory(*CASES[case], rivals) for case in cases}
+
+
 def main() -> int:
     """Run the comparison and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -104,15 +112,26 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="per case and number of threads")
     parser.add_argument("--layers", action="store_true", help="list our own steps instead")
     parser.add_argument("--demo", action="store_true", help="time `minimobile demo`, kernels compiled, instead")
+    parser.add_argument("--memory", action="store_true", help="peak memory of a process per runtime instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.demo:
         seconds = time_demo()
         print(json.dumps(seconds) if options.json else f"minimobile demo: {min(seconds):.2f} to {max(seconds):.2f} s")
         return 0
+    if options.memory:
+        peaks = memory_table(options.cases, options.against)
+        print(
+            json.dumps(peaks)
+            if options.json
+            else "\n".join(
+                f"{case}: " + ", ".join(f"{name} {peak:.0f} MiB" for name, peak in row.items())
+                for case, row in peaks.items()
+            )
+        )
+        return 0
     if options.layers:
-        rows = {case: time_steps(graph, random_weights(graph), shape) for case, (graph, shape) in CASES.items()
-                if case in options.cases}  # fmt: skip
+        rows = {case: time_steps(*_case(case)) for case in options.cases}
         if options.json:
             json.dump(rows, sys.stdout, indent=1)
             return 0
@@ -138,8 +157,8 @@ def main() -> int:
 
 
 def _case(name: str) -> tuple[Graph, dict[str, np.ndarray], Shape]:
-    graph, shape = CASES[name]
-    return graph, random_weights(graph), shape
+    model, shape = CASES[name]
+    return model.graph, random_weights(model.graph), shape
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.threads", "minimobile.engine"),
     ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
     ("minimobile.timing", "minimobile.trace", "minimobile.explain", "minimobile.explanation"),
-    ("minimobile.sources", "minimobile.models", "minimobile.auto"),
+    ("minimobile.sources", "minimobile.models", "minimobile.auto", "minimobile.conversion"),
     ("minimobile.bench", "minimobile.memory", "minimobile.rivals"),
     ("minimobile.rounding",),
     ("minimobile.diagnosis", "minimobile.peers", "minimobile.pixels"),

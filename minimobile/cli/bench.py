@@ -30,6 +30,9 @@ def bench(
     threads: Annotated[str, typer.Option(metavar="N,N", help="Numbers of threads to try.")] = "1,2",
     seconds: Annotated[float, typer.Option(min=0.0, max=3600.0, help="Time per number of threads.")] = 4.0,
     layers: Annotated[bool, typer.Option("--layers", help="Our own time per step, on one thread, instead.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Peak memory of a process per runtime (not torch), instead.")
+    ] = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Time a network, beside other runtimes if asked.
@@ -40,6 +43,7 @@ def bench(
     """
     from minimobile.bench import compare, time_steps
     from minimobile.cli.models import open_model
+    from minimobile.memory import measure_memory
     from minimobile.threads import check_thread_count
 
     model = open_model(source)
@@ -52,6 +56,9 @@ def bench(
             _write_steps(steps, f"{type(model).__name__} at {size}x{size}, one thread")
         return
     rivals = [name.strip() for name in against.split(",") if name.strip()]
+    if memory:
+        _write_memory(measure_memory(model, shape, rivals), f"{type(model).__name__} at {size}x{size}", output_format)
+        return
     counts = [check_thread_count(count) for count in threads.split(",")]
     timings = [
         timing for count in counts for timing in compare(model.graph, model.state_dict(), shape, rivals, count, seconds)
@@ -75,6 +82,14 @@ def _write_timings(timings: list[Timing], title: str) -> None:
         for timing in timings
     ]
     console.write_table(("runtime", "threads#", "minimum ms#", "median ms#", "our ratio#"), rows, title)
+
+
+def _write_memory(peaks: dict[str, float], title: str, output_format: Format) -> None:
+    if output_format is Format.JSON:
+        console.write_json({"peak_mebibytes": peaks})
+    else:
+        rows = [(name, f"{peak:.0f}") for name, peak in peaks.items()]
+        console.write_table(("runtime", "peak MiB#"), rows, title)
 
 
 def _write_steps(steps: list[dict[str, object]], title: str) -> None:
