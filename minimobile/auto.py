@@ -38,7 +38,8 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
 
     `image` is a path, a PIL image or an array (H, W, C), `model` a model or what `load` takes (None: the environment's
     MINIMOBILE_MODEL, else google/mobilenet_v2_1.0_224 from the hub). Each item is {"index": int, "label": str,
-    "probability": float, "logit": float}; the softmax is computed in float64. Equal logits are in the order of index.
+    "probability": float, "logit": float}. The probability is the softmax's, or the sigmoid's where the config's
+    `problem_type` is "multi_label_classification", computed in float64. Equal logits are in the order of index.
     """
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
@@ -54,8 +55,11 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
         raise InputError(f"image: expected one picture and one prediction for it, got logits {logits.shape}")
     logits = logits[0].astype(np.float64)
     with np.errstate(all="ignore"):
-        weights = np.exp(logits - np.max(logits, initial=-np.inf))
-        probabilities = weights / np.sum(weights)
+        if model.config.problem_type == "multi_label_classification":
+            probabilities = 1 / (1 + np.exp(-logits))
+        else:
+            weights = np.exp(logits - np.max(logits, initial=-np.inf))
+            probabilities = weights / np.sum(weights)
     return [
         {
             "index": int(index),

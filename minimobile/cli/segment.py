@@ -32,7 +32,8 @@ def segment(
     Writes NAME.mask.png and NAME.overlay.png for each picture. The mask is a palette PNG of the picture's own size: a
     pixel's value is its class, its colour PASCAL VOC's for that class. So that it covers the whole picture, the
     picture is resized straight to the network's input size, without the crop of the model's image processor, and the
-    logits are resized back before the classes are chosen. Pictures of one name get -2, -3, ... behind it.
+    logits are resized back before the classes are chosen. DeepLab's own models keep the picture's aspect instead, on
+    a canvas. Pictures of one name get -2, -3, ... behind it.
     """
     from minimobile.cli.models import open_model
     from minimobile.formats.files import write_whole
@@ -71,13 +72,16 @@ def segment(
 def find_classes(network: Any, photo: Image.Image) -> NDArray[np.int64]:
     """Return the class of every pixel of the photo: int64 (H, W).
 
-    The whole photo is resized to the size that the network's processor crops to, the logits back to the photo's size.
+    The whole photo is brought to the network by its processor's canvas, else resized to the size that the processor
+    crops to; the logits are brought back to the photo's size.
     """
     from minimobile.cli.models import processor_of
 
-    process = processor_of(network)
-    size = _input_size(network)
-    inputs = process(photo, do_resize=True, size=size, do_center_crop=False, return_tensors="np")
+    process: Any = processor_of(network)
+    whole: dict[str, Any] = {"central_fraction": None, "do_center_crop": False}
+    if process.canvas_size is None:
+        whole |= {"do_resize": True, "size": _input_size(network)}
+    inputs = process(photo, **whole, return_tensors="np")
     target = (photo.height, photo.width)
     found = network.processor.post_process_semantic_segmentation(network(**inputs), target_sizes=[target])
     classes: NDArray[np.int64] = found[0]
