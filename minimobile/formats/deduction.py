@@ -81,11 +81,13 @@ def deduce_config(
     where: str,
     *,
     image_size: tuple[int, int] | None = None,
+    called: Mapping[str, str] | None = None,
     **known: Any,
 ) -> Config:
     """Return the config whose network has exactly the shapes of `weights`.
 
-    Of several widths that do, the published one, then the one with the fewest digits is taken.
+    Of several widths that do, the published one, then the one with the fewest digits is taken. `called` gives, by
+    canonical name, what the source calls a weight, for the error.
     """
     shapes = {name: tuple(values.shape) for name, values in weights.items()}
     architecture = choose_architecture(weights)
@@ -115,8 +117,9 @@ def deduce_config(
     expected = build_graph(config, architecture).shapes
     for name, shape in shapes.items():
         if shape != expected.get(name, shape):
+            theirs = f"{called[name]} ({name})" if called and name in called else name
             raise FormatError(
-                f"{where}: {name}: expected {expected[name]}, as in a {architecture} of width "
+                f"{where}: {theirs}: expected {expected[name]}, as in a {architecture} of width "
                 f"{config.width_multiplier:g}, the closest there is, found {shape}"
             )
     return config
