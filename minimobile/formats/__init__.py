@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import hdf5, huggingface
+from minimobile.formats import hdf5, huggingface, tensorflow_checkpoint
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
@@ -45,6 +45,12 @@ class Format(NamedTuple):
 
 
 FORMATS = (
+    Format(
+        "a TensorFlow checkpoint",  # first, for its path need not be a file's
+        tensorflow_checkpoint.recognise,
+        tensorflow_checkpoint.read,
+        tensorflow_checkpoint.describe,
+    ),
     Format("the native HDF5 file", hdf5.recognise, hdf5.read, hdf5.describe),
     Format(
         "Hugging Face (a directory, safetensors or PyTorch weights)",

@@ -1,0 +1,189 @@
+"""TensorFlow's tensor bundles: an index of arrays, and shards that hold their bytes.
+
+Source: tensorflow/core/protobuf/tensor_bundle.proto, core/util/tensor_bundle, core/framework/types.proto.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.errors import FormatError
+from minimobile.formats import sorted_table
+from minimobile.formats.crc32c import crc32c, unmask
+from minimobile.formats.files import open_regular, regular_file_size
+from minimobile.formats.protobuf import fields, signed
+from minimobile.formats.safetensors_file import native_float, widen_bfloat16
+
+INDEX = ".index"
+RANK_LIMIT = 8
+SHARD_LIMIT = 1_000
+# Numbers of types.proto: those that are read, and those that are only listed.
+_NUMBERS = {1: "f4", 2: "f8", 3: "i4", 4: "u1", 5: "i2", 6: "i1", 9: "i8", 14: "bfloat16", 17: "u2", 19: "f2"}
+_OTHERS = {7: "string", 8: "complex64", 10: "bool", 20: "resource", 21: "variant", 22: "uint32", 23: "uint64"}
+
+
+class Variable(NamedTuple):
+    """An array as the index describes it: type (a number of types.proto), shape, and where its bytes are."""
+
+    dtype: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    checksum: int
+    is_sliced: bool
+
+    @property
+    def dtype_name(self) -> str:
+        """The type as NumPy calls it ("float32"), or TensorFlow's word for it."""
+        kind = _NUMBERS.get(self.dtype) or _OTHERS.get(self.dtype, f"type {self.dtype}")
+        return kind if self.dtype not in _NUMBERS or kind == "bfloat16" else np.dtype(kind).name
+
+
+class Bundle(Mapping[str, NDArray[Any]]):
+    """A checkpoint's arrays by name, each read from its shard, and checked, when it is asked for.
+
+    float16 and bfloat16 are widened to float32.
+    """
+
+    def __init__(self, prefix: Path) -> None:
+        """Read the index of the checkpoint `prefix`; a claim that its shards cannot keep raises FormatError."""
+        self.prefix = prefix
+        self.index = prefix.with_name(prefix.name + INDEX)
+        entries = sorted_table.read_table(self.index)
+        if b"" not in entries:
+            raise FormatError(f"{self.index}: expected a header under the empty name, found none")
+        self.shard_count, self.byte_order = _read_header(entries.pop(b""), str(self.index))
+        # What begins with a zero byte is a slice of a variable that is listed under its plain name, too.
+        names = {key: _show(key, self.index) for key in entries if not key.startswith(b"\0")}
+        self.variables = {name: _read_entry(entries[key], f"{self.index}: {name}") for key, name in names.items()}
+        self._check_places()
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """Read one array."""
+        variable = self.variables[name]
+        where = f"{self.index}: {name}"
+        if variable.is_sliced:
+            raise FormatError(
+                f"{where}: expected a variable in one piece, found a partitioned one; save it unpartitioned"
+            )
+        kind = _NUMBERS.get(variable.dtype)
+        if kind is None:
+            raise FormatError(f"{where}: expected numbers, found {variable.dtype_name}")
+        stored = np.dtype(self.byte_order + ("u2" if kind == "bfloat16" else kind))
+        values = np.empty(variable.shape, stored)
+        content = values.reshape(-1).view(np.uint8)
+        with open_regular(self._shard(variable.shard)) as file:
+            file.seek(variable.offset)
+            count = file.readinto(content.data)  # type: ignore[attr-defined]
+        if count != variable.size:
+            raise FormatError(f"{where}: expected {variable.size} bytes, the file ended after {count}")
+        if crc32c(content.data) != unmask(variable.checksum):
+            raise FormatError(f"{where}: damaged: the checksum of its data is wrong; copy or download the files again")
+        if kind == "bfloat16":
+            return widen_bfloat16(values.astype(np.uint16, copy=False))
+        return native_float(values) if stored.kind == "f" else values.astype(stored.newbyteorder("="), copy=False)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self.variables)
+
+    def __len__(self) -> int:
+        """Return the number of arrays."""
+        return len(self.variables)
+
+    def _shard(self, number: int) -> Path:
+        return self.prefix.with_name(f"{self.prefix.name}.data-{number:05d}-of-{self.shard_count:05d}")
+
+    def _check_places(self) -> None:
+        """Every array must lie in a shard that is there, and none over another: then no claim exceeds the files."""
+        ends: dict[int, int] = {}
+        sizes: dict[int, int] = {}
+        for name, variable in sorted(self.variables.items(), key=lambda item: item[1].offset):
+            where = f"{self.index}: {name[:200]}"
+            if variable.is_sliced:
+                continue
+            if variable.shard >= self.shard_count:
+                raise FormatError(f"{where}: expected one of {self.shard_count} shards, found number {variable.shard}")
+            if variable.shard not in sizes:
+                sizes[variable.shard] = regular_file_size(self._shard(variable.shard))
+            end = variable.offset + variable.size
+            if end > sizes[variable.shard]:
+                raise FormatError(
+                    f"{where}: expected its data within the {sizes[variable.shard]} bytes of "
+                    f"{self._shard(variable.shard).name}, found them at bytes {variable.offset} to {end}; the file is "
+                    "truncated or belongs to another index"
+                )
+            if variable.offset < ends.get(variable.shard, 0):
+                raise FormatError(f"{where}: expected data of its own, found it to overlap another variable's")
+            ends[variable.shard] = end
+
+
+def _read_header(data: memoryview, where: str) -> tuple[int, str]:
+    """Return the number of shards and the byte order of a BundleHeaderProto."""
+    shard_count, order, oldest_reader = 0, 0, 0
+    for number, _, value in fields(data, where):
+        if isinstance(value, int):
+            shard_count = value if number == 1 else shard_count
+            order = value if number == 2 else order
+        elif number == 3:
+            versions = {key: found for key, _, found in fields(value, where, 1) if isinstance(found, int)}
+            oldest_reader = versions.get(2, 0)
+    if not 0 < shard_count <= SHARD_LIMIT:
+        raise FormatError(f"{where}: expected 1 to {SHARD_LIMIT} shards, found {shard_count}")
+    if order > 1 or oldest_reader > 1:
+        raise FormatError(f"{where}: expected a checkpoint of bundle version 1, found one for later readers")
+    return shard_count, "<>"[order]
+
+
+def _read_entry(data: memoryview, where: str) -> Variable:
+    """Read a BundleEntryProto and check that its shape, type and size agree."""
+    found = {"dtype": 0, "shard": 0, "offset": 0, "size": 0, "checksum": 0}
+    names = {1: "dtype", 3: "shard", 4: "offset", 5: "size", 6: "checksum"}
+    shape: list[int] = []
+    is_sliced = False
+    for number, _, value in fields(data, where):
+        if number in names and isinstance(value, int):
+            found[names[number]] = value
+        elif number == 2 and not isinstance(value, int):
+            shape = _read_shape(value, where)
+        elif number == 7:
+            is_sliced = True
+    if min(map(signed, found.values())) < 0:
+        raise FormatError(f"{where}: expected type, shard, offset and size of 0 or more, found a negative one")
+    variable = Variable(**found, shape=tuple(shape), is_sliced=is_sliced)
+    number_type = _NUMBERS.get(variable.dtype)
+    if number_type and not is_sliced:
+        item = 2 if number_type == "bfloat16" else int(number_type[1:])
+        expected = math.prod(shape) * item  # Python integers: no overflow
+        if variable.size != expected:
+            raise FormatError(
+                f"{where}: expected {expected} bytes for shape {variable.shape} of {variable.dtype_name}, found "
+                f"{variable.size}"
+            )
+    return variable
+
+
+def _read_shape(data: memoryview, where: str) -> list[int]:
+    """Read a TensorShapeProto."""
+    shape = []
+    for number, _, value in fields(data, where, 1):
+        if number == 2 and not isinstance(value, int):
+            sizes = [found for key, _, found in fields(value, where, 2) if key == 1 and isinstance(found, int)]
+            shape.append(signed(sizes[-1]) if sizes else 0)
+    if len(shape) > RANK_LIMIT or any(not 0 <= size < 2**40 for size in shape):
+        raise FormatError(f"{where}: expected at most {RANK_LIMIT} dimensions of 0 or more, found {shape[:16]}")
+    return shape
+
+
+def _show(key: bytes, index: Path) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise FormatError(f"{index}: expected names in UTF-8, found {key[:80]!r}") from None
