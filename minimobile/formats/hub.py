@@ -17,6 +17,7 @@ from types import ModuleType
 from minimobile.errors import FormatError, MinimobileError, UnavailableError
 from minimobile.formats.huggingface import CONFIG, PROCESSOR, WEIGHTS
 from minimobile.formats.strict_json import read_json_object
+from minimobile.formats.tensor_bundle import INDEX
 
 TIMEOUT = 10.0  # seconds that the hub has for an answer
 WAYS_OUT = "use a local directory, or try 'minimobile demo', which needs no network"
@@ -83,7 +84,7 @@ def _find_local(source: str | Path) -> Path | None:
     """Return the existing path that `source` means, None for a hub id; raise FormatError for neither."""
     path = Path(source).expanduser()
     try:
-        if path.exists():
+        if path.exists() or path.with_name(f"{path.name}{INDEX}").is_file():  # "x.ckpt" stands for several files
             return path
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
         raise FormatError(f"{str(source)[:200]!r}: no such file or directory ({error})") from None
