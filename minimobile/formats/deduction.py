@@ -60,7 +60,7 @@ def build_checkpoint(
         config = config if labels is None else config.replace(id2label=labels)
     side = config.image_size
     size = (side, side) if isinstance(side, int) else (side[0], side[-1])
-    processor = processor_settings(dialect, config.model_type, size, config.num_channels)
+    processor = processor_settings(dialect, architecture, size, config.num_channels)
     return Checkpoint(
         config, dict(weights), architecture, processor, {"dialect": dialect.name, **(provenance or {})}, dialect.name,
         mapped or {}, ignored or {}, endpoints or {},

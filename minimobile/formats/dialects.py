@@ -49,6 +49,12 @@ def fit_on_canvas(height: int, width: int) -> Settings:
     }
 
 
+def stretch_on_canvas(height: int, width: int) -> Settings:
+    """Resize to exactly the size, which is the canvas: so masks are made as a graph that ends in labels makes them."""
+    canvas = {"canvas_size": {"height": height, "width": width}, "canvas_value": 127.5}
+    return {**stretch(height, width, resample=BILINEAR), **canvas}
+
+
 class PixelRange(NamedTuple):
     """What becomes of bytes: `(byte * factor - mean) / std`, per channel."""
 
@@ -68,8 +74,8 @@ class Dialect:
 
     `tf_padding`: TensorFlow's SAME, else the same on all sides. `epsilon`: batch norm's in the backbone.
     `has_background`: ImageNet has 1001 classes, the first of them the background. `resize`: how a picture comes to the
-    network's size. `pixels`: what becomes of its bytes, `v1_pixels` where that is different for V1.
-    `bottom_right_padding`: as the config's field, for V1.
+    network's size, `segmentation_resize` where that is different for segmentation. `pixels`: what becomes of its bytes,
+    `v1_pixels` where that is different for V1. `bottom_right_padding`: as the config's field, for V1.
     """
 
     name: str
@@ -79,6 +85,7 @@ class Dialect:
     resize: Resize
     pixels: PixelRange = HALVES
     v1_pixels: PixelRange | None = None
+    segmentation_resize: Resize | None = None
     bottom_right_padding: str | None = None
 
 
@@ -94,14 +101,14 @@ DIALECTS: Mapping[str, Dialect] = {
     row.name: row
     for row in (
         Dialect("huggingface", True, 1e-3, True, HUGGINGFACE),
-        Dialect("slim", True, 1e-3, True, SLIM),
+        Dialect("slim", True, 1e-3, True, SLIM, segmentation_resize=fit_on_canvas),
         Dialect("deeplab", True, 1e-3, True, fit_on_canvas, MINUS_ONE_TO_ONE),
         Dialect("keras", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="depthwise"),
         Dialect("keras-applications", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="all"),
         Dialect("torchvision", False, 1e-5, False, TORCHVISION, IMAGENET),
         Dialect("torchvision-v2", False, 1e-5, False, TORCHVISION_V2, IMAGENET),  # its weights IMAGENET1K_V2
         Dialect("timm", False, 1e-5, False, TIMM, IMAGENET, v1_pixels=HALVES),
-        Dialect("tflite", True, 1e-3, True, STRETCH_BILINEAR),
+        Dialect("tflite", True, 1e-3, True, STRETCH_BILINEAR, segmentation_resize=stretch_on_canvas),
     )
 }
 
@@ -113,20 +120,22 @@ def find_dialect(name: str) -> Dialect:
     return DIALECTS[name]
 
 
-def processor_settings(dialect: Dialect, model_type: str, image_size: tuple[int, int], channels: int) -> Settings:
+def processor_settings(dialect: Dialect, architecture: str, image_size: tuple[int, int], channels: int = 3) -> Settings:
     """Return what `preprocessor_config.json` says in this school, for pictures of `image_size` (height, width).
 
-    Networks of other than three channels get the average of the three for each.
+    `architecture` is one of `checkpoint.ARCHITECTURES`. Where a network has other than three `channels`, each gets the
+    average of the three.
     """
     height, width = image_size
-    names = {"mobilenet_v1": "MobileNetV1ImageProcessor", "mobilenet_v2": "MobileNetV2ImageProcessor"}
-    pixels = (dialect.v1_pixels if model_type == "mobilenet_v1" else None) or dialect.pixels
+    family = architecture[: len("MobileNetV1")]
+    pixels = (dialect.v1_pixels if family == "MobileNetV1" else None) or dialect.pixels
+    resize = (dialect.segmentation_resize if architecture.endswith("Segmentation") else None) or dialect.resize
 
     def fit(numbers: tuple[float, float, float]) -> list[float]:
         return list(numbers) if channels == 3 else [round(sum(numbers) / 3, 6)] * channels
 
     return {
-        "image_processor_type": names[model_type],
+        "image_processor_type": f"{family}ImageProcessor",
         "do_resize": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,
@@ -134,5 +143,5 @@ def processor_settings(dialect: Dialect, model_type: str, image_size: tuple[int,
         "do_normalize": True,
         "image_mean": fit(pixels.mean),
         "image_std": fit(pixels.std),
-        **dialect.resize(height, width),
+        **resize(height, width),
     }
