@@ -29,7 +29,7 @@ from minimobile.outputs import (
     SemanticSegmenterOutput,
 )
 from minimobile.sources import Config, read_checkpoint
-from minimobile.trace import Trace, choose_nodes, trace_run
+from minimobile.trace import Trace, choose_rows, trace_run
 from minimobile.weights import draw_weights, fit_weights, trim
 
 Array = NDArray[Any]
@@ -181,10 +181,10 @@ class MobileNetModel:
         """
         asked = None if layers is None else read_layers(layers, "layers")
         values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
-        names = choose_nodes(self.graph, asked, every_node)
-        traced = trace_run(self.graph, self._weights, self._engine, values, names, data_format)
-        settled = {name: _drop_single_pixel(name, y, data_format) for name, y in traced.values_by_name.items()}
-        return dataclasses.replace(traced, values_by_name=settled)
+        rows = choose_rows(self.graph, asked, every_node)
+        traced = trace_run(self.graph, self._weights, self._engine, values, rows, data_format)
+        tensors = {name: _drop_single_pixel(name, y, data_format) for name, y in traced.tensors.items()}
+        return dataclasses.replace(traced, tensors=tensors)
 
     def explain(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.engine import Engine
+from minimobile.errors import UnknownLayerError
 from minimobile.graph import Graph, Node, needed_nodes
 from minimobile.inputs import DataFormat
 from minimobile.passes import Weights
@@ -55,50 +56,51 @@ class TracedLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class Trace(Mapping[str, Array]):
+class Trace:
     """The rows of a run, in the network's order, and the values: `trace["layer.3"]`, by any name that the layer has.
 
-    As a mapping it goes by the names in `layers`. Values are (N, C, H, W), or as `data_format` was asked for; those of
+    `tensors` holds the values by the rows' names. They are (N, C, H, W), or as `data_format` was asked for; those of
     `pooler` and `classifier` (N, C) where they are one pixel: what `features` returns, to the bit.
     """
 
     layers: tuple[TracedLayer, ...]
-    values_by_name: Mapping[str, Array]
+    tensors: Mapping[str, Array]
     graph: Graph
-
-    __hash__ = object.__hash__
-    __eq__ = object.__eq__
 
     def __getitem__(self, layer: str | int) -> Array:
         name = self.graph.resolve(layer)
-        if name not in self.values_by_name:
-            raise KeyError(f"layer {layer!r}: expected one of those traced, {', '.join(self)}; trace it as well")
-        return self.values_by_name[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.values_by_name)
-
-    def __len__(self) -> int:
-        return len(self.values_by_name)
+        if name not in self.tensors:
+            raise UnknownLayerError(
+                f"layer {layer!r}: expected one of the {len(self.tensors)} layers that were traced; ask trace for it"
+            )
+        return self.tensors[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rows as plain values for JSON: {"layers": [...]}."""
         return {"layers": [dataclasses.asdict(layer) for layer in self.layers]}
 
 
-def choose_nodes(graph: Graph, layers: Sequence[str | int] | None, every_node: bool) -> tuple[str, ...]:
-    """Return the names of the nodes to trace, in the graph's order.
+def choose_rows(
+    graph: Graph, layers: Sequence[str | int] | None = None, every_node: bool = False
+) -> dict[str, tuple[Node, ...]]:
+    """Return the nodes of each row of a trace by the row's name, in the graph's order.
 
-    They are the layers that the outputs need, or those asked for, where the name of an inverted residual stands for all
-    of its layers. `every_node` adds the convolutions and batch norms inside them.
+    The rows are the layers that the outputs need, or those asked for, where the name of an inverted residual stands for
+    all of its layers. With `every_node` each node of these layers is a row.
     """
+    gathered = gather_layers(graph)
     if layers is None:
         needed = {node.name for node in needed_nodes(graph, graph.outputs)}
-        wanted = needed & gather_layers(graph).keys()
+        wanted = needed & gathered.keys()
     else:
         wanted = {name for layer in layers for name in block_layers(graph, layer)}
-    insides = {f"{name}.{step}" for name in wanted for step in _STEPS} if every_node else set()
-    return tuple(node.name for node in graph.nodes if node.name in wanted | insides)
+    if every_node:
+        wanted |= {node.name for name in wanted & gathered.keys() for node in gathered[name]}
+    return {
+        node.name: (node,) if every_node else gathered.get(node.name, (node,))
+        for node in graph.nodes
+        if node.name in wanted
+    }
 
 
 def gather_layers(graph: Graph) -> dict[str, tuple[Node, ...]]:
@@ -116,8 +118,8 @@ def block_layers(graph: Graph, layer: str | int) -> tuple[str, ...]:
     """Return the layers of an inverted residual for its name, in order; for any other name the one layer.
 
     >>> from minimobile import MobileNetV2Config, mobilenet_v2
-    >>> block_layers(mobilenet_v2.build(MobileNetV2Config()), "layer_5")  # as TF-slim calls it
-    ('layer.2.expand_1x1', 'layer.2.conv_3x3', 'layer.2.reduce_1x1', 'layer.2')
+    >>> block_layers(mobilenet_v2.build(MobileNetV2Config()), "layer_4")  # as TF-slim calls it
+    ('layer.1.expand_1x1', 'layer.1.conv_3x3', 'layer.1.reduce_1x1', 'layer.1')
     """
     name = graph.resolve(layer)
     block = name.removesuffix(_PROJECTION)
@@ -132,26 +134,23 @@ def trace_run(
     weights: Weights,
     engine: Engine,
     pixel_values: Array,
-    names: Sequence[str],
+    rows: Mapping[str, Sequence[Node]],
     data_format: DataFormat,
 ) -> Trace:
-    """Run a graph once for the values of the nodes `names`, and some more times for the time of each step.
+    """Run a graph once for the values of the `rows` chosen, and some more times for the time of each step.
 
     Shape: pixel_values (N, C, H, W), or (N, H, W, C) with `data_format` "channels_last". `weights` are the graph's.
     """
     is_channels_last = data_format == "channels_last"
-    values = engine.run(pixel_values, names, data_format)
+    values = engine.run(pixel_values, tuple(rows), data_format) if rows else {}
     times = time_nodes(graph, weights, pixel_values, is_channels_last) if engine.has_program else {}
     steps = _find_steps(graph, times)
     height, width = pixel_values.shape[1:3] if is_channels_last else pixel_values.shape[2:]
     shapes = infer_shapes(graph, height, width)
-    layers = gather_layers(graph)
-    rows = []
-    for name in names:
-        nodes = layers.get(name) or (graph.node(name),)
-        step, microseconds = steps.get(name, ((), None))
-        rows.append(_describe(name, nodes, shapes, values[name], step, microseconds))
-    return Trace(tuple(rows), values, graph)
+    traced = [
+        _describe(name, nodes, shapes, values[name], *steps.get(name, ((), None))) for name, nodes in rows.items()
+    ]
+    return Trace(tuple(traced), values, graph)
 
 
 def _describe(
