@@ -28,4 +28,4 @@ def class_labels(architecture: str, count: int) -> dict[int, str] | None:
     elif architecture.endswith("ForImageClassification") and count in (1000, 1001):
         text = (resources.files("minimobile.formats") / "imagenet_classes.txt").read_text("utf-8")
         names = (*(BACKGROUND,) * (count - 1000), *text.splitlines())
-    return dict(enumerate(names)) if len(names) == count else None
+    return dict(enumerate(names)) if names and len(names) == count else None
