@@ -1,0 +1,150 @@
+"""Keras files: `.keras` archives, legacy `.h5` models and weights, and Keras 3's `.weights.h5`.
+
+A model's configuration is read as data, and its graph is matched with a MobileNet's; no class or function that it names
+is ever looked up. Source: keras.src.saving.saving_lib and keras.src.legacy.saving.legacy_h5_format of Keras 3.15.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from minimobile.errors import FormatError
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.deduction import Config, build_checkpoint
+from minimobile.formats.description import Description, Entry
+from minimobile.formats.dialects import find_dialect
+from minimobile.formats.files import open_regular, read_start, regular_file_size
+from minimobile.formats.guarded_hdf5 import GuardedFile, has_hdf5_signature, open_hdf5, read_root_attributes
+from minimobile.formats.keras_arrays import (
+    CONTAINERS,
+    explain_unused,
+    fetch_arrays,
+    find_named,
+    is_numbered,
+    locate_arrays,
+)
+from minimobile.formats.keras_config import KerasLayer, count_classes, parse_model
+from minimobile.formats.keras_graph import flatten
+from minimobile.formats.keras_layers import translate_model
+from minimobile.formats.keras_names import read_applications
+from minimobile.formats.matching import match_network
+from minimobile.formats.stored_zip import read_directory, read_member
+from minimobile.formats.strict_json import parse_json_object
+
+CONFIG_LIMIT = 2 * 2**20  # bytes of JSON; a MobileNetV2's have 160 kB. Parsed, JSON takes up to 24 times its size
+_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
+_DIALECT = "keras"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """An open Keras file: what kind it is, its arrays, its model's configuration if it has one, and who wrote it."""
+
+    format: str
+    arrays: GuardedFile
+    model: KerasLayer | None
+    producer: str | None
+
+
+def recognise(path: Path) -> bool:
+    """Say whether `path` is a Keras archive, or an HDF5 file that is not our own."""
+    if not path.is_file():
+        return False
+    if has_hdf5_signature(path):
+        return read_root_attributes(path).get("format") != "minimobile"
+    start = read_start(path, 64)
+    return start[:4] == b"PK\x03\x04" and start[30:].startswith(tuple(name.encode() for name in _MEMBERS))
+
+
+def read(path: str | Path, config: Config | None = None) -> Checkpoint:
+    """Read a MobileNet that Keras wrote; `config` replaces what is deduced from the file.
+
+    The graph comes from the model's configuration; a file of weights alone has to have the layers of Keras
+    Applications. Raises FormatError for a damaged or hostile file, and for a network that is no MobileNet.
+    """
+    path = Path(path)
+    with _open(path) as contents:
+        provenance = {"format": contents.format, **({"producer": contents.producer} if contents.producer else {})}
+        file = contents.arrays
+        if contents.model is None:
+            weights, mapped = read_applications(file)
+            checkpoint = build_checkpoint(
+                weights, find_dialect(_DIALECT), str(path), config=config, provenance=provenance, mapped=mapped
+            )
+        else:
+            flat = flatten(contents.model, str(path))
+            located = locate_arrays(file, contents.model)
+            layers = translate_model(flat, partial(fetch_arrays, file, located), str(path))
+            height, width, _ = flat.input_shape or (None, None, None)
+            size = (height, width) if height is not None and width is not None else None
+            checkpoint = match_network(
+                layers, find_dialect(_DIALECT), str(path), image_size=size, provenance=provenance, config=config
+            )
+        ignored = {**checkpoint.ignored, **explain_unused(file, set(checkpoint.mapped))}
+    return dataclasses.replace(checkpoint, ignored=ignored)
+
+
+def describe(path: str | Path) -> Description:
+    """Return what a Keras file holds, also where it is no MobileNet: versions, layers by class, and arrays."""
+    with _open(Path(path)) as contents:
+        file = contents.arrays
+        entries = tuple(Entry(name, file.shapes[name], file.dtypes[name].name) for name in sorted(file.shapes))
+        facts = {} if contents.model is None else {"layers": count_classes(contents.model)}
+        return Description(contents.format, _DIALECT, contents.producer, entries, facts)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Contents]:
+    if has_hdf5_signature(path):
+        with open_hdf5(path) as file:
+            yield _open_hdf5_contents(file)
+        return
+    where = str(path)
+    with open_regular(path) as archive:
+        members = read_directory(where, archive, regular_file_size(path))
+        missing = [name for name in _MEMBERS if name not in members]
+        if missing:
+            raise FormatError(
+                f"{where}: expected {', '.join(_MEMBERS)} in a Keras archive, found no {missing[0]}; save it again"
+            )
+        texts = {}
+        for name in _MEMBERS[:2]:
+            if members[name].size > CONFIG_LIMIT:
+                raise FormatError(f"{where}: {name}: expected at most {CONFIG_LIMIT} bytes, found {members[name].size}")
+            texts[name] = parse_json_object(read_member(where, archive, members[name]), f"{where}: {name}")
+        image = read_member(where, archive, members["model.weights.h5"])
+    producer = _name_producer(texts["metadata.json"])
+    model = parse_model(texts["config.json"], f"{where}: config.json")
+    with open_hdf5(path / "model.weights.h5", image) as file:
+        yield Contents("Keras archive", file, model, producer)
+
+
+def _open_hdf5_contents(file: GuardedFile) -> Contents:
+    root = file.attributes[""]
+    text = root.get("model_config")
+    if text is None:
+        groups = file.attributes.get("model_weights", {})
+        if not is_numbered(file) and not find_named(file, ""):
+            raise FormatError(
+                f"{file.where}: expected an HDF5 file of Keras, with groups of layers or {CONTAINERS[0]!r}, found none"
+            )
+        kind = "Keras 3 weights" if is_numbered(file) else "Keras HDF5 weights"
+        return Contents(kind, file, None, _name_producer({**groups, **root}))
+    if not isinstance(text, str) or len(text) > CONFIG_LIMIT:
+        raise FormatError(f"{file.where}: model_config: expected at most {CONFIG_LIMIT} bytes of JSON, found others")
+    where = f"{file.where}: model_config"
+    return Contents("Keras HDF5 model", file, parse_model(parse_json_object(text, where), where), _name_producer(root))
+
+
+def _name_producer(values: Mapping[str, Any]) -> str | None:
+    """Return "Keras 3.15.1 (tensorflow)" from `keras_version` and `backend`, as far as they are there."""
+    version, backend = (values.get(name) for name in ("keras_version", "backend"))
+    if not isinstance(version, str):
+        return None
+    return f"Keras {version[:40]}{f' ({backend[:40]})' if isinstance(backend, str) else ''}"
