@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from minimobile import formats
 from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.description import Description
 from minimobile.formats.hub import is_hub_id, locate
 from minimobile.formats.strict_json import read_json_object
 
@@ -53,6 +55,15 @@ def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) 
     return read_checkpoint(source, None, overrides).config
 
 
+def examine(source: str | Path) -> tuple[Description, Checkpoint | None]:
+    """Say what a source holds, and read it; None where it cannot be read, and the description's `problem` says why.
+
+    Raises FormatError for what is missing or of no known format, UnavailableError for a hub out of reach.
+    """
+    with _open_source(source) as found:
+        return formats.examine(found)
+
+
 def _part(overrides: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Part config fields from what concerns the hub."""
     fields = dict(overrides or {})
@@ -60,11 +71,19 @@ def _part(overrides: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str
 
 
 def _read(source: str | Path, config: Config | None, hub_options: Mapping[str, Any]) -> Checkpoint:
+    with _open_source(source) as found:
+        return formats.read(found, config=config, **hub_options)
+
+
+@contextmanager
+def _open_source(source: str | Path) -> Iterator[str | Path]:
+    """Yield a path or a hub id: those of an embedded model as well."""
     if not isinstance(source, str | Path) or str(source) == "":
         raise FormatError(f"source: expected a path, a hub id or one of {', '.join(DEMOS)}, got {source!r}")
     if isinstance(source, str) and source.startswith("demo:"):
         if source not in DEMOS:
             raise FormatError(f"{source}: expected one of {', '.join(DEMOS)}")
         with resources.as_file(resources.files("minimobile.demo") / DEMOS[source]) as path:
-            return formats.read(path, config=config)
-    return formats.read(source, config=config, **hub_options)
+            yield path
+    else:
+        yield source

@@ -36,6 +36,12 @@ def draw_weights(graph: Graph, initializer_range: float, seed: int) -> Weights:
     return weights
 
 
+def idle_weights(shapes: Mapping[str, tuple[int, ...]]) -> Weights:
+    """Return float32 weights of layers that nothing depends on: kernels of zeros, batch norms that change nothing."""
+    ones = (".normalization.weight", ".normalization.running_var")
+    return {name: np.full(shape, float(name.endswith(ones)), np.float32) for name, shape in shapes.items()}
+
+
 def fit_weights(weights: Mapping[str, NDArray[Any]], graph: Graph, where: str) -> tuple[Weights, Graph]:
     """Return the weights that `graph` names, and the graph; raise FormatError with all that is amiss.
 

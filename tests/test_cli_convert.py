@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import minimobile
+from minimobile.formats import hdf5
 from tests.conftest import Run
 
 
@@ -21,8 +24,20 @@ def assert_same_model(first: Path, second: Path) -> None:
 
 def test_there_and_back_loses_nothing(run: Run, segmenter: Path, tmp_path: Path) -> None:
     native, folder = tmp_path / "x.h5", tmp_path / "y"
-    assert run("convert", segmenter, native) == (0, f"wrote {native}\n", "")
-    assert run("convert", native, folder) == (0, f"wrote {folder}\n", "")
+    code, out, err = run("convert", segmenter, native)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"read     {segmenter}",
+        "format   Hugging Face directory, dialect huggingface",
+        "network  MobileNetV2ForSemanticSegmentation",
+        "mapped   277 arrays",
+        "ignored  55 arrays (a counter of training batches that stands at 0): "
+        "mobilenet_v2.conv_1x1.normalization.num_batches_tracked, "
+        "mobilenet_v2.conv_stem.conv_3x3.normalization.num_batches_tracked, ...",
+        f"wrote    {native}",
+        "format   native HDF5 file, 277 arrays, float32",
+    ]
+    assert run("convert", native, folder).out.splitlines()[-1] == "format   Hugging Face directory, 332 arrays, float32"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.h5", "y"]
     assert_same_model(segmenter, native)
     assert_same_model(segmenter, folder)
@@ -69,16 +84,34 @@ def test_a_destination_in_no_folder(run: Run, classifier: Path, tmp_path: Path, 
     assert err.count("\n") == 1
 
 
-def test_a_failure_on_the_way_leaves_the_destination_as_it_was(
-    run: Run, classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(model: object, directory: Path) -> None:
-        directory.mkdir()
-        (directory / "config.json").write_text("{}")
-        raise OSError(28, "No space left on device")
+def test_json_and_notes(run: Run, tmp_path: Path) -> None:
+    config = minimobile.MobileNetV1Config(depth_multiplier=0.1, pool_size=7)
+    minimobile.MobileNetV1Model(config).save(tmp_path / "x.h5")
+    code, out, err = run("convert", tmp_path / "x.h5", tmp_path / "y", "--format", "json")
+    assert code == 0
+    report = json.loads(out)
+    assert report["layout"] == "Hugging Face directory"
+    assert report["notes"] == [err.removeprefix("note: ").rstrip("\n")]
+    assert "pool_size 7" in err
 
-    monkeypatch.setattr(minimobile.MobileNetV1ForImageClassification, "save_pretrained", fail)
-    code, out, err = run("convert", classifier, tmp_path / "y")
-    assert (code, out) == (1, "")
-    assert "No space left on device" in err
-    assert list(tmp_path.iterdir()) == []
+
+def test_float16(run: Run, classifier: Path, tmp_path: Path) -> None:
+    code, out, _ = run("convert", classifier, tmp_path / "x.h5", "--dtype", "float16")
+    assert code == 0
+    assert "rounded  28 arrays to float16" in out
+    assert out.endswith(", 137 arrays, float16\n")
+    code, _, err = run("convert", classifier, tmp_path / "y", "--dtype", "float16")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "a native file (NAME.h5) takes float16" in err
+
+
+def test_missing_weights_are_named(run: Run, segmenter: Path, tmp_path: Path) -> None:
+    minimobile.load(segmenter).save(tmp_path / "x.h5")
+    checkpoint = hdf5.read(tmp_path / "x.h5")
+    kept = {name: values for name, values in checkpoint.weights.items() if ".conv_1x1." not in name}
+    hdf5.write(tmp_path / "y.h5", dataclasses.replace(checkpoint, weights=kept))
+    lines = run("convert", tmp_path / "y.h5", tmp_path / "z").out.splitlines()
+    assert (
+        "missing  5 weights that no output needs; written as zeros: mobilenet_v2.conv_1x1.convolution.weight, "
+        "mobilenet_v2.conv_1x1.normalization.weight, ..." in lines
+    )

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from enum import Enum
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from minimobile.cli import console
-from minimobile.cli.options import Source
+from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
 
-NATIVE_SUFFIXES = (".h5", ".hdf5")
+if TYPE_CHECKING:
+    from minimobile.conversion import ConversionReport
+
+
+class Dtype(str, Enum):
+    """How weights are stored."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
 
 
 def convert(
@@ -25,48 +35,65 @@ def convert(
             show_default=False,
         ),
     ],
+    dtype: Annotated[Dtype, typer.Option(help="How a native file stores weights; float16 halves it.")] = Dtype.FLOAT32,
     force: Annotated[bool, typer.Option("--force", help="Overwrite what DST already holds.")] = False,
+    output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Convert a model to another format.
 
-    DST is one native HDF5 file, or a directory that transformers reads too. Weights are kept as they are, without loss.
+    DST is one native HDF5 file, or a directory that transformers reads too. Weights are kept as they are, without loss
+    (unless float16 is asked for), and DST appears whole or not at all.
     """  # fmt: skip
-    from minimobile.cli.models import load_model
+    from minimobile import conversion
 
-    is_native = destination.suffix.lower() in NATIVE_SUFFIXES
-    if destination.suffix and not is_native and not destination.is_dir():
-        raise typer.BadParameter(
-            f"{destination}: expected a name ending in .h5 (native file) or a directory without a suffix (Hugging Face "
-            f"layout), got the suffix {destination.suffix!r}"
-        )
-    _refuse_overwriting(destination, is_native, force)
-    model = load_model(source)
-    if is_native:
-        model.save(destination)
+    try:
+        conversion.choose_layout(destination)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+    report = conversion.convert(source, destination, dtype=dtype.value, overwrite=force)
+    if output_format is Format.JSON:
+        console.write_json(report.to_dict())
     else:
-        _save_directory(model, destination)
-    console.write_text(f"wrote {destination}")
+        _write_summary(report)
+    for note in report.notes:
+        console.note(f"note: {note}")
 
 
-def _refuse_overwriting(destination: Path, is_native: bool, force: bool) -> None:
-    if not destination.exists():
-        return
-    if destination.is_dir() == is_native:
-        expected, found = ("a file", "a directory") if is_native else ("a directory", "a file")
-        raise InputError(f"{destination}: expected {expected}, found {found} of that name")
-    if not force and (is_native or any(destination.iterdir())):
-        raise InputError(f"{destination}: expected a name that is free, found it taken; --force overwrites it")
+def _write_summary(report: ConversionReport) -> None:
+    origin = [report.format, f"dialect {report.dialect}", *([f"by {report.producer}"] if report.producer else [])]
+    rows = [
+        ("read", report.source),
+        ("format", ", ".join(origin)),
+        ("network", report.architecture),
+        ("mapped", _count(report.mapped, "array")),
+    ]
+    rows += [("ignored", text) for text in _group(report.ignored)]
+    if report.missing:
+        became = "; written as zeros" if report.idle else ""
+        rows.append(
+            ("missing", f"{_count(report.missing, 'weight')} that no output needs{became}: {_list(report.missing)}")
+        )
+    if report.rounded:
+        rows.append(("rounded", f"{_count(report.rounded, 'array')} to {report.dtype}"))
+    rows.append(("wrote", report.destination))
+    rows.append(("format", f"{report.layout}, {_count(report.written, 'array')}, {report.dtype}"))
+    for name, text in rows:
+        console.write_text(f"{name:8} {text}")
 
 
-def _save_directory(model: Any, destination: Path) -> None:
-    """Write the files beside `destination` first, so that a failure leaves nothing half done there."""
-    if not destination.absolute().parent.is_dir():
-        raise InputError(f"{destination}: expected to write into {destination.parent}, which is not a directory")
-    with TemporaryDirectory(dir=destination.absolute().parent, prefix=".minimobile-") as staging:
-        written = Path(staging) / "model"
-        model.save_pretrained(written)
-        if not destination.exists():
-            written.rename(destination)
-            return
-        for file in sorted(written.iterdir()):
-            file.replace(destination / file.name)
+def _group(ignored: Mapping[str, str]) -> Iterable[str]:
+    names = defaultdict(list)
+    for name, reason in ignored.items():
+        names[reason].append(name)
+    for reason, group in names.items():
+        yield f"{_count(group, 'array')} ({reason}): {_list(group)}"
+
+
+def _count(items: Iterable[str], noun: str) -> str:
+    count = len(list(items))
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _list(names: Iterable[str], shown: int = 2) -> str:
+    names = list(names)
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

@@ -5,6 +5,7 @@ Paths are judged as they were given, never after following links, so that the hu
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import stat
@@ -93,11 +94,12 @@ def write_whole_bytes(path: Path, content: bytes) -> None:
 def _sync_directory(directory: Path) -> None:
     if os.name != "posix":
         return  # elsewhere a directory cannot be opened, and the rename is durable by itself
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with contextlib.suppress(OSError):  # the file has its name and is whole; not every file system syncs directories
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _reason(error: Exception) -> str:

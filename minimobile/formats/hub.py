@@ -33,7 +33,16 @@ def is_hub_id(source: str | Path) -> bool:
     >>> is_hub_id("google/mobilenet_v2_1.0_224"), is_hub_id("./google/net"), is_hub_id("models/net.h5")
     (True, False, False)
     """
-    return isinstance(source, str) and bool(_HUB_ID.fullmatch(source)) and not _FILE_ENDING.search(source)
+    return isinstance(source, str) and bool(_HUB_ID.fullmatch(source)) and not has_file_ending(source)
+
+
+def has_file_ending(name: str) -> bool:
+    """Say whether a name ends as weights files do: the dot of `mobilenet_v2_1.0_224` begins no ending.
+
+    >>> has_file_ending("net.onnx"), has_file_ending("mobilenet_v2_1.0_224")
+    (True, False)
+    """
+    return bool(_FILE_ENDING.search(name))
 
 
 def locate_checkpoint(source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
