@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -351,3 +352,64 @@ def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(t
         assert survived >= 3
         assert found[-1] == "MobileNetV1ForImageClassification"
         assert set(found) == {"MobileNetV1ForImageClassification", "MobileNetV1Model"}
+
+
+def load_in_transformers(directory: Path, caplog: pytest.LogCaptureFixture) -> Any:
+    """Return transformers' model of a directory, once it was seen to load without a complaint."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers")
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        theirs = getattr(transformers, formats.read(directory).architecture)
+        model, found = theirs.from_pretrained(directory, output_loading_info=True)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not any(found.values()), found
+    assert [record.message for record in caplog.records] == []
+    return model.eval()
+
+
+def assert_equal_in_transformers(directory: Path, size: int, caplog: pytest.LogCaptureFixture) -> None:
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    theirs = load_in_transformers(directory, caplog)
+    pixels = np.random.default_rng(7).standard_normal((1, 3, size, size)).astype(np.float32)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(pixels))[0].numpy()
+    ours = mm.load(directory)(pixels)[0]
+    assert np.abs(ours - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_transformers_loads_what_was_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, architecture: str
+) -> None:
+    checkpoint = make_checkpoint(architecture, image_size=(40, 48))
+    if architecture.endswith("Segmentation"):
+        checkpoint = without_last_convolution(checkpoint)
+    hdf5.write(tmp_path / "x.h5", checkpoint)
+    convert(tmp_path / "x.h5", tmp_path / "y")
+    assert_equal_in_transformers(tmp_path / "y", 40, caplog)
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("mobilenet_v1_0.25_128", 128),
+        ("mobilenet_v2_1.0_224", 224),
+        ("deeplabv3_mobilenet_v2_0.5_257", 257),
+        ("deeplabv3_mobilenet_v2_0.5_513_portrait", 257),
+    ],
+)
+def test_real_checkpoints_there_and_back(
+    tmp_path: Path, test_data: Path, caplog: pytest.LogCaptureFixture, name: str, size: int
+) -> None:
+    source = test_data / "models" / "huggingface" / name
+    convert(source, tmp_path / "x.h5")
+    convert(tmp_path / "x.h5", tmp_path / "y")
+    before, after = stored(source), stored(tmp_path / "y")
+    assert {key for key in before if not key.endswith(".json")} == {key for key in after if not key.endswith(".json")}
+    assert all(before[key] == after[key] for key in before if not key.endswith(".json"))
+    assert json.loads(before["preprocessor_config.json"]) == json.loads(after["preprocessor_config.json"])
+    assert_equal_in_transformers(tmp_path / "y", size, caplog)
