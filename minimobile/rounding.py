@@ -1,0 +1,142 @@
+"""What float32 can explain: a layer's value in float64, and a bound on how far float32 may stray from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.engine import apply_node
+from minimobile.graph import Node
+from minimobile.passes import Weights
+from minimobile.shapes import CONVOLUTIONS, sliding_window
+from minimobile_kernels.elementwise import CLAMPS
+
+Array = NDArray[Any]
+
+UNIT_ROUNDOFF = 2.0**-24  # of float32, to nearest
+SMALLEST_NORMAL = 2.0**-126  # a runtime may take products below it for zero
+# variance + epsilon, its inverse root (3), scale, folded weight, x or mean times scale, two sums; one to spare
+NORMALIZATION_ROUNDINGS = 10
+CURVE_ROUNDINGS = 16  # an exponential or error function, and the arithmetic around it
+LIPSCHITZ = {"sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "hardswish": 1.5}  # steepest slope, where it is not 1
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a node gives. Shapes: all (N, H, W, C), float64.
+
+    `value` is its definition, `error` how far float32 can be from that, `magnitude` what the same sums would give if
+    nothing in them cancelled.
+    """
+
+    value: Array
+    error: Array
+    magnitude: Array
+
+
+def exact(values: Array) -> Estimate:
+    """Return the estimate of values (N, H, W, C) that are known: pixels, or what a side itself has computed."""
+    value = values.astype(np.float64)
+    return Estimate(value, np.zeros_like(value), np.abs(value))
+
+
+def estimate(nodes: Iterable[Node], weights: Weights, inputs: Mapping[str, Estimate]) -> Estimate:
+    """Evaluate nodes in float64, in order, and bound the error of the last in float32. Returns the last's estimate.
+
+    `nodes` keep batch norm apart from convolutions; the bound holds whether a runtime folds it or not, and for every
+    order of summation, with fused multiply-adds or without. It follows from the standard model of floating point,
+    fl(x op y) = (x op y)(1 + d) with |d| <= u = 2**-24, under which n roundings in a row are a factor within
+    1 + gamma(n), gamma(n) = n u / (1 - n u) (Higham, Accuracy and Stability of Numerical Algorithms, 2nd edition,
+    lemma 3.1 and section 3.1). With e for the bound on an input's error, m for its magnitude |x| + e:
+
+        convolution, n terms     e' = sum |w| e + gamma(n + 1) m',     m' = sum |w| m + |b|
+        batch norm, scale s      e' = |s| e + gamma(10) m',            m' = |s| m + |s mean| + |shift|
+        sum                      e' = e1 + e2 + gamma(1) (m1 + m2)
+        mean of n pixels         e' = mean e + gamma(n + 1) mean m
+        relu, relu6              e' = e: no rounding, and no slope above 1
+        another activation f     e' = L e + gamma(16) (|x| + |f(x)|),  L the steepest slope of f
+        bilinear resize          e' = resize e + gamma(8) (H + W) max m: positions are rounded, too
+
+    Folding batch norm rounds each product s w once more and adds s w x up in place of w x: every term has then as many
+    roundings as before, in another order, which is why batch norm's m' builds on the convolution's m' and not on its
+    result. Terms below the smallest normal number may be lost entirely, and are added to e'.
+    """
+    known = dict(inputs)
+    last = None
+    for node in nodes:
+        last = known[node.name] = _estimate_node(node, weights, [known[name] for name in node.inputs])
+    assert last is not None
+    return last
+
+
+def excess(expected: Estimate, found: Array) -> Array:
+    """Return |found - value| as a multiple of the error that float32 explains: above 1 it does not.
+
+    Shapes: found (N, H, W, C), and the result. NaN for NaN and equal infinities are no difference.
+    """
+    with np.errstate(all="ignore"):
+        difference = np.abs(found - expected.value)
+        multiple = np.where(difference == 0, 0.0, difference / expected.error)
+        is_same = (np.isnan(found) & np.isnan(expected.value)) | (found == expected.value.astype(np.float32))
+    return np.where(is_same, 0.0, np.where(np.isnan(multiple), np.inf, multiple))
+
+
+def _gamma(count: int) -> float:
+    return count * UNIT_ROUNDOFF / (1 - count * UNIT_ROUNDOFF)
+
+
+def _estimate_node(node: Node, weights: Weights, inputs: list[Estimate]) -> Estimate:
+    with np.errstate(all="ignore"):
+        value = apply_node(node, weights, [x.value for x in inputs])
+        if node.op in CONVOLUTIONS:
+            return _estimate_convolution(node, weights, inputs[0], value)
+        if node.op == "batch_norm":
+            return _estimate_batch_norm(node, weights, inputs[0], value)
+        error = _plain_error(node, inputs, value)
+        return Estimate(value, error, np.abs(value) + error)
+
+
+def _estimate_convolution(node: Node, weights: Weights, x: Estimate, value: Array) -> Estimate:
+    absolute = {name: np.abs(weights[name]) for name in node.weights.values()}
+    terms = math.prod(weights[node.weights["weight"]].shape[1:])
+    magnitude = apply_node(node, absolute, [np.abs(x.value) + x.error])
+    error = _gamma(terms + 1) * magnitude + terms * SMALLEST_NORMAL
+    if x.error.any():
+        without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
+        error = error + apply_node(node, without_bias, [x.error])
+    return Estimate(value, error, magnitude)
+
+
+def _estimate_batch_norm(node: Node, weights: Weights, x: Estimate, value: Array) -> Estimate:
+    weight, shift, mean, variance = (
+        weights[node.weights[role]].astype(np.float64) for role in ("weight", "bias", "mean", "variance")
+    )
+    scale = np.abs(weight / np.sqrt(variance + node.attributes["epsilon"]))
+    magnitude = x.magnitude * scale + np.abs(mean) * scale + np.abs(shift)
+    return Estimate(value, x.error * scale + _gamma(NORMALIZATION_ROUNDINGS) * magnitude, magnitude)
+
+
+def _plain_error(node: Node, inputs: list[Estimate], value: Array) -> Array:
+    """Return the error bound of a node without weights."""
+    x = inputs[0]
+    magnitudes = [np.abs(term.value) + term.error for term in inputs]
+    if node.op == "activation":
+        function = node.attributes["function"]
+        error: Array = LIPSCHITZ.get(function, 1.0) * x.error
+        return error if function in CLAMPS else error + _gamma(CURVE_ROUNDINGS) * (magnitudes[0] + np.abs(value))
+    if node.op == "add":
+        total: Array = x.error + inputs[1].error + _gamma(1) * (magnitudes[0] + magnitudes[1])
+        return total
+    spread: Array = apply_node(node, {}, [term.error for term in inputs])
+    if node.op in ("average_pool2d", "global_average_pool2d"):
+        slide = sliding_window(node, *x.value.shape[1:3])
+        rounding = _gamma(slide.kernel_height * slide.kernel_width + 1)
+        spread += rounding * apply_node(node, {}, magnitudes)
+    elif node.op == "resize_bilinear" and x.value.shape[1:3] != (1, 1):  # of a single pixel: a copy
+        spread += _gamma(8) * sum(x.value.shape[1:3]) * magnitudes[0].max(axis=(1, 2), keepdims=True)
+    return spread
