@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import hdf5, huggingface, keras, tensorflow_checkpoint, tensorflow_graph
+from minimobile.formats import hdf5, huggingface, keras, tensorflow_checkpoint, tensorflow_graph, torch_models
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
@@ -54,11 +54,12 @@ FORMATS = (
     Format("the native HDF5 file", hdf5.recognise, hdf5.read, hdf5.describe),
     Format("Keras (an archive, or HDF5)", keras.recognise, keras.read, keras.describe),
     Format(
-        "Hugging Face (a directory, safetensors or PyTorch weights)",
-        huggingface.recognise,
-        huggingface.read,
-        huggingface.describe,
+        "safetensors or PyTorch weights (of transformers, torchvision or timm)",
+        torch_models.recognise,
+        torch_models.read,
+        torch_models.describe,
     ),
+    Format("a Hugging Face directory", huggingface.recognise, huggingface.read, huggingface.describe),
     Format("a frozen TensorFlow graph", tensorflow_graph.recognise, tensorflow_graph.read, tensorflow_graph.describe),
 )
 

@@ -1,0 +1,175 @@
+"""TensorFlow's GraphDef: nodes with operation, inputs and attributes; an attribute is decoded when it is asked for.
+
+Source: graph.proto, node_def.proto, versions.proto of TensorFlow (tensorflow/core/framework).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from minimobile.errors import FormatError
+from minimobile.formats.protobuf import fields, read_text
+from minimobile.formats.tensor_proto import Shape, Tensor, as_view, read_attribute
+
+NODE_LIMIT = 50_000  # the largest exports of DeepLab have 2,000
+ENTRY_LIMIT = 1_000  # inputs or attributes of one node
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """One node. `inputs` name tensors: `node` its first result, `node:1` its second. Control inputs are left out.
+
+    The methods decode one attribute each: `default` where the node lacks it, FormatError where it has another type.
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    attributes: Mapping[str, memoryview]
+    where: str
+
+    def integer(self, name: str, default: int) -> int:
+        """Return an integer."""
+        return self._decode(name, int, default)
+
+    def number(self, name: str, default: float) -> float:
+        """Return a floating-point number as the shortest decimal that is the same in the file's single precision."""
+        return float(str(np.float32(self._decode(name, float, default))))
+
+    def flag(self, name: str, default: bool) -> bool:
+        """Return a boolean."""
+        return self._decode(name, bool, default)
+
+    def text(self, name: str, default: str) -> str:
+        """Return a text, or the name of a type."""
+        return self._decode(name, str, default)
+
+    def integers(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """Return a list of integers."""
+        found = self._decode(name, tuple, default)
+        return tuple(entry for entry in found if isinstance(entry, int))
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a constant."""
+        return self._decode(name, Tensor, Tensor("float32", (), None))
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return a shape, or the first of a list of shapes: -1 for what is not known, None for no known rank."""
+        found = self._decode(name, tuple, Shape(None))
+        first = found if isinstance(found, Shape) else next(iter(found), None)
+        return first.sizes if isinstance(first, Shape) else None
+
+    def _decode(self, name: str, expected: type[Value], default: Value) -> Value:
+        if name not in self.attributes:
+            return default
+        where = f"{self.where}: node {self.name}: {name}"
+        value = read_attribute(self.attributes[name], where)
+        if value is None:
+            return default
+        is_stray_bool = isinstance(value, bool) and expected is not bool
+        if not isinstance(value, expected) or is_stray_bool:
+            found = type(value).__name__.lower()
+            raise FormatError(f"{where}: expected an attribute of type {expected.__name__.lower()}, found {found}")
+        return value
+
+
+class GraphDef(NamedTuple):
+    """A whole graph: its nodes in the file's order, how many functions it defines, and the versions that it names."""
+
+    nodes: tuple[GraphNode, ...]
+    function_count: int
+    producer: int | None
+    min_consumer: int | None
+
+
+def read_graph(data: memoryview, where: str) -> GraphDef:
+    """Return the graph that the bytes hold; attributes stay bytes until they are asked for.
+
+    Raises FormatError, which begins with `where`, for bytes that are no GraphDef, more than `NODE_LIMIT` nodes, two
+    nodes of one name, and inputs that no node has.
+    """
+    nodes: dict[str, GraphNode] = {}
+    function_count = 0
+    versions: dict[int, int | memoryview] = {}
+    for number, _, value in fields(data, where):
+        if number == 1:
+            if len(nodes) == NODE_LIMIT:
+                raise FormatError(f"{where}: expected at most {NODE_LIMIT} nodes, as in a MobileNet, found more")
+            node = _read_node(as_view(value, where), where)
+            if node.name in nodes:
+                raise FormatError(f"{where}: expected each node to have its own name, found two of {node.name[:80]!r}")
+            nodes[node.name] = node
+        elif number == 2:
+            function_count += sum(number == 1 for number, _, _ in fields(as_view(value, where), where, depth=1))
+        elif number == 4:
+            versions = {number: value for number, _, value in fields(as_view(value, where), where, depth=1)}
+    for node in nodes.values():
+        for tensor in node.inputs:
+            if find_node_name(tensor) not in nodes:
+                raise FormatError(f"{where}: node {node.name}: its input {tensor[:80]!r} is no node of the graph")
+    producer, min_consumer = (value if isinstance(value, int) else None for value in map(versions.get, (1, 2)))
+    return GraphDef(tuple(nodes.values()), function_count, producer, min_consumer)
+
+
+def find_node_name(tensor: str) -> str:
+    """Return the node that makes a tensor.
+
+    >>> find_node_name("batchnorm:1")
+    'batchnorm'
+    """
+    return tensor.partition(":")[0]
+
+
+def sort_nodes(graph: GraphDef, where: str) -> list[GraphNode]:
+    """Return the nodes so that each comes after its inputs, otherwise as they lie in the file; refuse a cycle."""
+    nodes = {node.name: node for node in graph.nodes}
+    done: dict[str, GraphNode] = {}
+    for first in graph.nodes:
+        if first.name in done:
+            continue
+        path: dict[str, Iterator[str]] = {first.name: iter(first.inputs)}  # a stack: recursion could go too deep
+        while path:
+            name, rest = next(reversed(path.items()))
+            for tensor in rest:
+                previous = find_node_name(tensor)
+                if previous in path:
+                    raise FormatError(f"{where}: expected a graph without cycles, found one through node {previous}")
+                if previous not in done:
+                    path[previous] = iter(nodes[previous].inputs)
+                    break
+            else:
+                del path[name]
+                done[name] = nodes[name]
+    return list(done.values())
+
+
+def _read_node(data: memoryview, where: str) -> GraphNode:
+    name = op = ""
+    inputs: list[str] = []
+    attributes: dict[str, memoryview] = {}
+    for number, _, value in fields(data, where, depth=1):
+        if number == 1:
+            name = read_text(value, where)
+        elif number == 2:
+            op = read_text(value, where)
+        elif number == 3:
+            tensor = read_text(value, where)
+            if not tensor.startswith("^"):
+                inputs.append(tensor.removesuffix(":0"))
+        elif number == 5:
+            entry = {number: value for number, _, value in fields(as_view(value, where), where, depth=2)}
+            key, content = (as_view(entry.get(number, memoryview(b"")), where) for number in (1, 2))
+            attributes[read_text(key, where)] = content
+        if max(len(inputs), len(attributes)) > ENTRY_LIMIT:
+            raise FormatError(f"{where}: expected at most {ENTRY_LIMIT} inputs and attributes of a node, found more")
+    if not name or not op or not (name + op).isprintable():
+        raise FormatError(
+            f"{where}: expected every node to have a name and an operation, found {name[:80]!r} ({op[:80]!r})"
+        )
+    return GraphNode(name, op, tuple(inputs), attributes, where)

@@ -1,0 +1,138 @@
+"""Frozen TensorFlow graphs (`.pb`): a GraphDef whose variables are constants. Nothing in them is ever executed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from minimobile.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.errors import FormatError
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.description import Description, Entry
+from minimobile.formats.dialects import find_dialect
+from minimobile.formats.files import read_limited, read_start
+from minimobile.formats.graph_constants import IDENTITIES, Constants
+from minimobile.formats.graph_def import GraphDef, read_graph, sort_nodes
+from minimobile.formats.matching import match_network
+from minimobile.formats.network import Layer
+from minimobile.formats.protobuf import read_varint
+from minimobile.formats.tensorflow_ops import TRANSLATORS, translate
+from minimobile.formats.tensorflow_preamble import find_start
+
+BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
+START_BYTES = 1024  # what is read of a file to recognise it
+
+# Operations without effect beyond their result, which graphs have around the network: for shapes, pictures and checks.
+# Nothing of them is computed.
+AROUND = frozenset({
+    "All", "Any", "Assert", "Cast", "Const", "Equal", "Exp", "Fill", "Floor", "FloorDiv", "FloorMod", "GatherV2",
+    "Greater", "GreaterEqual", "Less", "LessEqual", "LogicalAnd", "LogicalNot", "LogicalOr", "Max", "Merge", "Min",
+    "Neg", "NoOp", "NotEqual", "Pack", "PadV2", "Placeholder", "Prod", "Range", "Rank", "ResizeArea",
+    "ResizeNearestNeighbor", "Round", "Rsqrt", "Select", "SelectV2", "Shape", "Slice", "Split", "SplitV", "Sqrt",
+    "StridedSlice", "Sum", "Switch", "Tile", "TopKV2", "Transpose", "Unpack", "ZerosLike",
+})  # fmt: skip
+_NAME = re.compile(rb"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
+_OPERATION = re.compile(rb"[A-Z_][A-Za-z0-9_>]*")
+
+
+def recognise(path: Path) -> bool:
+    """Return whether the file begins with a node of a graph: its name, then its operation."""
+    if path.is_dir():
+        return False
+    start = memoryview(read_start(path, START_BYTES))
+    if not start or start[0] != 0x0A:
+        return False
+    try:
+        _, position = read_varint(start, 1, "")
+        for tag, pattern in ((0x0A, _NAME), (0x12, _OPERATION)):
+            if position >= len(start) or start[position] != tag:
+                return False
+            size, position = read_varint(start, position + 1, "")
+            if not pattern.fullmatch(start[position : position + size]):
+                return False
+            position += size
+    except FormatError:
+        return False
+    return True
+
+
+def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+    """Read a MobileNet V1, V2 or DeepLab from a frozen graph, whatever its nodes are called.
+
+    `config` replaces the one that is found. Raises FormatError for files that are damaged or hostile, operations that
+    no MobileNet has, and networks that are none.
+    """
+    where = str(path)
+    content, graph = _open(path)
+    _check_operations(graph, where)
+    nodes = sort_nodes(graph, where)
+    constants = Constants(nodes, len(content))
+    preamble = find_start(nodes, constants, where)
+    layers = translate(nodes, constants, preamble.start, preamble.layers, where)
+    _refuse_fake_quantization(layers, where)
+    is_segmentation = any(layer.op == "concatenate" for layer in layers)
+    provenance = {"format": "tensorflow-graph", "source": path.name, "input": preamble.source}
+    return match_network(
+        layers,
+        find_dialect("deeplab" if is_segmentation else "slim"),
+        where,
+        image_size=preamble.image_size,
+        provenance={**provenance, **({} if graph.producer is None else {"producer": _name_producer(graph)})},
+        config=config,
+    )
+
+
+def describe(path: Path) -> Description:
+    """Return what is in a frozen graph: its constants, inputs and outputs, and how many there are of each operation."""
+    _, graph = _open(path)
+    tensors = {node.name: node.tensor("value") for node in graph.nodes if node.op == "Const"}
+    read_names = {name for node in graph.nodes for name in node.inputs}
+    inputs = [node.name for node in graph.nodes if node.op == "Placeholder"]
+    outputs = [node.name for node in graph.nodes if node.name not in read_names and node.op not in ("NoOp", "Assert")]
+    counts = Counter(node.op for node in graph.nodes).most_common()
+    is_segmentation = "ConcatV2" in dict(counts)
+    return Description(
+        "TensorFlow frozen graph",
+        "deeplab" if is_segmentation else "slim",
+        None if graph.producer is None else _name_producer(graph),
+        tuple(Entry(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()),
+        {
+            "inputs": ", ".join(inputs),
+            "outputs": ", ".join(outputs),
+            "operations": ", ".join(f"{op} {count}" for op, count in counts),
+        },
+    )
+
+
+def _open(path: Path) -> tuple[bytes, GraphDef]:
+    content = read_limited(path, BYTE_LIMIT)
+    return content, read_graph(memoryview(content), str(path))
+
+
+def _name_producer(graph: GraphDef) -> str:
+    return f"TensorFlow, graph version {graph.producer}"
+
+
+def _check_operations(graph: GraphDef, where: str) -> None:
+    """Refuse what could have an effect or is no arithmetic of a MobileNet, before anything else is looked at."""
+    for node in graph.nodes:
+        if node.op not in TRANSLATORS and node.op not in AROUND and node.op not in IDENTITIES:
+            raise FormatError(
+                f"{where}: node {node.name[:80]}: expected an operation of a MobileNet, found {node.op[:80]}, which is "
+                "not loaded"
+            )
+    if graph.function_count:
+        raise FormatError(
+            f"{where}: expected a graph of plain nodes, found a library of {graph.function_count} functions; freeze it "
+            "with convert_variables_to_constants_v2, which inlines them"
+        )
+
+
+def _refuse_fake_quantization(layers: tuple[Layer, ...], where: str) -> None:
+    for layer in layers:
+        if layer.op == "fake_quantize" or "weight_quantization" in layer.attributes:
+            raise FormatError(
+                f"{where}: node {layer.name}: expected a network in floating point, found one trained for quantisation "
+                "(FakeQuantWithMinMaxVars), which cannot be loaded yet"
+            )
