@@ -24,6 +24,7 @@ STEMS = {
     "MobileNetV2": "mobilenet_v2.conv_stem.first_conv.convolution.weight",
 }
 
+DEEPLAB_OUTPUT_STRIDE = 8  # transformers' choice for TF-slim's checkpoints; weights do not tell
 PUBLISHED_WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.3)
 # In the order of preference: the published, then in steps of 1/100, then of 1/1000.
 _WIDTHS = tuple(
@@ -104,6 +105,7 @@ def deduce_config(
         "tf_padding": dialect.tf_padding,
         "layer_norm_eps": dialect.epsilon,
         "architectures": (architecture,),
+        **({"output_stride": DEEPLAB_OUTPUT_STRIDE} if is_segmentation else {}),
         **known,
     }
     try:

@@ -39,10 +39,8 @@ Weights = dict[str, NDArray[Any]]
 
 
 def recognise(path: Path) -> bool:
-    """Say whether `path` is a directory in this layout, or a safetensors or PyTorch file."""
-    if path.is_dir():
-        return any((path / name).exists() for name in (CONFIG, *WEIGHTS))
-    return safetensors_file.recognise(path) or pytorch.recognise(path)
+    """Say whether `path` is a directory in this layout; single files are recognised in `torch_models`."""
+    return path.is_dir() and any((path / name).exists() for name in (CONFIG, *WEIGHTS))
 
 
 def read(path: str | Path, config: Config | None = None) -> Checkpoint:
@@ -61,10 +59,8 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
             config = config_from_dict(values)
         except ConfigError as error:
             raise ConfigError(f"{config_file}: {error}") from None
-    source = path if path.is_file() else _find_weights(directory)
-    stored = read_weights(source, with_counters=True)
-    idle = {name for name, values in stored.items() if safetensors_file.is_counter(name) and not values.any()}
-    kept = {name: values for name, values in stored.items() if name not in idle}
+    source = path if path.is_file() else find_weights(directory)
+    kept, ignored = part_counters(read_weights(source, with_counters=True))
     weights = canonical_weights(kept, config.model_type, str(source))
     processor = read_json_object(directory / PROCESSOR) if (directory / PROCESSOR).exists() else None
     architecture = choose_architecture(values.get("architectures"), config.model_type, weights)
@@ -72,7 +68,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     return Checkpoint(
         config, weights, architecture, processor, provenance,
         mapped=dict(zip(kept, weights, strict=True)),
-        ignored=dict.fromkeys(sorted(idle), "a counter of training batches that stands at 0"),
+        ignored=ignored,
     )  # fmt: skip
 
 
@@ -88,8 +84,8 @@ def describe(path: str | Path) -> Description:
     except MinimobileError as error:
         problems.append(str(error))
     try:
-        source = path if path.is_file() else _find_weights(directory)
-        entries = tuple(_list_entries(source))
+        source = path if path.is_file() else find_weights(directory)
+        entries = tuple(list_entries(source))
     except MinimobileError as error:
         problems.append(str(error))
     is_ours = values.get("model_type") in (MobileNetV1Config.model_type, MobileNetV2Config.model_type)
@@ -132,6 +128,13 @@ def read_weights(path: Path, with_counters: bool = False) -> Weights:
     return pytorch.read_tensors(path, with_counters)
 
 
+def part_counters(stored: Weights) -> tuple[Weights, dict[str, str]]:
+    """Return (the arrays without counters of training batches that stand at 0, {those counters: why})."""
+    idle = {name for name, values in stored.items() if safetensors_file.is_counter(name) and not values.any()}
+    kept = {name: values for name, values in stored.items() if name not in idle}
+    return kept, dict.fromkeys(sorted(idle), "a counter of training batches that stands at 0")
+
+
 def canonical_weights(weights: Mapping[str, NDArray[Any]], model_type: str, where: str) -> Weights:
     """Give the backbone's weights the prefix that the bare models' files lack (`mobilenet_v1.conv_stem...`)."""
     prefix = f"{model_type}."
@@ -168,11 +171,11 @@ def name_weights(checkpoint: Checkpoint) -> Weights:
     return weights
 
 
-def _list_entries(source: Path) -> Iterator[Entry]:
+def list_entries(source: Path) -> Iterator[Entry]:
     """Yield the arrays of a weights file, or of all the shards that an index lists, from the headers alone."""
     if source.name.endswith(".index.json"):
         for shard in _list_shards(source)[1]:
-            yield from _list_entries(shard)
+            yield from list_entries(shard)
     elif safetensors_file.recognise(source) or source.suffix == ".safetensors":
         names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64"}
         for name, entry in safetensors_file.read_header(source).items():
@@ -191,7 +194,8 @@ def _show_fact(value: object) -> str:
     return text[:200]
 
 
-def _find_weights(directory: Path) -> Path:
+def find_weights(directory: Path) -> Path:
+    """Return the weights file, or the index of several, that a directory has."""
     for name in WEIGHTS:
         if (directory / name).exists():
             return directory / name

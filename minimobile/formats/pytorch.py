@@ -26,6 +26,7 @@ from minimobile.formats.stored_zip import Member, read_directory, read_member
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 RANK_LIMIT = 8
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")  # in the order of preference
 _STORAGES = {
     "torch FloatStorage": "f4",
     "torch HalfStorage": "f2",
@@ -139,7 +140,7 @@ def _read_zip(where: str, file: BinaryIO, size: int) -> Table:
         return member
 
     content = io.BytesIO(read_member(where, file, members[pickles[0]]))
-    machine = PickleMachine(where, content, _allowed(where), lambda key: _load_storage(where, key, 5))
+    machine = PickleMachine(where, content, _allowed(where), _storage_loader(where, 5, {}))
     state = machine.run()
     if content.read(1):
         raise FormatError(f"{where}: expected data.pkl to hold one pickle, found more behind it")
@@ -151,7 +152,8 @@ def _read_zip(where: str, file: BinaryIO, size: int) -> Table:
 
 def _read_legacy(where: str, file: BinaryIO, size: int) -> Table:
     """Read five pickles (magic number, protocol, system, state dict, keys), then the count and data of each key."""
-    machine = PickleMachine(where, file, _allowed(where), lambda key: _load_storage(where, key, 6))
+    storages: dict[str, Storage] = {}
+    machine = PickleMachine(where, file, _allowed(where), _storage_loader(where, 6, storages))
     magic = machine.run()
     if type(magic) is not int or magic != LEGACY_MAGIC:
         raise FormatError(f"{where}: expected a file of torch.save, found a pickle of something else")
@@ -160,9 +162,8 @@ def _read_legacy(where: str, file: BinaryIO, size: int) -> Table:
     machine.run()  # sizes and byte order of the writing machine; the data are little-endian all the same
     tensors = _check_state(where, machine.run(), size)
     keys = machine.run()
-    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     if type(keys) is not list or any(type(key) is not str for key in keys) or sorted(keys) != sorted(storages):
-        raise FormatError(f"{where}: expected a list of the {len(storages)} storages that the tensors use")
+        raise FormatError(f"{where}: expected a list of the {len(storages)} storages that the pickle refers to")
     places: dict[str, int] = {}
     for key in keys:
         header = file.read(8)
@@ -198,6 +199,18 @@ def _make_dict(where: str, given: tuple[Any, ...]) -> OrderedDict:
     if given:
         raise FormatError(f"{where}: expected an OrderedDict to be made empty, found one made from {len(given)} values")
     return OrderedDict()
+
+
+def _storage_loader(where: str, length: int, storages: dict[str, Storage]) -> Callable[[Any], Storage]:
+    """Return what turns a pickle's reference to a storage into one, and notes it in `storages`."""
+
+    def load(reference: Any) -> Storage:
+        storage = _load_storage(where, reference, length)
+        if storages.setdefault(storage.key, storage) != storage:
+            raise FormatError(f"{where}: expected storage {storage.key} to have one type and length, found two")
+        return storage
+
+    return load
 
 
 def _load_storage(where: str, key: Any, length: int) -> Storage:
@@ -245,12 +258,14 @@ def _unwrap_parameter(where: str, given: tuple[Any, ...]) -> Tensor:
 
 
 def _check_state(where: str, state: Any, size: int) -> dict[str, Tensor]:
-    """Return the state dict once all its claims fit the file."""
+    """Return the state dict, taken out of its wrapping, once all its claims fit the file."""
     if type(state) not in (dict, OrderedDict):
         raise FormatError(f"{where}: expected a state dict, found type {type(state).__name__}")
+    wrapper = next((name for name in WRAPPERS if type(state.get(name)) in (dict, OrderedDict)), None)
+    if wrapper is not None:  # a training run's file: beside the weights lie its epoch, its optimiser, ...
+        state = state[wrapper]
     tensors: dict[str, Tensor] = {}
     total = 0
-    kinds: dict[str, Storage] = {}
     for name, tensor in state.items():
         if type(name) is not str or type(tensor) is not Tensor:
             raise FormatError(
@@ -261,8 +276,6 @@ def _check_state(where: str, state: Any, size: int) -> dict[str, Tensor]:
             raise FormatError(
                 f"{where}: {name[:200]}: expected floats, or int64 for {COUNTER}, found {tensor.storage.kind}"
             )
-        if kinds.setdefault(tensor.storage.key, tensor.storage) != tensor.storage:
-            raise FormatError(f"{where}: expected storage {tensor.storage.key} to have one type and length, found two")
         tensors[name] = tensor
         total += math.prod(tensor.shape) * (tensor.storage.size // tensor.storage.count)
     if total > size + SPARE_BYTES:

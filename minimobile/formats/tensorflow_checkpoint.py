@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
@@ -18,7 +17,6 @@ from minimobile.formats.tensor_bundle import INDEX, Bundle
 
 LATEST = "checkpoint"  # the file in a directory that names its newest checkpoint
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-DEEPLAB_OUTPUT_STRIDE = 8  # as transformers has it; a checkpoint does not tell
 _DATA = re.compile(r"(.+)\.data-\d{5}-of-\d{5}", re.DOTALL)
 _PUBLISHED_NAME = re.compile(r"mobilenet_v[12]_[\d.]+_(\d{2,3})(?!\d)")
 
@@ -50,7 +48,6 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
     is_deeplab = dialect.name == "deeplab"
     published = _PUBLISHED_NAME.search(bundle.prefix.name)
     size = int(published[1]) if published and not is_deeplab else None
-    known: dict[str, Any] = {"output_stride": DEEPLAB_OUTPUT_STRIDE} if is_deeplab else {}
     return build_checkpoint(
         weights,
         dialect,
@@ -60,7 +57,6 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
         provenance={"format": "tensorflow-checkpoint", "source": bundle.prefix.name},
         mapped=mapped,
         ignored=ignored,
-        **known,
     )
 
 
