@@ -79,6 +79,9 @@ def spell(
         )
         if blocks and dilation > 1:
             extra = tuple(-(side + sum(pair)) % dilation for side, pair in zip((height, width), amounts, strict=True))
+            if pads == "all":
+                x = add("pad", (x,), padding=amounts)
+                amounts = ((0, 0), (0, 0))
             padded = tuple((pair[0], pair[1] + more) for pair, more in zip(amounts, extra, strict=True))
             x = add("space_to_batch", (x,), block=(dilation, dilation), padding=padded)
             x = add(node.op, (x,), arrays, stride=1, dilation=1, padding="VALID")

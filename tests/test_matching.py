@@ -85,6 +85,7 @@ VARIANTS = {
     "fixed pool": (V1, {"pool_size": 2}, {"size": (96, 65)}),
     "fixed pool V2": (V2, {"pool_size": 2}, {"size": (96, 96)}),
     "blocks": (V2, {"output_stride": 8}, {"blocks": True, "size": (33, 41)}),
+    "padded blocks": (V2, {"tf_padding": False, "output_stride": 8}, {"pads": "all", "blocks": True, "size": (33, 41)}),
     "blocks DeepLab": (DEEPLAB, {"output_stride": 8}, {"blocks": True, "size": (33, 33), "tail": ("resize_bilinear",)}),
     "argmax": (DEEPLAB, {"output_stride": 16}, {"tail": ("resize_bilinear", "argmax")}),
 }

@@ -37,7 +37,7 @@ def simplify(layers: Sequence[Layer], where: str) -> tuple[Layer, ...]:
         moved = dataclasses.replace(layer, inputs=tuple(homes[name] for name in layer.inputs))
         _check_arrays(moved, where)
         source = kept.get(moved.inputs[0]) if moved.inputs else None
-        if source is not None and moved.op in _WEIGHTED:
+        if source is not None and moved.op in (*_WEIGHTED, "space_to_batch"):
             moved = _join_what_comes_before(moved, source)
             source = None
         joined = None if source is None else _join_to_source(moved, source, readers[layer.inputs[0]] == 1)
