@@ -16,6 +16,7 @@ from minimobile.errors import MinimobileError
 
 MAX_EDGE = 65_536
 MAX_AREA = 1 << 28
+MAX_CANVAS_AREA = 1 << 24  # scores of every class are computed for each pixel of it
 LAYOUTS = ("channels_first", "channels_last")
 FRAMEWORKS = ("np", "pt", "tf", "jax")
 RESIZE_METHODS = ("tf1_bilinear", "tf1_bilinear_align_corners")
@@ -110,13 +111,17 @@ def _check_size(value: Any) -> dict[str, int]:
     )
 
 
-def _check_crop_size(value: Any) -> dict[str, int]:
+def _check_crop_size(value: Any, limit: int = MAX_AREA) -> dict[str, int]:
     size = _check_size({"height": value, "width": value} if _is_whole(value) else value)
     if set(size) != {"height", "width"}:
         raise _RefusedError("a whole number, a pair (height, width), or a dictionary with height and width")
-    if size["height"] * size["width"] > MAX_AREA:
-        raise _RefusedError(f"of at most {MAX_AREA} pixels")
+    if size["height"] * size["width"] > limit:
+        raise _RefusedError(f"of at most {limit} pixels")
     return size
+
+
+def _check_canvas_size(value: Any) -> dict[str, int]:
+    return _check_crop_size(value, MAX_CANVAS_AREA)
 
 
 def _check_resample(value: Any) -> Resampling:
@@ -198,7 +203,7 @@ SETTINGS: Mapping[str, Setting] = {
     "resize_method": Setting(None, _one_of(RESIZE_METHODS)),
     "rescale_first": Setting(None, _check_flag),
     "crop_rounding": Setting(None, _one_of(CROP_ROUNDINGS)),
-    "canvas_size": Setting(None, _check_crop_size),
+    "canvas_size": Setting(None, _check_canvas_size),
     "canvas_value": Setting(None, _check_number),
     # These steer transformers' torchvision processors; they have no bearing on the result.
     "device": Setting(None, _ignore),
