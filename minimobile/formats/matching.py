@@ -279,8 +279,8 @@ def _check_graph(graph: Graph, finding: Finding, where: str) -> None:
             inputs = inputs[:1]  # the second one only tells the size
         if inputs != found:
             raise FormatError(
-                f"{where}: layer {layer.name!r} ({describe_layer(layer)}): expected the inputs {', '.join(inputs)} "
-                f"({node.name}), found {', '.join(found)}"
+                f"{where}: layer {layer.name!r} ({describe_layer(layer)}): expected the inputs {list(inputs)} "
+                f"({node.name}), found {list(found)[:9]}"
             )
         if node.op in CONVOLUTIONS:
             for name, default in _DEFAULTS.items():
@@ -299,7 +299,8 @@ _DEFAULTS = {"stride": 1, "dilation": 1, "activation": "none"}
 def _scale_in_processor(checkpoint: Checkpoint, finding: Finding, where: str) -> Checkpoint:
     """Let the processor do the scaling that the file does itself: scale * x + offset = (x / 255 - mean) / std.
 
-    Pictures are taken to hold 0 to 255, or 0 to 1 where the file's scale would else give values beyond 16.
+    Pictures are taken to hold 0 to 255, or 0 to 1 where the file's scale would else give values beyond 16. Settings
+    that do the same already stay as they are.
     """
     assert finding.scale is not None
     assert finding.offset is not None
@@ -309,19 +310,26 @@ def _scale_in_processor(checkpoint: Checkpoint, finding: Finding, where: str) ->
                           f"{finding.scale.size} and {finding.offset.size}")  # fmt: skip
     scale, offset = (np.broadcast_to(values.reshape(-1), (channels,)) for values in (finding.scale, finding.offset))
     unit = 255 if (255 * scale <= 16).all() else 1
-    settings = {
-        "image_mean": [_six_digits(value) for value in -offset / scale / unit],
-        "image_std": [_six_digits(value) for value in 1 / scale / unit],
-    }
+    settings = {**(checkpoint.processor or {})}
+    std = np.asarray(settings.get("image_std", 1.0), np.float64)
+    usual_scale = settings.get("rescale_factor", 1.0) * 255 / unit / std
+    usual_offset = -np.asarray(settings.get("image_mean", 0.0)) / std
+    if not (np.allclose(scale, usual_scale, rtol=1e-5) and np.allclose(offset, usual_offset, rtol=1e-5, atol=1e-6)):
+        settings |= {
+            "rescale_factor": 1 / 255,
+            "image_mean": [_six_digits(value) for value in -offset / scale / unit],
+            "image_std": [_six_digits(value) for value in 1 / scale / unit],
+        }
     scalings = dict.fromkeys(f"{s:.6g} * x {o:+.6g}" for s, o in zip(scale, offset, strict=True))
     said = {"input_scaling": f"{', '.join(scalings)} of pixels up to {unit}, done by the processor"}
     return dataclasses.replace(
         checkpoint,
-        processor={**(checkpoint.processor or {}), **settings},
+        processor=settings,
         provenance={**checkpoint.provenance, **said},
     )
 
 
 def _six_digits(value: float) -> float:
-    """Return 0.5 for 0.49999997: the file's numbers were float32 on their way."""
-    return float(f"{value:.6g}") + 0.0  # -0 becomes 0
+    """Return 0.5 for 0.49999997: the file's numbers may have been float32 on their way."""
+    short = float(f"{value:.6g}") + 0.0  # -0 becomes 0
+    return short if math.isclose(short, value, rel_tol=3e-7, abs_tol=1e-9) else float(value)
