@@ -122,15 +122,14 @@ def map_names(names: Iterable[str], school: School, where: str) -> dict[str, str
     Raises FormatError for a weight that no layer of ours can take: the network has other layers then (mobilenetv2_110d
     is deeper), and without them every number would be wrong; and for one that is there twice.
     """
-    mapped: dict[str, str] = {}
-    for name in names:
-        canonical = school.names.get(strip_wrapping(name))
-        if canonical is None:
-            raise FormatError(
-                f"{where}: expected the layers of {school.title} at depths of MobileNet V1 and V2, found also "
-                f"{name[:200]}, which they do not have"
-            )
-        if canonical in mapped.values():
-            raise FormatError(f"{where}: expected every weight once, found {name[:200]} with and without a wrapping")
-        mapped[name] = canonical
+    mapped = {name: school.names.get(strip_wrapping(name), "") for name in names}
+    strangers = list(dict.fromkeys(name.rpartition(".")[0] for name, canonical in mapped.items() if not canonical))
+    if strangers:
+        more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
+        raise FormatError(
+            f"{where}: expected {school.title} with the layers of MobileNet and no others, found {strangers[0][:200]}"
+            f"{more}, which is a variant that is not supported"
+        )
+    if len(set(mapped.values())) < len(mapped):
+        raise FormatError(f"{where}: expected every weight once, found some with and without a wrapping")
     return mapped
