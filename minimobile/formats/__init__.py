@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import hdf5, huggingface, keras, tensorflow_checkpoint, tensorflow_graph, torch_models
+from minimobile.formats import hdf5, huggingface, keras, tensorflow_checkpoint, tensorflow_graph, tflite, torch_models
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
@@ -51,6 +51,7 @@ FORMATS = (
         tensorflow_checkpoint.read,
         tensorflow_checkpoint.describe,
     ),
+    Format("TFLite (LiteRT)", tflite.recognise, tflite.read, tflite.describe),
     Format("the native HDF5 file", hdf5.recognise, hdf5.read, hdf5.describe),
     Format("Keras (an archive, or HDF5)", keras.recognise, keras.read, keras.describe),
     Format(

@@ -1,0 +1,130 @@
+"""TFLite (LiteRT) files with a float MobileNet V1, V2 or DeepLab: operators -> layers -> checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+from minimobile.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.errors import FormatError
+from minimobile.formats import stored_zip
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.description import Description, Entry
+from minimobile.formats.dialects import DIALECTS
+from minimobile.formats.files import open_regular, read_start
+from minimobile.formats.matching import match_network
+from minimobile.formats.tflite_layers import translate
+from minimobile.formats.tflite_model import Model, read_model
+from minimobile.formats.tflite_schema import IDENTIFIER, TENSOR_TYPES
+
+LABEL_LIMIT = 4 * 2**20
+_END_OF_ZIP = b"PK\x05\x06"
+_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def recognise(path: Path) -> bool:
+    """Whether the file begins as TFLite's do."""
+    return path.is_file() and read_start(path, 8)[4:] == IDENTIFIER
+
+
+def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+    """Read a file of float weights (float32, or float16 that the file itself widens).
+
+    A list of labels packed with the model names the classes where it has as many lines. Raises FormatError for damaged
+    and hostile files, quantised networks, and networks that are no MobileNet.
+    """
+    model = read_model(path)
+    _refuse_quantized(path, model)
+    source = model.tensors[model.inputs[0]]
+    is_fixed = len(source.shape) == 4 and not {1, 2} & set(source.open_sizes)
+    checkpoint = match_network(
+        translate(model, str(path)),
+        DIALECTS["tflite"],
+        str(path),
+        image_size=(source.shape[1], source.shape[2]) if is_fixed else None,
+        provenance={"format": "tflite", "source": path.name, "producer": model.description},
+        config=config,
+    )
+    return checkpoint if config is not None else _name_classes(checkpoint, path)
+
+
+def describe(path: Path) -> Description:
+    """Say what a file holds, whatever its network is and whatever its numbers are."""
+    model = read_model(path)
+    entries = tuple(
+        Entry(tensor.name, tensor.shape, tensor.dtype) for tensor in model.tensors if tensor.is_constant and tensor.name
+    )
+    counts = Counter(operator.kind for operator in model.operators)
+
+    def tell(numbers: tuple[int, ...]) -> str:
+        found = (model.tensors[number] for number in numbers)
+        return ", ".join(f"{tensor.name} {tensor.dtype} {tensor.shape}" for tensor in found)
+
+    facts = {
+        "input": tell(model.inputs),
+        "output": tell(model.outputs),
+        "operations": ", ".join(f"{kind} {count}" for kind, count in counts.most_common()),
+        "numbers": _weight_type(model),
+    }
+    return Description("TFLite", "tflite", model.description or None, entries, facts)
+
+
+def _weight_type(model: Model) -> str:
+    """Return the type of the convolutions' weights."""
+    types = [
+        model.tensors[operator.inputs[1]].dtype for operator in model.operators if operator.kind in _WEIGHTED
+    ]  # fmt: skip
+    return " and ".join(sorted(set(types), key=TENSOR_TYPES.index)) or "none"
+
+
+def _refuse_quantized(path: Path, model: Model) -> None:
+    stored = {operator.outputs[0]: operator.inputs[0] for operator in model.operators if operator.kind == "DEQUANTIZE"}
+    for operator in model.operators:
+        if operator.kind in _WEIGHTED:
+            number = operator.inputs[1]
+            tensor = model.tensors[stored.get(number, number)]
+            if tensor.dtype != ("float16" if number in stored else "float32"):
+                raise FormatError(
+                    f"{path}: expected float weights, found quantised ones ({tensor.dtype} in {tensor.name[:200]!r}), "
+                    "which are not supported yet; use the float version of this model"
+                )
+
+
+def _name_classes(checkpoint: Checkpoint, path: Path) -> Checkpoint:
+    """Take the classes' names from the list of labels that is packed with the model, if one fits."""
+    try:
+        lists = _read_packed_texts(path)
+    except FormatError as error:  # the network itself is whole
+        return dataclasses.replace(checkpoint, ignored={**checkpoint.ignored, "packed files": str(error)})
+    count = checkpoint.config.num_labels
+    ignored = dict(checkpoint.ignored)
+    config = checkpoint.config
+    for name, labels in lists.items():
+        if len(labels) == count and not checkpoint.architecture.endswith("Model"):
+            config = config.replace(id2label=dict(enumerate(labels)))
+        else:
+            ignored[name] = f"a list of {len(labels)} lines, not of {count} labels"
+    return dataclasses.replace(checkpoint, config=config, ignored=ignored)
+
+
+def _read_packed_texts(path: Path) -> dict[str, list[str]]:
+    """Return the lines of the text files in the zip archive behind the model: TFLite's "associated files"."""
+    with open_regular(path) as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 22))
+        if file.read(4) != _END_OF_ZIP:  # an archive with a comment is none of TFLite's own
+            return {}
+        members = stored_zip.read_directory(str(path), file, size)
+        texts = {}
+        for member in members.values():
+            if not member.name.endswith(".txt"):
+                continue
+            if member.size > LABEL_LIMIT:
+                raise FormatError(f"{path}: {member.name}: expected at most {LABEL_LIMIT} bytes, found {member.size}")
+            try:
+                text = stored_zip.read_member(str(path), file, member).decode("utf-8")
+            except UnicodeDecodeError:
+                raise FormatError(f"{path}: {member.name}: expected a text in UTF-8") from None
+            texts[member.name] = text.splitlines()
+    return texts
