@@ -48,15 +48,14 @@ class _ImageProcessor:
         return_tensors: None for a list of arrays, "np" for one array (N, C, H, W), "pt", "tf", "jax" for a tensor.
     NaN pixels pass through rescaling and normalisation, and are refused by PIL's resizing.
 
-    What transformers does not know has no effect until it is set. The place of each in the order:
-        central_fraction: after conversion, before all else, keep the middle of height and width, as
-            tf.image.central_crop does.
+    Other schools' settings have no effect until they are set; transformers ignores them. The whole order is:
+    do_convert_rgb, central_fraction, do_resize, do_center_crop, canvas_size, do_rescale, do_normalize, do_pad.
+        central_fraction: keep the middle of height and width, as tf.image.central_crop does.
         resize_method: "tf1_bilinear" or "tf1_bilinear_align_corners" resize as TensorFlow 1 does (no half pixels, no
-            antialiasing) instead of by PIL; these and all later steps are in float32, as there.
+            antialiasing) instead of by PIL; this and all later steps are in float32, as there.
         rescale_first: with a resize_method, do_rescale comes before do_resize.
         crop_rounding: "half_even" starts do_center_crop where torchvision does; None rounds down.
-        canvas_size, canvas_value: after do_center_crop, before do_rescale, lay the picture in the top left corner of a
-            canvas of that size, filled with that value.
+        canvas_size, canvas_value: lay the picture in the top left corner of a canvas of that size and value.
     """
 
     _table: ClassVar[Mapping[str, Setting]] = SETTINGS

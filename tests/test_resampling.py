@@ -24,6 +24,13 @@ def test_shrinking_does_not_average() -> None:
     assert interpolate_bilinear(np.array([[[9.0, 1.0, 3.0, 9.0]]]), (1, 1)).item() == 2
 
 
+def test_aligned_corners_by_hand() -> None:
+    x = np.array([[[0.0, 4.0, 8.0]]])
+    assert interpolate_bilinear(x, (2, 5), align_corners=True).tolist() == [[[0, 2, 4, 6, 8]] * 2]
+    assert interpolate_bilinear(x, (1, 1), align_corners=True).item() == 0
+    assert argmax_bilinear(np.concatenate([x, 5 - x]), (1, 5), align_corners=True).tolist() == [[1, 1, 0, 0, 0]]
+
+
 sizes = st.integers(1, 17)
 
 
@@ -78,19 +85,19 @@ def test_window_by_hand() -> None:
 
 
 @pytest.mark.crosscheck
-@given(sizes, sizes, st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
-def test_bilinear_equals_torch(h: int, w: int, new_h: int, new_w: int, seed: int) -> None:
+@given(sizes, sizes, st.integers(1, 70), st.integers(1, 70), st.integers(0, 99), st.booleans())
+def test_bilinear_equals_torch(h: int, w: int, new_h: int, new_w: int, seed: int, corners: bool) -> None:
     torch = pytest.importorskip("torch")
     x = np.random.default_rng(seed).standard_normal((3, h, w))
 
     def interpolate(array: np.ndarray) -> np.ndarray:
-        options = {"size": (new_h, new_w), "mode": "bilinear", "align_corners": False}
+        options = {"size": (new_h, new_w), "mode": "bilinear", "align_corners": corners}
         return torch.nn.functional.interpolate(torch.from_numpy(array)[None], **options)[0].numpy()
 
     exact = interpolate(x)
-    assert np.allclose(interpolate_bilinear(x, (new_h, new_w)), exact, rtol=0, atol=1e-12)
+    assert np.allclose(interpolate_bilinear(x, (new_h, new_w), align_corners=corners), exact, rtol=0, atol=1e-12)
     x32 = x.astype(np.float32)
     exact = interpolate(x32.astype(np.float64))
-    ours = np.abs(interpolate_bilinear(x32, (new_h, new_w)) - exact).max()
+    ours = np.abs(interpolate_bilinear(x32, (new_h, new_w), align_corners=corners) - exact).max()
     theirs = np.abs(interpolate(x32) - exact).max()
     assert ours <= max(theirs, 2**-22)  # half a unit in the last place below 4

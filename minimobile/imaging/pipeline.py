@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minimobile.imaging.inputs import bring_channels_first, open_labels, open_picture, split_planes
+from minimobile.imaging.settings import ALIGN_CORNERS
 from minimobile.imaging.tensorflow_transforms import central_crop, multiply, resize_bilinear, resize_nearest
 from minimobile.imaging.transforms import (
     center_crop,
@@ -22,7 +23,6 @@ from minimobile.imaging.transforms import (
     resized_size,
 )
 
-ALIGN_CORNERS = "tf1_bilinear_align_corners"
 IGNORED_CLASS = 255  # DeepLab's, and the default of a config's semantic_loss_ignore_index
 
 

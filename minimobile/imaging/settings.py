@@ -19,7 +19,8 @@ MAX_AREA = 1 << 28
 MAX_CANVAS_AREA = 1 << 24  # scores of every class are computed for each pixel of it
 LAYOUTS = ("channels_first", "channels_last")
 FRAMEWORKS = ("np", "pt", "tf", "jax")
-RESIZE_METHODS = ("tf1_bilinear", "tf1_bilinear_align_corners")
+ALIGN_CORNERS = "tf1_bilinear_align_corners"
+RESIZE_METHODS = ("tf1_bilinear", ALIGN_CORNERS)
 CROP_ROUNDINGS = ("half_even",)
 _SIZE_KEYS = (
     {"height", "width"},
