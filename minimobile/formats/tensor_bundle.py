@@ -111,18 +111,21 @@ class Bundle(Mapping[str, NDArray[Any]]):
                 continue
             if variable.shard >= self.shard_count:
                 raise FormatError(f"{where}: expected one of {self.shard_count} shards, found number {variable.shard}")
+            shard = self._shard(variable.shard)
             if variable.shard not in sizes:
-                sizes[variable.shard] = regular_file_size(self._shard(variable.shard))
+                if not shard.exists():
+                    raise FormatError(f"{where}: expected its shard {shard.name} beside it, found none; get it, too")
+                sizes[variable.shard] = regular_file_size(shard)
             end = variable.offset + variable.size
             if end > sizes[variable.shard]:
                 raise FormatError(
                     f"{where}: expected its data within the {sizes[variable.shard]} bytes of "
-                    f"{self._shard(variable.shard).name}, found them at bytes {variable.offset} to {end}; the file is "
+                    f"{shard.name}, found them at bytes {variable.offset} to {end}; the file is "
                     "truncated or belongs to another index"
                 )
-            if variable.offset < ends.get(variable.shard, 0):
+            if variable.size and variable.offset < ends.get(variable.shard, 0):
                 raise FormatError(f"{where}: expected data of its own, found it to overlap another variable's")
-            ends[variable.shard] = end
+            ends[variable.shard] = max(end, ends.get(variable.shard, 0))
 
 
 def _read_header(data: memoryview, where: str) -> tuple[int, str]:
