@@ -61,7 +61,7 @@ def read_limited(path: Path, limit: int) -> bytes:
     if size > limit:
         raise FormatError(f"{path}: expected at most {limit} bytes, found {size}")
     with open_regular(path) as file:
-        return file.read(limit)
+        return file.read(size)  # not the limit: room for all of that would be taken
 
 
 @contextmanager
