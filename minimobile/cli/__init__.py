@@ -18,10 +18,11 @@ from minimobile.cli.demo import demo
 from minimobile.cli.features import features
 from minimobile.cli.inspect import inspect
 from minimobile.cli.segment import segment
+from minimobile.cli.trace import trace
 from minimobile.cli.warmup import warmup
 from minimobile.errors import MinimobileError
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, classify, segment, features, inspect, convert, bench, warmup)
+COMMANDS: tuple[Callable[..., None], ...] = (demo, classify, segment, features, inspect, trace, convert, bench, warmup)
 
 FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minimobile.cli import console, pictures
+from minimobile.cli import console, pictures, targets
 from minimobile.cli.options import Format, Model, OutputFormat, Pictures
 from minimobile.errors import InputError
 
@@ -42,10 +42,7 @@ def features(
     """  # fmt: skip
     from minimobile.cli.models import open_model, processor_of
 
-    if out.suffix.lower() not in (".npz", ".h5"):
-        raise typer.BadParameter(f"--out {out}: expected a file name ending in .npz or .h5")
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: expected an existing folder to write into, but {out.parent} is none")
+    targets.check_target("--out", out, targets.ARRAY_SUFFIXES, may_replace=True)
     paths = pictures.expand_folders(images)
     network = open_model(model)
     process = processor_of(network)
@@ -86,13 +83,9 @@ def _require_same_shape(path: Path, name: str, values: NDArray[Any], others: lis
 def _write(out: Path, collected: dict[str, list[NDArray[Any]]], names: list[str]) -> None:
     import numpy as np
 
-    from minimobile.formats.files import write_whole
-    from minimobile.formats.guarded_hdf5 import write_hdf5
-
     arrays = {name: np.concatenate(found) for name, found in collected.items()}  # (N, C, H, W)
     if out.suffix.lower() == ".npz":
-        with write_whole(out) as temporary, temporary.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays, **{PICTURE_NAMES: np.array(names)})
+        targets.write_arrays(out, {**arrays, PICTURE_NAMES: np.array(names)}, {})
         return
     for name in arrays:
         if any(other.startswith(f"{name}/") for other in arrays):
@@ -100,4 +93,4 @@ def _write(out: Path, collected: dict[str, list[NDArray[Any]]], names: list[str]
                 f"{out}: HDF5 cannot hold the array {name!r} beside a group of that name; write an .npz file"
             )
     encoded = np.array([name.encode("utf-8", "surrogateescape") for name in names])
-    write_hdf5(out, {**arrays, PICTURE_NAMES: encoded}, {})
+    targets.write_arrays(out, {**arrays, PICTURE_NAMES: encoded}, {})

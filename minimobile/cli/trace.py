@@ -1,0 +1,207 @@
+"""`minimobile trace`: every layer of one run, one value written out as its sum, and the channels as a picture."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from minimobile.cli import console, targets
+from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.errors import InputError, MinimobileError
+
+if TYPE_CHECKING:
+    from minimobile.trace import Trace, TracedLayer
+
+SHORT_NAMES = {
+    "conv2d": "conv", "depthwise_conv2d": "dwise", "pointwise_conv2d": "1x1", "batch_norm": "norm", "activation": "act",
+    "average_pool2d": "pool", "global_average_pool2d": "pool", "resize_bilinear": "resize", "concatenate": "concat",
+}  # fmt: skip
+
+
+def trace(
+    source: Source,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="One picture.", show_default=False)],
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer",
+            metavar="NAME",
+            help="Only this layer, by transformers' or TF-slim's name or hidden-state index; may be repeated. The name "
+            "of an inverted residual (layer.5) stands for all of its layers. Default: every layer.",
+            show_default=False,
+        ),
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="I,J,C", help="Write out the layer's value at row I, column J, channel C."),
+    ] = None,
+    every_term: Annotated[bool, typer.Option("--all", help="With --at: every term, however many.")] = False,
+    nodes: Annotated[
+        bool, typer.Option("--nodes", help="Convolution, batch norm and activation of a layer, each by itself.")
+    ] = False,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FILE", help="Write the layers' values to an .h5 or .npz file."),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option("--picture", metavar="FILE", help="Draw the layer's channels (a PNG); needs --layer."),
+    ] = None,
+    channels: Annotated[
+        int, typer.Option(min=1, max=4096, metavar="N", help="With --picture: how many channels at most.")
+    ] = 64,
+    force: Annotated[bool, typer.Option("--force", help="Replace the files of --save and --picture.")] = False,
+    output_format: OutputFormat = Format.TABLE,
+) -> None:
+    """Show every layer of a run, and any number in it.
+
+    Prints the range, mean, share of zeros and of values at 6 (the limit of ReLU6) and time of each layer. With --at:
+    one value as its sum, every pixel, weight and product in order, down to the last bit.
+    """
+    from minimobile.cli.models import open_model, processor_of
+
+    layers = [int(name) if name.lstrip("-").isdecimal() else name for name in dict.fromkeys(layer or ())]
+    position = _read_position(at)
+    if at is not None and len(layers) != 1:
+        raise typer.BadParameter(f"--at {at}: expected one --layer whose value it is, got {len(layers)}")
+    if picture is not None and not layers:
+        raise typer.BadParameter(f"--picture {picture}: expected a --layer to draw, got none")
+    if save is not None:
+        targets.check_target("--save", save, targets.ARRAY_SUFFIXES, force)
+    if picture is not None:
+        targets.check_target("--picture", picture, (".png",), force)
+    if image.is_dir():
+        raise InputError(f"{image}: expected one picture to trace, got a folder")
+    network = open_model(source)
+    for name in layers:
+        network.graph.resolve(name)  # before the picture is read
+    pixel_values = processor_of(network)(image, return_tensors="np")["pixel_values"]
+    document: dict[str, Any] = {"image": str(image)}
+
+    if position is not None:
+        explanation = network.explain(pixel_values, layers[0], position)
+        document["explanation"] = explanation.to_dict()
+        if output_format is Format.TABLE:
+            from minimobile.cli.explanation import write_explanation
+
+            write_explanation(explanation, every_term)
+        if not explanation.agrees:
+            raise MinimobileError(f"{explanation.layer}: the sum and the engine differ at {at}; please report it")
+    if position is None or save is not None or picture is not None:
+        traced = network.trace(pixel_values, layers or None, every_node=nodes)
+        document.update(traced.to_dict())
+        if save is not None:
+            _save(save, traced, type(network).__name__, image, pixel_values)
+            document["save"] = str(save)
+        if picture is not None:
+            _draw(picture, traced, channels)
+            document["picture"] = str(picture)
+        if output_format is Format.TABLE and position is None:
+            _write_table(traced.layers, f"{type(network).__name__}: {_describe_pixels(pixel_values)}")
+    if output_format is Format.JSON:
+        console.write_json(document)
+    else:
+        for path in (save, picture):
+            if path is not None:
+                console.write_text(f"wrote {path}")
+
+
+def _read_position(at: str | None) -> tuple[int, int, int] | None:
+    if at is None:
+        return None
+    try:
+        row, column, channel = (int(part) for part in at.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"--at {at}: expected row, column and channel as in 3,4,5") from None
+    return row, column, channel
+
+
+def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any) -> None:
+    arrays = {"pixel_values": pixel_values, **traced.tensors}
+    attributes: dict[str, dict[str, str | int]] = {
+        name: {"layout": "NCHW"[: values.ndim], "shape": "x".join(map(str, values.shape)), "dtype": str(values.dtype)}
+        for name, values in arrays.items()
+    }
+    for layer in traced.layers:
+        attributes[layer.name]["operation"] = layer.operation
+    attributes[""] = {"model": model, "image": console.printable(image)}
+    targets.write_arrays(path, arrays, attributes)
+
+
+def _draw(path: Path, traced: Trace, channels: int) -> None:
+    from minimobile.formats.files import write_whole_bytes
+    from minimobile.imaging.channel_grid import draw_channels
+
+    drawn = io.BytesIO()
+    draw_channels({name: values[0] for name, values in traced.tensors.items()}, channels).save(drawn, "PNG")
+    write_whole_bytes(path, drawn.getvalue())
+
+
+def _describe_pixels(pixel_values: Any) -> str:
+    height, width = pixel_values.shape[2:]
+    low, high = float(pixel_values.min()), float(pixel_values.max())
+    return f"{height}x{width} pixels from {_short(low)} to {_short(high)}"
+
+
+def _write_table(layers: Sequence[TracedLayer], title: str) -> None:
+    rows = []
+    notes = []
+    has_shared = False
+    for index, layer in enumerate(layers):
+        is_shared = any(layer.step and later.step == layer.step for later in layers[index + 1 :])
+        has_shared |= is_shared
+        others = [name for name in layer.step if name not in {other.name for other in layers}]
+        mark = ""
+        if others and not is_shared:
+            mark = "*"
+            notes.append(f"* {layer.name}: in one step with {', '.join(others)}, whose time is in it")
+        taken = "" if layer.microseconds is None else f"{layer.microseconds:.{1 if layer.microseconds < 100 else 0}f}"
+        padding = layer.padding or ()
+        rows.append(
+            (
+                layer.name,
+                SHORT_NAMES.get(layer.operation, layer.operation),
+                "x".join(map(str, layer.shape)),
+                ("" if max(padding, default=0) < 10 else ",").join(map(str, padding)),
+                *map(_short, (layer.minimum, layer.maximum, layer.mean)),
+                _percent(layer.zeros),
+                "" if layer.at_limit is None else _percent(layer.at_limit),
+                "+" if is_shared else taken + mark,
+            )
+        )
+    columns = ("layer", "kind", "CxHxW#", "pad#", "min#", "max#", "mean#", "0s#", "6s#", "us#")
+    console.write_table(columns, rows, title)
+    console.write_text("")
+    console.write_text("pad: top, bottom, left, right; 0s and 6s: in percent; us: on one thread")
+    if has_shared:
+        console.write_text("+: computed in one step with the next layer, whose time is that of both")
+    for note in notes:
+        console.write_text(note)
+
+
+def _short(value: float) -> str:
+    """Write a number in at most five characters.
+
+    >>> [_short(value) for value in (-39.14, 0.645, 12345.0, -0.0071, 0.0)]
+    ['-39.1', '0.65', '1e4', '-7e-3', '0']
+    """
+    size = abs(value)
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    if size >= 9999.5 or size < 0.01:
+        mantissa, exponent = f"{value:.0e}".split("e")
+        return f"{mantissa}e{int(exponent)}"
+    return f"{value:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f}"
+
+
+def _percent(share: float) -> str:
+    """Write a share in percent; what is neither none nor all never looks like it."""
+    percent = round(100 * share)
+    if share > 0 and percent == 0:
+        return "<1"
+    return "99" if share < 1 and percent == 100 else str(percent)
