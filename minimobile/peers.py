@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +16,10 @@ from numpy.typing import NDArray
 
 from minimobile.engine import run_reference
 from minimobile.errors import FormatError, InputError, UnavailableError
-from minimobile.graph import Graph, needed_nodes
+from minimobile.graph import INPUT, Graph, needed_nodes
 from minimobile.models import MobileNetModel
+from minimobile.passes import keep_needed
+from minimobile.rivals import Network, run_tensorflow, write_onnx, write_tflite
 
 Array = NDArray[Any]
 
@@ -75,6 +78,16 @@ def import_framework(name: str) -> Any:
             ) from None
 
 
+@contextlib.contextmanager
+def _explaining(path: Path, framework: str) -> Iterator[None]:
+    """Turn whatever a framework says of a file that it cannot load into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FormatError(f"{path}: {framework} cannot load it ({reason[:200]})") from None
+
+
 def _reference(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run the NumPy definitions in float32."""
     graph = peer.model.graph
@@ -111,10 +124,8 @@ def _load_transformers(peer: Peer) -> Any:
         had_bars = bars.is_progress_bar_enabled()
         bars.disable_progress_bar()
         try:
-            return network_class.from_pretrained(peer.path)
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise FormatError(f"{peer.path}: transformers cannot load it ({reason[:200]})") from None
+            with _explaining(peer.path, "transformers"):
+                return network_class.from_pretrained(peer.path)
         finally:
             if had_bars:
                 bars.enable_progress_bar()
@@ -130,7 +141,112 @@ def _load_transformers(peer: Peer) -> Any:
     return network
 
 
+def _onnxruntime(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run our graph as an ONNX model, batch norm as it is trained."""
+    import_framework("onnx")
+    runtime, network = import_framework("onnxruntime"), _every_layer(peer, pixels)
+    session = runtime.InferenceSession(write_onnx(network), providers=["CPUExecutionProvider"])
+    return dict(zip(network.graph.outputs, session.run(None, {INPUT: pixels}), strict=True))
+
+
+def _every_layer(peer: Peer, pixels: Array) -> Network:
+    n, c, h, w = pixels.shape
+    graph = keep_needed(peer.model.graph, layer_names(peer.model.graph))
+    return Network(graph, peer.model.state_dict(), (n, c, h, w))
+
+
+def _tensorflow(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run a frozen graph or a Keras model itself; of anything else, our graph in TensorFlow's operations."""
+    tensorflow = import_framework("tensorflow")
+    if peer.path is not None and peer.endpoints:
+        run = _run_keras if peer.path.suffix in (".keras", ".h5", ".hdf5") else _run_frozen_graph
+        found = run(tensorflow, peer.path, peer.endpoints, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    else:
+        network = _every_layer(peer, pixels)
+        values = run_tensorflow(network, tensorflow.constant(pixels.transpose(0, 2, 3, 1)))
+        found = dict(zip(network.graph.outputs, (value.numpy() for value in values), strict=True))
+    return {name: _channels_first(values) for name, values in found.items()}
+
+
+def _run_frozen_graph(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Array) -> dict[str, Array]:
+    """Fetch the endpoints of a frozen graph; it is fed where its first convolution reads, after any scaling."""
+    definition = tensorflow.compat.v1.GraphDef()
+    with _explaining(path, "TensorFlow"):
+        definition.ParseFromString(path.read_bytes())
+    graph = tensorflow.Graph()
+    with graph.as_default():
+        tensorflow.import_graph_def(definition, name="")
+        fetched = {node: graph.get_tensor_by_name(f"{name.partition(':')[0]}:0") for node, name in endpoints.items()}
+        entry = next(iter(fetched.values()))  # after the first convolution
+        while entry.op.type != "Conv2D":
+            entry = entry.op.inputs[0]
+        entry = entry.op.inputs[0]
+        while entry.op.type in ("Pad", "PadV2", "Identity"):
+            entry = entry.op.inputs[0]
+        with tensorflow.compat.v1.Session(graph=graph) as session:
+            return session.run(fetched, {entry: x})  # type: ignore[no-any-return]
+
+
+def _run_keras(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Array) -> dict[str, Array]:
+    """Let Keras load its file and return the outputs of the layers."""
+    keras = import_framework("keras")
+    depthwise = keras.layers.DepthwiseConv2D
+
+    def build(cls: Any, config: dict[str, Any]) -> Any:  # Keras 2 wrote `groups`, which Keras 3 does not take
+        return depthwise(**{key: value for key, value in config.items() if key != "groups"})
+
+    older = {"DepthwiseConv2D": type("DepthwiseConv2D", (depthwise,), {"from_config": classmethod(build)})}
+    with _explaining(path, "Keras"):
+        loaded = keras.models.load_model(path, custom_objects=older, compile=False)
+    outputs = {node: loaded.get_layer(name).output for node, name in endpoints.items()}
+    return {node: np.asarray(y) for node, y in keras.Model(loaded.inputs, outputs)(x).items()}
+
+
+def _litert(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run a .tflite file itself; of anything else, our graph as TensorFlow converts it."""
+    litert = import_framework("ai_edge_litert.interpreter")
+    x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    if peer.path is not None and peer.path.suffix == ".tflite":
+        return _run_tflite(litert, peer, x)
+    import_framework("tensorflow")  # which writes the file
+    network = _every_layer(peer, pixels)
+    interpreter = litert.Interpreter(model_content=write_tflite(network))
+    _invoke(interpreter, x)
+    outputs = {details["name"]: details["index"] for details in interpreter.get_output_details()}
+    names = ["Identity", *(f"Identity_{index}" for index in range(1, len(outputs)))]
+    found = (interpreter.get_tensor(outputs[name]) for name in names)
+    return {layer: _channels_first(values) for layer, values in zip(network.graph.outputs, found, strict=True)}
+
+
+def _run_tflite(litert: Any, peer: Peer, x: Array) -> dict[str, Array]:
+    """Run the file on LiteRT's own kernels: a delegate would keep the values between to itself."""
+    kernels = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = litert.Interpreter(
+        str(peer.path), experimental_op_resolver_type=kernels, experimental_preserve_all_tensors=True
+    )
+    _invoke(interpreter, x)
+    indices = {details["name"]: details["index"] for details in interpreter.get_tensor_details()}
+    named = {layer: indices[name] for layer, name in peer.endpoints.items() if name in indices}
+    return {layer: _channels_first(interpreter.get_tensor(index)) for layer, index in named.items()}
+
+
+def _invoke(interpreter: Any, x: Array) -> None:
+    (entry,) = interpreter.get_input_details()
+    if tuple(entry["shape"]) != x.shape:
+        interpreter.resize_tensor_input(entry["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(entry["index"], x)
+    interpreter.invoke()
+
+
+def _channels_first(values: Array) -> Array:
+    return values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
+
+
 PEERS: Mapping[str, Callable[[Peer, Array], dict[str, Array]]] = {
     "transformers": _transformers,
+    "tensorflow": _tensorflow,
+    "litert": _litert,
+    "onnxruntime": _onnxruntime,
     "reference": _reference,
 }

@@ -1,6 +1,6 @@
-"""The same network in other runtimes, for comparison of speed: ONNX Runtime, OpenVINO, LiteRT, PyTorch.
+"""The same network in other runtimes, to compare speed and values: ONNX Runtime, OpenVINO, LiteRT, PyTorch, TensorFlow.
 
-Each gets the folded weights and the same geometry. A runtime is imported when it is asked for, and never otherwise.
+Each gets the same weights and geometry. A runtime is imported when it is asked for, and never otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_
 
 @dataclass(frozen=True)
 class Network:
-    """A folded graph at one input shape (N, C, H, W), whose first output is compared."""
+    """A graph at one input shape (N, C, H, W). For comparisons of speed it is folded, and its first output counts."""
 
     graph: Graph
     weights: Weights
@@ -44,6 +44,10 @@ class Network:
         if node.op == "conv2d":
             return np.ascontiguousarray(weight.transpose(0, 3, 1, 2)), bias, 1
         return weight[:, :, None, None], bias, 1
+
+    def normalization(self, node: Node) -> list[NDArray[np.float32]]:
+        """Return scale, shift, mean and variance of a batch norm that is not folded."""
+        return [self.weights[node.weights[role]].astype(np.float32) for role in ("weight", "bias", "mean", "variance")]
 
     def pads(self, node: Node, height: int, width: int) -> tuple[int, int, int, int]:
         """Return the padding (top, left, bottom, right) of a convolution node."""
@@ -111,7 +115,7 @@ def _openvino_bf16(network: Network, num_threads: int) -> Run:
 
 
 def write_onnx(network: Network) -> bytes:
-    """Return the network as an ONNX model (operator set 17)."""
+    """Return the network, with all outputs of its graph, as an ONNX model (operator set 17)."""
     onnx = import_module("onnx")
     helper, array = onnx.helper, onnx.numpy_helper.from_array
     shapes, nodes = network.shapes, []
@@ -130,6 +134,14 @@ def write_onnx(network: Network) -> bytes:
                 attributes["pads"] = list(network.pads(node, *shapes[x][1:]))
         elif node.op == "activation" and node.attributes["function"] == "relu6":
             operator, inputs = "Clip", [x, "zero", "six"]
+        elif node.op == "batch_norm":
+            names = [f"{node.name}.{role}" for role in ("scale", "shift", "mean", "variance")]
+            constants += map(array, network.normalization(node), names)
+            operator, inputs, attributes = "BatchNormalization", [x, *names], {"epsilon": node.attributes["epsilon"]}
+        elif node.op == "average_pool2d":
+            slide = sliding_window(node, *shapes[x][1:])
+            operator = "AveragePool"
+            attributes = {"kernel_shape": [slide.kernel_height, slide.kernel_width], "strides": [slide.stride] * 2}
         elif node.op == "resize_bilinear":  # in MobileNets always from 1x1
             constants.append(array(np.array([network.shape[0], *shapes[node.name]], np.int64), f"{node.name}.shape"))
             operator, inputs = "Expand", [x, f"{node.name}.shape"]
@@ -137,13 +149,13 @@ def write_onnx(network: Network) -> bytes:
             operator = _onnx_operator(node)
             attributes = {"axis": 1} if operator == "Concat" else {}
         nodes.append(helper.make_node(operator, inputs, [node.name], **attributes))
-    output = network.graph.outputs[0]
     float32 = onnx.TensorProto.FLOAT
+    outputs = {name: [network.shape[0], *shapes[name]] for name in network.graph.outputs}
     graph = helper.make_graph(
         nodes,
         "minimobile",
         [helper.make_tensor_value_info(INPUT, float32, list(network.shape))],
-        [helper.make_tensor_value_info(output, float32, [network.shape[0], *shapes[output]])],
+        [helper.make_tensor_value_info(name, float32, shape) for name, shape in outputs.items()],
         constants,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -154,7 +166,7 @@ def _onnx_operator(node: Node) -> str:
     operators = {"add": "Add", "global_average_pool2d": "GlobalAveragePool", "concatenate": "Concat", "relu": "Relu"}
     name = node.attributes["function"] if node.op == "activation" else node.op
     if name not in operators:
-        raise UnavailableError(f"{node.name}: the comparison of speed has no {name} for other runtimes")
+        raise UnavailableError(f"{node.name}: expected an operation that can be written for ONNX, got {name}")
     return operators[name]
 
 
@@ -221,41 +233,53 @@ def write_tflite(network: Network) -> bytes:
         raise UnavailableError(
             "litert: expected TensorFlow beside it, which writes the .tflite file; pip install tensorflow-cpu"
         ) from None
-    shapes, nn = network.shapes, tensorflow.nn
-
-    def apply(node: Node, inputs: list[Any]) -> Any:
-        x = inputs[0]
-        if node.op in CONVOLUTIONS:
-            weight, bias, groups = network.convolution(node)
-            stride, dilation = node.attributes.get("stride", 1), node.attributes.get("dilation", 1)
-            top, left, bottom, right = (
-                (0, 0, 0, 0) if node.op == "pointwise_conv2d" else network.pads(node, *shapes[node.inputs[0]][1:])
-            )
-            padding: Any = [[0, 0], [top, bottom], [left, right], [0, 0]]
-            if node.attributes.get("padding") == "SAME":
-                padding = "SAME"
-            if groups > 1:
-                y = nn.depthwise_conv2d(x, weight.transpose(2, 3, 0, 1), [1, stride, stride, 1], padding,
-                                        dilations=[dilation, dilation])  # fmt: skip
-            else:
-                y = nn.conv2d(x, weight.transpose(2, 3, 1, 0), stride, padding)
-            return nn.bias_add(y, bias)
-        if node.op == "activation":
-            return getattr(nn, node.attributes["function"])(x)
-        if node.op == "global_average_pool2d":
-            return tensorflow.reduce_mean(x, [1, 2], keepdims=True)
-        if node.op == "resize_bilinear":
-            return tensorflow.image.resize(x, shapes[node.name][1:])
-        return x + inputs[1] if node.op == "add" else tensorflow.concat(inputs, 3)
-
     n, c, h, w = network.shape
 
     @tensorflow.function(input_signature=[tensorflow.TensorSpec((n, h, w, c), tensorflow.float32)])  # type: ignore[untyped-decorator]
     def forward(x: Any) -> Any:
-        values = {INPUT: x}
-        for node in network.graph.nodes:
-            values[node.name] = apply(node, [values[name] for name in node.inputs])
-        return values[network.graph.outputs[0]]
+        return run_tensorflow(network, x)
 
     converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
     return converter.convert()  # type: ignore[no-any-return]
+
+
+def run_tensorflow(network: Network, x: Any) -> list[Any]:
+    """Compute all outputs of the network's graph with TensorFlow's operations. Shapes: x and results (N, H, W, C)."""
+    tensorflow = import_module("tensorflow")
+    nn, shapes = tensorflow.nn, network.shapes
+
+    def convolve(node: Node, x: Any) -> Any:
+        weight, bias, _ = network.convolution(node)
+        stride, dilation = node.attributes.get("stride", 1), node.attributes.get("dilation", 1)
+        padding: Any = node.attributes.get("padding", "VALID")
+        if padding not in ("SAME", "VALID"):
+            top, left, bottom, right = network.pads(node, *shapes[node.inputs[0]][1:])
+            padding = [[0, 0], [top, bottom], [left, right], [0, 0]]
+        if node.op == "depthwise_conv2d":
+            y = nn.depthwise_conv2d(x, weight.transpose(2, 3, 0, 1), [1, stride, stride, 1], padding,
+                                    dilations=[dilation, dilation])  # fmt: skip
+        else:
+            y = nn.conv2d(x, weight.transpose(2, 3, 1, 0), stride, padding)
+        return nn.bias_add(y, bias)
+
+    def apply(node: Node, x: Any, *others: Any) -> Any:
+        if node.op in CONVOLUTIONS:
+            return convolve(node, x)
+        if node.op == "batch_norm":
+            scale, shift, mean, variance = network.normalization(node)
+            return nn.batch_normalization(x, mean, variance, shift, scale, node.attributes["epsilon"])
+        if node.op == "activation":
+            return getattr(nn, node.attributes["function"])(x)
+        if node.op == "global_average_pool2d":
+            return tensorflow.reduce_mean(x, [1, 2], keepdims=True)
+        if node.op == "average_pool2d":
+            slide = sliding_window(node, *shapes[node.inputs[0]][1:])
+            return nn.avg_pool2d(x, (slide.kernel_height, slide.kernel_width), slide.stride, "VALID")
+        if node.op == "resize_bilinear":
+            return tensorflow.image.resize(x, shapes[node.name][1:])
+        return x + others[0] if node.op == "add" else tensorflow.concat([x, *others], 3)
+
+    values = {INPUT: x}
+    for node in network.graph.nodes:
+        values[node.name] = apply(node, *(values[name] for name in node.inputs))
+    return [values[name] for name in network.graph.outputs]
