@@ -81,9 +81,10 @@ def sizes(*dims: int) -> Message:
 
 
 HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
-    "H31-negative-dim": (entry(shape=sizes(-3, 3, 2, 4)), "dimensions of 0 or more"),
-    "H31-product-overflow": (entry(shape=sizes(2**32, 2**32, 2**32)), "expected 316912650057057350374175801344 bytes"),
-    "H31-huge-dim": (entry(shape=sizes(2**62)), "dimensions of 0 or more"),
+    "H31-negative-dim": (entry(shape=sizes(-3, 3, 2, 4)), "found a negative one"),
+    "H31-product-overflow": (entry(shape=sizes(2**32, 2**32, 2**32)), "at most 1099511627776 elements"),
+    "H31-huge-dim": (entry(shape=sizes(2**62)), "at most 1099511627776 elements"),
+    "H31-empty-and-huge": (entry(shape=sizes(0, 2**40, 2**40), size=0), "at most 1099511627776 elements"),
     "H31-rank": (entry(shape=sizes(*[1] * 9)), "at most 8 dimensions"),
     "H31-size": (entry(size=287), "expected 288 bytes for shape .* of float32, found 287"),
     "H31-string-huge": (entry(dtype=7, size=2**62), "found them at bytes 0 to 4611686018427387904"),
@@ -94,7 +95,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "H31-overlap": (entry(offset=8), "overlap another variable's"),
     "H31-shard-id": (entry(shard=10**6), "expected one of 1 shards, found number 1000000"),
     "H31-checksum": (entry(checksum=("fixed32", 1)), "the checksum of its data is wrong"),
-    "H31-shape-a-number": (entry(shape=5), "expected 4 bytes"),
+    "H31-shape-a-number": (entry(shape=5), "expected a message, found the number 5"),
     "H31-sliced": (entry(slices={1: {1: 0}}), "one piece, found a partitioned one"),
     "H31-no-shards": ({"header": {1: 0}}, "expected 1 to 1000 shards, found 0"),
     "H31-million-shards": ({"header": {1: 10**6}}, "expected 1 to 1000 shards"),
@@ -138,7 +139,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, name: str) 
             check(load(tmp_path / "x.index"))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_flipped_bit_under_a_right_checksum_is_refused_or_read(tmp_path: Path, seed: int) -> None:
     """Past the checksums, every field of the index is a claim: what is read must be within the files."""
     flip_entries(tmp_path, seed, 250)

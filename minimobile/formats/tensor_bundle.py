@@ -19,31 +19,28 @@ from minimobile.formats.crc32c import crc32c, unmask
 from minimobile.formats.files import open_regular, regular_file_size
 from minimobile.formats.protobuf import fields, signed
 from minimobile.formats.safetensors_file import native_float, widen_bfloat16
+from minimobile.formats.tensor_proto import as_view, name_type, read_shape
 
 INDEX = ".index"
-RANK_LIMIT = 8
 SHARD_LIMIT = 1_000
-# Numbers of types.proto: those that are read, and those that are only listed.
-_NUMBERS = {1: "f4", 2: "f8", 3: "i4", 4: "u1", 5: "i2", 6: "i1", 9: "i8", 14: "bfloat16", 17: "u2", 19: "f2"}
-_OTHERS = {7: "string", 8: "complex64", 10: "bool", 20: "resource", 21: "variant", 22: "uint32", 23: "uint64"}
+ELEMENT_LIMIT = 2**40
+_ITEM_SIZES = {
+    "float32": 4, "float64": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2, "int32": 4,
+    "int64": 8,
+}  # fmt: skip
+"""Of the types that are read; others are only listed."""
 
 
 class Variable(NamedTuple):
-    """An array as the index describes it: type (a number of types.proto), shape, and where its bytes are."""
+    """An array as the index describes it: the name of its type, its shape, and where its bytes are."""
 
-    dtype: int
+    dtype: str
     shape: tuple[int, ...]
     shard: int
     offset: int
     size: int
     checksum: int
     is_sliced: bool
-
-    @property
-    def dtype_name(self) -> str:
-        """The type as NumPy calls it ("float32"), or TensorFlow's word for it."""
-        kind = _NUMBERS.get(self.dtype) or _OTHERS.get(self.dtype, f"type {self.dtype}")
-        return kind if self.dtype not in _NUMBERS or kind == "bfloat16" else np.dtype(kind).name
 
 
 class Bundle(Mapping[str, NDArray[Any]]):
@@ -73,10 +70,10 @@ class Bundle(Mapping[str, NDArray[Any]]):
             raise FormatError(
                 f"{where}: expected a variable in one piece, found a partitioned one; save it unpartitioned"
             )
-        kind = _NUMBERS.get(variable.dtype)
-        if kind is None:
-            raise FormatError(f"{where}: expected numbers, found {variable.dtype_name}")
-        stored = np.dtype(self.byte_order + ("u2" if kind == "bfloat16" else kind))
+        if variable.dtype not in _ITEM_SIZES:
+            raise FormatError(f"{where}: expected numbers, found {variable.dtype}")
+        is_bfloat16 = variable.dtype == "bfloat16"
+        stored = np.dtype("uint16" if is_bfloat16 else variable.dtype).newbyteorder(self.byte_order)  # type: ignore[arg-type]
         values = np.empty(variable.shape, stored)
         content = values.reshape(-1).view(np.uint8)
         with open_regular(self._shard(variable.shard)) as file:
@@ -86,7 +83,7 @@ class Bundle(Mapping[str, NDArray[Any]]):
             raise FormatError(f"{where}: expected {variable.size} bytes, the file ended after {count}")
         if crc32c(content.data) != unmask(variable.checksum):
             raise FormatError(f"{where}: damaged: the checksum of its data is wrong; copy or download the files again")
-        if kind == "bfloat16":
+        if is_bfloat16:
             return widen_bfloat16(values.astype(np.uint16, copy=False))
         return native_float(values) if stored.kind == "f" else values.astype(stored.newbyteorder("="), copy=False)
 
@@ -147,42 +144,26 @@ def _read_header(data: memoryview, where: str) -> tuple[int, str]:
 
 def _read_entry(data: memoryview, where: str) -> Variable:
     """Read a BundleEntryProto and check that its shape, type and size agree."""
-    found = {"dtype": 0, "shard": 0, "offset": 0, "size": 0, "checksum": 0}
     names = {1: "dtype", 3: "shard", 4: "offset", 5: "size", 6: "checksum"}
-    shape: list[int] = []
+    found = dict.fromkeys(names.values(), 0)
+    shape: tuple[int, ...] = ()
     is_sliced = False
     for number, _, value in fields(data, where):
         if number in names and isinstance(value, int):
             found[names[number]] = value
-        elif number == 2 and not isinstance(value, int):
-            shape = _read_shape(value, where)
+        elif number == 2:
+            shape = read_shape(as_view(value, where), where).sizes or ()
         elif number == 7:
             is_sliced = True
-    if min(map(signed, found.values())) < 0:
-        raise FormatError(f"{where}: expected type, shard, offset and size of 0 or more, found a negative one")
-    variable = Variable(**found, shape=tuple(shape), is_sliced=is_sliced)
-    number_type = _NUMBERS.get(variable.dtype)
-    if number_type and not is_sliced:
-        item = 2 if number_type == "bfloat16" else int(number_type[1:])
-        expected = math.prod(shape) * item  # Python integers: no overflow
-        if variable.size != expected:
-            raise FormatError(
-                f"{where}: expected {expected} bytes for shape {variable.shape} of {variable.dtype_name}, found "
-                f"{variable.size}"
-            )
-    return variable
-
-
-def _read_shape(data: memoryview, where: str) -> list[int]:
-    """Read a TensorShapeProto."""
-    shape = []
-    for number, _, value in fields(data, where, 1):
-        if number == 2 and not isinstance(value, int):
-            sizes = [found for key, _, found in fields(value, where, 2) if key == 1 and isinstance(found, int)]
-            shape.append(signed(sizes[-1]) if sizes else 0)
-    if len(shape) > RANK_LIMIT or any(not 0 <= size < 2**40 for size in shape):
-        raise FormatError(f"{where}: expected at most {RANK_LIMIT} dimensions of 0 or more, found {shape[:16]}")
-    return shape
+    if min(map(signed, found.values())) < 0 or min(shape, default=0) < 0:
+        raise FormatError(f"{where}: expected shape, shard, offset and size of 0 or more, found a negative one")
+    if math.prod(max(1, size) for size in shape) > ELEMENT_LIMIT:  # also where one size of 0 makes it empty
+        raise FormatError(f"{where}: expected at most {ELEMENT_LIMIT} elements, found shape {shape}")
+    dtype = name_type(found.pop("dtype"))
+    expected = math.prod(shape) * _ITEM_SIZES.get(dtype, 0)
+    if dtype in _ITEM_SIZES and not is_sliced and found["size"] != expected:
+        raise FormatError(f"{where}: expected {expected} bytes for shape {shape} of {dtype}, found {found['size']}")
+    return Variable(dtype, shape, **found, is_sliced=is_sliced)
 
 
 def _show(key: bytes, index: Path) -> str:

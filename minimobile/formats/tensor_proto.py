@@ -71,9 +71,9 @@ def read_attribute(data: memoryview, where: str) -> Any:
         elif number == 5:
             found = bool(_as_integer(value, where))
         elif number == 6:
-            found = _name_type(_as_integer(value, where))
+            found = name_type(_as_integer(value, where))
         elif number == 7:
-            found = _read_shape(as_view(value, where), where)
+            found = read_shape(as_view(value, where), where)
         elif number == 8:
             found = _read_tensor(as_view(value, where), where)
     return found
@@ -92,7 +92,8 @@ def _as_integer(value: int | memoryview, where: str) -> int:
     return value
 
 
-def _name_type(number: int) -> str:
+def name_type(number: int) -> str:
+    """Return the name of a DataType."""
     return DATA_TYPES.get(number, f"type {number}")
 
 
@@ -103,13 +104,14 @@ def _read_list(data: memoryview, where: str) -> tuple[Any, ...]:
         if field[0] == 3:
             found += [signed(number) for number in _read_numbers([field], where)]
         elif field[0] == 7:
-            found.append(_read_shape(as_view(field[2], where), where))
+            found.append(read_shape(as_view(field[2], where), where))
         if len(found) > VARINT_LIMIT:
             raise FormatError(f"{where}: expected a list of at most {VARINT_LIMIT} entries, found more")
     return tuple(found)
 
 
-def _read_shape(data: memoryview, where: str) -> Shape:
+def read_shape(data: memoryview, where: str) -> Shape:
+    """Return a TensorShapeProto."""
     sizes: list[int] = []
     for number, _, value in fields(data, where, depth=5):
         if number == 2:
@@ -129,9 +131,9 @@ def _read_tensor(data: memoryview, where: str) -> Tensor:
     for field in fields(data, where, depth=4):
         number, _, value = field
         if number == 1:
-            dtype = _name_type(_as_integer(value, where))
+            dtype = name_type(_as_integer(value, where))
         elif number == 2:
-            shape = _read_shape(as_view(value, where), where)
+            shape = read_shape(as_view(value, where), where)
         elif number == 4:
             content = as_view(value, where)
         elif number in _VALUE_FIELDS.values():
@@ -195,8 +197,8 @@ def _read_numbers(listed: list[Field], where: str) -> list[int]:
                 raise FormatError(f"{where}: expected variable-length numbers, found one of fixed length")
             found.append(value)
             continue
-        for number in read_varints(value, where):
-            found.append(number)
-            if len(found) > VARINT_LIMIT:
-                raise FormatError(f"{where}: expected at most {VARINT_LIMIT} variable-length numbers, found more")
+        count = len(found) + np.count_nonzero(np.frombuffer(value, np.uint8) < 0x80)  # each number's last byte
+        if count > VARINT_LIMIT:
+            raise FormatError(f"{where}: expected at most {VARINT_LIMIT} variable-length numbers, found {count}")
+        found += read_varints(value, where)
     return found

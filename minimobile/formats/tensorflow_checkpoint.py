@@ -63,7 +63,7 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
 def describe(path: str | Path) -> Description:
     """Say what a checkpoint holds, whatever network it is of; errors are those of `read`."""
     bundle = open_bundle(path)
-    entries = tuple(Entry(name, found.shape, found.dtype_name) for name, found in bundle.variables.items())
+    entries = tuple(Entry(name, found.shape, found.dtype) for name, found in bundle.variables.items())
     kind = "object-based TensorFlow checkpoint" if OBJECT_GRAPH in bundle else "TensorFlow checkpoint"
     is_slim = not set(bundle).isdisjoint(slim_names.variable_targets())
     dialect = _find_dialect(bundle).name if is_slim else None
