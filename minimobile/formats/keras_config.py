@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from minimobile.errors import FormatError
 MODEL_CLASSES = ("Sequential", "Functional", "Model")
 DEPTH_LIMIT = 16
 LAYER_LIMIT = 5_000
+NAME_LIMIT = 200
 _MODULES = ("keras", "tf_keras", "tensorflow", "keras_applications")
 
 
@@ -68,8 +70,15 @@ def expect(value: Any, kinds: type | tuple[type, ...], what: str) -> Any:
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise FormatError(f"{what}: expected {names}, found {str(value)[:80]!r}")
+        raise FormatError(f"{what}: expected {names}, found {quote(value)}")
     return value
+
+
+def quote(value: Any) -> str:
+    """Return a value from the file for an error message, cut short however large it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = 80
+    return short.repr(value)
 
 
 def _parse(entry: Any, where: str, depth: int) -> KerasLayer:
@@ -80,7 +89,9 @@ def _parse(entry: Any, where: str, depth: int) -> KerasLayer:
         config = {"layers": config}
     config = expect(config, dict, f"{where}: config of a {class_name[:80]}")
     name = expect(config.get("name", entry.get("name", "")), str, f"{where}: name of a {class_name[:80]}")
-    place = f"{where}: layer {name[:200]!r}" if depth else where
+    if len(name) > NAME_LIMIT:
+        raise FormatError(f"{where}: expected names of at most {NAME_LIMIT} characters, found {quote(name)}")
+    place = f"{where}: layer {name!r}" if depth else where
     module = entry.get("module")
     if module is not None and expect(module, str, f"{place}: module").split(".")[0] not in _MODULES:
         raise FormatError(
@@ -97,7 +108,7 @@ def _parse(entry: Any, where: str, depth: int) -> KerasLayer:
         names = Counter(layer.name for layer in children)
         twice = [child for child, count in names.items() if count > 1]
         if twice:
-            raise FormatError(f"{place}: expected every layer's name once, found {twice[0][:200]!r} twice")
+            raise FormatError(f"{place}: expected every layer's name once, found {twice[0]!r} twice")
     return KerasLayer(
         name, class_name, config, nodes, children, (config.get("input_layers"), config.get("output_layers"))
     )

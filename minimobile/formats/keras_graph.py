@@ -12,7 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from minimobile.errors import FormatError
-from minimobile.formats.keras_config import LAYER_LIMIT, KerasLayer, expect
+from minimobile.formats.keras_config import LAYER_LIMIT, KerasLayer, expect, quote
 from minimobile.formats.network import PICTURE
 
 
@@ -164,7 +164,7 @@ def _reference(value: Any, where: str) -> Tensor:
     """Return the tensor of `[layer, call, output]`."""
     is_reference = isinstance(value, list) and len(value) >= 3 and isinstance(value[0], str)
     if not is_reference or type(value[1]) is not int or value[2] != 0:
-        raise FormatError(f"{where}: expected the name of a layer and two numbers, found {str(value)[:80]!r}")
+        raise FormatError(f"{where}: expected the name of a layer and two numbers, found {quote(value)}")
     return Tensor(value[0], value[1])
 
 
@@ -218,6 +218,6 @@ def _note_input_shape(flat: FlatModel, layer: KerasLayer, where: str) -> None:
     is_shape = isinstance(shape, list) and all(size is None or (type(size) is int and size > 0) for size in shape)
     if not is_shape or len(shape) != 4:
         raise FormatError(
-            f"{where}: {layer.name!r}: expected pictures (None, height, width, channels), found {str(shape)[:80]}"
+            f"{where}: {layer.name!r}: expected pictures (None, height, width, channels), found {quote(shape)}"
         )
     flat.input_shape = (shape[1], shape[2], shape[3])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.keras_config import KerasLayer, expect
+from minimobile.formats.keras_config import KerasLayer, expect, quote
 from minimobile.formats.keras_graph import Call, FlatModel
 from minimobile.formats.network import PICTURE, Layer
 
@@ -111,7 +111,7 @@ def _read_convolution(layer: KerasLayer, place: str) -> Read:
     is_depthwise = layer.class_name == "DepthwiseConv2D"
     for name in ("groups", "depth_multiplier"):
         if layer.config.get(name, 1) != 1:
-            raise FormatError(f"{place}: expected {name} 1, as in a MobileNet, found {str(layer.config[name])[:80]}")
+            raise FormatError(f"{place}: expected {name} 1, as in a MobileNet, found {quote(layer.config[name])}")
     attributes = {
         "stride": _read_pair(layer, "strides", place),
         "dilation": _read_pair(layer, "dilation_rate", place),
@@ -130,8 +130,10 @@ def _read_batch_norm(layer: KerasLayer, place: str) -> Read:
     axis = layer.config.get("axis", -1)
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if axis not in (-1, 3) or layer.config.get("renorm"):
-        raise FormatError(f"{place}: expected batch norm over the last axis, found axis {str(axis)[:80]}")
+        raise FormatError(f"{place}: expected batch norm over the last axis, found axis {quote(axis)}")
     epsilon = float(expect(layer.config.get("epsilon", 1e-3), (int, float), f"{place}: epsilon"))
+    if not 0 <= epsilon < 1:
+        raise FormatError(f"{place}: expected an epsilon from 0 to 1, found {epsilon}")
     flags = (("scale", "gamma", "weight"), ("center", "beta", "bias"))
     roles = [(name, role) for flag, name, role in flags if layer.config.get(flag, True)]
     return "batch_norm", {"epsilon": epsilon}, [*roles, ("moving_mean", "mean"), ("moving_variance", "variance")]
@@ -141,8 +143,8 @@ def _read_relu(layer: KerasLayer, place: str) -> Read:
     limit, others = layer.config.get("max_value"), [layer.config.get(name) for name in ("negative_slope", "threshold")]
     if limit not in (None, 6) or any(other not in (None, 0) for other in others):
         raise FormatError(
-            f"{place}: expected a ReLU without a limit or with the limit 6, found max_value {str(limit)[:80]}, "
-            f"negative_slope {str(others[0])[:80]}, threshold {str(others[1])[:80]}"
+            f"{place}: expected a ReLU without a limit or with the limit 6, found max_value {quote(limit)}, "
+            f"negative_slope {quote(others[0])}, threshold {quote(others[1])}"
         )
     return "activation", {"function": "relu" if limit is None else "relu6"}, []
 
@@ -154,7 +156,7 @@ def _read_activation_layer(layer: KerasLayer, place: str) -> Read:
 def _read_softmax(layer: KerasLayer, place: str) -> Read:
     axis = layer.config.get("axis", -1)
     if axis not in (-1, [-1]):
-        raise FormatError(f"{place}: expected softmax over the last axis, found axis {str(axis)[:80]}")
+        raise FormatError(f"{place}: expected softmax over the last axis, found axis {quote(axis)}")
     return "activation", {"function": "softmax"}, []
 
 
@@ -166,14 +168,14 @@ def _read_zero_padding(layer: KerasLayer, place: str) -> Read:
         sizes = [size for pair in pairs for size in (pair if isinstance(pair, list) else [pair])]
         if len(sizes) == 4 and all(type(size) is int and 0 <= size <= 64 for size in sizes):
             return "pad", {"padding": ((sizes[0], sizes[1]), (sizes[2], sizes[3]))}, []
-    raise FormatError(f"{place}: expected padding ((top, bottom), (left, right)), found {str(padding)[:80]}")
+    raise FormatError(f"{place}: expected padding ((top, bottom), (left, right)), found {quote(padding)}")
 
 
 def _read_average_pool(layer: KerasLayer, place: str) -> Read:
     size = layer.config.get("pool_size", 2)
     size = [size, size] if isinstance(size, int) else size
     if not isinstance(size, list) or len(size) != 2 or any(type(side) is not int or side < 1 for side in size):
-        raise FormatError(f"{place}: expected pool_size (height, width), found {str(size)[:80]}")
+        raise FormatError(f"{place}: expected pool_size (height, width), found {quote(size)}")
     # The stride is the window's size unless it is stated; of a window that is not square it matters to nobody.
     strides = layer.config.get("strides")
     stride = max(size) if strides in (None, size) else _read_pair(layer, "strides", place)
@@ -193,7 +195,7 @@ def _read_normalization_layer(layer: KerasLayer, place: str) -> Read:
     axis = layer.config.get("axis", -1)
     axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
     if axis not in (-1, 3, None, []) or layer.config.get("invert"):
-        raise FormatError(f"{place}: expected a Normalization over the last axis, found axis {str(axis)[:80]}")
+        raise FormatError(f"{place}: expected a Normalization over the last axis, found axis {quote(axis)}")
     if layer.config.get("mean") is None:  # adapted to data: the file's arrays
         return "rescale", {}, [("mean", "mean"), ("variance", "variance"), ("count", "count")]
     values = {name: _read_numbers(layer.config.get(name), f"{place}: {name}") for name in ("mean", "variance")}
@@ -265,7 +267,7 @@ def _read_activation(value: Any, place: str) -> str:
             value = class_name
     value = value or "linear"
     if value != "linear" and value not in _ACTIVATIONS:
-        raise FormatError(f"{place}: expected an activation among {', '.join(_ACTIVATIONS)}, found {str(value)[:80]!r}")
+        raise FormatError(f"{place}: expected an activation among {', '.join(_ACTIVATIONS)}, found {quote(value)}")
     return str(value)
 
 
@@ -275,14 +277,14 @@ def _read_pair(layer: KerasLayer, name: str, place: str) -> int:
     value = 1 if value is None else value
     values = value if isinstance(value, list) else [value]
     if not values or any(type(item) is not int or item != values[0] or not 1 <= item <= 64 for item in values):
-        raise FormatError(f"{place}: expected {name} to be one number from 1 to 64, found {str(value)[:80]}")
+        raise FormatError(f"{place}: expected {name} to be one number from 1 to 64, found {quote(value)}")
     return int(values[0])
 
 
 def _read_padding(layer: KerasLayer, place: str) -> str:
     value = layer.config.get("padding", "valid")
     if value not in ("same", "valid"):
-        raise FormatError(f"{place}: expected padding same or valid, found {str(value)[:80]!r}")
+        raise FormatError(f"{place}: expected padding same or valid, found {quote(value)}")
     return str(value).upper()
 
 
