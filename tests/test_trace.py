@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def explainers() -> dict[str, Explain]:
     return {name: make(graph, size) for name, (graph, size) in NETWORKS.items()}
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_written_out_value_is_the_engine_s(name: str, data: st.DataObject, explainers: dict[str, Explain]) -> None:
@@ -337,3 +338,39 @@ def nearest_float32(value: Fraction) -> Fraction:
     elif abs(scaled) < 2**23:
         exponent, scaled = exponent - 1, scaled * 2
     return round(scaled) * Fraction(2) ** exponent
+
+
+CHECKPOINTS = (
+    "mobilenet_v1_0.25_128",
+    "mobilenet_v2_1.0_224",
+    "deeplabv3_mobilenet_v2_0.5_257",
+)
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_corners_edges_and_middles_of_every_node_of_a_real_network(name: str, test_data: Path) -> None:
+    """And the convolution before folding is PyTorch's, within what float32 explains."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    model = minimobile.load(test_data / "models" / "huggingface" / name, num_threads=2)
+    image = model.processor(test_data / "images" / "grace_hopper.bmp", return_tensors="np")["pixel_values"]
+    trace = model.trace(image, every_node=True)
+    random = np.random.default_rng(0)
+    for layer in trace.layers:
+        channels, height, width = layer.shape
+        for row, column in {(0, 0), (height - 1, width - 1), (height // 2, width - 1)}:
+            channel = int(random.integers(channels))
+            explanation = model.explain(image, layer.name, (row, column, channel))
+            assert explanation.agrees, f"{name}: {layer.name} at {(row, column, channel)}"
+        if layer.name.endswith(".convolution"):
+            node = model.graph.node(layer.name)
+            weight = torch.from_numpy(np.array(model.state_dict()[node.weights["weight"]], np.float64))
+            source = image if node.inputs[0] == "pixel_values" else trace.tensors[node.inputs[0]]
+            top, bottom, left, right = layer.padding or (0, 0, 0, 0)
+            wide = torch.from_numpy(source.astype(np.float64))
+            padded = torch.nn.functional.pad(wide, (left, right, top, bottom))
+            groups = channels if node.op == "depthwise_conv2d" else 1
+            options = {key: node.attributes.get(key, 1) for key in ("stride", "dilation")}
+            truth = torch.nn.functional.conv2d(padded, weight, groups=groups, **options).numpy()
+            error = np.abs(trace.tensors[layer.name] - truth).max()
+            assert error <= 1e-5 * np.abs(truth).max(), layer.name
