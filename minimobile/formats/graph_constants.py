@@ -50,7 +50,7 @@ class Constants:
         self.quantizations: dict[str, FakeQuantization] = {}
         self._nodes: dict[str, GraphNode] = {}
         self._origins: dict[str, str] = {}
-        spare = size + SPARE_BYTES // 2  # bytes
+        spare = 2 * size + SPARE_BYTES // 2  # bytes: the file may have one number stand for many
         for node in nodes:
             self._nodes[node.name] = node
             if node.op in IDENTITIES and node.inputs:
@@ -60,10 +60,8 @@ class Constants:
             if values is None:
                 continue
             self.values[node.name] = values
-            is_new = bool(inputs) and not any(
-                np.may_share_memory(values, array) for array in inputs if array is not None
-            )
-            spare -= values.nbytes if is_new else 0
+            is_view = any(array is not None and np.may_share_memory(values, array) for array in inputs)
+            spare -= 0 if is_view else values.nbytes
             if spare < 0:
                 raise FormatError(f"{node.where}: node {node.name}: expected constants about as large as the file")
 
@@ -91,7 +89,8 @@ class Constants:
                 for variance, epsilon in self._operands(total, "Add", "AddV2"):
                     value = None if epsilon is None else self.values.get(epsilon)
                     if value is not None and value.size == 1 and self.values[variance].ndim == 1:
-                        return gamma, variance, float(str(np.float32(value.item())))
+                        with np.errstate(over="ignore"):
+                            return gamma, variance, float(str(np.float32(value.item())))
         return None
 
     def _match_offset(self, offset: str, scale: str) -> tuple[str | None, str] | None:

@@ -15,8 +15,9 @@ from minimobile.errors import FormatError
 from minimobile.formats.protobuf import fields, read_text
 from minimobile.formats.tensor_proto import Shape, Tensor, as_view, read_attribute
 
-NODE_LIMIT = 50_000  # the largest exports of DeepLab have 2,000
+NODE_LIMIT = 20_000  # the largest exports of DeepLab have 2,000
 ENTRY_LIMIT = 1_000  # inputs or attributes of one node
+NAME_LIMIT = 400  # characters
 
 Value = TypeVar("Value")
 
@@ -94,21 +95,24 @@ def read_graph(data: memoryview, where: str) -> GraphDef:
     Raises FormatError, which begins with `where`, for bytes that are no GraphDef, more than `NODE_LIMIT` nodes, two
     nodes of one name, and inputs that no node has.
     """
-    nodes: dict[str, GraphNode] = {}
+    parts: list[memoryview] = []
     function_count = 0
     versions: dict[int, int | memoryview] = {}
     for number, _, value in fields(data, where):
         if number == 1:
-            if len(nodes) == NODE_LIMIT:
+            parts.append(as_view(value, where))
+            if len(parts) > NODE_LIMIT:
                 raise FormatError(f"{where}: expected at most {NODE_LIMIT} nodes, as in a MobileNet, found more")
-            node = _read_node(as_view(value, where), where)
-            if node.name in nodes:
-                raise FormatError(f"{where}: expected each node to have its own name, found two of {node.name[:80]!r}")
-            nodes[node.name] = node
         elif number == 2:
             function_count += sum(number == 1 for number, _, _ in fields(as_view(value, where), where, depth=1))
         elif number == 4:
             versions = {number: value for number, _, value in fields(as_view(value, where), where, depth=1)}
+    nodes: dict[str, GraphNode] = {}
+    for part in parts:
+        node = _read_node(part, where)
+        if node.name in nodes:
+            raise FormatError(f"{where}: expected each node to have its own name, found two of {node.name[:80]!r}")
+        nodes[node.name] = node
     for node in nodes.values():
         for tensor in node.inputs:
             if find_node_name(tensor) not in nodes:
@@ -168,8 +172,9 @@ def _read_node(data: memoryview, where: str) -> GraphNode:
             attributes[read_text(key, where)] = content
         if max(len(inputs), len(attributes)) > ENTRY_LIMIT:
             raise FormatError(f"{where}: expected at most {ENTRY_LIMIT} inputs and attributes of a node, found more")
-    if not name or not op or not (name + op).isprintable():
+    if not name or not op or not (name + op).isprintable() or max(len(name), len(op)) > NAME_LIMIT:
         raise FormatError(
-            f"{where}: expected every node to have a name and an operation, found {name[:80]!r} ({op[:80]!r})"
+            f"{where}: expected a name and an operation of at most {NAME_LIMIT} printable characters for each node, "
+            f"found {name[:80]!r} ({op[:80]!r})"
         )
     return GraphNode(name, op, tuple(inputs), attributes, where)

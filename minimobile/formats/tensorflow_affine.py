@@ -122,8 +122,8 @@ def put_batch_norm(
     """Add a batch norm; `roles` are the tensors that hold its numbers."""
     constants = translation.constants
     arrays = {role: constants.values[tensor] for role, tensor in roles.items() if tensor in constants.values}
-    if len(arrays) != len(roles):
-        raise translation.refuse(node, "constants as the numbers of its batch norm", "others")
+    if len(arrays) != len(roles) or any(values.dtype.kind != "f" for values in arrays.values()):
+        raise translation.refuse(node, "floating-point constants as the numbers of its batch norm", "others")
     names = {role: constants.find_origin(tensor) for role, tensor in roles.items()}
     attributes = {"epsilon": epsilon}
     translation.put(Layer(node.name, "batch_norm", (flow,), arrays, attributes, names, node.name))

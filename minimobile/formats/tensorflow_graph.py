@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
@@ -13,12 +14,12 @@ from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import read_limited, read_start
 from minimobile.formats.graph_constants import IDENTITIES, Constants
-from minimobile.formats.graph_def import GraphDef, read_graph, sort_nodes
+from minimobile.formats.graph_def import GraphDef, find_node_name, read_graph, sort_nodes
 from minimobile.formats.matching import match_network
 from minimobile.formats.network import Layer
 from minimobile.formats.protobuf import read_varint
 from minimobile.formats.tensorflow_ops import TRANSLATORS, translate
-from minimobile.formats.tensorflow_preamble import find_start
+from minimobile.formats.tensorflow_preamble import Preamble, find_start
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
 START_BYTES = 1024  # what is read of a file to recognise it
@@ -64,50 +65,69 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
     no MobileNet has, and networks that are none.
     """
     where = str(path)
-    content, graph = _open(path)
-    _check_operations(graph, where)
-    nodes = sort_nodes(graph, where)
-    constants = Constants(nodes, len(content))
-    preamble = find_start(nodes, constants, where)
-    layers = translate(nodes, constants, preamble.start, preamble.layers, where)
+    graph, size = _open(path)
+    preamble, layers = _translate(graph, size, where)
     _refuse_fake_quantization(layers, where)
-    is_segmentation = any(layer.op == "concatenate" for layer in layers)
     provenance = {"format": "tensorflow-graph", "source": path.name, "input": preamble.source}
+    if graph.producer is not None:
+        provenance["producer"] = _name_producer(graph)
     return match_network(
         layers,
-        find_dialect("deeplab" if is_segmentation else "slim"),
+        find_dialect(_name_school(layers)),
         where,
         image_size=preamble.image_size,
-        provenance={**provenance, **({} if graph.producer is None else {"producer": _name_producer(graph)})},
+        provenance=provenance,
         config=config,
     )
 
 
 def describe(path: Path) -> Description:
     """Return what is in a frozen graph: its constants, inputs and outputs, and how many there are of each operation."""
-    _, graph = _open(path)
-    tensors = {node.name: node.tensor("value") for node in graph.nodes if node.op == "Const"}
-    read_names = {name for node in graph.nodes for name in node.inputs}
-    inputs = [node.name for node in graph.nodes if node.op == "Placeholder"]
-    outputs = [node.name for node in graph.nodes if node.name not in read_names and node.op not in ("NoOp", "Assert")]
+    graph, size = _open(path)
+    entries = []
+    for node in graph.nodes:
+        if node.op == "Const":
+            tensor = node.tensor("value")
+            entries.append(Entry(node.name, tensor.shape, tensor.dtype))
+    sources = {find_node_name(tensor) for node in graph.nodes for tensor in node.inputs}
+    ends = [node.name for node in graph.nodes if node.name not in sources and node.op not in ("Assert", "NoOp")]
     counts = Counter(node.op for node in graph.nodes).most_common()
-    is_segmentation = "ConcatV2" in dict(counts)
+    try:
+        dialect = _name_school(_translate(graph, size, str(path))[1])
+    except FormatError:  # `read` says why
+        dialect = None
     return Description(
         "TensorFlow frozen graph",
-        "deeplab" if is_segmentation else "slim",
+        dialect,
         None if graph.producer is None else _name_producer(graph),
-        tuple(Entry(name, tensor.shape, tensor.dtype) for name, tensor in tensors.items()),
+        tuple(entries),
         {
-            "inputs": ", ".join(inputs),
-            "outputs": ", ".join(outputs),
+            "inputs": ", ".join(node.name for node in graph.nodes if node.op == "Placeholder"),
+            "outputs": ", ".join(ends),
             "operations": ", ".join(f"{op} {count}" for op, count in counts),
         },
     )
 
 
-def _open(path: Path) -> tuple[bytes, GraphDef]:
+def _open(path: Path) -> tuple[GraphDef, int]:
+    """Return the graph, and the file's size."""
     content = read_limited(path, BYTE_LIMIT)
-    return content, read_graph(memoryview(content), str(path))
+    return read_graph(memoryview(content), str(path)), len(content)
+
+
+def _translate(graph: GraphDef, size: int, where: str) -> tuple[Preamble, tuple[Layer, ...]]:
+    _check_operations(graph, where)
+    nodes = sort_nodes(graph, where)
+    constants = Constants(nodes, size)
+    preamble = find_start(nodes, constants, where)
+    return preamble, translate(nodes, constants, preamble.start, preamble.layers, where)
+
+
+def _name_school(layers: Sequence[Layer]) -> str:
+    """Return the dialect: Keras pads layers of stride 2 itself, one row below and one column on the right."""
+    if any(layer.op == "concatenate" for layer in layers):
+        return "deeplab"
+    return "keras" if any(layer.attributes.get("padding") == ((0, 1), (0, 1)) for layer in layers) else "slim"
 
 
 def _name_producer(graph: GraphDef) -> str:
@@ -129,7 +149,7 @@ def _check_operations(graph: GraphDef, where: str) -> None:
         )
 
 
-def _refuse_fake_quantization(layers: tuple[Layer, ...], where: str) -> None:
+def _refuse_fake_quantization(layers: Sequence[Layer], where: str) -> None:
     for layer in layers:
         if layer.op == "fake_quantize" or "weight_quantization" in layer.attributes:
             raise FormatError(

@@ -40,6 +40,11 @@ class Translation:
         """Return an input of the node that is a constant."""
         return self.constants.values.get(node.inputs[index]) if index < len(node.inputs) else None
 
+    def integers(self, node: GraphNode, index: int) -> NDArray[Any] | None:
+        """Return an input of the node that is a constant of integers."""
+        values = self.constant(node, index)
+        return values if values is not None and values.dtype.kind in "iu" else None
+
     def add(self, node: GraphNode, op: str, inputs: Sequence[str], **attributes: Any) -> None:
         """Add a layer without arrays."""
         self.put(Layer(node.name, op, tuple(inputs), attributes=attributes, tensor=node.name))

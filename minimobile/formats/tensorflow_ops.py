@@ -5,6 +5,7 @@ What computes shapes is passed over; what comes before the first convolution is 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -134,25 +135,24 @@ def _translate_activation(translation: Translation, node: GraphNode) -> None:
 
 
 def _translate_clip(translation: Translation, node: GraphNode) -> None:
-    """Translate min(relu(x), 6) and max(relu6(x), 0): relu6 as older Keras writes it."""
+    """Translate relu6 as older Keras writes it: max(min(relu(x), 6), 0)."""
     flow, limit = translation.flow(node), translation.constant(node, 1)
-    if flow is None or limit is None or limit.size != 1 or flow == PICTURE:
+    layer = None if flow is None else translation.layers.get(flow)
+    if layer is None or limit is None or limit.size != 1 or len(translation.readers.get(layer.tensor, [])) > 1:
         return
-    function = translation.layers[flow].attributes.get("function")
-    if node.op == "Maximum" and limit.item() == 0 and function in ("relu", "relu6"):
-        translation.flows[node.name] = flow
-    elif node.op == "Minimum" and limit.item() == 6 and function in ("relu", "relu6"):
-        translation.add(node, "activation", translation.layers[flow].inputs, function="relu6")
+    function = layer.attributes.get("function")
+    if (node.op, limit.item(), function) in (("Minimum", 6, "relu"), ("Maximum", 0, "relu6")):
+        translation.put(dataclasses.replace(layer, attributes={"function": "relu6"}, tensor=node.name))
 
 
 def _translate_pad(translation: Translation, node: GraphNode) -> None:
-    flow, amounts = translation.flow(node), translation.constant(node, 1)
+    flow, amounts = translation.flow(node), translation.integers(node, 1)
     if flow is not None and amounts is not None:
         translation.add(node, "pad", (flow,), padding=read_amounts(translation, node, amounts, 4))
 
 
 def _translate_space_to_batch(translation: Translation, node: GraphNode) -> None:
-    flow, block, amounts = translation.flow(node), translation.constant(node, 1), translation.constant(node, 2)
+    flow, block, amounts = translation.flow(node), translation.integers(node, 1), translation.integers(node, 2)
     if flow is None:
         return
     if block is None or amounts is None or block.shape != (2,):
@@ -178,7 +178,7 @@ def _translate_pool(translation: Translation, node: GraphNode) -> None:
 
 
 def _translate_mean(translation: Translation, node: GraphNode) -> None:
-    flow, axes = translation.flow(node), translation.constant(node, 1)
+    flow, axes = translation.flow(node), translation.integers(node, 1)
     if flow is None or axes is None:
         return
     if sorted(int(axis) % 4 for axis in axes.ravel()[:4]) == [1, 2]:
@@ -194,7 +194,7 @@ def _translate_concatenation(translation: Translation, node: GraphNode) -> None:
 
 
 def _translate_resize(translation: Translation, node: GraphNode) -> None:
-    flow, size = translation.flow(node), translation.constant(node, 1)
+    flow, size = translation.flow(node), translation.integers(node, 1)
     if flow is None:
         return
     translation.add(

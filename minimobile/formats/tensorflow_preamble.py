@@ -109,6 +109,12 @@ def _read_size(shape: tuple[int, ...] | None) -> tuple[int, int] | None:
 def _read_resize(node: GraphNode, constants: Constants) -> tuple[int, int] | None:
     """Return the (height, width) to which a node resizes."""
     size = constants.values.get(node.inputs[1]) if len(node.inputs) > 1 else None
-    if not node.op.startswith("Resize") or size is None or size.shape != (2,) or size.min() < 1:
+    if (
+        not node.op.startswith("Resize")
+        or size is None
+        or size.dtype.kind != "i"
+        or size.shape != (2,)
+        or size.min() < 1
+    ):
         return None
     return int(size[0]), int(size[1])
