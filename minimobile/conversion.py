@@ -196,7 +196,8 @@ def _explain_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
             f"transformers ignores bottom_right_padding {config.bottom_right_padding!r}: it pads by TensorFlow's SAME, "
             "which differs for pictures whose height or width is no multiple of 32"
         )
-    unknown = sorted(set(checkpoint.processor or ()) - PROCESSOR_SETTINGS)
+    settings = checkpoint.processor or {}
+    unknown = sorted({name for name, value in settings.items() if value is not None} - PROCESSOR_SETTINGS)
     if unknown:
         notes.append(f"transformers' image processor ignores {', '.join(unknown)}: it prepares pictures otherwise")
     return tuple(notes)

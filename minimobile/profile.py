@@ -6,18 +6,28 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from minimobile.errors import InputError
-from minimobile.graph import Graph, needed_nodes
+from minimobile.graph import Graph, Node, needed_nodes
 from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes
+from minimobile_kernels.geometry import axis_padding, pad_amounts
 
 _TRAINED_ROLES = ("weight", "bias")  # batch norm's scale and shift, but not its statistics
+KINDS = ("Conv 1x1", "Conv DW 3x3", "Conv 3x3", "Fully Connected")
+"""The words, and the order, of V1's paper (Table 2)."""
+
+AxisPads = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One row. `output_shape` is (channels, height, width) of one image; `is_computed` whether the outputs need it."""
+    """One row. `input_shape` and `output_shape` are (channels, height, width) of one image.
+
+    `kind` is the paper's word for a convolution ("Conv DW 3x3"), None for anything else. `kernel_weights` are those of
+    `parameters` that V1's paper counts: no biases and no batch norm. `padding` is ((top, bottom), (left, right)), in
+    pixels, for this image size. `is_computed` says whether the outputs need it.
+    """
 
     name: str
     operation: str
@@ -25,6 +35,23 @@ class Cost:
     parameters: int
     multiply_adds: int
     is_computed: bool = True
+    kind: str | None = None
+    input_shape: MapShape = (0, 0, 0)
+    kernel_weights: int = 0
+    kernel_size: int | None = None
+    stride: int = 1
+    dilation: int = 1
+    padding: tuple[AxisPads, AxisPads] = ((0, 0), (0, 0))
+
+
+class KindCost(NamedTuple):
+    """What the convolutions of one kind cost together, and their shares of the whole network's, between 0 and 1."""
+
+    kind: str
+    multiply_adds: int
+    multiply_adds_share: float
+    weights: int
+    weights_share: float
 
 
 @dataclass(frozen=True)
@@ -43,10 +70,27 @@ class Profile:
         """Those of the convolutions and the classifier for one image; nothing else is counted, as in the papers."""
         return sum(layer.multiply_adds for layer in self.layers)
 
+    @property
+    def kinds(self) -> tuple[KindCost, ...]:
+        """The costs by kind of convolution, as in V1's paper, Table 2: of what is computed, kernels' weights only."""
+        chosen = [layer for layer in self.layers if layer.kind is not None and layer.is_computed]
+        multiply_adds = sum(layer.multiply_adds for layer in chosen)
+        weights = sum(layer.kernel_weights for layer in chosen)
+        rows = []
+        for kind in KINDS:
+            work = sum(layer.multiply_adds for layer in chosen if layer.kind == kind)
+            kernels = sum(layer.kernel_weights for layer in chosen if layer.kind == kind)
+            if kernels:
+                rows.append(KindCost(kind, work, work / multiply_adds, kernels, kernels / weights))
+        return tuple(rows)
+
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: {"layers": [...], "totals": {"parameters", "multiply_adds"}}."""
-        totals = {"parameters": self.parameters, "multiply_adds": self.multiply_adds}
-        return {"layers": [dataclasses.asdict(layer) for layer in self.layers], "totals": totals}
+        """Return plain values for JSON: {"layers", "totals": {"parameters", "multiply_adds"}, "kinds"}."""
+        return {
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+            "totals": {"parameters": self.parameters, "multiply_adds": self.multiply_adds},
+            "kinds": [kind._asdict() for kind in self.kinds],
+        }
 
 
 def profile(graph: Graph, image_size: int | Sequence[int]) -> Profile:
@@ -54,11 +98,10 @@ def profile(graph: Graph, image_size: int | Sequence[int]) -> Profile:
 
     A layer is a convolution with its batch norm and activation: what `profile_nodes` gives, gathered by layer name.
     """
-    names = {node.name for node in graph.nodes}
+    names = layer_names(graph)
     layers: dict[str, Cost] = {}
     for cost in profile_nodes(graph, image_size):
-        head, _, step = cost.name.rpartition(".")
-        name = head if step in ("convolution", "normalization") and head in names else cost.name
+        name = names[cost.name]
         first = layers.get(name, dataclasses.replace(cost, parameters=0, multiply_adds=0))
         layers[name] = dataclasses.replace(
             first,
@@ -70,25 +113,66 @@ def profile(graph: Graph, image_size: int | Sequence[int]) -> Profile:
     return Profile(tuple(layers.values()))
 
 
+def layer_names(graph: Graph) -> dict[str, str]:
+    """Return {name of a node: name of the layer that it is a step of}; a layer has the name of its last node."""
+    names = {node.name for node in graph.nodes}
+    layers = {}
+    for node in graph.nodes:
+        head, _, step = node.name.rpartition(".")
+        layers[node.name] = head if step in ("convolution", "normalization") and head in names else node.name
+    return layers
+
+
 def profile_nodes(graph: Graph, image_size: int | Sequence[int]) -> tuple[Cost, ...]:
     """Return the cost of each single node, in the graph's order.
 
     A node that no output needs (`conv_1x1` of a segmentation network) keeps its parameters and costs nothing.
     """
-    shapes = infer_shapes(graph, *_read_size(image_size))
+    shapes = infer_shapes(graph, *read_size(image_size))
     needed = {node.name for node in needed_nodes(graph, graph.outputs)}
-    costs = []
-    for node in graph.nodes:
-        parameters = sum(math.prod(graph.shapes[node.weights[role]]) for role in _TRAINED_ROLES if role in node.weights)
-        multiply_adds = 0
-        if node.op in CONVOLUTIONS and node.name in needed:
-            _, height, width = shapes[node.name]
-            multiply_adds = height * width * math.prod(graph.shapes[node.weights["weight"]])
-        costs.append(Cost(node.name, node.op, shapes[node.name], parameters, multiply_adds, node.name in needed))
-    return tuple(costs)
+    return tuple(_cost(graph, node, shapes, node.name in needed) for node in graph.nodes)
 
 
-def _read_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+def _cost(graph: Graph, node: Node, shapes: dict[str, MapShape], is_computed: bool) -> Cost:
+    channels, height, width = shapes[node.name]
+    input_shape = shapes[node.inputs[0]]
+    if node.op == "concatenate":
+        input_shape = (channels, height, width)
+    parameters = sum(math.prod(graph.shapes[node.weights[role]]) for role in _TRAINED_ROLES if role in node.weights)
+    cost = Cost(node.name, node.op, shapes[node.name], parameters, 0, is_computed, input_shape=input_shape)
+    if node.op == "global_average_pool2d":
+        return dataclasses.replace(cost, kernel_size=max(input_shape[1:]))
+    if node.op == "average_pool2d":
+        size = min(node.attributes["kernel_size"], *input_shape[1:])
+        return dataclasses.replace(cost, kernel_size=size, stride=node.attributes["stride"])
+    if node.op not in CONVOLUTIONS:
+        return cost
+    weights = math.prod(graph.shapes[node.weights["weight"]])
+    size, stride, dilation = (node.attributes.get(key, 1) for key in ("kernel_size", "stride", "dilation"))
+    padding = node.attributes.get("padding", "VALID")
+    top_bottom, left_right = (
+        pad_amounts(input_shape[1 + axis], size, stride, dilation, axis_padding(padding, axis)) for axis in (0, 1)
+    )
+    return dataclasses.replace(
+        cost,
+        kind=_kind(node, size),
+        multiply_adds=height * width * weights if is_computed else 0,
+        kernel_weights=weights,
+        kernel_size=size,
+        stride=stride,
+        dilation=dilation,
+        padding=(top_bottom, left_right),
+    )
+
+
+def _kind(node: Node, size: int) -> str:
+    if node.name == "classifier":
+        return "Fully Connected"
+    return f"Conv {'DW ' if node.op == 'depthwise_conv2d' else ''}{size}x{size}"
+
+
+def read_size(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of an integer or a pair, or raise InputError."""
     sizes = [image_size] if isinstance(image_size, int) else list(image_size)
     if len(sizes) not in (1, 2) or not all(isinstance(size, int) and size >= 1 for size in sizes):
         raise InputError(f"image_size: expected a positive integer or (height, width), got {image_size!r}")

@@ -128,10 +128,10 @@ def test_without_a_model_the_ways_out_are_named(
 
 
 def test_a_fault_of_ours_is_confessed_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(source: str) -> None:
+    def fail(*given: object) -> None:
         raise KeyError("no such thing")
 
-    monkeypatch.setattr("minimobile.cli.models.load_model", fail)
+    monkeypatch.setattr("minimobile.inspection.inspect", fail)
     code, out, err = run("inspect", "x")
     assert code == 1
     assert out == ""
@@ -140,10 +140,10 @@ def test_a_fault_of_ours_is_confessed_without_a_traceback(run: Run, monkeypatch:
 
 
 def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(source: str) -> None:
+    def interrupt(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minimobile.cli.models.load_model", interrupt)
+    monkeypatch.setattr("minimobile.inspection.inspect", interrupt)
     assert run("inspect", "x").code == 130
 
 
@@ -152,11 +152,11 @@ def test_control_c_leaves_no_traceback(tmp_path: Path) -> None:
     waiting = tmp_path / "sitecustomize.py"
     waiting.write_text(
         "import time\n"
-        "import minimobile.cli.models as models\n"
-        "def wait(source):\n"
+        "from minimobile import inspection\n"
+        "def wait(*given):\n"
         "    print('waiting', flush=True)\n"
         "    time.sleep(60)\n"
-        "models.load_model = wait\n"
+        "inspection.inspect = wait\n"
     )
     program = "import sitecustomize, sys; from minimobile.cli import main; sys.exit(main(['inspect', 'x']))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Item = TypeVar("Item")
 
@@ -60,8 +61,8 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     from rich import box
     from rich.table import Table
 
-    if title:
-        write_text(title)
+    for line in title.splitlines() if title else ():
+        write_text(line)
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in columns:
         is_number = name.endswith("#")
@@ -70,10 +71,27 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
         )
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
-    console = _console()
-    with console.capture() as captured:
-        console.print(table)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    _write_lines(table)
+
+
+def write_facts(facts: Sequence[tuple[str, object]]) -> None:
+    """Write pairs of a word and what there is to say of it, one to a line, to stdout.
+
+    On a terminal long texts are wrapped beside their word; in a file or a pipe each is one line.
+    """
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for word, text in facts:
+        table.add_row(word, printable(text))
+    _write_lines(table)
+
+
+def write_blank() -> None:
+    """Write an empty line to stdout, between two tables."""
+    sys.stdout.write("\n")
 
 
 def write_json(document: Any) -> None:
@@ -102,6 +120,13 @@ def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     from rich.progress import track as track_with_bar
 
     yield from track_with_bar(items, description, console=Console(stderr=True), transient=True)
+
+
+def _write_lines(table: Table) -> None:
+    console = _console()
+    with console.capture() as captured:
+        console.print(table)
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
 def _console() -> Console:

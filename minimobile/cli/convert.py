@@ -77,8 +77,7 @@ def _write_summary(report: ConversionReport) -> None:
         rows.append(("rounded", f"{_count(report.rounded, 'array')} to {report.dtype}"))
     rows.append(("wrote", report.destination))
     rows.append(("format", f"{report.layout}, {_count(report.written, 'array')}, {report.dtype}"))
-    for name, text in rows:
-        console.write_text(f"{name:8} {text}")
+    console.write_facts(rows)
 
 
 def _group(ignored: Mapping[str, str]) -> Iterable[str]:

@@ -1,16 +1,42 @@
-"""`minimobile inspect`: what a network consists of and what it costs."""
+"""`minimobile inspect`: what a file holds, and its network as the papers print it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from enum import Enum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minimobile.cli import console
+from minimobile.cli import console, network_tables
 from minimobile.cli.options import Format, OutputFormat, Source
 
 if TYPE_CHECKING:
-    from minimobile.profile import Profile
+    from minimobile.inspection import Inspection, Network
+
+
+ARRAYS_SHOWN = 12  # of a file that cannot be loaded, unless all are asked for
+
+
+class TableName(str, Enum):
+    """The tables that can be asked for."""
+
+    PAPER = "paper"
+    KINDS = "kinds"
+    LAYERS = "layers"
+    GEOMETRY = "geometry"
+    MEMORY = "memory"
+    ARRAYS = "arrays"
+    ALL = "all"
+
+
+_WRITERS: Mapping[TableName, Callable[[Network], None]] = {
+    TableName.PAPER: network_tables.write_paper,
+    TableName.KINDS: network_tables.write_kinds,
+    TableName.LAYERS: network_tables.write_layers,
+    TableName.GEOMETRY: network_tables.write_geometry,
+    TableName.MEMORY: network_tables.write_memory,
+}
 
 
 def inspect(
@@ -18,34 +44,70 @@ def inspect(
     size: Annotated[
         int, typer.Option(min=1, max=65536, metavar="PIXELS", help="Height and width of the input picture.")
     ] = 224,
+    tables: Annotated[
+        list[TableName] | None,
+        typer.Option(
+            "--table",
+            help="What to show; may be repeated. geometry: windows, padding and receptive fields; memory: that of "
+            "activations; arrays: what the file holds. Default: paper and kinds.",
+            show_default=False,
+        ),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OTHER",
+            help="Show another network beside this one: the same at another width (0.5), size (@160) or both "
+            "(0.5@160), or another SRC; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
-    """List a network's layers and what they cost.
+    """Say what a file holds and what its network costs.
 
+    The file's format, school and producer, also where it cannot be loaded, and the network as its paper prints it.
     Parameters count batch norm's scale and shift, not its statistics, as transformers does; multiply-adds count the
     convolutions and the classifier, for one picture.
     """
-    from minimobile.cli.models import load_model
-    from minimobile.profile import profile
+    from minimobile import inspection
 
-    network = load_model(source)
-    result = profile(network.graph, size)
+    found = inspection.inspect(source, size, tuple(compare or ()))
     if output_format is Format.JSON:
-        console.write_json(result.to_dict())
-    else:
-        _write_table(result, f"{type(network).__name__} at {size}x{size} (outputs: C x H x W)")
+        console.write_json(found.to_dict())
+        return
+    wanted = set(tables or (TableName.PAPER, TableName.KINDS))
+    console.write_facts(list(_facts(found)))
+    if found.network is not None:
+        if found.others:
+            console.write_blank()
+            network_tables.write_comparison(found.network, found.others)
+            wanted &= set(tables or ())
+        for name, write in _WRITERS.items():
+            if wanted & {name, TableName.ALL}:
+                console.write_blank()
+                write(found.network)
+    asks_for_arrays = bool(wanted & {TableName.ARRAYS, TableName.ALL})
+    if found.description.entries and (asks_for_arrays or found.network is None):
+        console.write_blank()
+        network_tables.write_arrays(found.description.entries, None if asks_for_arrays else ARRAYS_SHOWN)
 
 
-def _write_table(result: Profile, title: str) -> None:
-    rows = [
-        (
-            layer.name,
-            layer.operation.removesuffix("2d"),
-            "x".join(map(str, layer.output_shape)),
-            f"{layer.parameters:,}",
-            f"{layer.multiply_adds:,}",
-        )
-        for layer in result.layers
-    ]
-    rows.append(("total", "", "", f"{result.parameters:,}", f"{result.multiply_adds:,}"))
-    console.write_table(("layer", "operation", "output#", "parameters#", "multiply-adds#"), rows, title)
+def _facts(found: Inspection) -> list[tuple[str, str]]:
+    description, network = found.description, found.network
+    dialect = found.checkpoint.dialect if found.checkpoint else description.dialect
+    origin = [description.format, *([f"dialect {dialect}"] if dialect else [])]
+    origin += [f"by {description.producer}"] if description.producer else []
+    facts = [("file", found.source), ("format", ", ".join(origin))]
+    if network is None:
+        facts += list(description.facts.items())
+        return [*facts, ("not loaded", str(description.problem).removeprefix(f"{found.source}: "))]
+    config, costs = network.config, network.profile
+    height, width = network.image_size
+    labels = ", ".join(label.split(",")[0] for label in list(config.labels.values())[:3])
+    stride = f"width {config.width_multiplier}, output stride {config.output_stride}"
+    facts += [("network", f"{network.architecture}, {stride}")]
+    facts += [("classes", f"{config.class_count}: {labels}, ..." if config.class_count > 3 else labels)]
+    facts += [("pictures", found.preprocessing or "the file does not say how they are prepared")]
+    facts += [(f"at {height} x {width}", f"{costs.multiply_adds:,} multiply-adds, {costs.parameters:,} parameters")]
+    return [*facts, *network_tables.describe_reach(network)]

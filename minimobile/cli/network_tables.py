@@ -1,0 +1,191 @@
+"""The tables of `minimobile inspect`, each one function from a network to stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from minimobile.cli import console
+
+if TYPE_CHECKING:
+    from minimobile.formats.description import Entry
+    from minimobile.inspection import Network
+    from minimobile.profile import Cost
+    from minimobile.receptive_field import ReceptiveField
+
+_HEAD = "segmentation_head."  # abbreviated, so that a row fits a terminal of 80 columns
+
+_OPERATIONS = {
+    "global_average_pool2d": "Avg Pool, all",
+    "average_pool2d": "Avg Pool",
+    "add": "Add",
+    "resize_bilinear": "Resize",
+    "concatenate": "Concatenate",
+}
+
+
+def describe_reach(network: Network) -> list[tuple[str, str]]:
+    """Return what there is to say of a network's memory and receptive field in a line each."""
+    layer, size = network.peak
+    field = network.receptive_fields[network.features]
+    reach = "" if field is None else f"{field.height.size} x {field.width.size} pixels, every {field.height.step}"
+    return [
+        ("activations", f"{_megabytes(size)} MB at most, while {layer} is computed (float32, layer by layer)"),
+        ("receptive field", f"{reach} pixels, of {network.features}"),
+    ]
+
+
+def write_paper(network: Network) -> None:
+    """Write V1's Table 1 or V2's Table 2."""
+    table = network.paper_table
+    title = f"{table['table']}, for this network"
+    if "type_stride" in table["rows"][0]:
+        rows = [
+            (f"{_repeats(row)}{row['type_stride']}", row["filter_shape"], row["input_size"]) for row in table["rows"]
+        ]
+        console.write_table(("Type / Stride", "Filter Shape", "Input Size"), rows, title)
+        return
+    columns = ["Input", "Operator", "t#", "c#", "n#", "s#"]
+    is_dilated = any(set(row["dilations"]) != {1} for row in table["rows"])
+    rows = [
+        (
+            row["input"],
+            row["operator"],
+            *(_show(row[name]) for name in "tcns"),
+            *([", ".join(map(str, row["dilations"]))] if is_dilated else []),
+        )
+        for row in table["rows"]
+    ]
+    console.write_table([*columns, *(["dilation"] if is_dilated else [])], rows, title)
+
+
+def write_kinds(network: Network) -> None:
+    """Write V1's Table 2: shares of multiply-adds and parameters by kind of convolution."""
+    rows = [
+        (row.kind, f"{row.multiply_adds:,}", _percent(row.multiply_adds_share), f"{row.weights:,}",
+         _percent(row.weights_share))
+        for row in network.profile.kinds
+    ]  # fmt: skip
+    weights = sum(row.weights for row in network.profile.kinds)
+    rows.append(("total", f"{network.profile.multiply_adds:,}", "", f"{weights:,}", ""))
+    columns = ("Type", "Mult-Adds#", "share#", "Weights#", "share#")
+    console.write_table(columns, rows, "By type of layer (weights without biases and batch norm)")
+
+
+def write_layers(network: Network) -> None:
+    """Write what every layer makes and costs."""
+    rows = [
+        (layer.name, _operation(layer), _shape(layer.output_shape), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
+        for layer in network.profile.layers
+    ]
+    totals = network.profile
+    rows.append(("total", "", "", f"{totals.parameters:,}", f"{totals.multiply_adds:,}"))
+    columns = ("operation", "output#", "parameters#", "mult-adds#")
+    _write_by_layer(columns, rows, "Layers (outputs: channels x height x width)")
+
+
+def write_geometry(network: Network) -> None:
+    """Write every layer's window: its size, stride, dilation, padding, and the receptive field behind it."""
+    rows = []
+    for layer in network.profile.layers:
+        field = network.receptive_fields[layer.name]
+        (top, bottom), (left, right) = layer.padding
+        window = [_show(layer.kernel_size), str(layer.stride), str(layer.dilation), f"{top} {bottom} {left} {right}"]
+        is_window = layer.kernel_size is not None and layer.operation != "global_average_pool2d"
+        rows.append((layer.name, *(window if is_window else ["-"] * 4), *_reach(field), _shape(layer.output_shape[1:])))
+    title = "Windows: kernel k, stride s, dilation d, padding, receptive field and its step"
+    _write_by_layer(("k#", "s#", "d#", "t b l r#", "field#", "step#", "output#"), rows, title)
+
+
+def write_memory(network: Network) -> None:
+    """Write the memory of every layer's output, and of all maps that are there while it is computed."""
+    outputs = {layer.name: layer.output_shape for layer in network.profile.layers}
+    peak = network.peak[0]
+    rows = [
+        (name, _shape(outputs[name]), f"{memory.output:,}", f"{memory.live:,}", "<- most" if name == peak else "")
+        for name, memory in network.memory.items()
+    ]
+    title = "Memory of activations, layer by layer (live: with all that is needed later)"
+    _write_by_layer(("output#", "bytes#", "live#", ""), rows, title)
+
+
+def write_arrays(entries: Sequence[Entry], limit: int | None = None) -> None:
+    """Write the arrays of a file, the first `limit` of them."""
+    rows = [(_shape(entry.shape) or "scalar", entry.dtype, entry.name) for entry in entries[:limit]]
+    left_out = f", the first {len(rows)} (--table arrays shows all)" if len(rows) < len(entries) else ""
+    console.write_table(("shape#", "type", "name"), rows, f"{len(entries)} arrays{left_out}")
+
+
+def write_comparison(network: Network, others: Sequence[Network]) -> None:
+    """Write several networks below each other, as V1's Tables 6 and 7 do, and two of a kind layer by layer, too."""
+    first = network.profile
+    rows = []
+    for one in (network, *others):
+        costs = one.profile
+        rows.append(
+            (
+                one.title,
+                f"{costs.multiply_adds / 1e6:,.1f}",
+                _percent(costs.multiply_adds / first.multiply_adds),
+                f"{costs.parameters / 1e6:.2f}",
+                _percent(costs.parameters / first.parameters),
+                _megabytes(one.peak[1]),
+            )
+        )
+    columns = ("network", "M mult-adds#", "share#", "M params#", "share#", "MB live#")
+    console.write_table(columns, rows, "Side by side (MB live: most memory of activations)")
+    if len(others) == 1 and others[0].config.model_type == network.config.model_type:
+        console.write_blank()
+        _write_layers_of_two(network, others[0])
+
+
+def _write_layers_of_two(left: Network, right: Network) -> None:
+    sides = [{layer.name: layer for layer in one.profile.layers} for one in (left, right)]
+    rows = []
+    for name in dict.fromkeys([*sides[0], *sides[1]]):
+        pair = [side.get(name) for side in sides]
+        outputs = [_shape(layer.output_shape) if layer else "-" for layer in pair]
+        costs = [f"{layer.multiply_adds:,}" if layer else "-" for layer in pair]
+        rows.append((name, *outputs, *costs))
+    rows.append(("total", "", "", *(f"{one.profile.multiply_adds:,}" for one in (left, right))))
+    columns = ("output#", "output#", "mult-adds#", "mult-adds#")
+    _write_by_layer(columns, rows, f"Layer by layer: {left.title}, and {right.title}")
+
+
+def _write_by_layer(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    """Write a table whose first column are layers."""
+    if any(row[0].startswith(_HEAD) for row in rows):
+        title = f"{title}\n(head. is {_HEAD})"
+    rows = [(row[0].replace(_HEAD, "head."), *row[1:]) for row in rows]
+    console.write_table(("layer", *columns), rows, title)
+
+
+def _repeats(row: dict[str, Any]) -> str:
+    return "   " if row["repeats"] is None else f"{row['repeats']}x " if row["repeats"] > 1 else ""
+
+
+def _operation(layer: Cost) -> str:
+    name = layer.kind or _OPERATIONS.get(layer.operation, layer.operation)
+    return name if layer.is_computed else f"{name}, idle"
+
+
+def _reach(field: ReceptiveField | None) -> tuple[str, str]:
+    if field is None:
+        return "all", "-"
+    return _shape((field.height.size, field.width.size)), str(field.height.step)
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return "x".join(map(str, sizes))
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:g}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f}"
