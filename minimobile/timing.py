@@ -73,7 +73,7 @@ def run_steps(
 
 
 def time_nodes(
-    graph: Graph, weights: Weights, pixel_values: NDArray[Any], is_channels_last: bool, seconds: float = 0.2
+    graph: Graph, weights: Weights, pixel_values: NDArray[Any], is_channels_last: bool, seconds: float = 0.1
 ) -> dict[tuple[str, ...], float]:
     """Return the microseconds of each step of a normal run on `pixel_values`, by the names of the nodes done in it.
 

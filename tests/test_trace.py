@@ -51,7 +51,7 @@ def explainers() -> dict[str, Explain]:
     return {name: make(graph, size) for name, (graph, size) in NETWORKS.items()}
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(data=st.data())
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_written_out_value_is_the_engine_s(name: str, data: st.DataObject, explainers: dict[str, Explain]) -> None:
