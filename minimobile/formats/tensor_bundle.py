@@ -87,6 +87,10 @@ class Bundle(Mapping[str, NDArray[Any]]):
             return widen_bfloat16(values.astype(np.uint16, copy=False))
         return native_float(values) if stored.kind == "f" else values.astype(stored.newbyteorder("="), copy=False)
 
+    def __contains__(self, name: object) -> bool:
+        """Say whether there is an array of that name, without reading it as Mapping's own would."""
+        return name in self.variables
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
         return iter(self.variables)

@@ -81,6 +81,8 @@ def open_bundle(path: str | Path) -> Bundle:
                 "one of the V1 format, or an index under another name; save it anew with TensorFlow 1.0 or later"
             )
         raise FormatError(f"{path}: expected a TensorFlow checkpoint, found none")
+    if not prefix.with_name(prefix.name + INDEX).exists():
+        raise FormatError(f"{path}: expected the index {prefix.name}{INDEX} beside it, found none; get it, too")
     return Bundle(prefix)
 
 
