@@ -112,8 +112,9 @@ class _Translator:
         if operator.kind == "DEPTHWISE_CONV_2D":
             arrays["weight"] = (weight.transpose(3, 0, 1, 2), operator.inputs[1])  # 1HWC -> C1HW
             channels = self.source(operator).shape[-1:]
-            op = "conv2d" if channels == (1,) else "depthwise_conv2d"
-            if channels not in ((1,), weight.shape[3:]) or weight.shape[0] != 1:
+            is_full = channels == (1,) and weight.shape[3] > 1  # of a single channel both are the same
+            op = "conv2d" if is_full else "depthwise_conv2d"
+            if not (is_full or channels == weight.shape[3:]) or weight.shape[0] != 1:
                 return self.add_other(operator, f" of {channels} channels with a weight of {weight.shape}")
         self.take_bias(operator, arrays)
         for name in ("stride", "dilation"):
