@@ -50,7 +50,7 @@ def make_filter(rows: int, pixels: int, stride: int | None) -> Any:
             def address(name: str, start: str) -> Any:
                 return simd.element_pointer(builder, context, array_types[name], given[name], given[start])
 
-            _Filter(builder, given, address, rows, pixels, stride).emit()
+            Filter(builder, given, address, rows, pixels, stride).emit()
             return context.get_dummy_value()
 
         return signature, emit
@@ -58,8 +58,12 @@ def make_filter(rows: int, pixels: int, stride: int | None) -> Any:
     return filter_pixels
 
 
-class _Filter:
-    """Emits one tile. Every method writes instructions; none of them computes."""
+class Filter:
+    """Emits one tile. Every method writes instructions; none of them computes.
+
+    `given` are the emitted arguments by name, as in `make_filter`, and `address(array, start)` emits an address in one
+    of the arrays among them.
+    """
 
     def __init__(self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None):
         self.builder = builder
@@ -70,16 +74,25 @@ class _Filter:
         self.columns = (pixels - 1) * (stride or 1) + TAPS
         self.image = address("x", "image")
         self.out = address("out", "out_start")
-        self.weights = [
-            simd.load_vector(builder, self.vector_at(address("weights", "weight"), tap))
-            for tap in range(TAPS * TAPS + 1)
-        ]
+        self.filter = address("weights", "weight")
+        self.weights = [simd.load_vector(builder, self.vector_at(self.filter, tap)) for tap in range(TAPS * TAPS)]
         zero = ir.Constant(simd.VECTOR, [0.0] * simd.LANES)
         self.sums = {(row, pixel): zero for row in range(rows) for pixel in range(pixels)}
-        zeros = ir.Constant(ir.ArrayType(simd.FLOAT, self.columns * simd.LANES), [0.0] * self.columns * simd.LANES)
-        self.zeros = builder.bitcast(cgutils.global_constant(builder, "zeros", zeros), simd.FLOAT.as_pointer())
+        self.zeros = self.outside(address)
+
+    def outside(self, address: Any) -> Any:
+        """Emit the address of a line of zeros, as long as the tile is wide."""
+        count = self.columns * simd.LANES
+        zeros = ir.Constant(ir.ArrayType(simd.FLOAT, count), [0.0] * count)
+        constant = cgutils.global_constant(self.builder, "zeros", zeros)
+        return self.builder.bitcast(constant, simd.FLOAT.as_pointer())
+
+    def load(self, pointer: Any) -> Any:
+        """Emit one pixel's vector of channels as floats."""
+        return simd.load_vector(self.builder, pointer)
 
     def constant(self, value: int) -> Any:
+        """Return a number as an emitted value."""
         return ir.Constant(simd.INDEX, value)
 
     def vector_at(self, pointer: Any, index: Any) -> Any:
@@ -92,6 +105,7 @@ class _Filter:
         return self.builder.icmp_unsigned("<", self.builder.add(self.given[start], distance), self.given[size])
 
     def emit(self) -> None:
+        """Emit the whole tile."""
         if self.stride is None:
             for row, pixel in self.sums:
                 self.add_window(row, pixel)
@@ -126,7 +140,7 @@ class _Filter:
                 pointer = builder.select(is_first_inside, pointer, self.zeros)
             elif column == self.columns - 1:
                 pointer = builder.select(is_last_inside, pointer, self.zeros)
-            x = simd.load_vector(builder, pointer)
+            x = self.load(pointer)
             for output, ky in reached:
                 for pixel in range(self.pixels):
                     kx = column - pixel * self.stride
@@ -147,16 +161,18 @@ class _Filter:
             pointer, is_row_inside = self.row_at(down)
             is_inside = builder.and_(is_row_inside, self.is_within("column", right, "width"))
             pointer = builder.select(is_inside, self.vector_at(pointer, right), self.zeros)
-            self.add_product((row, pixel), simd.load_vector(builder, pointer), tap)
+            self.add_product((row, pixel), self.load(pointer), tap)
 
     def add_product(self, cell: tuple[int, int], x: Any, tap: int) -> None:
+        """Emit what one pixel and one tap add to the sum of an output."""
         self.sums[cell] = simd.fused_multiply_add(self.builder, x, self.weights[tap], self.sums[cell])
 
     def finish(self) -> None:
         """Emit bias, clamp and the stores."""
         builder, given = self.builder, self.given
         low, high = simd.splat(builder, given["low"]), simd.splat(builder, given["high"])
+        bias = simd.load_vector(builder, self.vector_at(self.filter, TAPS * TAPS))
         for (row, pixel), total in self.sums.items():
-            result = simd.clamp_vector(builder, builder.fadd(total, self.weights[-1]), low, high)
+            result = simd.clamp_vector(builder, builder.fadd(total, bias), low, high)
             line = builder.gep(self.out, [builder.mul(given["out_row"], self.constant(row))], inbounds=True)
             simd.store_vector(builder, result, self.vector_at(line, pixel))

@@ -8,6 +8,7 @@ In float64 a product and a sum take the place of the fused step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
@@ -168,6 +169,46 @@ def resize_bilinear(x: Array, height: int, width: int, align_corners: bool) -> A
     above = wide[:, upper][:, :, left] * (1 - across) + wide[:, upper][:, :, right] * across
     below = wide[:, lower][:, :, left] * (1 - across) + wide[:, lower][:, :, right] * across
     return (above * (1 - down) + below * down).astype(x.dtype)
+
+
+def quantized_multiplier(scale: float) -> tuple[int, int]:
+    """Return (multiplier, shift) with scale = multiplier / 2**31 * 2**shift and 2**30 <= multiplier < 2**31.
+
+    A scale below 2**-32 is (0, 0). Source: LiteRT, `QuantizeMultiplier`; Jacob et al. (arXiv 1712.05877), section 2.2.
+
+    >>> quantized_multiplier(0.25)
+    (1073741824, -1)
+    """
+    fraction, shift = math.frexp(scale)
+    multiplier = math.floor(fraction * 2**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier, shift = 2**30, shift + 1
+    return (multiplier, shift) if shift >= -31 else (0, 0)
+
+
+def requantize(total: Array, multiplier: Array, shift: Array, rounding: str = "double") -> Array:
+    """Multiply int32 sums by multiplier / 2**31 * 2**shift, in integers alone: to the steps of the output's scale.
+
+    "double" rounds twice, as LiteRT's kernels do: high = floor(total * multiplier / 2**31 + 1/2), and then high /
+    2**-shift to the nearest, halves away from zero. "single" rounds once, halves up, as LiteRT built with
+    TFLITE_SINGLE_ROUNDING does.
+
+    Shapes: total (..., C), multiplier and shift (C) or of one element -> (..., C). Source: Jacob et al. (arXiv
+    1712.05877), section 2.2; LiteRT, `MultiplyByQuantizedMultiplier`.
+
+    >>> requantize(np.array([-6, -5, 5, 6]), *map(np.array, quantized_multiplier(0.25)))  # 5/4: to 3/2, to 2
+    array([-2, -1,  2,  2])
+    """
+    left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
+    product = (total.astype(np.int64) << left) * multiplier
+    result: Array
+    if rounding == "single":
+        result = (product + (1 << (30 + right))) >> (31 + right)
+        return result
+    high = (product + (1 << 30)) >> 31
+    half = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
+    result = (high + half - ((high < 0) & (right > 0))) >> right
+    return result
 
 
 def interpolation_points(

@@ -46,23 +46,27 @@ DOUBLE = ir.DoubleType()
 INDEX = ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
 WIDE = ir.VectorType(DOUBLE, LANES)
+INTEGERS = ir.VectorType(ir.IntType(32), LANES)
+_MODELS = {"float32": VECTOR, "float64": WIDE, "int32": INTEGERS}
 
 
 class VectorType(types.Type):
-    """Numba's type of a vector of `LANES` float32, or of float64 for exact sums."""
+    """Numba's type of a vector of `LANES` float32, of float64 for exact sums, or of int32 for quantised networks."""
 
     def __init__(self, element: str) -> None:
         super().__init__(name=f"{element}x{LANES}")
+        self.model = _MODELS[element]
 
 
 vector_type = VectorType("float32")
 wide_type = VectorType("float64")
+integers_type = VectorType("int32")
 
 
 @register_model(VectorType)
 class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, vector: VectorType) -> None:
-        super().__init__(manager, vector, VECTOR if vector.name.startswith("float32") else WIDE)
+        super().__init__(manager, vector, vector.model)
 
 
 def element_pointer(builder: Any, context: Any, array_type: Any, array: Any, index: Any) -> Any:

@@ -1,0 +1,253 @@
+"""Vectors of int32 for quantised networks: sums of products of bytes, and the ways back to bytes.
+
+Every way of multiplying gives the same sums, for they are exact; which one there is follows from the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic
+
+from minimobile_kernels.simd import (
+    INTEGERS,
+    LANES,
+    VECTOR,
+    clamp_vector,
+    element_pointer,
+    integers_type,
+    splat,
+    vector_type,
+)
+
+GROUP = 4  # neighbouring channels whose products are added at once
+
+BYTE = ir.IntType(8)
+WORD = ir.IntType(32)
+LONG = ir.IntType(64)
+HALVES = ir.VectorType(ir.IntType(16), 2 * LANES)
+LONGS = ir.VectorType(LONG, LANES // 2)
+BYTES = ir.VectorType(BYTE, LANES)
+
+_VNNI_NAMES = ("cascadelake", "cooperlake", "icelake", "tigerlake", "rapids", "znver4", "znver5")
+
+
+def host_products(cpu_name: str | None, features: Sequence[str], lanes: int) -> str:
+    """Return how a CPU with vectors of `lanes` int32 multiplies bytes: "vpdpbusd", "pmaddwd" or "multiply".
+
+    `cpu_name` and `features` are as for `simd.host_vectors`.
+    """
+    if cpu_name:
+        has_vnni = lanes == 16 and any(name in cpu_name for name in _VNNI_NAMES)
+        has_pairs = lanes >= 8
+    else:
+        has_vnni = ("avx512vnni" if lanes == 16 else "avxvnni") in features
+        has_pairs = ("avx512bw" if lanes == 16 else "avx2") in features
+    if has_vnni and lanes >= 8:
+        return "vpdpbusd"
+    return "pmaddwd" if has_pairs and lanes >= 8 else "multiply"
+
+
+def _host() -> str:
+    name = config.CPU_NAME if config.CPU_NAME not in (None, "", "host") else None
+    features = [name for name, is_there in llvm.get_host_cpu_features().items() if is_there]
+    return host_products(name, features, LANES)
+
+
+PRODUCTS = _host()
+
+
+def constant(value: int) -> Any:
+    """Return an int32 in every lane."""
+    return ir.Constant(INTEGERS, [value] * LANES)
+
+
+def load_group(builder: Any, pointer: Any) -> list[Any]:
+    """Emit what four neighbouring unsigned bytes, repeated in every lane, are multiplied in."""
+    word = builder.load(builder.bitcast(pointer, WORD.as_pointer()), align=1)
+    if PRODUCTS == "vpdpbusd":
+        parts = [word]
+    elif PRODUCTS == "pmaddwd":  # bytes 0 and 2, bytes 1 and 3, as pairs of 16 bits
+        pairs = ir.Constant(WORD, 0x00FF00FF)
+        parts = [builder.and_(word, pairs), builder.and_(builder.lshr(word, WORD(8)), pairs)]
+    else:
+        parts = [builder.and_(builder.lshr(word, WORD(8 * byte)), WORD(255)) for byte in range(GROUP)]
+    return [splat(builder, part, INTEGERS) for part in parts]
+
+
+def load_weights(builder: Any, pointer: Any) -> list[Any]:
+    """Emit the counterpart of `load_group`: four signed bytes for each lane, which lie together."""
+    words = builder.load(builder.bitcast(pointer, INTEGERS.as_pointer()), align=1)
+    if PRODUCTS == "vpdpbusd":
+        return [words]
+    if PRODUCTS == "pmaddwd":
+        halves = builder.bitcast(words, HALVES)
+        eight = ir.Constant(HALVES, [8] * (2 * LANES))
+        even = builder.ashr(builder.shl(halves, eight), eight)
+        return [builder.bitcast(half, INTEGERS) for half in (even, builder.ashr(halves, eight))]
+    return [builder.ashr(builder.shl(words, constant(24 - 8 * byte)), constant(24)) for byte in range(GROUP)]
+
+
+def add_products(builder: Any, sums: Any, group: list[Any], weights: list[Any]) -> Any:
+    """Emit sums + the products of the four bytes, for every lane."""
+    for x, w in zip(group, weights, strict=True):
+        if PRODUCTS == "vpdpbusd":
+            sums = _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * LANES}", INTEGERS, sums, x, w)
+        elif PRODUCTS == "pmaddwd":
+            name = "llvm.x86.avx512.pmaddw.d.512" if LANES == 16 else "llvm.x86.avx2.pmadd.wd"
+            halves = [builder.bitcast(value, HALVES) for value in (x, w)]
+            sums = builder.add(sums, _call(builder, name, INTEGERS, *halves))
+        else:
+            sums = builder.add(sums, builder.mul(x, w))
+    return sums
+
+
+def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    function_type = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments)
+
+
+@intrinsic
+def load_integers(typing_context, array, offset):  # type: ignore[no-untyped-def]
+    """load_integers(array, offset) -> vector: the `LANES` int32 of a one-dimensional array from `offset` on."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return builder.load(builder.bitcast(pointer, INTEGERS.as_pointer()), align=4)
+
+    return integers_type(array, types.int64), emit
+
+
+@intrinsic
+def load_bytes(typing_context, array, offset):  # type: ignore[no-untyped-def]
+    """load_bytes(array, offset) -> vector: `LANES` unsigned bytes as int32."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return builder.zext(builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1), INTEGERS)
+
+    return integers_type(array, types.int64), emit
+
+
+@intrinsic
+def store_bytes(typing_context, array, offset, vector):  # type: ignore[no-untyped-def]
+    """store_bytes(array, offset, vector): write the low byte of every lane."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        narrow = builder.trunc(arguments[2], BYTES)
+        builder.store(narrow, builder.bitcast(pointer, BYTES.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, integers_type), emit
+
+
+@intrinsic
+def spread(typing_context, value):  # type: ignore[no-untyped-def]
+    """spread(value) -> vector: an int64's low half in every lane."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return splat(builder, builder.trunc(arguments[0], WORD), INTEGERS)
+
+    return integers_type(types.int64), emit
+
+
+@intrinsic
+def plus(typing_context, x, y):  # type: ignore[no-untyped-def]
+    """plus(x, y) -> x + y for two vectors of int32."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.add(*arguments)
+
+    return integers_type(integers_type, integers_type), emit
+
+
+@intrinsic
+def limit(typing_context, vector, low, high):  # type: ignore[no-untyped-def]
+    """limit(vector, low, high) -> every lane clamped to the vectors low and high."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, low, high = arguments
+        raised = builder.select(builder.icmp_signed("<", vector, low), low, vector)
+        return builder.select(builder.icmp_signed(">", raised, high), high, raised)
+
+    return integers_type(integers_type, integers_type, integers_type), emit
+
+
+def _multiply_high(builder: Any, x: Any, multiplier: Any, rounding: Any, shift: Any) -> Any:
+    """Emit (x * multiplier + rounding) >> shift with 64-bit products; two long vectors each of rounding and shift."""
+    thirty_two = ir.Constant(LONGS, [32] * (LANES // 2))
+
+    def halves(vector: Any) -> tuple[Any, Any]:
+        longs = builder.bitcast(vector, LONGS)
+        return builder.ashr(builder.shl(longs, thirty_two), thirty_two), builder.ashr(longs, thirty_two)
+
+    even, odd = (
+        builder.ashr(builder.add(builder.mul(a, b), r), s)
+        for a, b, r, s in zip(halves(x), halves(multiplier), rounding, shift, strict=True)
+    )
+    merged = [step for lane in range(0, LANES, 2) for step in (lane, LANES + lane + 1)]
+    odd = builder.bitcast(builder.shl(odd, thirty_two), INTEGERS)
+    lanes = ir.Constant(ir.VectorType(WORD, LANES), merged)
+    return builder.shuffle_vector(builder.bitcast(even, INTEGERS), odd, lanes)
+
+
+@intrinsic
+def scale_twice_rounded(typing_context, vector, multiplier, left, right):  # type: ignore[no-untyped-def]
+    """scale_twice_rounded(vector, multiplier, left, right): defined by reference.requantize, rounding "double"."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, multiplier, left, right = arguments
+        rounding = [ir.Constant(LONGS, [1 << 30] * (LANES // 2))] * 2
+        shift = [ir.Constant(LONGS, [31] * (LANES // 2))] * 2
+        high = _multiply_high(builder, builder.shl(vector, left), multiplier, rounding, shift)
+        half = builder.lshr(builder.shl(constant(1), right), constant(1))
+        is_shifted = builder.sext(builder.icmp_signed(">", right, constant(0)), INTEGERS)
+        minus_one = builder.and_(builder.ashr(high, constant(31)), is_shifted)  # below zero, halves go down
+        return builder.ashr(builder.add(builder.add(high, half), minus_one), right)
+
+    return integers_type(integers_type, integers_type, integers_type, integers_type), emit
+
+
+@intrinsic
+def scale_once_rounded(typing_context, vector, multiplier, left, right):  # type: ignore[no-untyped-def]
+    """scale_once_rounded(vector, multiplier, left, right): defined by reference.requantize, rounding "single"."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, multiplier, left, right = arguments
+        thirty_two = ir.Constant(LONGS, [32] * (LANES // 2))
+        longs = builder.bitcast(right, LONGS)
+        rights = builder.lshr(builder.shl(longs, thirty_two), thirty_two), builder.lshr(longs, thirty_two)
+        shift = [builder.add(part, ir.Constant(LONGS, [31] * (LANES // 2))) for part in rights]
+        rounding = [builder.shl(ir.Constant(LONGS, [1 << 30] * (LANES // 2)), part) for part in rights]
+        return _multiply_high(builder, builder.shl(vector, left), multiplier, rounding, shift)
+
+    return integers_type(integers_type, integers_type, integers_type, integers_type), emit
+
+
+@intrinsic
+def scale_as_float(typing_context, vector, scale):  # type: ignore[no-untyped-def]
+    """scale_as_float(vector, scale): defined by reference.requantize, rounding "float"."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, scale = arguments
+        product = builder.fmul(builder.sitofp(vector, VECTOR), builder.bitcast(scale, VECTOR))
+        lowest, highest = (ir.Constant(VECTOR, [value] * LANES) for value in (-(2.0**30), 2.0**30))
+        product = clamp_vector(builder, product, lowest, highest)  # beyond all bytes, within int32
+        return builder.fptosi(_call(builder, f"llvm.rint.v{LANES}f32", VECTOR, product), INTEGERS)
+
+    return integers_type(integers_type, integers_type), emit
+
+
+@intrinsic
+def to_integers(typing_context, vector):  # type: ignore[no-untyped-def]
+    """to_integers(float vector that holds whole numbers) -> the same as int32."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.fptosi(arguments[0], INTEGERS)
+
+    return integers_type(vector_type), emit

@@ -1,0 +1,55 @@
+"""Runs a quantised program: the entry from Python into the compiled kernels of bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import float32, from_dtype, int8, int32, int64, types, uint8
+
+from minimobile_kernels import quantized
+from minimobile_kernels._jit import entry
+from minimobile_kernels.quantized_step import KINDS, STEP
+from minimobile_kernels.sync import claim, finish, wait
+
+CONV2D, DEPTHWISE_CONV2D, AVERAGE_POOL2D, ADD, PACK = range(len(KINDS))
+
+
+def _read(element: Any, aligned: bool = True) -> Any:
+    return types.Array(element, 1, "C", readonly=True, aligned=aligned)
+
+
+@entry(
+    _read(from_dtype(STEP), aligned=False), _read(uint8), _read(int8), _read(float32), _read(uint8), _read(int32),
+    _read(int64), uint8[::1], int32[::1], int64[::1], int64, int64,
+)  # fmt: skip
+def run(
+    steps: Any, image: Any, weights: Any, filters: Any, lines: Any, scales: Any, taps: Any, arena: Any, sums: Any,
+    control: Any, thread: int, threads: int,
+) -> None:  # fmt: skip
+    """Run a quantised program, alone or together with other threads that make the same call, as `machine.run` does.
+
+    Shapes: steps (S) of `quantized_step.STEP`; image, lines, arena: bytes; sums: threads * `dot_tile.TILE_SUMS` int32;
+    control: S * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread).
+    """
+    for index in range(steps.shape[0]):
+        step = steps[index]
+        kind = step.kind
+        parts = step.parts if threads > 1 else 1
+        part = claim(control, index) if threads > 1 else 0
+        while part < parts:
+            if kind == CONV2D:
+                quantized.conv2d(step, arena, weights, scales, taps, arena, sums, part, parts, thread)
+            elif kind == DEPTHWISE_CONV2D:
+                quantized.depthwise_conv2d(step, filters, lines, scales, arena, sums, part, parts, thread)
+            elif kind == AVERAGE_POOL2D:
+                quantized.average_pool2d(step, arena, part, parts)
+            elif kind == ADD:
+                quantized.add(step, scales, arena, part, parts)
+            elif kind == PACK:
+                quantized.pack(step, image, arena, part, parts)
+            if threads == 1:
+                break
+            finish(control, index)
+            part = claim(control, index)
+        if threads > 1:
+            wait(control, index, parts)

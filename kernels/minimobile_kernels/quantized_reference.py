@@ -1,0 +1,137 @@
+"""The definition of every quantised kernel: integers in, integers out, the same bytes as LiteRT's reference kernels.
+
+A byte q stands for the real number scale * (q - zero). A product of two such numbers has the scale s_x * s_w, and so
+has a sum of products; to bring it to the output's scale it is multiplied by s_x * s_w / s_out: `rescale`. Images are
+(N, H, W, C) in uint8 or int8; what lies outside an image counts as real zero. Source: Jacob et al., "Quantization and
+Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (arXiv 1712.05877), section 2; LiteRT,
+`tflite/kernels/internal/reference`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minimobile_kernels.geometry import Window, valid_range
+from minimobile_kernels.reference import Array, quantized_multiplier, requantize
+
+
+class Scaling(NamedTuple):
+    """How sums come to the output's scale: per channel, or once for all, as arrays of one dimension.
+
+    `scale` is the real factor in float32, `multiplier` and `shift` are what `quantized_multiplier` makes of it.
+    """
+
+    multiplier: Array
+    shift: Array
+    scale: Array
+
+
+class Range(NamedTuple):
+    """The output's zero point, and the bytes to which it is clamped: the activation's, or all there are."""
+
+    zero: int
+    low: int
+    high: int
+
+
+def scaling(scales: Array | float) -> Scaling:
+    """Return the `Scaling` by real factors (float64)."""
+    pairs = [quantized_multiplier(float(scale)) for scale in np.atleast_1d(scales)]
+    multipliers, shifts = (np.array(values, np.int64) for values in zip(*pairs, strict=True))
+    return Scaling(multipliers, shifts, np.atleast_1d(scales).astype(np.float32))
+
+
+def rescale(total: Array, by: Scaling, to: Range, rounding: str = "double") -> Array:
+    """Bring int32 sums to bytes: zero + total * scale, rounded, and clamped.
+
+    "double" and "single" are those of `requantize`; "float" is rint(float32(total) * scale), halves to even, as
+    XNNPACK does. Shapes: total (..., C) -> (..., C), int64.
+    """
+    if rounding == "float":
+        steps = np.rint(total.astype(np.float32) * by.scale).astype(np.int64)
+    else:
+        steps = requantize(total, by.multiplier, by.shift, rounding)
+    result: Array = np.clip(steps + to.zero, to.low, to.high)
+    return result
+
+
+def conv2d(
+    x: Array, x_zero: int, weight: Array, weight_zero: int, bias: Array, window: Window, by: Scaling, to: Range,
+    rounding: str = "double",
+) -> Array:  # fmt: skip
+    """Convolve: sum over ky,kx,ci of (x - x_zero) * (weight - weight_zero), plus bias, rescaled.
+
+    Shapes: x (N, H, W, C_in), weight (C_out, K_h, K_w, C_in), bias (C_out) int32 -> (N, H_out, W_out, C_out).
+    """
+    w = weight.astype(np.int64) - weight_zero
+    total = np.zeros((x.shape[0], window.out_height, window.out_width, len(w)), np.int64)
+    for ky, kx, rows, columns, source in _taps(window):
+        total[:, rows, columns] += (x[:, source[0], source[1]].astype(np.int64) - x_zero) @ w[:, ky, kx].T
+    return rescale(total + bias, by, to, rounding).astype(x.dtype)
+
+
+def depthwise_conv2d(
+    x: Array, x_zero: int, weight: Array, weight_zero: int, bias: Array, window: Window, by: Scaling, to: Range,
+    rounding: str = "double",
+) -> Array:  # fmt: skip
+    """Convolve each channel with its own filter, rescaled.
+
+    Shapes: x (N, H, W, C), weight (K_h, K_w, C), bias (C) int32 -> (N, H_out, W_out, C).
+    """
+    w = weight.astype(np.int64) - weight_zero
+    total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.int64)
+    for ky, kx, rows, columns, source in _taps(window):
+        total[:, rows, columns] += (x[:, source[0], source[1]].astype(np.int64) - x_zero) * w[ky, kx]
+    return rescale(total + bias, by, to, rounding).astype(x.dtype)
+
+
+def _taps(window: Window) -> Any:
+    """Yield, tap by tap: ky, kx, the output rows and columns that it reaches, and the input that it reads for them."""
+    for ky in range(window.kernel_height):
+        rows, row_source = _reach(ky, window, window.height, window.pad_top, window.out_height)
+        for kx in range(window.kernel_width):
+            columns, column_source = _reach(kx, window, window.width, window.pad_left, window.out_width)
+            yield ky, kx, rows, columns, (row_source, column_source)
+
+
+def _reach(tap: int, window: Window, size: int, before: int, out_size: int) -> tuple[slice, slice]:
+    first, last = valid_range(tap * window.dilation, size, window.stride, before, out_size)
+    start = first * window.stride - before + tap * window.dilation
+    stop = start + (last - first) * window.stride
+    return slice(first, last), slice(start, stop, window.stride) if last > first else slice(0, 0)
+
+
+def average_pool2d(x: Array, window: Window, low: int, high: int) -> Array:
+    """Average windows that lie inside the image: sum / taps, rounded, halves away from zero; the scale stays.
+
+    Shapes: x (N, H, W, C) -> (N, H_out, W_out, C).
+    """
+    total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.int64)
+    for *_, source in _taps(window):
+        total += x[:, source[0], source[1]]
+    area = window.kernel_height * window.kernel_width
+    mean = np.where(total >= 0, (total + area // 2) // area, -((area // 2 - total) // area))
+    return np.clip(mean, low, high).astype(x.dtype)
+
+
+ADDED_BITS = 20
+
+
+def add(x: Array, x_zero: int, y: Array, y_zero: int, scales: tuple[float, float, float], to: Range) -> Array:
+    """Add two images of unlike scales (s_x, s_y, s_out): both are brought to 2**-20 of twice the larger scale first.
+
+    Shapes: x and y alike (N, H, W, C) -> the same.
+    """
+    total = np.zeros(x.shape, np.int64)
+    for values, zero, by in zip((x, y), (x_zero, y_zero), add_scalings(scales)[:2], strict=True):
+        total = total + requantize((values.astype(np.int64) - zero) << ADDED_BITS, by.multiplier, by.shift)
+    return rescale(total, add_scalings(scales)[2], to).astype(x.dtype)
+
+
+def add_scalings(scales: tuple[float, float, float]) -> tuple[Scaling, Scaling, Scaling]:
+    """Return how `add` rescales x, y and their sum."""
+    s_x, s_y, s_out = scales
+    common = 2 * max(s_x, s_y)
+    return scaling(s_x / common), scaling(s_y / common), scaling(common / (2**ADDED_BITS * s_out))

@@ -1,0 +1,1 @@
+"""Networks in integers: as data, as definitions, and compiled. Knows no file format."""

@@ -1,0 +1,163 @@
+"""Runs a quantised network: compiled where the kernels can, on the definitions elsewhere, or on these alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.errors import InputError
+from minimobile.quantized.definitions import apply
+from minimobile.quantized.network import Network, Operation
+from minimobile.quantized.program import Program, compile_program, is_compiled
+from minimobile.threads import Crew, check_thread_count, default_thread_count
+from minimobile_kernels import quantized_machine, sync
+from minimobile_kernels.dot_tile import TILE_SUMS
+from minimobile_kernels.quantized_step import ROUNDINGS
+from minimobile_kernels.simd import LANES
+
+Array = NDArray[Any]
+is_ready = quantized_machine.run.is_ready
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """Neighbouring operations of one kind: those of a program, or one for the definitions."""
+
+    operations: tuple[Operation, ...]
+    reads: tuple[str, ...]
+    kept: tuple[str, ...]
+    program: Program | None
+
+
+class QuantizedEngine:
+    """A quantised network, ready to run. The bytes depend on `rounding` ("double", "single", "float") alone.
+
+    `engine` is "compiled" or "reference". An engine may be called from many threads at once.
+    """
+
+    def __init__(
+        self, network: Network, *, rounding: str = "double", engine: str = "compiled", num_threads: int | None = None
+    ) -> None:
+        if rounding not in ROUNDINGS:
+            raise InputError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
+        if engine not in ("compiled", "reference"):
+            raise InputError(f"engine: expected 'compiled' or 'reference', got {engine!r}")
+        self.network = network
+        self.rounding = rounding
+        self.num_threads = default_thread_count() if num_threads is None else check_thread_count(num_threads)
+        self._is_compiled = engine == "compiled"
+        self._crew = Crew(self.num_threads - 1)
+        self._lock = threading.Lock()
+        self._stages: dict[tuple[str, ...], list[_Stage]] = {}
+
+    def run(self, x: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
+        """Compute the named tensors (None: the network's outputs) and nothing that they do not need.
+
+        Shapes: x as the network's input tensor says, and of its type; the results likewise as their tensors say.
+        """
+        names = tuple(self.network.outputs if outputs is None else outputs)
+        with self._lock:
+            if names not in self._stages:
+                self._stages[names] = self._plan(names)
+            stages = self._stages[names]
+        values: dict[str, Array] = {self.network.inputs[0]: x}
+        for stage in stages:
+            if stage.program is None:
+                (operation,) = stage.operations
+                values[operation.output] = apply(operation, self.network.tensors, values, self.rounding)
+            else:
+                values.update(self._execute(stage, stage.program, values))
+        return {name: values[name] for name in names}
+
+    def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
+        operations = needed_operations(self.network, names)
+        groups: list[list[Operation]] = []
+        for operation in operations:
+            may_join = self._is_compiled and is_compiled(operation, self.network)
+            if may_join and groups and is_compiled(groups[-1][-1], self.network):
+                groups[-1].append(operation)
+            else:
+                groups.append([operation])
+        stages = []
+        for index, group in enumerate(groups):
+            later = {name for rest in groups[index + 1 :] for operation in rest for name in operation.inputs}
+            made = [operation.output for operation in group]
+            kept = tuple(name for name in made if name in later or name in names)
+            constants = self.network.tensors
+            reads = tuple(
+                dict.fromkeys(
+                    name for operation in group for name in operation.inputs
+                    if name not in made and constants[name].values is None
+                )
+            )  # fmt: skip
+            has_program = self._is_compiled and is_compiled(group[0], self.network)
+            program = None
+            if has_program:
+                program = compile_program(self.network, group, kept, self.rounding, self.num_threads)
+            stages.append(_Stage(tuple(group), reads, kept, program))
+        return stages
+
+    def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
+        arena = np.empty(program.arena_size, np.uint8)
+        image = np.zeros(0, np.uint8)
+        for name in stage.reads:
+            if name in program.places:
+                write_map(arena, program.places[name], values[name])
+            else:
+                image = np.require(values[name], requirements=["C_CONTIGUOUS"]).view(np.uint8).reshape(-1)
+        threads = self.num_threads
+        sums = np.empty(threads * TILE_SUMS, np.int32)
+        control = np.zeros(max(1, len(program.steps)) * sync.ENTRIES, np.int64)
+        is_over = False
+
+        def work(thread: int) -> None:
+            if not is_over:
+                quantized_machine.run(program.steps, image, *program.constants, arena, sums, control, thread, threads)
+
+        self._crew.invite(work)
+        work(0)
+        is_over = True  # a helper that comes later finds nothing left to do
+        tensors = self.network.tensors
+        return {
+            name: read_map(arena, program.places[name], tensors[name].dtype).reshape(tensors[name].shape)
+            for name in stage.kept
+        }
+
+
+def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:
+    """Return the operations that the tensors `names` need, in order."""
+    needed, kept = set(names), []
+    for operation in reversed(network.operations):
+        if operation.output in needed:
+            kept.append(operation)
+            needed.update(operation.inputs)
+    return kept[::-1]
+
+
+def write_map(arena: NDArray[np.uint8], place: tuple[int, tuple[int, int, int, int]], values: Array) -> None:
+    """Write an image or batch of bytes, signed or not, to its place as planes of LANES channels."""
+    offset, (n, height, width, channels) = place
+    planes = -(-channels // LANES)
+    padded = np.zeros((n, height, width, planes * LANES), np.uint8)
+    padded[..., :channels] = values.reshape(n, height, width, channels).view(np.uint8) ^ _flip(values.dtype)
+    split = padded.reshape(n, height, width, planes, LANES).transpose(3, 0, 1, 2, 4)
+    arena[offset : offset + split.size] = split.reshape(-1)
+
+
+def read_map(arena: NDArray[np.uint8], place: tuple[int, tuple[int, int, int, int]], dtype: np.dtype[Any]) -> Array:
+    """Return a copy of a map as bytes (N, H, W, C) of type uint8 or int8."""
+    offset, (n, height, width, channels) = place
+    planes = -(-channels // LANES)
+    split = arena[offset : offset + planes * n * height * width * LANES].reshape(planes, n, height, width, LANES)
+    values = split.transpose(1, 2, 3, 0, 4).reshape(n, height, width, -1)[..., :channels]
+    return np.ascontiguousarray(values ^ _flip(dtype)).view(dtype)
+
+
+def _flip(dtype: np.dtype[Any]) -> int:
+    """Return what turns bytes as the kernels have them into bytes of `dtype` and back: 128 more is the top bit."""
+    return 128 if dtype == np.int8 else 0

@@ -1,0 +1,70 @@
+"""A quantised network as data: tensors with their scales, and operations in an order in which they can be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPERATIONS = (
+    "conv2d", "depthwise_conv2d", "fully_connected", "add", "average_pool2d", "mean", "reshape", "softmax", "logistic",
+    "concatenate", "resize_bilinear", "quantize", "dequantize", "pad", "argmax",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor: images are (N, H, W, C). A byte q stands for scales[0] * (q - zero_points[0]).
+
+    Weights may have a scale for each entry along `axis`; `scales` is empty where values stand for themselves.
+    `values` are those of a constant. Weights: conv2d (C_out, K_h, K_w, C_in), depthwise_conv2d (1, K_h, K_w, C),
+    fully_connected (C_out, C_in).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    scales: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    zero_points: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    axis: int = 0
+    values: NDArray[Any] | None = None
+
+    @property
+    def scale(self) -> np.float32:
+        """The one scale."""
+        scale: np.float32 = self.scales[0]
+        return scale
+
+    @property
+    def zero(self) -> int:
+        """The one zero point."""
+        return int(self.zero_points[0])
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation: a name of `OPERATIONS`, the tensors it reads (images, then weights, then bias) and writes.
+
+    Attributes by operation: conv2d, depthwise_conv2d: stride, dilation, padding ("SAME", "VALID"), activation
+    ("linear", "relu", "relu6", "relu_n1_to_1"); fully_connected, add: activation; average_pool2d: kernel_size (h, w),
+    stride, padding, activation; mean: axes, keep_dims; reshape: none; softmax: beta; concatenate: axis, activation;
+    resize_bilinear: align_corners, half_pixel_centers; pad: padding (pairs for every axis); argmax: axis.
+    """
+
+    op: str
+    inputs: tuple[str, ...]
+    output: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Network:
+    """Tensors by name, operations in order, and the names of what goes in and comes out."""
+
+    tensors: Mapping[str, Tensor]
+    operations: tuple[Operation, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]

@@ -1,0 +1,66 @@
+"""Weights of quantised convolutions in the order in which the kernels read them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile_kernels.integers import GROUP
+from minimobile_kernels.quantized_reference import Scaling
+from minimobile_kernels.requantize import SCALES
+from minimobile_kernels.simd import LANES
+from minimobile_kernels.tile import PANEL_VECTORS
+
+
+class Panel(NamedTuple):
+    """The weights of neighbouring output channels: [groups][channels][GROUP], and which group of x each belongs to."""
+
+    groups: NDArray[np.int64]
+    weights: NDArray[np.int8]
+
+
+def pack_panels(weights: NDArray[np.int64]) -> list[Panel]:
+    """Return the panels of a matrix of weights minus their zero point, (C_out, terms) in -255..255.
+
+    `terms` is a multiple of GROUP. What does not fit a signed byte is left for another visit to its group: sums of
+    integers do not mind.
+    """
+    panels = []
+    size = PANEL_VECTORS * LANES
+    for start in range(0, len(weights), size):
+        part = weights[start : start + size]
+        padded = np.zeros((-(-len(part) // LANES) * LANES, weights.shape[1] // GROUP, GROUP), np.int64)
+        padded[: len(part)] = part.reshape(len(part), -1, GROUP)
+        groups, visits = [], []
+        visited = np.arange(padded.shape[1])
+        while len(visited):
+            visit = np.clip(padded[:, visited], -128, 127)
+            groups.append(visited)
+            visits.append(visit)
+            padded[:, visited] -= visit
+            visited = np.flatnonzero(padded.any(axis=(0, 2)))
+        weights_of_visits = np.concatenate(visits, axis=1).astype(np.int8)
+        panels.append(Panel(np.concatenate(groups), np.ascontiguousarray(weights_of_visits.transpose(1, 0, 2))))
+    return panels
+
+
+def pack_filters(weights: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return depthwise weights minus their zero point, (K_h, K_w, C), as [planes][K_h * K_w][LANES]."""
+    taps, channels = weights.shape[0] * weights.shape[1], weights.shape[2]
+    planes = -(-channels // LANES)
+    padded = np.zeros((taps, planes * LANES), np.float32)
+    padded[:, :channels] = weights.reshape(taps, channels)
+    return np.ascontiguousarray(padded.reshape(taps, planes, LANES).transpose(1, 0, 2))
+
+
+def pack_scales(channels: int, by: Scaling, bias: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return the table that `requantize` reads: [planes][SCALES][LANES]."""
+    planes = -(-channels // LANES)
+    table = np.zeros((len(SCALES), planes * LANES), np.int64)
+    rows = (bias, by.multiplier, np.maximum(by.shift, 0), np.maximum(-by.shift, 0), by.scale.view(np.int32))
+    for index, values in enumerate(rows):
+        table[index, :channels] = values
+    wrapped = table.astype(np.uint64).astype(np.uint32).view(np.int32)  # as sums of int32 wrap
+    return np.ascontiguousarray(wrapped.reshape(len(SCALES), planes, LANES).transpose(1, 0, 2))

@@ -1,0 +1,182 @@
+"""The compiled kernels of bytes against their definitions, by equality: shapes, scales, zero points, threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minimobile.quantized.engine import QuantizedEngine
+from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile_kernels import integers
+from minimobile_kernels.simd import LANES
+
+NONE = np.zeros(0)
+
+
+def tensor(name, shape, dtype="uint8", scale=1.0, zero=0, values=None, axis=0):
+    scales, zeros = np.atleast_1d(np.float32(scale)), np.atleast_1d(np.int64(zero))
+    if len(scales) > 1:
+        zeros = np.zeros(len(scales), np.int64)
+    return Tensor(name, tuple(shape), np.dtype(dtype), scales, zeros, axis, values)
+
+
+def one_operation(op, tensors, attributes):
+    """Return the network of one operation; the first tensors are read, the last is written."""
+    names = tuple(t.name for t in tensors)
+    images = tuple(t.name for t in tensors[:-1] if t.values is None)
+    operation = Operation(op, names[:-1], names[-1], attributes)
+    return Network({t.name: t for t in tensors}, (operation,), images, (names[-1],))
+
+
+def random_bytes(rng, shape, dtype):
+    limits = np.iinfo(dtype)
+    kind = rng.integers(4)
+    if kind == 0:
+        return np.full(shape, rng.choice([limits.min, limits.max]), dtype)
+    return rng.integers(limits.min, limits.max + 1, shape).astype(dtype)
+
+
+def assert_same(network, inputs, rounding="double", threads=1):
+    defined = QuantizedEngine(network, engine="reference", rounding=rounding)
+    compiled = QuantizedEngine(network, rounding=rounding, num_threads=threads)
+    name = network.outputs[0]
+    expected, found = defined.run(inputs)[name], compiled.run(inputs)[name]
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    differs = np.argwhere(found != expected)
+    assert not len(differs), f"{len(differs)} of {found.size} differ, first at {differs[0]}: {network.operations[0]}"
+
+
+@st.composite
+def convolutions(draw, op):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(st.sampled_from(["uint8", "int8"]))
+    n, height, width = draw(st.integers(1, 2)), draw(st.integers(1, 17)), draw(st.integers(1, 33))
+    c_in, c_out = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    kernel, stride, dilation = draw(st.sampled_from([1, 3, 3, 5])), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    padding = draw(st.sampled_from(["SAME", "SAME", "VALID", ((0, 1), (0, 1)), ((1, 1), (2, 0))]))
+    if op == "pointwise":
+        kernel, stride, dilation, padding = 1, 1, 1, draw(st.sampled_from(["SAME", "VALID"]))
+    if padding == "VALID":
+        height, width = (max(size, (kernel - 1) * dilation + 1) for size in (height, width))
+    if isinstance(padding, tuple):
+        height, width = (max(size, (kernel - 1) * dilation) for size in (height, width))
+        height, width = max(height, 1), max(width, 1)
+    c_out = c_in if op == "depthwise_conv2d" else c_out
+    shape = (1, kernel, kernel, c_out) if op == "depthwise_conv2d" else (c_out, kernel, kernel, c_in)
+    zero = draw(st.integers(0, 255)) if dtype == "uint8" else draw(st.integers(-128, 127))
+    is_per_channel = dtype == "int8" and draw(st.booleans())
+    scale = np.exp(rng.uniform(-8, -2, c_out if is_per_channel else 1)).astype(np.float32)
+    weight_zero = int(rng.integers(0, 256)) if dtype == "uint8" else 0
+    weight = random_bytes(rng, shape, dtype)
+    bias = rng.integers(-(2**18), 2**18, c_out).astype(np.int32)
+    x = tensor("x", (n, height, width, c_in), dtype, np.float32(rng.uniform(0.001, 0.1)), zero)
+    attributes = {"stride": stride, "dilation": dilation, "padding": padding,
+                  "activation": draw(st.sampled_from(["linear", "relu", "relu6", "relu_n1_to_1"]))}  # fmt: skip
+    from minimobile_kernels.geometry import window
+
+    slide = window(height, width, (kernel, kernel), stride, dilation, padding)
+    out_scale = np.float32(np.exp(rng.uniform(-6, 0)))
+    out = tensor("out", (n, slide.out_height, slide.out_width, c_out), dtype, out_scale, zero)
+    axis = 3 if op == "depthwise_conv2d" else 0
+    tensors = [
+        x,
+        tensor("w", shape, dtype, scale, weight_zero, weight, axis),
+        tensor("b", (c_out,), "int32", 1, 0, bias),
+        out,
+    ]
+    network = one_operation("conv2d" if op == "pointwise" else op, tensors, attributes)
+    rounding = draw(st.sampled_from(["double", "double", "single", "float"]))
+    return network, random_bytes(rng, x.shape, dtype), rounding, draw(st.sampled_from([1, 1, 3]))
+
+
+@pytest.mark.parametrize("op", ["conv2d", "depthwise_conv2d", "pointwise"])
+@settings(max_examples=150)
+@given(data=st.data())
+def test_convolutions(op, data):
+    assert_same(*data.draw(convolutions(op)))
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), channels=st.integers(1, 200), outputs=st.integers(1, 200), n=st.integers(1, 3))
+def test_fully_connected(seed, channels, outputs, n):
+    rng = np.random.default_rng(seed)
+    dtype = ["uint8", "int8"][seed % 2]
+    zero = 0 if dtype == "int8" else 117
+    tensors = [
+        tensor("x", (n, channels), dtype, 0.02, 3),
+        tensor("w", (outputs, channels), dtype, 0.01, zero, random_bytes(rng, (outputs, channels), dtype)),
+        tensor("b", (outputs,), "int32", 1, 0, rng.integers(-9999, 9999, outputs).astype(np.int32)),
+        tensor("out", (n, outputs), dtype, 0.05, 7),
+    ]
+    network = one_operation("fully_connected", tensors, {"activation": "linear"})
+    assert_same(network, random_bytes(rng, (n, channels), dtype), threads=1 + seed % 2)
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1), shape=st.tuples(*[st.integers(1, 9)] * 2), channels=st.integers(1, 40),
+    kernel=st.tuples(*[st.integers(1, 9)] * 2), stride=st.integers(1, 2),
+)  # fmt: skip
+def test_average_pooling(seed, shape, channels, kernel, stride):
+    rng = np.random.default_rng(seed)
+    dtype = ["uint8", "int8"][seed % 2]
+    kernel = tuple(min(k, size) for k, size in zip(kernel, shape, strict=True))
+    sizes = [(size - k) // stride + 1 for size, k in zip(shape, kernel, strict=True)]
+    tensors = [tensor("x", (2, *shape, channels), dtype, 0.1, 5), tensor("out", (2, *sizes, channels), dtype, 0.1, 5)]
+    attributes = {"kernel_size": kernel, "stride": stride, "padding": "VALID", "activation": "relu6"}
+    network = one_operation("average_pool2d", tensors, attributes)
+    assert_same(network, random_bytes(rng, tensors[0].shape, dtype), threads=1 + seed % 3)
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 2**32 - 1), scales=st.tuples(*[st.floats(1e-3, 2.0)] * 3), channels=st.integers(1, 40))
+def test_sums(seed, scales, channels):
+    rng = np.random.default_rng(seed)
+    dtype = ["uint8", "int8"][seed % 2]
+    low = np.iinfo(dtype).min
+    zeros = rng.integers(low, low + 256, 3)
+    x, y, out = (
+        tensor(name, (2, 3, 5, channels), dtype, scale, zero)
+        for name, scale, zero in zip("xyz", scales, zeros, strict=True)
+    )
+    # y: the bytes of x, read at another scale
+    pooling = {"kernel_size": (1, 1), "stride": 1, "padding": "VALID", "activation": "linear"}
+    operations = (
+        Operation("average_pool2d", ("x",), "y", pooling),
+        Operation("add", ("x", "y"), "z", {"activation": "relu"}),
+    )
+    network = Network({t.name: t for t in (x, y, out)}, operations, ("x",), ("z",))
+    assert_same(network, random_bytes(rng, x.shape, dtype), threads=1 + seed % 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "lanes", "expected"),
+    [
+        (None, ["avx512f", "avx512bw", "avx512vnni"], 16, "vpdpbusd"),
+        (None, ["avx512f", "avx512bw"], 16, "pmaddwd"),
+        (None, ["avx2", "avxvnni"], 8, "vpdpbusd"),
+        (None, ["avx2"], 8, "pmaddwd"),
+        (None, ["neon"], 4, "multiply"),
+        ("cascadelake", [], 16, "vpdpbusd"),
+        ("skylake-avx512", ["avx512vnni"], 16, "pmaddwd"),
+        ("haswell", [], 8, "pmaddwd"),
+        ("generic", ["avx2"], 4, "multiply"),
+    ],
+)
+def test_products_follow_the_cpu(name, features, lanes, expected):
+    assert integers.host_products(name, features, lanes) == expected
+
+
+def test_groups_with_weights_too_large_for_a_byte_are_visited_again():
+    from minimobile.quantized.packing import pack_panels
+
+    weights = np.zeros((LANES, 8), np.int64)
+    weights[2, 5] = 255
+    (panel,) = pack_panels(weights)
+    assert panel.groups.tolist() == [0, 1, 1, 1]
+    assert panel.weights[:, 2, 1].tolist() == [0, 127, 127, 1]
+    weights[2, 5] = -128
+    (panel,) = pack_panels(weights)
+    assert panel.groups.tolist() == [0, 1]
