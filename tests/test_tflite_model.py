@@ -10,7 +10,7 @@ from flatbuffer_files import TFLiteWriter, write_flatbuffer
 from hostile import assert_refused, flip_bytes, truncations
 
 from minimobile.errors import FormatError
-from minimobile.formats.tflite_model import ABSENT, Quantization, read_model
+from minimobile.formats.tflite_model import ABSENT, read_model
 from minimobile.formats.tflite_schema import TENSOR_TYPES
 
 
@@ -60,7 +60,10 @@ def test_quantisation_open_sizes_and_metadata_are_read(tmp_path):
     writer.root[6] = [{0: "min_runtime_version", 1: ("uint32", len(writer.buffers) - 1)}]
     writer.outputs = [weight - 1]
     model = read_model(save(tmp_path, writer.write()))
-    assert model.tensors[weight].quantization == Quantization((0.5, 0.25, 1.0, 2.0), (0, 0, 0, 0), 0)
+    quantization = model.tensors[weight].quantization
+    assert quantization.scales.tolist() == [0.5, 0.25, 1.0, 2.0]
+    assert quantization.zero_points.tolist() == [0, 0, 0, 0]
+    assert quantization.dimension == 0
     assert model.tensors[model.inputs[0]].open_sizes == (0, 2)
     assert model.metadata == {"min_runtime_version": b"1.5.0"}
 
@@ -77,6 +80,22 @@ def test_a_buffer_may_lie_behind_the_flatbuffer(tmp_path):
         read_model(save(tmp_path, content))
     model = read_model(save(tmp_path, content + bytes(2**20 - len(content)) + values.tobytes()))
     np.testing.assert_array_equal(next(tensor.data for tensor in model.tensors if tensor.name == "bias"), values)
+
+
+def test_constants_may_share_zeros_but_not_megabytes(tmp_path):
+    writer = small()
+    values = np.zeros(10**6, np.uint8)
+    first = writer.add_constant("zeros 0", values)
+    for index in range(1, 3):
+        shared = writer.add_tensor(f"zeros {index}", values.shape, None, "uint8")
+        writer.tensors[shared][2] = writer.tensors[first][2]
+    writer.outputs = [first - 1]
+    path = save(tmp_path, writer.write())
+    assert len(read_model(path).tensors) == shared + 1
+    for index in range(3, 9):
+        shared = writer.add_tensor(f"zeros {index}", values.shape, None, "uint8")
+        writer.tensors[shared][2] = writer.tensors[first][2]
+    assert_refused(read_model, save(tmp_path, writer.write()), "in buffers that they share")
 
 
 def tensor(writer, name):

@@ -38,12 +38,13 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
     _refuse_quantized(path, model)
     source = model.tensors[model.inputs[0]]
     is_fixed = len(source.shape) == 4 and not {1, 2} & set(source.open_sizes)
+    producer = {"producer": model.description[:200]} if model.description else {}
     checkpoint = match_network(
         translate(model, str(path)),
         DIALECTS["tflite"],
         str(path),
         image_size=(source.shape[1], source.shape[2]) if is_fixed else None,
-        provenance={"format": "tflite", "source": path.name, "producer": model.description},
+        provenance={"format": "tflite", "source": path.name} | producer,
         config=config,
     )
     return checkpoint if config is not None else _name_classes(checkpoint, path)
@@ -72,9 +73,7 @@ def describe(path: Path) -> Description:
 
 def _weight_type(model: Model) -> str:
     """Return the type of the convolutions' weights."""
-    types = [
-        model.tensors[operator.inputs[1]].dtype for operator in model.operators if operator.kind in _WEIGHTED
-    ]  # fmt: skip
+    types = [model.tensors[operator.inputs[1]].dtype for operator in model.operators if operator.kind in _WEIGHTED]
     return " and ".join(sorted(set(types), key=TENSOR_TYPES.index)) or "none"
 
 

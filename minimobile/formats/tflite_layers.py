@@ -32,6 +32,7 @@ class _Translator:
         self.model = model
         self.layers: dict[str, Layer] = {}
         self.constants = {number: tensor.data for number, tensor in enumerate(model.tensors) if tensor.data is not None}
+        self.widened: dict[int, Array] = {}  # number of a float16 constant -> the same in float32
         self.origins: dict[int, int] = {}  # a constant that was widened -> the one in the file
         self.values: dict[int, str] = {}  # number of a tensor -> name of the layer that computes it
 
@@ -63,7 +64,7 @@ class _Translator:
         """
         number = operator.outputs[0]
         tensor = self.name(number)
-        name = f"{tensor}#{number}" if tensor in self.layers or tensor == PICTURE else tensor
+        name = self.find_free_name(tensor, number)
         inputs = tuple(self.values[n] for n in operator.inputs if n in self.values)
         if op in ("reshape", "resize_bilinear"):
             inputs = inputs[:1]  # the second one is a size
@@ -73,12 +74,16 @@ class _Translator:
         self.layers[name] = Layer(name, op, inputs, values, attributes, names, tensor)
         activation = operator.options.get("activation", "none")
         if activation != "none":
-            self.layers[f"{name}/{activation}"] = Layer(
-                f"{name}/{activation}", "activation", (name,), {}, {"function": activation}, tensor=tensor
-            )
-            name = f"{name}/{activation}"
+            source, name = name, self.find_free_name(f"{tensor}/{activation}", number)
+            self.layers[name] = Layer(name, "activation", (source,), {}, {"function": activation}, tensor=tensor)
         for output in operator.outputs:
             self.values[output] = name
+
+    def find_free_name(self, name: str, number: int) -> str:
+        """Return a name that no layer has yet: tensors may share one."""
+        while name in self.layers or name == PICTURE:
+            name = f"{name}#{number}"
+        return name
 
     def name(self, number: int) -> str:
         """Return the name of a tensor, short enough for a message."""
@@ -216,8 +221,11 @@ class _Translator:
         array = self.constants.get(operator.inputs[0])
         if array is None or array.dtype != np.float16:
             return self.add_other(operator, f" of {self.source(operator).dtype}")
-        self.constants[operator.outputs[0]] = array.astype(np.float32)
-        self.origins[operator.outputs[0]] = operator.inputs[0]
+        origin = operator.inputs[0]
+        if origin not in self.widened:
+            self.widened[origin] = array.astype(np.float32)
+        self.constants[operator.outputs[0]] = self.widened[origin]
+        self.origins[operator.outputs[0]] = origin
         return None
 
     def add_softmax(self, operator: Operator) -> None:

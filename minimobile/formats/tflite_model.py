@@ -28,16 +28,21 @@ from minimobile.formats.tflite_schema import (
 FILE_LIMIT = 2**31 - 1  # FlatBuffers' own
 ELEMENT_LIMIT = 2**31 - 1
 RANK_LIMIT = 8
+CHANNEL_LIMIT = 2**16
+SHARED_BYTES = 2**22  # equal constants, such as zeros, may share a buffer
 ABSENT = -1
 """The number of an input that is left out."""
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """real = scale * (stored - zero_point), one pair for all, or one for each index of the axis `dimension`."""
+    """real = scale * (stored - zero_point), one pair for all, or one for each index of the axis `dimension`.
 
-    scales: tuple[float, ...]
-    zero_points: tuple[int, ...]
+    Shapes: scales (1,) or (C,) float32, zero_points the same, int64.
+    """
+
+    scales: NDArray[np.float32]
+    zero_points: NDArray[np.int64]
     dimension: int
 
 
@@ -93,6 +98,7 @@ class _Reader:
     def __init__(self, content: bytes, where: str) -> None:
         self.content = content
         self.where = where
+        self.constant_bytes = 0
         self.root = FlatBuffer(content, where).root(IDENTIFIER)
 
     def read(self) -> Model:
@@ -128,6 +134,12 @@ class _Reader:
             return np.frombuffer(self.content, np.uint8, size, offset)
         return table.vector(0, "uint8")
 
+    def count_bytes(self, count: int) -> None:
+        """Refuse a file whose parts share so much that copies of them would take many times its size."""
+        self.constant_bytes += count
+        if self.constant_bytes > len(self.content) + SHARED_BYTES:
+            self.fail(f"constants of at most the file's {len(self.content)} bytes", "more, in buffers that they share")
+
     def read_metadata(self, buffers: list[NDArray[Any] | None]) -> dict[str, bytes]:
         found = {}
         for table in self.root.tables(6):
@@ -135,6 +147,7 @@ class _Reader:
             if number >= len(buffers):
                 self.fail(f"the metadata in one of {len(buffers)} buffers", f"it in buffer {number}")
             buffer = buffers[number]
+            self.count_bytes(0 if buffer is None else buffer.size)
             found[table.string(0)] = b"" if buffer is None else buffer.tobytes()
         return found
 
@@ -176,6 +189,7 @@ class _Reader:
         needed = math.prod(shape) * kind.itemsize
         if content.size != needed:
             self.fail(f"{needed} bytes for {what} of shape {shape}", f"{content.size}")
+        self.count_bytes(needed)
         return np.frombuffer(content, kind).reshape(shape)
 
     def read_quantization(
@@ -183,27 +197,25 @@ class _Reader:
     ) -> Quantization | None:
         if table is None or dtype not in QUANTIZED_RANGES:
             return None
-        scales, zero_points = table.numbers(2, "float32"), table.numbers(3, "int64")
-        dimension = table.number(6, "int32")
-        if not scales:
+        scales, zero_points = table.vector(2, "float32"), table.vector(3, "int64")
+        if scales is None or scales.size == 0:
             return None
+        if zero_points is None or zero_points.size == 0:
+            zero_points = np.zeros(scales.size, np.int64)
+        dimension = table.number(6, "int32")
         if table.number(4, "uint8") != 0:
             self.fail(f"{what} quantised with scales and zero points", "another scheme")
-        zero_points = zero_points or (0,) * len(scales)
         count = shape[dimension] if 0 <= dimension < len(shape) else 1
-        if len(scales) not in (1, count) or len(zero_points) not in (1, len(scales)):
-            self.fail(f"{what} with one scale and zero point, or {count} of each", f"{len(scales)}, {len(zero_points)}")
-        if not all(math.isfinite(scale) and scale > 0 for scale in scales):
+        if scales.size not in (1, min(count, CHANNEL_LIMIT)) or zero_points.size not in (1, scales.size):
+            found = f"{scales.size} and {zero_points.size}"
+            self.fail(f"{what} with one scale and zero point, or {count} of each", found)
+        if not (np.isfinite(scales).all() and (scales > 0).all()):
             self.fail(f"{what} with finite scales above zero", f"{scales[:9]}")
         low, high = QUANTIZED_RANGES[dtype]
-        if not all(low <= zero <= high for zero in zero_points):
-            self.fail(
-                f"{what} with zero points from {low} to {high}",
-                f"{min(zero_points)} to {max(zero_points)}",
-            )
-        if len(zero_points) < len(scales):
-            zero_points *= len(scales)
-        return Quantization(scales, zero_points, dimension)
+        if zero_points.min() < low or zero_points.max() > high:
+            expected = f"{what} with zero points from {low} to {high}"
+            self.fail(expected, f"{zero_points.min()} to {zero_points.max()}")
+        return Quantization(scales, np.broadcast_to(zero_points, scales.shape), dimension)
 
     def read_code(self, table: Table) -> Kind:
         """Return the kind of operator that a code stands for; small numbers are in the older field."""
