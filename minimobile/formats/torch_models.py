@@ -140,7 +140,7 @@ def _follow_timm(dialect: Dialect, values: Values, where: str) -> tuple[Dialect,
     kept, interpolation = told.get("crop_pct", 0.875), told.get("interpolation", "bicubic")
     if type(kept) not in (int, float) or not 0.01 <= kept <= 1:
         raise FormatError(f"{where}: expected crop_pct to be a number of 0.01 to 1, found {str(kept)[:80]!r}")
-    if interpolation not in _RESAMPLING or told.get("crop_mode", "center") != "center":
+    if interpolation not in list(_RESAMPLING) or told.get("crop_mode", "center") != "center":
         raise FormatError(
             f"{where}: expected one of {', '.join(_RESAMPLING)} and a crop of the center, found "
             f"{str(interpolation)[:80]!r} and {str(told.get('crop_mode'))[:80]!r}"
