@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         classify,
         load,
     )
+    from minimobile.explanation import Explanation
     from minimobile.image_processing import (
         AutoImageProcessor,
         MobileNetV1FeatureExtractor,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
         MobileNetV2ForSemanticSegmentation,
         MobileNetV2Model,
     )
+    from minimobile.trace import Trace, TracedLayer
 
 __all__ = [
     "AutoConfig",
@@ -42,6 +44,7 @@ __all__ = [
     "AutoModelForImageClassification",
     "AutoModelForSemanticSegmentation",
     "ConfigError",
+    "Explanation",
     "FormatError",
     "InputError",
     "MinimobileError",
@@ -56,6 +59,8 @@ __all__ = [
     "MobileNetV2ForSemanticSegmentation",
     "MobileNetV2ImageProcessor",
     "MobileNetV2Model",
+    "Trace",
+    "TracedLayer",
     "UnavailableError",
     "UnknownLayerError",
     "classify",
@@ -71,6 +76,7 @@ _LATE = {
         "classify",
         "load",
     ),
+    "minimobile.explanation": ("Explanation",),
     "minimobile.image_processing": (
         "AutoImageProcessor",
         "MobileNetV1FeatureExtractor",
@@ -85,6 +91,7 @@ _LATE = {
         "MobileNetV2ForSemanticSegmentation",
         "MobileNetV2Model",
     ),
+    "minimobile.trace": ("Trace", "TracedLayer"),
 }
 
 
