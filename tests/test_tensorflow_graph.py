@@ -100,8 +100,10 @@ def test_the_graphs_own_scaling_becomes_the_processors(path, scaling):
     content = content.replace(old, conv("stem/conv", "scaled", "stem/weights/read", 2))
     write(path, *constants, *nodes, content)
     settings = read(path).processor
-    np.testing.assert_allclose(np.multiply(settings["image_mean"], 255), np.broadcast_to(mean, 3), rtol=1e-5)
-    np.testing.assert_allclose(np.multiply(settings["image_std"], 255), std, rtol=1e-5)
+    factor = settings["rescale_factor"] if settings["do_rescale"] else 1
+    for x in (0.0, 255.0):
+        found = (x * factor - np.array(settings["image_mean"])) / settings["image_std"]
+        np.testing.assert_allclose(found, (x - np.broadcast_to(mean, 3)) / std, rtol=1e-5, atol=1e-6)
 
 
 def rewrite(path, old, *new):
