@@ -109,7 +109,7 @@ def check(
     pixels = _read_pixels(model, image, pixel_values)
     if callable(against):
         name = getattr(against, "__name__", "the function given")
-        found = {layer: as_map(np.asarray(values)) for layer, values in against(pixels).items()}
+        found = {layer: _read_values(name, layer, values) for layer, values in against(pixels).items()}
     else:
         name, found = against, run_peer(against, peer, pixels)
     return compare_layers(model, pixels, found, name)
@@ -212,6 +212,15 @@ def _open(source: MobileNetModel | str | Path) -> tuple[MobileNetModel, Peer]:
     model = model_class.from_checkpoint(checkpoint)
     path = Path(source).expanduser()
     return model, Peer(model, path if path.exists() else None, checkpoint.endpoints)
+
+
+def _read_values(against: str, layer: str, values: ArrayLike) -> Array:
+    found = as_map(np.asarray(values))
+    if found.ndim != 4 or found.dtype.kind != "f":
+        raise InputError(
+            f"{against}: {layer}: expected values (N, C, H, W) or (N, C), got shape {found.shape} of {found.dtype}"
+        )
+    return found
 
 
 def _read_pixels(model: MobileNetModel, image: Any, pixel_values: ArrayLike | None) -> Array:

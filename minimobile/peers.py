@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -86,6 +87,18 @@ def _explaining(path: Path, framework: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise FormatError(f"{path}: {framework} cannot load it ({reason[:200]})") from None
+
+
+@contextlib.contextmanager
+def _hushed(logger_name: str) -> Iterator[None]:
+    """Keep a logger's warnings to itself."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _reference(peer: Peer, pixels: Array) -> dict[str, Array]:
@@ -199,7 +212,7 @@ def _run_keras(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Arr
     with _explaining(path, "Keras"):
         loaded = keras.models.load_model(path, custom_objects=older, compile=False)
     outputs = {node: loaded.get_layer(name).output for node, name in endpoints.items()}
-    return {node: np.asarray(y) for node, y in keras.Model(loaded.inputs, outputs)(x).items()}
+    return {node: np.asarray(y) for node, y in keras.Model(loaded.inputs, outputs)([x]).items()}
 
 
 def _litert(peer: Peer, pixels: Array) -> dict[str, Array]:
@@ -210,12 +223,13 @@ def _litert(peer: Peer, pixels: Array) -> dict[str, Array]:
         return _run_tflite(litert, peer, x)
     import_framework("tensorflow")  # which writes the file
     network = _every_layer(peer, pixels)
-    interpreter = litert.Interpreter(model_content=write_tflite(network))
+    with _hushed("absl"):  # it calls this way of converting deprecated
+        interpreter = litert.Interpreter(model_content=write_tflite(network))
     _invoke(interpreter, x)
-    outputs = {details["name"]: details["index"] for details in interpreter.get_output_details()}
-    names = ["Identity", *(f"Identity_{index}" for index in range(1, len(outputs)))]
-    found = (interpreter.get_tensor(outputs[name]) for name in names)
-    return {layer: _channels_first(values) for layer, values in zip(network.graph.outputs, found, strict=True)}
+    named = {details["name"]: details["index"] for details in interpreter.get_output_details()}
+    names = ["Identity", *(f"Identity_{index}" for index in range(1, len(network.graph.outputs)))]
+    pairs = zip(network.graph.outputs, names, strict=True)  # an output that only repeats another has no name
+    return {layer: _channels_first(interpreter.get_tensor(named[name])) for layer, name in pairs if name in named}
 
 
 def _run_tflite(litert: Any, peer: Peer, x: Array) -> dict[str, Array]:

@@ -235,7 +235,9 @@ def write_tflite(network: Network) -> bytes:
         ) from None
     n, c, h, w = network.shape
 
-    @tensorflow.function(input_signature=[tensorflow.TensorSpec((n, h, w, c), tensorflow.float32)])  # type: ignore[untyped-decorator]
+    signature = [tensorflow.TensorSpec((n, h, w, c), tensorflow.float32)]
+
+    @tensorflow.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any) -> Any:
         return run_tensorflow(network, x)
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import frameworks
+import numpy as np
 import pytest
+import twins
 from planted import CLASSES, draw_pixels, make_network, with_changed
 
-from minimobile.check import check
+import minimobile as mm
+from minimobile.check import check, count_ulps
 from minimobile.peers import layer_names
 
 
@@ -39,3 +45,182 @@ def test_one_variance_too_large_is_caught_at_its_layer(kind: str) -> None:
     (layer,) = [layer for layer in report.layers if layer.name == name]
     assert layer.their_error > 100 * layer.our_error
     assert report.diagnosis == "batch norm: in channel 3 as if the variance were 1.3 times ours"
+
+
+def test_a_function_may_be_the_other_side_and_use_any_name_of_a_layer() -> None:
+    model = make_network("v2")
+    names = {"layer_15/expansion_output": "layer.12.expand_1x1", "layer_19": "conv_1x1", "pooler": "pooler"}
+
+    def theirs(pixels):
+        return model.features(pixels, list(names))
+
+    report = check(model, against=theirs, pixel_values=draw_pixels())
+    assert report.agrees and report.against == "theirs"
+    assert [layer.name for layer in report.layers] == list(names.values())
+
+
+def test_layers_that_a_side_does_not_show_are_bridged() -> None:
+    """From layer.7 to layer.11 in one step: the bound grows on the way, and a wrong variance still does not fit."""
+    model, shown = make_network("v1"), ["layer.7", "layer.11", "classifier"]
+    assert check(model, against=lambda x: model.features(x, shown), pixel_values=draw_pixels()).agrees
+    other = with_changed(model, "layer.9.normalization.running_var", lambda variance: variance * 1.3)
+    report = check(model, against=lambda x: other.features(x, shown), pixel_values=draw_pixels())
+    assert [layer.agrees for layer in report.layers] == [True, False, True]
+
+
+def test_another_shape_is_a_difference_and_has_no_figures() -> None:
+    model, other = make_network("v1"), make_network("v1", depth_multiplier=0.5)
+    report = check(model, against="reference", other=other, pixel_values=draw_pixels())
+    first = report.layers[0]
+    assert report.first_difference == first.name == "conv_stem"
+    assert (first.shape, first.their_shape) == ((1, 8, 16, 16), (1, 16, 16, 16))
+    assert first.max_difference is None and first.cosine is None and first.excess == np.inf
+    assert not any(layer.agrees for layer in report.layers if layer.name.startswith("layer."))
+
+
+def test_not_a_number_is_no_difference_where_both_have_it() -> None:
+    model, pixels = make_network("v1"), draw_pixels()
+    pixels[0, 0, 5, 5] = np.nan
+    assert check(model, against="reference", pixel_values=pixels).agrees
+    report = check(model, against=lambda x: {"conv_stem": np.nan_to_num(model.features(x, ["conv_stem"])["conv_stem"])},
+                   pixel_values=pixels)  # fmt: skip
+    assert report.first_difference == "conv_stem"
+
+
+def test_the_nearest_float32_is_one_ulp_away() -> None:
+    x = np.array([1.0, -1.0, 0.0, 2.0**-149], np.float32)
+    beside = np.nextafter(x, np.float32(np.inf))
+    assert count_ulps(x, beside).tolist() == [1, 1, 1, 1]
+    assert count_ulps(np.array([-0.0]), np.array([0.0])).tolist() == [0]
+    assert count_ulps(np.array([-(2.0**-149)]), np.array([2.0**-149])).tolist() == [2]
+
+
+def test_misuse_is_one_sentence() -> None:
+    model, pixels = make_network("v1"), draw_pixels()
+    for words, arguments in (
+        (
+            "against: expected one of transformers, tensorflow, litert, onnxruntime, reference, got 'jax'",
+            {"against": "jax"},
+        ),
+        (
+            "expected values of some of our layers (conv_stem, layer.0, layer.1, ...), got none",
+            {"against": lambda x: {}},
+        ),
+        ("expected values (N, C, H, W) or (N, C), got shape (3,)", {"against": lambda x: {"layer.0": np.zeros(3)}}),
+        ("got both or neither", {"pixel_values": None}),
+        ("expected a model with image-processor settings", {"pixel_values": None, "image": "a.png"}),
+    ):
+        with pytest.raises(mm.InputError) as caught:
+            check(model, **{"pixel_values": pixels, "against": "reference", **arguments})
+        assert words in str(caught.value)
+    with pytest.raises(mm.UnknownLayerError, match=r"did you mean layer\.1"):
+        check(model, against=lambda x: {"layer.01": x}, pixel_values=pixels)
+
+
+def test_a_missing_framework_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minimobile.peers.import_module", _missing)
+    model = make_network("v1")
+    for name in ("transformers", "tensorflow", "litert", "onnxruntime"):
+        with pytest.raises(mm.UnavailableError, match=r"not installed; .*minimobile\[crosscheck\]"):
+            check(model, against=name, pixel_values=draw_pixels())
+
+
+def _missing(name: str) -> None:
+    raise ImportError(name)
+
+
+# Against the frameworks themselves.
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize(
+    ("kind", "against"),
+    [
+        *((kind, against) for against in ("transformers", "tensorflow", "onnxruntime") for kind in CLASSES),
+        ("deeplab", "litert"),  # converting for it takes seconds
+    ],
+)
+def test_frameworks_agree_and_a_planted_fault_is_found(kind: str, against: str) -> None:
+    pytest.importorskip(
+        {"transformers": "torch", "litert": "ai_edge_litert"}.get(against, against), reason=f"needs {against}"
+    )
+    model = make_network(kind)
+    report = check(model, against=against, pixel_values=draw_pixels())
+    assert report.agrees, (report.first_difference, report.diagnosis)
+    assert len(report.layers) > 25
+    other = with_changed(model, "layer.9.conv_3x3.convolution.weight" if kind != "v1" else "layer.8.convolution.weight",
+                         lambda weight: weight.swapaxes(2, 3))  # fmt: skip
+    report = check(model, against=against, other=other, pixel_values=draw_pixels())
+    assert report.first_difference == ("layer.8" if kind == "v1" else "layer.9.conv_3x3")
+    assert report.diagnosis == "weights: depthwise kernels transposed, rows for columns"
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize(
+    ("fault", "layer", "diagnosis"),
+    [
+        ("epsilon", "conv_stem", "batch norm: epsilon 1e-05; ours is 0.001"),
+        ("padding", "conv_stem", "padding: symmetric, as PyTorch's; ours is SAME"),
+        ("relu", "layer.2", "activation: relu; ours is relu6"),
+        ("variance", "layer.9", "batch norm: in channel 3 as if the variance were 1.3 times ours"),
+        ("bgr", "conv_stem", "channel order: BGR for RGB, or the reverse"),
+    ],
+)
+def test_pytorch_modules_that_were_tampered_with(fault: str, layer: str, diagnosis: str) -> None:
+    """The fault is made in PyTorch, in a transformers model, and nothing of ours takes part in it."""
+    torch, transformers = twins.import_torch()
+    ours = with_changed(make_network("v1"), "layer.2.normalization.bias", lambda shift: shift + 5)
+    network = transformers.MobileNetV1ForImageClassification(twins.twin_config(ours.config)).eval()
+    network.load_state_dict({name: torch.tensor(values) for name, values in ours.state_dict().items()}, strict=False)
+    modules = dict(network.named_modules())
+    if fault == "epsilon":
+        for module in modules.values():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eps = 1e-5
+    elif fault == "padding":
+        network.config.tf_padding = False
+        for module in modules.values():
+            if isinstance(module, torch.nn.Conv2d):
+                module.padding = ((module.kernel_size[0] - 1) // 2,) * 2
+    elif fault == "relu":
+        modules["mobilenet_v1.layer.2"].activation = torch.nn.ReLU()
+    elif fault == "variance":
+        modules["mobilenet_v1.layer.9"].normalization.running_var[3] *= 1.3
+    found = {}
+    for name, module in modules.items():
+        if name.endswith("conv_stem") or name.rpartition(".")[0].endswith("layer"):
+            module.register_forward_hook(lambda _, __, y, name=name: found.update({name: y.numpy()}))
+
+    def run(pixels):
+        with torch.no_grad():
+            network(torch.from_numpy(pixels[:, ::-1].copy() if fault == "bgr" else pixels))
+        return found
+
+    report = check(ours, against=run, pixel_values=draw_pixels())
+    assert (report.first_difference, report.diagnosis) == (layer, diagnosis)
+
+
+OWN_FRAMEWORKS = {
+    "huggingface/deeplabv3_mobilenet_v2_0.5_257": "transformers",
+    "huggingface/mobilenet_v1_0.25_128": "transformers",
+    "huggingface/mobilenet_v2_1.0_224": "transformers",
+    "keras/mobilenet_v1_0.25_224.h5": "tensorflow",
+    "keras/mobilenet_v1_0.25_224.keras": "tensorflow",
+    "keras/mobilenet_v1_0.25_224.weights.h5": "tensorflow",
+    "tensorflow/mobilenet_v1_0.25_128.ckpt": "tensorflow",
+    "tensorflow/mobilenet_v1_0.25_128_frozen.pb": "tensorflow",
+    "tflite/deeplabv3_mobilenet_v2_0.5_257_float.tflite": "litert",
+    "tflite/mobilenet_v1_0.25_224_float.tflite": "litert",
+}
+
+
+@pytest.mark.crosscheck
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OWN_FRAMEWORKS)
+def test_a_real_checkpoint_agrees_with_its_own_framework(name: str, test_data: Path) -> None:
+    needed = {"transformers": twins.import_torch, "tensorflow": frameworks.tensorflow, "litert": frameworks.litert}
+    needed[OWN_FRAMEWORKS[name]]()
+    report = check(test_data / "models" / name, test_data / "images" / "cat.bmp", OWN_FRAMEWORKS[name])
+    assert report.agrees, (report.first_difference, report.diagnosis)
+    assert len(report.layers) >= 29
+    assert all(layer.our_error < 1e-5 for layer in report.layers)

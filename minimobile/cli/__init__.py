@@ -12,6 +12,7 @@ import typer
 
 from minimobile.cli import console
 from minimobile.cli.bench import bench
+from minimobile.cli.check import check
 from minimobile.cli.classify import classify
 from minimobile.cli.convert import convert
 from minimobile.cli.demo import demo
@@ -22,7 +23,18 @@ from minimobile.cli.trace import trace
 from minimobile.cli.warmup import warmup
 from minimobile.errors import MinimobileError
 
-COMMANDS: tuple[Callable[..., None], ...] = (demo, classify, segment, features, inspect, trace, convert, bench, warmup)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    demo,
+    classify,
+    segment,
+    features,
+    inspect,
+    trace,
+    convert,
+    check,
+    bench,
+    warmup,
+)
 
 FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 

@@ -1,0 +1,130 @@
+"""`minimobile check`: the same picture through another framework, layer by layer, and what differs first."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from minimobile.cli import console
+from minimobile.cli.options import Format, OutputFormat, Source
+
+if TYPE_CHECKING:
+    from minimobile.check import Report
+    from minimobile.pixels import PixelReport
+
+
+class Against(str, Enum):
+    """What to compare with."""
+
+    TRANSFORMERS = "transformers"
+    TENSORFLOW = "tensorflow"
+    LITERT = "litert"
+    ONNXRUNTIME = "onnxruntime"
+    REFERENCE = "reference"
+
+
+def check(
+    source: Source,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
+    against: Annotated[
+        Against, typer.Option("--against", help="The other side (extra `crosscheck`; reference needs nothing).")
+    ] = Against.TRANSFORMERS,
+    other: Annotated[
+        str | None,
+        typer.Option("--other", metavar="OTHER", help="What the other side runs, instead of SRC.", show_default=False),
+    ] = None,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Compare what image processors make of the picture, instead.")
+    ] = False,
+    output_format: OutputFormat = Format.TABLE,
+) -> None:
+    """Compare with another framework, layer by layer.
+
+    Names the first layer that differs by more than float32 explains, and what the difference looks like. Columns:
+    the largest and the rms difference, each side's error relative to a run in float64, the median distance in float32
+    numbers, one minus the cosine, and the other side's worst value as a multiple of what float32 can explain (above 1
+    it differs). Exit code 0: all layers agree; 1: they do not, or something failed.
+    """
+    from minimobile.cli.models import announce_compilation, load_model, processor_of
+
+    report: Report | PixelReport
+    if pixels:
+        from minimobile.pixels import compare_pixels
+
+        theirs = None if other is None else processor_of(load_model(other))
+        report = compare_pixels(processor_of(load_model(source)), image, theirs)  # type: ignore[arg-type]
+    else:
+        from minimobile.check import check as compare
+
+        announce_compilation()
+        report = compare(source, image, against.value, other)
+    if output_format is Format.JSON:
+        console.write_json(report.to_dict())
+    elif pixels:
+        _write_pixels(report)  # type: ignore[arg-type]
+    else:
+        _write_layers(report)  # type: ignore[arg-type]
+    if not report.agrees:
+        raise typer.Exit(1)
+
+
+def _write_layers(report: Report) -> None:
+    rows = []
+    for layer in report.layers:
+        shape = "x".join(map(str, layer.shape[1:]))
+        if layer.shape != layer.their_shape:
+            shape += " / " + "x".join(map(str, layer.their_shape[1:]))
+        sizes = (layer.max_difference, layer.rms_difference)
+        errors = (layer.our_error, layer.their_error)
+        angle = None if layer.cosine is None else abs(1 - layer.cosine)
+        bound = ("" if layer.agrees else "*") + _shorten(layer.excess, 1)
+        figures = (*(_shorten(x, 1) for x in sizes), *(_shorten(x, 2) for x in errors), _shorten(layer.median_ulps, 2))
+        rows.append((layer.name, shape, *figures, _shorten(angle, 1), bound))
+    columns = ("layer", "shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
+    console.write_table(columns, rows, f"against {report.against}")
+    if report.agrees:
+        console.write_text(f"agrees: float32 explains every difference in {len(rows)} layers")
+        return
+    count = sum(not layer.agrees for layer in report.layers)
+    console.write_text(f"differs: first at {report.first_difference}, in {count} of {len(rows)} layers (*)")
+    console.write_text(report.diagnosis or "no known fault explains it")
+
+
+def _write_pixels(report: PixelReport) -> None:
+    rows = []
+    for row in report.pixels:
+        where = ""
+        if row.first is not None:
+            where = f"row {row.first['row']}, column {row.first['column']}, channel {row.first['channel']}"
+        share = "" if row.share is None else f"{100 * row.share:.2f} %"
+        rows.append(
+            (
+                row.name,
+                _shorten(row.max_difference, 2),
+                _shorten(row.max_levels, 2),
+                share,
+                where or row.note or "equal",
+            )
+        )
+    console.write_table(("way", "max#", "levels#", "differing#", "first"), rows, "our pixel values beside those of")
+    if report.agrees:
+        console.write_text("agrees: what should be equal is equal, to the bit")
+    else:
+        console.write_text(f"differs: {report.first_difference}")
+        console.write_text(report.diagnosis or "no difference of settings explains it")
+
+
+def _shorten(value: float | None, digits: int) -> str:
+    """Return a number with one or two significant digits and a short exponent."""
+    if value is None:
+        return ""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:.0f}"
+    if 0.01 <= value < 1000:
+        return f"{value:.2g}" if value < 100 else f"{value:.0f}"
+    significand, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    return f"{significand}e{int(exponent)}"

@@ -1,0 +1,121 @@
+"""`minimobile check`: its table, its JSON and its exit codes, with planted faults; nothing here needs a framework."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from planted import make_network, with_changed, with_weights
+
+from tests.conftest import Run
+
+PROCESSOR = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with photo.png, the model v1, and copies of it with one fault each."""
+    folder = tmp_path_factory.mktemp("check")
+    colours = np.random.default_rng(3).integers(0, 256, (50, 44, 3), dtype=np.uint8)
+    Image.fromarray(colours).save(folder / "photo.png")
+    model = make_network("v1")
+    others = {
+        "v1": model,
+        "variance": with_changed(model, "layer.9.normalization.running_var", lambda variance: variance * 1.3),
+        "padding": with_weights(model, {}, tf_padding=False),
+        "deeplab": make_network("deeplab"),
+    }
+    for name, other in others.items():
+        other.save_pretrained(folder / name)
+        values = {"image_processor_type": "MobileNetV1ImageProcessor", **PROCESSOR}
+        (folder / name / "preprocessor_config.json").write_text(json.dumps(values))
+    return folder
+
+
+def test_a_variance_a_third_too_large_is_named_with_its_layer(run: Run, folder: Path) -> None:
+    words = ("check", folder / "v1", folder / "photo.png", "--against", "reference", "--other", folder / "variance")
+    code, out, err = run(*words)
+    assert (code, err) == (1, "")
+    assert out.splitlines()[-2:] == [
+        "differs: first at layer.9, in 1 of 29 layers (*)",
+        "batch norm: in channel 0 and 19 others as if the variance were 1.3 times ours",
+    ]
+    (marked,) = [line for line in out.splitlines()[3:-2] if "*" in line]
+    assert marked.split()[:2] == ["layer.9", "25x4x4"]
+
+
+def test_json_says_the_same(run: Run, folder: Path) -> None:
+    words = ("check", folder / "v1", folder / "photo.png", "--against", "reference", "--format", "json")
+    code, out, err = run(*words, "--other", folder / "padding")
+    assert (code, err) == (1, "")
+    document = json.loads(out)
+    assert document["agrees"] is False
+    assert document["first_difference"] == "conv_stem"
+    assert document["diagnosis"] == "padding: symmetric, as PyTorch's; ours is SAME"
+    assert len(document["layers"]) == 29
+    first = document["layers"][0]
+    assert first["name"] == "conv_stem" and first["shape"] == [1, 8, 16, 16]
+    assert first["excess"] > 1 > first["our_error"] and first["cosine"] < 1
+    code, out, _ = run(*words)
+    assert code == 0
+    assert {key: json.loads(out)[key] for key in ("agrees", "first_difference", "diagnosis")} == {
+        "agrees": True, "first_difference": None, "diagnosis": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["v1", "deeplab"])
+def test_the_table_fits_80_columns(run: Run, folder: Path, name: str) -> None:
+    code, out, err = run("check", folder / name, folder / "photo.png", "--against", "reference")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "against reference"
+    assert lines[1].split() == ["layer", "shape", "max", "rms", "ours", "theirs", "ulps", "1-cos", "bound"]
+    assert lines[-1].startswith("agrees: float32 explains every difference in ")
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_goes_wrong_is_one_sentence_and_its_exit_code(run: Run, folder: Path, monkeypatch) -> None:
+    photo, model = folder / "photo.png", folder / "v1"
+    code, out, err = run("check", model, photo, "--against", "caffe")
+    assert code == 2 and out == "" and "caffe" in err
+    code, out, err = run("check", model, folder / "none.png", "--against", "reference")
+    assert code == 1 and out == "" and err.startswith("error: ") and "none.png" in err and err.count("\n") == 1
+    code, out, err = run("check", model, photo, "--against", "reference", "--other", folder / "nothing")
+    assert code == 1 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+    monkeypatch.setattr("minimobile.peers.import_module", _missing)
+    code, out, err = run("check", model, photo)
+    assert (code, out) == (1, "")
+    assert err == (
+        "error: torch: expected this package to compare with, it is not installed; "
+        "python -m pip install 'minimobile[crosscheck]'\n"
+    )
+    code, out, err = run("check", model, photo, "--pixels")
+    assert (code, out) == (1, "") and err.startswith("error: transformers: expected this package")
+
+
+def test_pixels_beside_those_of_another_model(run: Run, folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr("minimobile.peers.import_module", _missing)
+    values = {"image_processor_type": "MobileNetV1ImageProcessor", **PROCESSOR, "image_mean": [0.0, 0.0, 0.0]}
+    (folder / "padding" / "preprocessor_config.json").write_text(json.dumps(values))
+    words = ("check", folder / "v1", folder / "photo.png", "--pixels", "--other", folder / "padding")
+    code, out, err = run(*words)
+    assert (code, err) == (1, "")
+    assert out.splitlines()[-2:] == [
+        "differs: the other's processor",
+        "settings: image_mean (0.0, 0.0, 0.0) (ours: (0.5, 0.5, 0.5))",
+    ]
+    assert max(map(len, out.splitlines())) <= 80
+    document = json.loads(run(*words, "--format", "json").out)
+    assert document["agrees"] is False and document["first_difference"] == "the other's processor"
+    rows = {row["name"]: row for row in document["pixels"]}
+    assert rows["the other's processor"]["max_difference"] == pytest.approx(1)
+    assert rows["transformers, PIL"]["is_equal"] is None
+    assert rows["transformers, torchvision"]["is_equal"] in (None, False, True)
+    assert rows["TensorFlow 1, bilinear"]["max_difference"] > 0
+
+
+def _missing(name: str) -> None:
+    raise ImportError(name)
