@@ -16,6 +16,7 @@ from PIL import Image
 
 import minimobile as mm
 from minimobile.formats import keras as keras_format
+from minimobile.mobilenet_v1 import SEPARABLE_LAYERS
 
 pytestmark = pytest.mark.crosscheck
 
@@ -167,17 +168,7 @@ def hand_written(keras: Any, activate: Callable[[], Any], head: str) -> Network:
     layers = keras.layers
     picture = x = keras.Input((49, 48, 1))
     x = activate()(layers.BatchNormalization(epsilon=1e-4)(layers.Conv2D(8, 3, 2, padding="same")(x)))
-    for channels, stride in (
-        (16, 1),
-        (32, 2),
-        (32, 1),
-        (64, 2),
-        (64, 1),
-        (128, 2),
-        *5 * ((128, 1),),
-        (256, 2),
-        (256, 1),
-    ):
+    for base, stride in SEPARABLE_LAYERS:
         x = layers.DepthwiseConv2D(3, stride, padding="same")(x)
         x = activate()(layers.BatchNormalization(epsilon=1e-4, scale=False)(x))
         x = activate()(layers.BatchNormalization(epsilon=1e-4)(layers.Conv2D(base // 4, 1)(x)))
