@@ -15,6 +15,7 @@ from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.hub import is_hub_id, locate
+from minimobile.formats.huggingface import CONFIG
 from minimobile.formats.strict_json import read_json_object
 
 Config = MobileNetV1Config | MobileNetV2Config
@@ -48,10 +49,11 @@ def read_checkpoint(
 
 def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read the config alone, without the weights where it is a file of its own (a directory, a hub id)."""
-    if is_hub_id(source) or (not str(source).startswith("demo:") and Path(source).is_dir()):
+    if is_hub_id(source) or (not str(source).startswith("demo:") and (Path(source) / CONFIG).is_file()):
         fields, hub_options = _part(overrides)
-        path = locate(source, ["config.json"], **hub_options)
-        return config_from_dict(read_json_object(path), **fields)
+        values = read_json_object(locate(source, [CONFIG], **hub_options))
+        if "model_type" in values:  # timm's has none, and leaves the config to be deduced
+            return config_from_dict(values, **fields)
     return read_checkpoint(source, None, overrides).config
 
 

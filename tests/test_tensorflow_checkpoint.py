@@ -44,6 +44,8 @@ def test_a_checkpoint_is_found_by_any_of_its_names(small: Path, ending: str) -> 
     assert checkpoint.ignored == {"global_step": "number of training steps"}
     for name, values in random_weights(SMALL, V1).items():
         assert np.array_equal(checkpoint.weights[name], values), name
+    assert minimobile.AutoConfig.from_pretrained(path) == checkpoint.config
+    assert minimobile.AutoImageProcessor.from_pretrained(path).crop_size == {"height": 96, "width": 96}
 
 
 def test_a_directory_says_which_checkpoint_is_its_newest(small: Path, tmp_path: Path) -> None:

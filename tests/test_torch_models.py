@@ -133,6 +133,8 @@ def test_timm_s_config_tells_the_preprocessing(tmp_path: Path, file: str) -> Non
     assert processor["size"] == {"shortest_edge": 106}, "the whole part of 96 / 0.9"
     assert processor["resample"] == 2
     assert (processor["image_mean"], processor["image_std"]) == ([0.5, 0.25, 0.125], [0.5, 1, 2.0])
+    assert minimobile.AutoConfig.from_pretrained(tmp_path / "net" / file) == checkpoint.config
+    assert minimobile.AutoImageProcessor.from_pretrained(tmp_path / "net" / file).size == {"shortest_edge": 106}
     model = minimobile.load(tmp_path / "net" / file)
     assert model.processor(np.zeros((50, 40, 3), np.uint8))["pixel_values"][0].shape == (3, 96, 128)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from minimobile import formats
 from minimobile.errors import FormatError, InputError
-from minimobile.formats import hub
+from minimobile.formats import hub, tensorflow_checkpoint, torch_models
 from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.strict_json import read_json_object
 
@@ -73,9 +73,11 @@ def _locate(source: str | Path, names: Sequence[str]) -> Path:
         is_directory = path.is_dir()
     except (OSError, ValueError) as error:
         raise FormatError(f"{source!r}: the path cannot be read ({error})") from error
+    for name in names:
+        if is_directory and (path / name).is_file():
+            return path / name
+    if tensorflow_checkpoint.recognise(path) or (is_directory and torch_models.recognise(path)):
+        return path  # whose school says what transformers has a file for
     if is_directory:
-        for name in names:
-            if (path / name).is_file():
-                return path / name
         raise FormatError(f"{source}: expected a directory with {names[0]}; build the processor by its class instead")
     return hub.locate(source, names)
