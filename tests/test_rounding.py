@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimobile.config import ACTIVATIONS
@@ -33,6 +33,7 @@ def draw(random: np.random.Generator, channels: int, outputs: int) -> dict[str, 
     return {name: values.astype(np.float32) for name, values in drawn.items()}
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 7, 64, 300]), st.booleans(), st.booleans())
 def test_float32_stays_within_the_bound_in_any_order_folded_or_not(seed, channels, is_folded, is_backwards) -> None:
     random = np.random.default_rng(seed)
