@@ -41,7 +41,7 @@ def save(folder, content):
     return path
 
 
-def assert_same_outputs(checkpoint, graph, weights, size=(33, 47), tolerance=0.0):
+def assert_same_outputs(checkpoint, graph, weights, size=(17, 9), tolerance=0.0):
     x = np.random.default_rng(1).standard_normal((1, *size, graph.input_channels)).astype(np.float32)
     (name,) = graph.outputs
     expected = run_reference(graph, weights, x, [name])[name]
@@ -94,7 +94,7 @@ def test_every_form_of_a_network_gives_the_same_numbers(form, tmp_path):
     checkpoint = tflite.read(save(tmp_path, write_layers(spell(graph, weights, folded=True, **spelling), **writing)))
     assert checkpoint.architecture == architecture
     assert {name: getattr(checkpoint.config, name) for name in fields} == fields
-    size = (32, 32) if "pads" in form else (33, 47)
+    size = (32, 32) if "pads" in form else (17, 9)
     assert_same_outputs(checkpoint, graph, weights, size)
 
 
@@ -230,7 +230,7 @@ def test_truncations_and_flips_are_refused_or_load(tmp_path):
         with pytest.raises(FormatError, match=r"model\.tflite"):
             tflite.read(path)
     path.write_bytes(content)
-    assert _count_loads(path, 100, V1) > 20
+    assert _count_loads(path, 60, V1) > 10
 
 
 def _count_loads(path, count, architecture):
