@@ -36,10 +36,10 @@ class ConversionReport:
     """What a conversion read and wrote.
 
     `format`, `dialect` and `producer` are the source's. `mapped` is {name of an array in the source: canonical name},
-    `ignored` {name there: why it was not needed}, `missing` the weights of the network that the source lacks and no
-    output needs, and `idle` those of them that were written all the same, as zeros, for the class that reads them has
-    them. `rounded` are the weights that `dtype` cannot hold exactly, `written` the arrays of the destination, by their
-    names there. `notes` say what the written layout cannot tell its readers.
+    `ignored` {name of an array or a layer there: why it is not needed}. `missing` are the weights of the network that
+    the source lacks and no output needs, `idle` those of them that were written all the same, as zeros, because the
+    class that reads them has them. `rounded` are the weights that `dtype` cannot hold exactly, `written` the arrays of
+    the destination, by their names there. `notes` say what the written layout cannot tell its readers.
     """
 
     source: str

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minimobile
-from minimobile.formats import hdf5
+from minimobile.formats import huggingface
 from tests.conftest import Run
 
 
@@ -27,28 +27,28 @@ def squash(text: str) -> str:
     return "".join(text.split())
 
 
-def test_there_and_back_loses_nothing(run: Run, segmenter: Path, tmp_path: Path) -> None:
+def test_there_and_back_loses_nothing(run: Run, classifier: Path, tmp_path: Path) -> None:
     native, folder = tmp_path / "x.h5", tmp_path / "y"
-    code, out, err = run("convert", segmenter, native)
+    code, out, err = run("convert", classifier, native)
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
     assert squash(out) == squash(
         f"""
-        read     {segmenter}
+        read     {classifier}
         format   Hugging Face directory, dialect huggingface
-        network  MobileNetV2ForSemanticSegmentation
-        mapped   277 arrays
-        ignored  55 arrays (a counter of training batches that stands at 0):
-                 mobilenet_v2.conv_1x1.normalization.num_batches_tracked,
-                 mobilenet_v2.conv_stem.conv_3x3.normalization.num_batches_tracked, ...
+        network  MobileNetV1ForImageClassification
+        mapped   137 arrays
+        ignored  27 (a counter of training batches that stands at 0):
+                 mobilenet_v1.conv_stem.normalization.num_batches_tracked,
+                 mobilenet_v1.layer.0.normalization.num_batches_tracked, ...
         wrote    {native}
-        format   native HDF5 file, 277 arrays, float32
+        format   native HDF5 file, 137 arrays, float32
         """
     )
-    assert run("convert", native, folder).out.splitlines()[-1] == "format   Hugging Face directory, 332 arrays, float32"
+    assert run("convert", native, folder).out.splitlines()[-1] == "format   Hugging Face directory, 164 arrays, float32"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.h5", "y"]
-    assert_same_model(segmenter, native)
-    assert_same_model(segmenter, folder)
+    assert_same_model(classifier, native)
+    assert_same_model(classifier, folder)
 
 
 def test_nothing_is_overwritten_without_force(run: Run, classifier: Path, segmenter: Path, tmp_path: Path) -> None:
@@ -114,11 +114,10 @@ def test_float16(run: Run, classifier: Path, tmp_path: Path) -> None:
 
 
 def test_missing_weights_are_named(run: Run, segmenter: Path, tmp_path: Path) -> None:
-    minimobile.load(segmenter).save(tmp_path / "x.h5")
-    checkpoint = hdf5.read(tmp_path / "x.h5")
+    checkpoint = huggingface.read(segmenter)
     kept = {name: values for name, values in checkpoint.weights.items() if ".conv_1x1." not in name}
-    hdf5.write(tmp_path / "y.h5", dataclasses.replace(checkpoint, weights=kept))
-    out = run("convert", tmp_path / "y.h5", tmp_path / "z").out
+    huggingface.write(tmp_path / "y", dataclasses.replace(checkpoint, weights=kept))
+    out = run("convert", tmp_path / "y", tmp_path / "z").out
     assert squash(
         """
         missing  5 weights that no output needs; written as zeros:

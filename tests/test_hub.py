@@ -133,6 +133,13 @@ def test_a_hub_id_is_fetched_once_and_then_read_from_the_cache(
     assert_same(formats.read(REPO, cache_dir=cache, revision=COMMIT), first)
 
 
+def test_another_model_of_the_hub_is_described(tmp_path: Path, server: Hub) -> None:
+    (server.directory / "config.json").write_text('{"model_type": "efficientnet"}')
+    found = formats.describe(REPO, cache_dir=tmp_path / "cache")
+    assert (found.format, len(found.entries)) == ("Hugging Face directory", 5)
+    assert "got 'efficientnet'" in str(found.problem)
+
+
 def test_shards_are_fetched_too(tmp_path: Path, server: Hub) -> None:
     from test_huggingface import shard
 

@@ -85,7 +85,7 @@ def _group(ignored: Mapping[str, str]) -> Iterable[str]:
     for name, reason in ignored.items():
         names[reason].append(name)
     for reason, group in names.items():
-        yield f"{_count(group, 'array')} ({reason}): {_list(group)}"
+        yield f"{len(group)} ({reason}): {_list(group)}"
 
 
 def _count(items: Iterable[str], noun: str) -> str:
