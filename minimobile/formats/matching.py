@@ -49,12 +49,12 @@ def match_network(
     simple = simplify(layers, where)
     finding = recognise_network(simple, where)
     size = image_size or _size_of_fixed_pool(finding)
-    epsilon = _common_epsilon(finding, where)
-    known = _read_fields(finding, where)
-    weights, mapped = _name_weights(finding, config.layer_norm_eps if config else epsilon or dialect.epsilon, where)
+    common = _common_epsilon(finding, where)
+    known = _read_fields(finding, where) | {"layer_norm_eps": dialect.epsilon if common is None else common}
+    weights, mapped = _name_weights(finding, config.layer_norm_eps if config else known["layer_norm_eps"], where)
     found = deduce_config(
         weights, dialect, where, image_size=size, called={theirs: ours for ours, theirs in mapped.items()},
-        **known, layer_norm_eps=epsilon or dialect.epsilon,
+        **known,
     )  # fmt: skip
     _check_graph(fuse_activations(fold_batch_norm(build_graph(found, finding.architecture))), finding, where)
     found = _settle_padding(found, finding, image_size, where)
@@ -96,20 +96,24 @@ def _common_epsilon(finding: Finding, where: str) -> float | None:
     """Return the epsilon that the backbone's batch norms have in common, None where all are folded."""
     common = None
     for node, layer in finding.layers.items():
-        if "epsilon" in layer.attributes and not node.startswith(HEAD):
-            epsilon = _shortest(layer.attributes["epsilon"])
-            if common not in (None, epsilon):
-                raise FormatError(f"{where}: layer {layer.name!r}: expected the epsilon {common} of the layers before "
-                                  f"it, found {epsilon}")  # fmt: skip
-            common = epsilon
-    if common is not None and not (math.isfinite(common) and common >= 0):
-        raise FormatError(f"{where}: expected an epsilon of batch norm of zero or more, found {common}")
+        if "epsilon" not in layer.attributes:
+            continue
+        epsilon = _shortest(layer.attributes["epsilon"])
+        if not 0 <= epsilon < math.inf:
+            raise FormatError(f"{where}: layer {layer.name!r}: expected an epsilon of zero or more, found {epsilon}")
+        if node.startswith(HEAD):
+            continue
+        if common not in (None, epsilon):
+            raise FormatError(f"{where}: layer {layer.name!r}: expected the epsilon {common} of the layers before "
+                              f"it, found {epsilon}")  # fmt: skip
+        common = epsilon
     return common
 
 
 def _shortest(value: float) -> float:
     """Return the shortest decimal that is the same float32: what its author wrote."""
-    return float(str(np.float32(value)))
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(value)))
 
 
 def _name_weights(finding: Finding, epsilon: float, where: str) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
