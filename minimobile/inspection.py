@@ -43,6 +43,11 @@ class Network:
         name = "DeepLab V2" if self.architecture.endswith("Segmentation") else f"V{self.architecture[10]}"
         return f"{name} {self.config.width_multiplier} at {height} x {width}"
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes; none for a network without a head."""
+        return () if self.architecture.endswith("Model") else tuple(self.config.labels.values())
+
     @cached_property
     def profile(self) -> Profile:
         """Parameters and multiply-adds by layer."""
@@ -91,7 +96,7 @@ class Network:
             "architecture": self.architecture,
             "width_multiplier": self.config.width_multiplier,
             "output_stride": self.config.output_stride,
-            "classes": self.config.class_count,
+            "classes": len(self.labels),
             "image_size": list(self.image_size),
             "peak_memory": {"layer": layer_name, "bytes": size},
             "paper": dict(self.paper_table),

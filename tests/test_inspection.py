@@ -45,6 +45,15 @@ def test_an_embedded_model() -> None:
     assert found.preprocessing is not None
 
 
+def test_a_network_without_a_head_has_no_classes(tmp_path: Path) -> None:
+    mm.MobileNetV2Model(mm.MobileNetV2Config(depth_multiplier=0.1)).save_pretrained(tmp_path / "x")
+    found = inspect(tmp_path / "x", 32)
+    assert found.network is not None
+    assert (found.network.labels, found.to_dict()["classes"]) == ((), 0)
+    assert found.network.features == "conv_1x1"
+    assert found.preprocessing is None
+
+
 @pytest.mark.parametrize(
     ("text", "width", "size"),
     [("0.5", 0.5, (32, 40)), ("1", 1.0, (32, 40)), (".35@64", 0.35, (64, 64)), ("@64x33", 0.25, (64, 33))],

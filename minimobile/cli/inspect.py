@@ -76,13 +76,13 @@ def inspect(
     if output_format is Format.JSON:
         console.write_json(found.to_dict())
         return
-    wanted = set(tables or (TableName.PAPER, TableName.KINDS))
+    default = () if found.others else (TableName.PAPER, TableName.KINDS)
+    wanted = set(tables or default)
     console.write_facts(list(_facts(found)))
     if found.network is not None:
         if found.others:
             console.write_blank()
             network_tables.write_comparison(found.network, found.others)
-            wanted &= set(tables or ())
         for name, write in _WRITERS.items():
             if wanted & {name, TableName.ALL}:
                 console.write_blank()
@@ -104,10 +104,11 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
         return [*facts, ("not loaded", str(description.problem).removeprefix(f"{found.source}: "))]
     config, costs = network.config, network.profile
     height, width = network.image_size
-    labels = ", ".join(label.split(",")[0] for label in list(config.labels.values())[:3])
+    labels = ", ".join(label.split(",")[0] for label in network.labels[:3])
     stride = f"width {config.width_multiplier}, output stride {config.output_stride}"
     facts += [("network", f"{network.architecture}, {stride}")]
-    facts += [("classes", f"{config.class_count}: {labels}, ..." if config.class_count > 3 else labels)]
+    count = len(network.labels)
+    facts += [("classes", f"{count}: {labels}, ..." if count > 3 else labels or "none: it has no head")]
     facts += [("pictures", found.preprocessing or "the file does not say how they are prepared")]
     facts += [(f"at {height} x {width}", f"{costs.multiply_adds:,} multiply-adds, {costs.parameters:,} parameters")]
     return [*facts, *network_tables.describe_reach(network)]
