@@ -103,6 +103,7 @@ HOSTILE: dict[str, tuple[dict[str, Any], str]] = {
     "H31-later-version": ({"header": {1: 1, 3: {1: 9, 2: 9}}}, "later readers"),
     "H31-header-cut": ({"more": {b"": b"\x08"}}, "has no end"),
     "H31-name-no-text": ({"more": {b"\xff\xfe": b""}}, "names in UTF-8"),
+    "H31-name-of-two-lines": ({"more": {b"a\nb": b""}}, "names in UTF-8 that can be printed"),
     "H31-entry-cut": ({"more": {b"z": b"\x12\x05"}}, "claims 5 bytes"),
     "H31-entry-empty": ({"more": {b"z": b""}}, "expected numbers, found type 0"),
 }

@@ -176,12 +176,12 @@ def test_other_variants_are_refused_by_their_layer(tmp_path: Path) -> None:
         "blocks.1.2.conv_pw.weight": np.ones((8, 8, 1, 1), np.float32),
     }
     for title, more, match in (
-        ("timm's mobilenetv2", deeper, "found blocks.1.2.bn1 and 1 more"),
-        ("timm's mobilenetv1", {"conv_head.weight": np.ones((8, 8, 1, 1), np.float32)}, "found conv_head"),
+        ("timm's mobilenetv2", deeper, "found 'blocks.1.2.bn1' and 1 more"),
+        ("timm's mobilenetv1", {"conv_head.weight": np.ones((8, 8, 1, 1), np.float32)}, "found 'conv_head'"),
         (
             "torchvision's mobilenet_v2",
             {"features.19.0.weight": np.ones((8, 8, 1, 1), np.float32)},
-            "found features.19.0",
+            "found 'features.19.0'",
         ),
     ):
         safetensors_file.write_tensors(path, foreign_weights(title) | more)
@@ -195,7 +195,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for name in ("layer1.0.conv1.weight", "conv_stem.weight", "features.0.0.weight"):
         safetensors_file.write_tensors(path, {name: np.ones((8, 3, 3, 3), np.float32)})
-        assert_refused(formats.read, path, f"under the names of transformers, torchvision or timm, found {name}")
+        assert_refused(formats.read, path, f"under the names of transformers, torchvision or timm, found '{name}'")
         assert formats.describe(path).dialect is None
 
 
@@ -294,7 +294,7 @@ def test_every_wrapping_holds_the_same_bits(tmp_path: Path, saver: str) -> None:
 def test_other_networks_of_timm_are_refused(tmp_path: Path) -> None:
     peers = pytest.importorskip("torch_peers")
     for network, match in (
-        (peers.Timm(2, 0.5, 9, deeper=1), r"found blocks\.1\.2\.conv_pw and 5 more"),
+        (peers.Timm(2, 0.5, 9, deeper=1), r"found 'blocks\.1\.2\.conv_pw' and 5 more"),
         (peers.Timm(1, 1.4, 9), r"conv_stem.*expected \(\d+, 3, 3, 3\).* found \(48, 3, 3, 3\)"),
     ):
         peers.torch.save(network.state_dict(), tmp_path / "x.pth")

@@ -58,8 +58,8 @@ class Bundle(Mapping[str, NDArray[Any]]):
             raise FormatError(f"{self.index}: expected a header under the empty name, found none")
         self.shard_count, self.byte_order = _read_header(entries.pop(b""), str(self.index))
         # What begins with a zero byte is a slice of a variable that is listed under its plain name, too.
-        names = {key: _show(key, self.index) for key in entries if not key.startswith(b"\0")}
-        self.variables = {name: _read_entry(entries[key], f"{self.index}: {name}") for key, name in names.items()}
+        names = {_read_name(key, self.index): key for key in entries if not key.startswith(b"\0")}
+        self.variables = {name: _read_entry(entries[key], f"{self.index}: {name}") for name, key in names.items()}
         self._check_places()
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -107,7 +107,7 @@ class Bundle(Mapping[str, NDArray[Any]]):
         ends: dict[int, int] = {}
         sizes: dict[int, int] = {}
         for name, variable in sorted(self.variables.items(), key=lambda item: item[1].offset):
-            where = f"{self.index}: {name[:200]}"
+            where = f"{self.index}: {name}"
             if variable.is_sliced:
                 continue
             if variable.shard >= self.shard_count:
@@ -170,8 +170,8 @@ def _read_entry(data: memoryview, where: str) -> Variable:
     return Variable(dtype, shape, **found, is_sliced=is_sliced)
 
 
-def _show(key: bytes, index: Path) -> str:
-    try:
-        return key.decode()
-    except UnicodeDecodeError:
-        raise FormatError(f"{index}: expected names in UTF-8, found {key[:80]!r}") from None
+def _read_name(key: bytes, index: Path) -> str:
+    name = key.decode(errors="replace")
+    if not name.isprintable() or "\ufffd" in name:
+        raise FormatError(f"{index}: expected names in UTF-8 that can be printed, found {key[:80]!r}")
+    return name

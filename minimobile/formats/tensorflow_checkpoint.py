@@ -13,6 +13,7 @@ from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS, Dialect
 from minimobile.formats.files import read_limited
+from minimobile.formats.huggingface import CONFIG
 from minimobile.formats.tensor_bundle import INDEX, Bundle
 
 LATEST = "checkpoint"  # the file in a directory that names its newest checkpoint
@@ -26,6 +27,8 @@ def recognise(path: Path) -> bool:
     prefix = _find_prefix(path)
     if prefix is None:
         return path.is_file() and sorted_table.recognise(path)
+    if path.is_dir() and (path / CONFIG).exists():
+        return False  # transformers' or timm's weights are beside it, and with a config
     if path.is_dir():
         return prefix.with_name(prefix.name + INDEX).is_file()
     return not path.name.endswith(INDEX) or sorted_table.recognise(path) or _has_shards(prefix)

@@ -54,7 +54,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
         return huggingface.read(path, config)
     where = str(source)
     stored, ignored = huggingface.part_counters(huggingface.read_weights(source, with_counters=True))
-    known: dict[str, Any] = {"image_size": None}
+    known: dict[str, Any] = {}
     provenance = {"format": "safetensors" if safetensors_file.recognise(source) else "pytorch", "source": path.name}
     if school is None:
         weights = huggingface.canonical_weights(stored, _find_model_type(stored, where), where)
@@ -92,7 +92,7 @@ def _find_model_type(names: Mapping[str, Any], where: str) -> str:
         model_type, _, plain = stem.partition(".")
         if stem in names or plain in names:
             return model_type
-    found = ", ".join(sorted(names)[:3])[:200] or "none"
+    found = ", ".join(repr(name[:80]) for name in sorted(names)[:3]) or "none"
     raise FormatError(
         f"{where}: expected the weights of a MobileNet V1 or V2 under the names of transformers, torchvision or timm, "
         f"found {found}"
@@ -140,7 +140,8 @@ def _follow_timm(dialect: Dialect, values: Values, where: str) -> tuple[Dialect,
     kept, interpolation = told.get("crop_pct", 0.875), told.get("interpolation", "bicubic")
     if type(kept) not in (int, float) or not 0.01 <= kept <= 1:
         raise FormatError(f"{where}: expected crop_pct to be a number of 0.01 to 1, found {str(kept)[:80]!r}")
-    if interpolation not in list(_RESAMPLING) or told.get("crop_mode", "center") != "center":
+    is_known = isinstance(interpolation, str) and interpolation in _RESAMPLING
+    if not is_known or told.get("crop_mode", "center") != "center":
         raise FormatError(
             f"{where}: expected one of {', '.join(_RESAMPLING)} and a crop of the center, found "
             f"{str(interpolation)[:80]!r} and {str(told.get('crop_mode'))[:80]!r}"

@@ -127,7 +127,7 @@ def map_names(names: Iterable[str], school: School, where: str) -> dict[str, str
     if strangers:
         more = f" and {len(strangers) - 1} more" if len(strangers) > 1 else ""
         raise FormatError(
-            f"{where}: expected {school.title} with the layers of MobileNet and no others, found {strangers[0][:200]}"
+            f"{where}: expected {school.title} with the layers of MobileNet and no others, found {strangers[0][:200]!r}"
             f"{more}, which is a variant that is not supported"
         )
     if len(set(mapped.values())) < len(mapped):
