@@ -150,6 +150,35 @@ def test_fused_batch_norm_of_a_training_graph_is_refused(path):
     assert_refused(read, path, "stem/norm .*is_training false")
 
 
+@pytest.mark.parametrize("is_aligned", [True, False])
+def test_a_batch_norm_that_the_graph_folds_is_unfolded(path, is_aligned):
+    """As tf.contrib.quantize writes it; a product along the inputs' channels is no batch norm, and stays a product."""
+    layer = "pointwise_0"
+    content, numbers = tiny_v1()
+    parts = batch_norm(f"{layer}/norm", f"{layer}/conv")
+    kept = [part for part in parts[:-1] if field(2, "Mul") + field(3, f"{layer}/conv") not in part]
+    assert len(kept) == len(parts) - 2
+    kept += [const("shape", [8] if is_aligned else [8, 1]), node("tall", "Reshape", f"{layer}/norm/mul", "shape")]
+    kept += [node("folded", "Mul", f"{layer}/weights", "tall")]
+    kept += [node(f"{layer}/norm", "Add", f"{layer}/conv", f"{layer}/norm/sub")]
+    content = content.replace(b"".join(parts), b"".join(kept))
+    plain = conv(f"{layer}/conv", "depthwise_0/relu6", f"{layer}/weights/read")
+    assert content.count(plain) == 1
+    write(path, content.replace(plain, conv(f"{layer}/conv", "depthwise_0/relu6", "folded")))
+    weights = read(path).weights
+    variance, mean = (weights[f"mobilenet_v1.layer.1.normalization.{name}"] for name in ("running_var", "running_mean"))
+    weight = weights["mobilenet_v1.layer.1.convolution.weight"]
+    if is_aligned:
+        np.testing.assert_array_equal(weight, numbers[f"{layer}/weights"].transpose(3, 2, 0, 1))
+        np.testing.assert_array_equal(variance, numbers[f"{layer}/norm/v"])
+        np.testing.assert_array_equal(mean, numbers[f"{layer}/norm/m"])
+    else:
+        scale = numbers[f"{layer}/norm/g"] / np.sqrt(numbers[f"{layer}/norm/v"] + 0.001)
+        product = numbers[f"{layer}/weights"] * scale[:, None]
+        np.testing.assert_allclose(weight, product.transpose(3, 2, 0, 1), rtol=1e-6)
+        assert not mean.any()
+
+
 AFFINE = {
     "bias": ([node("stem/norm", "Add", "stem/conv", "stem/norm/b")], 1, 1),
     "bias first": ([node("stem/norm", "AddV2", "stem/norm/b", "stem/conv")], 1, 1),

@@ -164,7 +164,10 @@ def test_deeplabs_export_gives_tensorflows_logits(tmp_path, output_stride, optio
 
 
 def test_the_published_deeplab_gives_tensorflows_logits_without_its_rounding(test_data, tmp_path):
-    """Fake quantisation taken out on both sides: folded weights, blocks, padding and head are what is left."""
+    """Fake quantisation taken out on both sides; its folding of batch norm, blocks, padding and head are what is left.
+
+    The batch norms come out of the folding as they were: with the bits of the same network as a directory.
+    """
     graph_def = parse(test_data / "models/tensorflow/deeplabv3_mobilenet_v2_0.5_513_portrait_quant_frozen.pb")
     for node in graph_def.node:
         if node.op == "FakeQuantWithMinMaxVars":
@@ -181,6 +184,15 @@ def test_the_published_deeplab_gives_tensorflows_logits_without_its_rounding(tes
     x = np.asarray(image)[None]
     (expected,) = run(graph_def, ["logits/semantic/BiasAdd"], {"ImageTensor": x})
     assert_close(model(x.transpose(0, 3, 1, 2) / np.float32(127.5) - 1).logits, expected)
+    weights = formats.read(path).weights
+    twin = formats.read(test_data / "models/huggingface/deeplabv3_mobilenet_v2_0.5_513_portrait").weights
+    assert set(weights) == {name for name in twin if "conv_1x1" not in name and "num_batches" not in name}
+    for name, values in weights.items():
+        if name.startswith("segmentation_head.") and name.endswith("running_var"):
+            # tf.nn.fused_batch_norm has made 1.001e-5 of the head's epsilon: the graph says so, the directory does not
+            np.testing.assert_allclose(values, twin[name], rtol=0, atol=2e-8)
+        else:
+            assert values.tobytes() == twin[name].tobytes(), name
 
 
 # name: (class, alpha, size, options, what the config has to say)

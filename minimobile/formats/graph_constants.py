@@ -19,7 +19,7 @@ IDENTITIES = frozenset(
 
 
 class FakeQuantization(NamedTuple):
-    """How FakeQuantWithMinMaxVars rounds: to 2 ** num_bits steps from `minimum` to `maximum`, one less if `narrow`."""
+    """How FakeQuantWithMinMaxVars rounds: to 2 ** num_bits numbers from `minimum` to `maximum`, one less if narrow."""
 
     minimum: float
     maximum: float
@@ -81,6 +81,20 @@ class Constants:
             return None
         (weight, variance, epsilon), (bias, mean) = inner, outer
         return BatchNorm(weight, bias, mean, variance, epsilon)
+
+    def find_factors(self, weight: str) -> tuple[str, str] | None:
+        """Return the convolution's weight and the batch norm's scale whose product a folded weight is.
+
+        Source: `tf.contrib.quantize`, which folds in the graph itself and rounds the product.
+        """
+        node = self._nodes.get(self.find_origin(weight))
+        if node is not None and node.op == "FakeQuantWithMinMaxVars":
+            weight = node.inputs[0]
+        for plain, factor in self._operands(weight, "Mul"):
+            flat = next((tensor for tensor, _ in self._operands(factor or "", "Reshape")), factor or "")
+            if self._match_scale(flat) is not None:
+                return plain, flat
+        return None
 
     def _match_scale(self, scale: str) -> tuple[str | None, str, float] | None:
         """Return gamma, variance, epsilon."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from minimobile.formats.graph_def import GraphNode
 from minimobile.formats.network import Layer
-from minimobile.formats.tensorflow_layers import Translation
+from minimobile.formats.tensorflow_layers import Translation, order_weight
 
 SUMS = ("Add", "AddV2")
 ARITHMETIC = (*SUMS, "Sub", "Mul", "RealDiv")
@@ -62,6 +62,8 @@ def _add_affine(
 ) -> None:
     """Add `x * scale + sign * offset` as batch norm, if it is written as one, or as part of the convolution before."""
     constants = translation.constants
+    if scale is None and offset is not None and sign == 1:
+        scale = _unfold(translation, flow, offset)
     if scale is not None and offset is not None and sign == 1:
         found = constants.find_batch_norm(scale, offset)
         if found is not None:
@@ -71,13 +73,37 @@ def _add_affine(
             return
     factor = np.float64(1) if scale is None else constants.values[scale].astype(np.float64)
     if node.op == "RealDiv":
-        factor = 1 / factor
+        with np.errstate(divide="ignore"):
+            factor = 1 / factor
     summand = np.float64(0) if offset is None else sign * constants.values[offset].astype(np.float64)
     shapes = {np.squeeze(values).shape for values in (factor, summand)} - {()}
     if len(shapes) > 1 or any(len(shape) > 1 for shape in shapes):
         raise translation.refuse(node, "a constant with one number per channel, or for all", f"shapes {shapes}")
     factor, summand = np.atleast_1d(np.squeeze(factor)), np.atleast_1d(np.squeeze(summand))
     _join_to_convolution(translation, node, flow, factor, summand, offset)
+
+
+def _unfold(translation: Translation, flow: str, offset: str) -> str | None:
+    """Give the convolution before its own weight where the graph has folded a batch norm with this offset into it.
+
+    Returns the batch norm's scale; None where nothing is folded.
+    """
+    layer = translation.layers.get(flow)
+    if layer is not None and layer.op == "batch_to_space":
+        layer = translation.layers.get(layer.inputs[0])
+    if layer is None or layer.name not in translation.unfolded:
+        return None
+    constants = translation.constants
+    name, scale = translation.unfolded[layer.name]
+    if constants.values[name].ndim != 4 or constants.find_batch_norm(scale, offset) is None:
+        return None
+    weight = order_weight(layer.op, constants.values[name])
+    factors = constants.values[scale][:, None, None, None]
+    if factors.shape[0] != len(weight) or not np.array_equal(weight * factors, layer.arrays["weight"]):
+        return None  # a product along another axis
+    names = {"weight": constants.find_origin(name)}
+    translation.layers[layer.name] = dataclasses.replace(layer, arrays={"weight": weight}, array_names=names)
+    return scale
 
 
 def _join_to_convolution(

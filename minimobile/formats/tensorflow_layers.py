@@ -31,6 +31,8 @@ class Translation:
     flows: dict[str, str] = dataclasses.field(default_factory=dict)
     scaled: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     """Products that wait for the sum after them: tensor -> (layer, constant factor)."""
+    unfolded: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """Convolutions into which the graph folds batch norm: layer -> (its weight, batch norm's scale)."""
 
     def flow(self, node: GraphNode, index: int = 0) -> str | None:
         """Return the layer whose value is an input of the node; None for a constant and for what is passed over."""
@@ -57,6 +59,12 @@ class Translation:
     def refuse(self, node: GraphNode, expected: str, found: object) -> FormatError:
         """Return the error that names a node."""
         return FormatError(f"{self.where}: node {node.name} ({node.op}): expected {expected}, found {found}")
+
+
+def order_weight(op: str, weight: NDArray[Any]) -> NDArray[Any]:
+    """Return a convolution's weight in PyTorch's order; TensorFlow's is H, W, I, O, or H, W, C, 1 if depthwise."""
+    ordered: NDArray[Any] = weight.transpose((2, 3, 0, 1) if op == "depthwise_conv2d" else (3, 2, 0, 1))
+    return ordered
 
 
 def check_layout(translation: Translation, node: GraphNode) -> None:

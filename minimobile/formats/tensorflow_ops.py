@@ -17,6 +17,7 @@ from minimobile.formats.tensorflow_affine import ARITHMETIC, add_bias, put_batch
 from minimobile.formats.tensorflow_layers import (
     Translation,
     check_layout,
+    order_weight,
     read_amounts,
     read_padding,
     read_square,
@@ -82,18 +83,15 @@ def _translate_convolution(translation: Translation, node: GraphNode) -> None:
         "dilation": read_square(translation, node, "dilations"),
         "padding": read_padding(translation, node),
     }
-    quantization = translation.constants.quantizations.get(translation.constants.find_origin(node.inputs[1]))
-    translation.put(
-        Layer(
-            node.name,
-            "depthwise_conv2d" if is_depthwise else "conv2d",
-            (flow,),
-            {"weight": weight.transpose((2, 3, 0, 1) if is_depthwise else (3, 2, 0, 1))},  # from H, W, I, O
-            attributes if quantization is None else {**attributes, "weight_quantization": quantization},
-            {"weight": translation.constants.find_origin(node.inputs[1])},
-            node.name,
-        )
-    )
+    name = translation.constants.find_origin(node.inputs[1])
+    if name in translation.constants.quantizations:
+        attributes["weight_quantization"] = translation.constants.quantizations[name]
+    factors = translation.constants.find_factors(name)
+    if factors is not None:
+        translation.unfolded[node.name] = factors
+    op = "depthwise_conv2d" if is_depthwise else "conv2d"
+    arrays = {"weight": order_weight(op, weight)}
+    translation.put(Layer(node.name, op, (flow,), arrays, attributes, {"weight": name}, node.name))
 
 
 def _translate_matmul(translation: Translation, node: GraphNode) -> None:
