@@ -70,6 +70,20 @@ def test_there_and_back_gives_every_array_back_bit_for_bit(tmp_path: Path, archi
     assert stored(tmp_path / "back") == stored(source)
 
 
+def test_shards_give_every_array_back_too(tmp_path: Path) -> None:
+    source = write(tmp_path / "source", make_checkpoint())
+    before = stored(source)
+    arrays = safetensors.numpy.load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    places = {name: f"model-{1 + (number % 2)}.safetensors" for number, name in enumerate(arrays)}
+    for place in set(places.values()):
+        part = {name: values for name, values in arrays.items() if places[name] == place}
+        safetensors.numpy.save_file(part, source / place)
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    convert(source, tmp_path / "whole")
+    assert stored(tmp_path / "whole") == before
+
+
 def test_the_report_accounts_for_every_array(tmp_path: Path) -> None:
     checkpoint = make_checkpoint("MobileNetV1Model")
     strangers = {"classifier.weight": np.zeros((3, 102), np.float32), "classifier.bias": np.zeros(3, np.float32)}
@@ -360,6 +374,18 @@ def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(t
         assert survived >= 3
         assert found[-1] == "MobileNetV1ForImageClassification"
         assert set(found) == {"MobileNetV1ForImageClassification", "MobileNetV1Model"}
+
+
+@pytest.mark.crosscheck
+def test_a_pickle_gives_every_array_back_too(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    source = write(tmp_path / "source", make_checkpoint())
+    before = stored(source)
+    arrays = safetensors.numpy.load_file(source / "model.safetensors")
+    (source / "model.safetensors").unlink()
+    torch.save({name: torch.tensor(values) for name, values in arrays.items()}, source / "pytorch_model.bin")
+    convert(source, tmp_path / "back")
+    assert stored(tmp_path / "back") == before
 
 
 def load_in_transformers(directory: Path, caplog: pytest.LogCaptureFixture) -> Any:
