@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -37,7 +38,31 @@ def write_nameless(path: Path, specs: list[Spec], config: dict[str, Any]) -> Pat
     return write_archive(path, sorted(specs, key=lambda spec: order.index(spec.name)), config, has_names=False)
 
 
-WRITERS: dict[str, Write] = {"legacy": write_legacy, "archive": write_archive, "archive without names": write_nameless}
+def write_as_keras_2_12_on_windows(path: Path, specs: list[Spec], config: dict[str, Any]) -> Path:
+    """Every layer counted twice, and backslashes in the groups' names."""
+    write_nameless(path, specs, config)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    image = io.BytesIO()
+    with h5py.File(io.BytesIO(members["model.weights.h5"])) as file, h5py.File(image, "w") as target:
+        for name, group in file["layers"].items():
+            base, _, number = name.rpartition("_") if name[-1].isdigit() and "_" in name else (name, "", "0")
+            is_plain = not number.isdigit()  # batch_normalization, conv2d: the first of its class
+            doubled = name if is_plain or number == "0" else f"{base}_{2 * int(number)}"
+            file.copy(group["vars"], target.create_group(f"_layer_checkpoint_dependencies\\{doubled}"), "vars")
+    members["model.weights.h5"] = image.getvalue()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+WRITERS: dict[str, Write] = {
+    "legacy": write_legacy,
+    "archive": write_archive,
+    "archive without names": write_nameless,
+    "archive of Keras 2.12": write_as_keras_2_12_on_windows,
+}
 
 
 def assert_holds(checkpoint: Checkpoint, specs: list[Spec]) -> None:
@@ -49,8 +74,15 @@ def assert_holds(checkpoint: Checkpoint, specs: list[Spec]) -> None:
         assert np.array_equal(checkpoint.weights[name], values), name
 
 
-@pytest.mark.parametrize("form", ["keras2", "keras3", "sequential"])
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize(
+    ("writer", "form"),
+    [
+        *(("legacy", form) for form in ("keras2", "keras3", "sequential")),
+        *(("archive", form) for form in ("keras2", "keras3", "sequential")),
+        ("archive without names", "keras3"),
+        ("archive of Keras 2.12", "keras2"),
+    ],
+)
 def test_every_form_of_a_file_gives_the_same_network(tmp_path: Path, writer: str, form: str) -> None:
     specs = v1_layers(is_generic=writer != "legacy")
     path = WRITERS[writer](tmp_path / "model", specs, chain_config(specs, form))
@@ -142,6 +174,13 @@ def test_a_model_used_as_a_layer_is_opened_and_scaling_becomes_the_processors(tm
     assert checkpoint.config.image_size == (48, 64)  # the outer model's
     assert checkpoint.processor is not None
     assert checkpoint.processor["image_mean"] == checkpoint.processor["image_std"] == [0.5, 0.5, 0.5]
+    assert checkpoint.provenance == {
+        "dialect": "keras",
+        "format": "keras",
+        "source": "x.h5",
+        "producer": "Keras 2.8.0 (tensorflow)",
+        "input_scaling": "0.00784314 * x -1 of pixels up to 255, done by the processor",
+    }
     assert "optimiser" in checkpoint.ignored["optimizer_weights/adam/conv1_kernel_momentum:0"]
 
 
@@ -174,6 +213,14 @@ def test_describe_tells_also_of_what_is_no_mobilenet(tmp_path: Path) -> None:
     assert_refused(keras.read, path, r"layer 'squeeze': expected a layer that MobileNets have, found a SqueezeExcite")
     legacy = keras.describe(write_legacy(tmp_path / "x.h5", specs, chain_config(specs, "keras2")))
     assert (legacy.format, legacy.producer) == ("Keras HDF5 model", "Keras 2.8.0 (tensorflow)")
+
+
+def test_an_hdf5_file_of_another_program_is_described_as_that(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["series/a/values"] = file["series/b/values"] = np.zeros(3)
+    described = keras.describe(tmp_path / "x.h5")
+    assert (described.format, described.dialect) == ("HDF5 file of unknown origin", None)
+    assert_refused(keras.read, tmp_path / "x.h5", "expected")
 
 
 def test_recognise_leaves_other_files_alone(tmp_path: Path) -> None:
@@ -282,10 +329,7 @@ def test_h20_external_storage_is_refused(tmp_path: Path) -> None:
     assert_refused(keras.read, path, "external storage")
 
 
-@pytest.mark.parametrize(
-    "names", [[], np.zeros(3), "conv1", np.array(["x" * 1000] * 50, "S"), [b"\xff\xfe"]],
-    ids=["empty", "numbers", "one text", "long", "no UTF-8"],
-)  # fmt: skip
+@pytest.mark.parametrize("names", [np.zeros(3), "conv1", [b"\xff\xfe"]], ids=["numbers", "one text", "no UTF-8"])
 def test_h24_what_layer_names_says_changes_nothing_or_is_refused(tmp_path: Path, names: Any) -> None:
     def change(file: h5py.File) -> None:
         file["model_weights"].attrs["layer_names"] = names
@@ -347,10 +391,6 @@ ARCHIVES: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
         lambda members: members.update({"config.json": b'{"x": "' + b"y" * 11 * 10**6 + b'"}'}),
         "at most 1048576 bytes",
     ),
-    "config-many-lists": (  # 24 times its size in memory
-        lambda members: members.update({"config.json": b'{"class_name": [' + b"{}," * 340_000 + b"{}]}"}),
-        "class_name: expected str",
-    ),
     "name-leads-out": (lambda members: members.update({"../evil": b""}), "plain relative name"),
 }
 
@@ -373,6 +413,12 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("metadata.json", "{}" + 10**6 * " ")
     assert_refused(keras.read, path, "found a compressed one")
+
+
+@pytest.mark.slow
+def test_a_configuration_of_empty_dicts_takes_24_times_its_size_and_no_more_than_allowed(tmp_path: Path) -> None:
+    text = '{"class_name": [' + "{}," * 340_000 + "{}]}"
+    assert_refused(keras.read, write_archive(tmp_path / "x.keras", [], text), "class_name: expected str")
 
 
 def small_archive(path: Path) -> Path:
@@ -398,12 +444,11 @@ def survive(path: Path) -> None:
 def test_truncated_and_changed_files_never_crash_the_reader(tmp_path: Path, write: Callable[[Path], Path]) -> None:
     path = write(tmp_path / "x.bin")
     content = path.read_bytes()
-    for _ in flip_bytes(path, 100, seed=4):
+    for _ in flip_bytes(path, 60, seed=4):
         survive(path)
     for part in truncations(content, 97):
         path.write_bytes(part)
-        if part:
-            assert_damaged(path)
+        assert_damaged(path)
 
 
 def assert_damaged(path: Path) -> None:

@@ -7,10 +7,9 @@ is ever looked up. Source: keras.src.saving.saving_lib and keras.src.legacy.savi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,14 @@ from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import open_regular, read_start, regular_file_size
 from minimobile.formats.guarded_hdf5 import GuardedFile, has_hdf5_signature, open_hdf5, read_root_attributes
 from minimobile.formats.keras_arrays import (
-    CONTAINERS,
     explain_unused,
     fetch_arrays,
-    find_named,
     is_numbered,
     locate_arrays,
 )
 from minimobile.formats.keras_config import KerasLayer, count_classes, parse_model
 from minimobile.formats.keras_graph import flatten
-from minimobile.formats.keras_layers import translate_model
+from minimobile.formats.keras_layers import Arrays, translate_model
 from minimobile.formats.keras_names import read_applications
 from minimobile.formats.matching import match_network
 from minimobile.formats.stored_zip import read_directory, read_member
@@ -48,8 +45,9 @@ class Contents:
 
     format: str
     arrays: GuardedFile
-    model: KerasLayer | None
-    producer: str | None
+    model: KerasLayer | None = None
+    producer: str | None = None
+    dialect: str | None = _DIALECT
 
 
 def recognise(path: Path) -> bool:
@@ -70,8 +68,10 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     """
     path = Path(path)
     with _open(path) as contents:
-        provenance = {"format": contents.format, **({"producer": contents.producer} if contents.producer else {})}
+        provenance = {"format": "keras", "source": path.name}
+        provenance |= {"producer": contents.producer} if contents.producer else {}
         file = contents.arrays
+        fetched: set[str] = set()
         if contents.model is None:
             weights, mapped = read_applications(file)
             checkpoint = build_checkpoint(
@@ -80,13 +80,19 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
         else:
             flat = flatten(contents.model, str(path))
             located = locate_arrays(file, contents.model)
-            layers = translate_model(flat, partial(fetch_arrays, file, located), str(path))
+
+            def fetch(layer: tuple[str, ...], roles: Sequence[str]) -> tuple[Arrays, Mapping[str, str]]:
+                arrays, datasets = fetch_arrays(file, located, layer, roles)
+                fetched.update(datasets.values())
+                return arrays, datasets
+
+            layers = translate_model(flat, fetch, str(path))
             height, width, _ = flat.input_shape or (None, None, None)
             size = (height, width) if height is not None and width is not None else None
             checkpoint = match_network(
                 layers, find_dialect(_DIALECT), str(path), image_size=size, provenance=provenance, config=config
             )
-        ignored = {**checkpoint.ignored, **explain_unused(file, set(checkpoint.mapped))}
+        ignored = {**checkpoint.ignored, **explain_unused(file, checkpoint.mapped, fetched)}
     return dataclasses.replace(checkpoint, ignored=ignored)
 
 
@@ -96,7 +102,7 @@ def describe(path: str | Path) -> Description:
         file = contents.arrays
         entries = tuple(Entry(name, file.shapes[name], file.dtypes[name].name) for name in sorted(file.shapes))
         facts = {} if contents.model is None else {"layers": count_classes(contents.model)}
-        return Description(contents.format, _DIALECT, contents.producer, entries, facts)
+        return Description(contents.format, contents.dialect, contents.producer, entries, facts)
 
 
 @contextmanager
@@ -129,13 +135,12 @@ def _open_hdf5_contents(file: GuardedFile) -> Contents:
     root = file.attributes[""]
     text = root.get("model_config")
     if text is None:
-        groups = file.attributes.get("model_weights", {})
-        if not is_numbered(file) and not find_named(file, ""):
-            raise FormatError(
-                f"{file.where}: expected an HDF5 file of Keras, with groups of layers or {CONTAINERS[0]!r}, found none"
-            )
-        kind = "Keras 3 weights" if is_numbered(file) else "Keras HDF5 weights"
-        return Contents(kind, file, None, _name_producer({**groups, **root}))
+        producer = _name_producer(root)
+        if is_numbered(file):
+            return Contents("Keras 3 weights", file, producer=producer)
+        if producer or "layer_names" in root or {"conv1", "Conv1"} & file.attributes.keys():
+            return Contents("Keras HDF5 weights", file, producer=producer)
+        return Contents("HDF5 file of unknown origin", file, dialect=None)
     if not isinstance(text, str) or len(text) > CONFIG_LIMIT:
         raise FormatError(f"{file.where}: model_config: expected at most {CONFIG_LIMIT} bytes of JSON, found others")
     where = f"{file.where}: model_config"

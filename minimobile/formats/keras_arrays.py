@@ -2,7 +2,8 @@
 
 Keras 2 and the legacy files of Keras 3 name them: one group per layer of the outermost model, under `model_weights` or,
 with weights alone, under the root (`conv1/conv1/kernel:0`). Keras 3, and `.keras` files of Keras 2.12 and later, number
-the layers of each class (`layers/conv2d_7/vars/0`); recent ones give the layer's name as an attribute of `vars`.
+the layers of each class (`layers/conv2d_7/vars/0`); recent ones give the layer's name as an attribute of `vars`. Keras
+2.12 counts every layer twice and, on Windows, writes backslashes (`_layer_checkpoint_dependencies\\conv2d_14/vars/0`).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Group(NamedTuple):
 
 def is_numbered(file: GuardedFile) -> bool:
     """Say whether the file has Keras 3's layout."""
-    return any(name in file.attributes for name in CONTAINERS)
+    return any(_split(path)[0] in CONTAINERS for path in file.attributes)
 
 
 def locate_arrays(file: GuardedFile, model: KerasLayer) -> Located:
@@ -71,13 +72,16 @@ def fetch_arrays(
         return {role: file.read(name).astype(np.float32) for role, name in datasets.items()}, datasets
 
 
-def explain_unused(file: GuardedFile, used: set[str]) -> dict[str, str]:
-    """Return why each array of the file that is not among `used` is not needed."""
-    return {
-        name: "the optimiser's, for training only" if name.partition("/")[0] in OPTIMIZERS else "used in training only"
-        for name in file.shapes
-        if name not in used
-    }
+def explain_unused(file: GuardedFile, mapped: Mapping[str, str], fetched: set[str]) -> dict[str, str]:
+    """Return why each array of the file that is not `mapped` has no place among the weights."""
+    reasons = {}
+    for name in file.shapes:
+        if name.partition("/")[0] in OPTIMIZERS:
+            reasons[name] = "the optimiser's, for training only"
+        elif name not in mapped:
+            is_scaling = name in fetched
+            reasons[name] = "scales the picture, which the processor does" if is_scaling else "used in training only"
+    return reasons
 
 
 def find_named(file: GuardedFile, root: str) -> Located:
@@ -128,20 +132,24 @@ def find_numbered(file: GuardedFile) -> dict[str, list[Group]]:
     """
     arrays: dict[str, dict[str, str]] = {}
     for dataset in file.shapes:
-        group, _, name = dataset.rpartition("/")
-        arrays.setdefault(group, {})[name] = dataset
+        *parts, name = _split(dataset)
+        arrays.setdefault("/".join(parts), {})[name] = dataset
+    attributes = {"/".join(_split(path)): values for path, values in file.attributes.items()}
+    layers = [(path, parts) for path in attributes if (parts := path.split("/"))[-2:-1] and parts[-2] in CONTAINERS]
+    models = {"/".join(parts[:-2]) for _, parts in layers}
     found: dict[str, list[Group]] = {}
-    for path in file.attributes:
-        *outer, container, name = ("", "", *path.split("/"))
+    for path, parts in layers:
         own = arrays.get(f"{path}/vars", {})
-        is_model = any(f"{path}/{inner}" in file.attributes for inner in CONTAINERS)
-        parts = re.fullmatch(r"(.+?)(?:_([0-9]{1,6}))?", name)
-        if container in CONTAINERS and parts and (own or is_model):
-            told = file.attributes.get(f"{path}/vars", {}).get("name")
-            layer_name = told if isinstance(told, str) else None
-            group_of_model = "/".join(part for part in outer if part)
-            found.setdefault(group_of_model, []).append(Group(parts[1], int(parts[2] or 0), path, layer_name, own))
+        match = re.fullmatch(r"(.+?)(?:_([0-9]{1,6}))?", parts[-1])
+        if match and (own or path in models):
+            told = attributes.get(f"{path}/vars", {}).get("name")
+            group = Group(match[1], int(match[2] or 0), path, told if isinstance(told, str) else None, own)
+            found.setdefault("/".join(parts[:-2]), []).append(group)
     return {model: sorted(groups, key=lambda group: (group.base, group.number)) for model, groups in found.items()}
+
+
+def _split(path: str) -> list[str]:
+    return path.replace("\\", "/").split("/")
 
 
 def _locate_numbered(file: GuardedFile, model: KerasLayer) -> Located:
