@@ -1,52 +1,56 @@
 """The 3x3 depthwise filter of quantised networks: unsigned bytes in, sums of int32 out.
 
-The sums run in float32: nine products of a byte and a weight of nine bits are less than 2**24, and so exact.
+The three pixels of a window's column make one group of bytes per channel, so that a window is three products of groups.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels import integers, simd
-from minimobile_kernels.filter import Filter
+from minimobile_kernels.integers import GROUP
 
+TAPS = 3
+VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
 LINE_PIXELS = 15  # of a line outside the image: as wide as seven outputs of stride 2 reach
 
 
-def make_byte_filter(rows: int, pixels: int, stride: int | None) -> Any:
+def make_byte_filter(rows: int, pixels: int, stride: int | None, visits: int) -> Any:
     """Return an intrinsic that sums 3x3 windows for `rows` x `pixels` neighbouring outputs and a vector of channels.
 
     filter(x, image, x_row, top, height, column, width, stride, dilation, weights, weight, lines, line, sums,
-    sums_start, sums_row)
+    sums_start)
 
-    As `filter.make_filter`, with these differences: x is in unsigned bytes; the nine weights are float32 that hold
-    whole numbers of at most nine bits and a sign; what lies outside the image is read from `line`, a line of zero
-    points as long as the tile is wide; row r and pixel p go to sums_start + r*sums_row + p*LANES.
+    `image`, `x_row`, `top`, `height`, `column`, `width`, `stride` and `dilation` are as for `filter.make_filter`. The
+    weights are signed bytes, [visits][column][LANES][GROUP], the fourth of a group is zero; what `visits` of them add
+    up to is the weight. What lies outside the image is read from `line`, a line of zero points as long as the tile is
+    wide. The sums go to `sums_start`, [rows][pixels][LANES].
     """
 
     @intrinsic
     def filter_pixels(  # type: ignore[no-untyped-def]
         typing_context, x, image, x_row, top, height, column, width, any_stride, dilation, weights, weight,
-        lines, line, sums, sums_start, sums_row,
+        lines, line, sums, sums_start,
     ):  # fmt: skip
         index = types.int64
         signature = types.void(
-            x, index, index, index, index, index, index, index, index, weights, index, lines, index, sums, index, index
+            x, index, index, index, index, index, index, index, index, weights, index, lines, index, sums, index
         )
 
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             names = ("x", "image", "x_row", "top", "height", "column", "width", "stride", "dilation", "weights",
-                     "weight", "lines", "line", "out", "out_start", "out_row")  # fmt: skip
+                     "weight", "lines", "line", "sums", "sums_start")  # fmt: skip
             given = dict(zip(names, arguments, strict=True))
             array_types = dict(zip(names, signature.args, strict=True))
 
             def address(name: str, start: str) -> Any:
                 return simd.element_pointer(builder, context, array_types[name], given[name], given[start])
 
-            _ByteFilter(builder, given, address, rows, pixels, stride).emit()
+            _ByteFilter(builder, given, address, rows, pixels, stride, visits).emit()
             return context.get_dummy_value()
 
         return signature, emit
@@ -54,17 +58,122 @@ def make_byte_filter(rows: int, pixels: int, stride: int | None) -> Any:
     return filter_pixels
 
 
-class _ByteFilter(Filter):
-    def outside(self, address: Any) -> Any:
-        return address("lines", "line")
+class _ByteFilter:
+    """Emits one tile. Every method writes instructions; none of them computes."""
+
+    def __init__(
+        self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None, visits: int
+    ):
+        self.builder = builder
+        self.given = given
+        self.rows = rows
+        self.pixels = pixels
+        self.stride = stride
+        self.columns = (pixels - 1) * (stride or 1) + TAPS
+        self.image = address("x", "image")
+        self.line = address("lines", "line")
+        self.sums_pointer = address("sums", "sums_start")
+        start = address("weights", "weight")
+        self.weights = [
+            [
+                integers.load_weights(builder, self.at(start, (visit * TAPS + column) * simd.LANES * GROUP))
+                for column in range(TAPS)
+            ]
+            for visit in range(visits)
+        ]
+        self.sums = {(row, pixel): integers.constant(0) for row in range(rows) for pixel in range(pixels)}
+
+    def number(self, value: int) -> Any:
+        return ir.Constant(simd.INDEX, value)
+
+    def at(self, pointer: Any, offset: Any) -> Any:
+        value = self.number(offset) if isinstance(offset, int) else offset
+        return self.builder.gep(pointer, [value], inbounds=False)
+
+    def is_within(self, start: str, distance: Any, size: str) -> Any:
+        """Emit whether 0 <= start + distance < size."""
+        return self.builder.icmp_unsigned("<", self.builder.add(self.given[start], distance), self.given[size])
+
+    def emit(self) -> None:
+        """Emit the whole tile."""
+        if self.stride is None:
+            for row, pixel in self.sums:
+                self.add_window(row, pixel)
+        else:
+            self.add_columns(self.stride)
+        for place, total in enumerate(self.sums.values()):
+            pointer = self.builder.bitcast(self.at(self.sums_pointer, place * simd.LANES), simd.INTEGERS.as_pointer())
+            self.builder.store(total, pointer, align=4)
+
+    def row_at(self, distance: Any) -> tuple[Any, Any]:
+        """Emit the address of the pixel at `column` in row top + distance, and whether that row is inside."""
+        builder, given = self.builder, self.given
+        row = self.at(self.image, builder.mul(builder.add(given["top"], distance), given["x_row"]))
+        pixel = self.at(row, builder.mul(given["column"], self.number(simd.LANES)))
+        return pixel, self.is_within("top", distance, "height")
 
     def load(self, pointer: Any) -> Any:
+        """Emit one pixel's vector of channels, each in the low byte of its lane."""
         narrow = self.builder.load(self.builder.bitcast(pointer, integers.BYTES.as_pointer()), align=1)
-        return self.builder.uitofp(narrow, simd.VECTOR)
+        return self.builder.zext(narrow, simd.INTEGERS)
 
-    def finish(self) -> None:
+    def stack(self, pixels: list[Any]) -> Any:
+        """Emit the group that the three pixels of a column make."""
         builder = self.builder
-        for (row, pixel), total in self.sums.items():
-            line = builder.gep(self.out, [builder.mul(self.given["out_row"], self.constant(row))], inbounds=True)
-            pointer = builder.bitcast(self.vector_at(line, pixel), simd.INTEGERS.as_pointer())
-            builder.store(builder.fptosi(total, simd.INTEGERS), pointer, align=4)
+        second, third = (builder.shl(pixel, integers.constant(8 * byte)) for byte, pixel in enumerate(pixels[1:], 1))
+        return builder.or_(builder.or_(pixels[0], second), third)
+
+    def add_columns(self, stride: int) -> None:
+        """Emit all that every column of the input adds to the outputs: each pixel is loaded once."""
+        builder = self.builder
+        first = self.is_within("column", self.number(0), "width")
+        last = self.is_within("column", self.number(self.columns - 1), "width")
+        lines = []
+        for input_row in range((self.rows - 1) * stride + TAPS):
+            row, is_inside = self.row_at(self.number(input_row))
+            lines.append(builder.select(is_inside, row, self.line))
+        for column in range(self.columns):
+            pixels = []
+            for line in lines:
+                pointer = self.at(line, column * simd.LANES)
+                if column == 0:
+                    pointer = builder.select(first, pointer, self.line)
+                elif column == self.columns - 1:
+                    pointer = builder.select(last, pointer, self.line)
+                pixels.append(self.load(pointer))
+            group = None
+            for row in range(self.rows):
+                if group is not None and stride == 1:  # the group above, moved up by one pixel
+                    newest = builder.shl(pixels[row + TAPS - 1], integers.constant(16))
+                    group = builder.or_(builder.lshr(group, integers.constant(8)), newest)
+                else:
+                    group = self.stack(pixels[row * stride : row * stride + TAPS])
+                parts = integers.part_groups(builder, group)
+                for pixel in range(self.pixels):
+                    kx = column - pixel * stride
+                    if 0 <= kx < TAPS:
+                        self.add_group((row, pixel), parts, kx)
+
+    def add_window(self, row: int, pixel: int) -> None:
+        """Emit the nine taps of one output, each with its own check."""
+        builder, given = self.builder, self.given
+
+        def distance(output: int, tap: int) -> Any:
+            steps = builder.mul(given["stride"], self.number(output))
+            return builder.add(steps, builder.mul(given["dilation"], self.number(tap)))
+
+        for kx in range(TAPS):
+            right = distance(pixel, kx)
+            is_column_inside = self.is_within("column", right, "width")
+            pixels = []
+            for ky in range(TAPS):
+                pointer, is_row_inside = self.row_at(distance(row, ky))
+                pointer = self.at(pointer, builder.mul(right, self.number(simd.LANES)))
+                is_inside = builder.and_(is_row_inside, is_column_inside)
+                pixels.append(self.load(builder.select(is_inside, pointer, self.line)))
+            self.add_group((row, pixel), integers.part_groups(builder, self.stack(pixels)), kx)
+
+    def add_group(self, cell: tuple[int, int], parts: list[Any], kx: int) -> None:
+        """Emit what one column of a window adds to the sum of an output."""
+        for weights in self.weights:
+            self.sums[cell] = integers.add_products(self.builder, self.sums[cell], parts, weights[kx])

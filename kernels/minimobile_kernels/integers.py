@@ -5,7 +5,7 @@ Every way of multiplying gives the same sums, for they are exact; which one ther
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -21,7 +21,6 @@ from minimobile_kernels.simd import (
     element_pointer,
     integers_type,
     splat,
-    vector_type,
 )
 
 GROUP = 4  # neighbouring channels whose products are added at once
@@ -69,14 +68,21 @@ def constant(value: int) -> Any:
 def load_group(builder: Any, pointer: Any) -> list[Any]:
     """Emit what four neighbouring unsigned bytes, repeated in every lane, are multiplied in."""
     word = builder.load(builder.bitcast(pointer, WORD.as_pointer()), align=1)
+    return [splat(builder, part, INTEGERS) for part in _part_group(builder, word, WORD)]
+
+
+def part_groups(builder: Any, groups: Any) -> list[Any]:
+    """Emit what four unsigned bytes of every lane, which differ from lane to lane, are multiplied in."""
+    return _part_group(builder, groups, constant)
+
+
+def _part_group(builder: Any, group: Any, number: Callable[[int], Any]) -> list[Any]:
     if PRODUCTS == "vpdpbusd":
-        parts = [word]
-    elif PRODUCTS == "pmaddwd":  # bytes 0 and 2, bytes 1 and 3, as pairs of 16 bits
-        pairs = ir.Constant(WORD, 0x00FF00FF)
-        parts = [builder.and_(word, pairs), builder.and_(builder.lshr(word, WORD(8)), pairs)]
-    else:
-        parts = [builder.and_(builder.lshr(word, WORD(8 * byte)), WORD(255)) for byte in range(GROUP)]
-    return [splat(builder, part, INTEGERS) for part in parts]
+        return [group]
+    if PRODUCTS == "pmaddwd":  # bytes 0 and 2, bytes 1 and 3, as pairs of 16 bits
+        pairs = number(0x00FF00FF)
+        return [builder.and_(group, pairs), builder.and_(builder.lshr(group, number(8)), pairs)]
+    return [builder.and_(builder.lshr(group, number(8 * byte)), number(255)) for byte in range(GROUP)]
 
 
 def load_weights(builder: Any, pointer: Any) -> list[Any]:
@@ -120,6 +126,18 @@ def load_integers(typing_context, array, offset):  # type: ignore[no-untyped-def
         return builder.load(builder.bitcast(pointer, INTEGERS.as_pointer()), align=4)
 
     return integers_type(array, types.int64), emit
+
+
+@intrinsic
+def store_integers(typing_context, array, offset, vector):  # type: ignore[no-untyped-def]
+    """store_integers(array, offset, vector): write every lane to an array of int32."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        builder.store(arguments[2], builder.bitcast(pointer, INTEGERS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, integers_type), emit
 
 
 @intrinsic
@@ -214,6 +232,87 @@ def scale_twice_rounded(typing_context, vector, multiplier, left, right):  # typ
 
 
 @intrinsic
+def scale_above_zero(typing_context, vector, multiplier, right):  # type: ignore[no-untyped-def]
+    """scale_above_zero(vector, multiplier, right): as scale_twice_rounded, for right > 0 and where the result is not
+    negative; a negative one may be too large by one, but not above zero.
+
+    Both roundings in one: floor((floor(a) + h) / 2**r) = floor((a + h) / 2**r) for a whole number h.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, multiplier, right = arguments
+
+        def longs(value: int) -> Any:
+            return ir.Constant(LONGS, [value] * (LANES // 2))
+
+        thirty_two = longs(32)
+
+        def halves(value: Any) -> tuple[Any, Any]:
+            both = builder.bitcast(value, LONGS)
+            return builder.ashr(builder.shl(both, thirty_two), thirty_two), builder.ashr(both, thirty_two)
+
+        results = []
+        # The high half of a pair of lanes stays where it is: it is shifted by 32 less.
+        for x, m, r, less in zip(halves(vector), halves(multiplier), halves(right), (0, 32), strict=True):
+            half = builder.shl(longs(1 << 30), r)
+            product = builder.add(builder.mul(x, m), builder.add(half, longs(1 << 30)))
+            results.append(builder.bitcast(builder.ashr(product, builder.add(r, longs(31 - less))), INTEGERS))
+        merged = [step for lane in range(0, LANES, 2) for step in (lane, LANES + lane + 1)]
+        return builder.shuffle_vector(*results, ir.Constant(ir.VectorType(WORD, LANES), merged))
+
+    return integers_type(integers_type, integers_type, integers_type), emit
+
+
+@intrinsic
+def store_four(typing_context, array, offset, first, second, third, fourth, zero, low, high):  # type: ignore[no-untyped-def]
+    """store_four(array, offset, first, second, third, fourth, zero, low, high): write the vectors side by side as
+    bytes, plus `zero`, clamped to low..high (int64 within 0..255).
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        vectors, (zero, low, high) = arguments[2:6], arguments[6:]
+        if LANES == 16 and PRODUCTS != "multiply":
+            _store_packed(builder, pointer, vectors, zero, low, high)
+            return context.get_dummy_value()
+        zero, low, high = (splat(builder, builder.trunc(value, WORD), INTEGERS) for value in (zero, low, high))
+        for index, vector in enumerate(vectors):
+            total = builder.add(vector, zero)
+            raised = builder.select(builder.icmp_signed("<", total, low), low, total)
+            limited = builder.select(builder.icmp_signed(">", raised, high), high, raised)
+            place = builder.gep(pointer, [ir.Constant(LONG, index * LANES)], inbounds=True)
+            builder.store(builder.trunc(limited, BYTES), builder.bitcast(place, BYTES.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    vector = integers_type
+    number = types.int64
+    return types.void(array, number, vector, vector, vector, vector, number, number, number), emit
+
+
+def _store_packed(builder: Any, pointer: Any, vectors: Any, zero: Any, low: Any, high: Any) -> None:
+    """Emit the packing of four vectors of 16 lanes with saturation, four bytes of each in turn, and their order."""
+    shorts, bytes_ = ir.VectorType(ir.IntType(16), 32), ir.VectorType(BYTE, 64)
+
+    def spread_over(vector_type: Any, value: Any) -> Any:
+        single = builder.insert_element(ir.Constant(vector_type, ir.Undefined), value, WORD(0))
+        lanes = ir.Constant(ir.VectorType(WORD, vector_type.count), [0] * vector_type.count)
+        return builder.shuffle_vector(single, ir.Constant(vector_type, ir.Undefined), lanes)
+
+    offset = spread_over(shorts, builder.trunc(zero, ir.IntType(16)))
+    pairs = []
+    for first, second in (vectors[:2], vectors[2:]):
+        pair = _call(builder, "llvm.x86.avx512.packssdw.512", shorts, first, second)
+        pairs.append(_call(builder, "llvm.sadd.sat.v32i16", shorts, pair, offset))
+    packed = _call(builder, "llvm.x86.avx512.packuswb.512", bytes_, *pairs)
+    for name, limit_ in (("llvm.umax.v64i8", low), ("llvm.umin.v64i8", high)):
+        packed = _call(builder, name, bytes_, packed, spread_over(bytes_, builder.trunc(limit_, BYTE)))
+    words = builder.bitcast(packed, INTEGERS)
+    order = ir.Constant(ir.VectorType(WORD, 16), [lane * 4 + vector for vector in range(4) for lane in range(4)])
+    ordered = builder.shuffle_vector(words, ir.Constant(INTEGERS, ir.Undefined), order)
+    builder.store(ordered, builder.bitcast(pointer, INTEGERS.as_pointer()), align=1)
+
+
+@intrinsic
 def scale_once_rounded(typing_context, vector, multiplier, left, right):  # type: ignore[no-untyped-def]
     """scale_once_rounded(vector, multiplier, left, right): defined by reference.requantize, rounding "single"."""
 
@@ -241,13 +340,3 @@ def scale_as_float(typing_context, vector, scale):  # type: ignore[no-untyped-de
         return builder.fptosi(_call(builder, f"llvm.rint.v{LANES}f32", VECTOR, product), INTEGERS)
 
     return integers_type(integers_type, integers_type), emit
-
-
-@intrinsic
-def to_integers(typing_context, vector):  # type: ignore[no-untyped-def]
-    """to_integers(float vector that holds whole numbers) -> the same as int32."""
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.fptosi(arguments[0], INTEGERS)
-
-    return integers_type(vector_type), emit

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.byte_filter import make_byte_filter
+from minimobile_kernels.byte_filter import VISITS, make_byte_filter
 from minimobile_kernels.dot_tile import TILE_PIXELS, make_dot_tile
 from minimobile_kernels.integers import (
+    GROUP,
     limit,
     load_bytes,
     load_integers,
@@ -15,6 +16,7 @@ from minimobile_kernels.integers import (
     scale_twice_rounded,
     spread,
     store_bytes,
+    store_integers,
 )
 from minimobile_kernels.requantize import SCALES, requantize
 from minimobile_kernels.simd import LANES, REGISTERS, keep_apart
@@ -32,12 +34,17 @@ _large_half = make_dot_tile(LARGE, 1)
 _small_half = make_dot_tile(SMALL, 1)
 _single_half = make_dot_tile(1, 1)
 
-FILTER_PIXELS = 7
 FILTER_ROWS = 2 if REGISTERS == 32 else 1
+WIDE, NARROW = 7, 3  # outputs of a depthwise tile
 
-_filter_1 = make_byte_filter(FILTER_ROWS, FILTER_PIXELS, 1)
-_filter_2 = make_byte_filter(FILTER_ROWS, FILTER_PIXELS, 2)
-_filter_any = make_byte_filter(1, 1, None)
+_wide_1 = make_byte_filter(FILTER_ROWS, WIDE, 1, 1)
+_wide_2 = make_byte_filter(FILTER_ROWS, WIDE, 2, 1)
+_narrow_1 = make_byte_filter(FILTER_ROWS, NARROW, 1, 1)
+_narrow_2 = make_byte_filter(FILTER_ROWS, NARROW, 2, 1)
+_any = make_byte_filter(1, 1, None, 1)
+_large_weights_1 = make_byte_filter(FILTER_ROWS, NARROW, 1, VISITS)
+_large_weights_2 = make_byte_filter(FILTER_ROWS, NARROW, 2, VISITS)
+_large_weights_any = make_byte_filter(1, 1, None, VISITS)
 
 
 @inlined
@@ -121,11 +128,12 @@ def _convolve(
 
 @inlined
 def depthwise_conv2d(
-    step: Any, filters: Any, lines: Any, scales: Any, arena: Any, sums: Any, part: int, parts: int, thread: int
-) -> None:
+    step: Any, weights: Any, lines: Any, scales: Any, taps: Any, arena: Any, sums: Any, part: int, parts: int,
+    thread: int,
+) -> None:  # fmt: skip
     """Convolve each channel of a map of bytes with its own filter. Defined by quantized_reference.depthwise_conv2d.
 
-    Shapes: filters [C/LANES][K_h*K_w][LANES] float32 that hold whole numbers; lines: bytes, zero points.
+    Shapes: 3x3 filters in `weights`, others in `scales`, as `quantized_step.STEP` says; lines: bytes, zero points.
     """
     planes = plane_count(step.channels, LANES)
     rows = step.batch * step.out_height
@@ -133,50 +141,75 @@ def depthwise_conv2d(
     while first < last:
         plane, n, i = first // rows, first % rows // step.out_height, first % step.out_height
         count = min(last - first, step.out_height - i)
-        _filter_rows(step, filters, lines, scales, arena, plane, n, i, i + count, sums, thread)
+        _filter_rows(step, weights, lines, scales, taps, arena, plane, n, i, i + count, sums, thread)
         first += count
 
 
 @compiled
 def _filter_rows(
-    step: Any, filters: Any, lines: Any, scales: Any, arena: Any, plane: int, n: int, first: int, last: int,
+    step: Any, weights: Any, lines: Any, scales: Any, taps: Any, arena: Any, plane: int, n: int, first: int, last: int,
     sums: Any, thread: int,
 ) -> None:  # fmt: skip
-    """Compute the output rows [first, last) of image n for one plane of channels."""
+    """Compute the output rows [first, last) of image n for one plane of channels.
+
+    Where tiles do not fit the rows or columns, the last ones overlap those before and compute the same bytes again.
+    """
     keep_apart()
-    stride, out_width, x_row = step.stride, step.out_width, step.width * LANES
-    height, width = step.height, step.width
+    stride, dilation, out_width, x_row = step.stride, step.dilation, step.out_width, step.width * LANES
+    height, width, line = step.height, step.width, step.line
     image = step.x + plane * step.x_plane + n * height * x_row
-    weight = step.filters + plane * step.kernel_height * step.kernel_width * LANES
     out = step.out + plane * step.out_plane + n * step.out_height * out_width * LANES
     place = thread * (LARGE * PANEL_VECTORS * LANES)
     is_3x3 = step.kernel_height == 3 and step.kernel_width == 3
+    if is_3x3:
+        weight = step.filters + plane * (VISITS * 3 * LANES * GROUP)
+        is_one_visit = taps[step.visits + plane] == 1
+    else:
+        weight = step.filters + plane * step.kernel_height * step.kernel_width * LANES
+        is_one_visit = True
     overhang = (out_width - 1) * stride - step.pad_left + 3 - width
-    is_plain = is_3x3 and step.dilation == 1 and stride <= 2 and step.pad_left <= 1 and overhang <= 1
-    is_tiled = is_plain and out_width >= FILTER_PIXELS and last - first >= FILTER_ROWS
-    rows, pixels = (FILTER_ROWS, FILTER_PIXELS) if is_tiled else (1, 1)
-    sums_row = pixels * LANES
+    is_plain = is_3x3 and dilation == 1 and stride <= 2 and step.pad_left <= 1 and overhang <= 1
+    is_tiled = is_plain and out_width >= NARROW and last - first >= FILTER_ROWS
+    rows = FILTER_ROWS if is_tiled else 1
     i = first
     while i < last:
         i = min(i, last - rows)
         top = i * stride - step.pad_top
         j = 0
         while j < out_width:
-            j = min(j, out_width - pixels)
+            pixels = 1
+            if is_tiled:
+                pixels = WIDE if out_width - j >= WIDE and is_one_visit else NARROW
+                j = min(j, out_width - pixels)
             column = j * stride - step.pad_left
-            if is_tiled and stride == 1:
-                _filter_1(arena, image, x_row, top, height, column, width, 1, 1, filters, weight,
-                          lines, step.line, sums, place, sums_row)  # fmt: skip
-            elif is_tiled:
-                _filter_2(arena, image, x_row, top, height, column, width, 2, 1, filters, weight,
-                          lines, step.line, sums, place, sums_row)  # fmt: skip
+            if pixels == WIDE and stride == 1:
+                _wide_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line, sums,
+                        place)  # fmt: skip
+            elif pixels == WIDE:
+                _wide_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line, sums,
+                        place)  # fmt: skip
+            elif pixels == NARROW and is_one_visit and stride == 1:
+                _narrow_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line, sums,
+                          place)  # fmt: skip
+            elif pixels == NARROW and is_one_visit:
+                _narrow_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line, sums,
+                          place)  # fmt: skip
+            elif pixels == NARROW and stride == 1:
+                _large_weights_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line,
+                                 sums, place)  # fmt: skip
+            elif pixels == NARROW:
+                _large_weights_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line,
+                                 sums, place)  # fmt: skip
+            elif is_3x3 and is_one_visit:
+                _any(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight, lines, line,
+                     sums, place)  # fmt: skip
             elif is_3x3:
-                _filter_any(arena, image, x_row, top, height, column, width, stride, step.dilation, filters, weight,
-                            lines, step.line, sums, place, sums_row)  # fmt: skip
+                _large_weights_any(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight,
+                                   lines, line, sums, place)  # fmt: skip
             else:
-                _filter_pixel(step, arena, image, filters, weight, top, column, sums, place)
+                _filter_pixel(step, arena, image, scales, weight, top, column, sums, place)
             target = out + (i * out_width + j) * LANES
-            requantize(step, sums, place, rows, sums_row, pixels, LANES, plane, scales, arena, target,
+            requantize(step, sums, place, rows, pixels * LANES, pixels, LANES, plane, scales, arena, target,
                        out_width * LANES)  # fmt: skip
             j += pixels
         i += rows
@@ -184,7 +217,7 @@ def _filter_rows(
 
 @inlined
 def _filter_pixel(
-    step: Any, arena: Any, image: int, filters: Any, weight: int, top: int, left: int, sums: Any, place: int
+    step: Any, arena: Any, image: int, scales: Any, weight: int, top: int, left: int, sums: Any, place: int
 ) -> None:
     """Sum one window of any size; what lies outside counts as the zero point."""
     for lane in range(LANES):
@@ -195,30 +228,36 @@ def _filter_pixel(
             value = step.x_zero
             if 0 <= row < step.height and 0 <= column < step.width:
                 value = arena[image + (row * step.width + column) * LANES + lane]
-            total += value * int(filters[weight + tap * LANES + lane])
+            total += value * scales[weight + tap * LANES + lane]
         sums[place + lane] = total
 
 
 @inlined
-def average_pool2d(step: Any, arena: Any, part: int, parts: int) -> None:
+def average_pool2d(step: Any, arena: Any, sums: Any, part: int, parts: int, thread: int) -> None:
     """Average windows that lie inside the image. Defined by quantized_reference.average_pool2d."""
     rows = plane_count(step.channels, LANES) * step.batch * step.out_height
-    area = step.kernel_height * step.kernel_width
     first, last = share(rows, 1, part, parts)
     for row in range(first, last):
-        image, i = row // step.out_height, row % step.out_height  # planes and images lie side by side
-        for j in range(step.out_width):
-            for lane in range(LANES):
-                total = 0
-                for di in range(step.kernel_height):
-                    line = (image * step.height + i * step.stride + di) * step.width + j * step.stride
-                    for dj in range(step.kernel_width):
-                        total += arena[step.x + (line + dj) * LANES + lane]
-                offset = 128 if step.is_signed else 0
-                total -= area * offset
-                mean = offset + (total + area // 2) // area if total >= 0 else offset - (area // 2 - total) // area
-                place = step.out + (row * step.out_width + j) * LANES + lane
-                arena[place] = min(max(mean, step.low), step.high)
+        _average_row(step, arena, sums, row, thread * (LARGE * PANEL_VECTORS * LANES))
+
+
+@compiled
+def _average_row(step: Any, arena: Any, sums: Any, row: int, place: int) -> None:
+    keep_apart()
+    area = step.kernel_height * step.kernel_width
+    offset = 128 if step.is_signed else 0
+    image, i = row // step.out_height, row % step.out_height  # planes and images lie side by side
+    for j in range(step.out_width):
+        total = spread(0)
+        for di in range(step.kernel_height):
+            line = (image * step.height + i * step.stride + di) * step.width + j * step.stride
+            for dj in range(step.kernel_width):
+                total = plus(total, load_bytes(arena, step.x + (line + dj) * LANES))
+        store_integers(sums, place, total)
+        for lane in range(LANES):
+            value = sums[place + lane] - area * offset
+            mean = (value + area // 2) // area if value >= 0 else -((area // 2 - value) // area)
+            arena[step.out + (row * step.out_width + j) * LANES + lane] = min(max(mean + offset, step.low), step.high)
 
 
 @inlined
@@ -266,17 +305,26 @@ def pack(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
     first, last = share(step.batch * step.out_height, 1, part, parts)
     for row in range(first, last):
         n, i = row // step.out_height, row % step.out_height - step.pad_top
-        for j in range(step.out_width):
-            place = step.out + (row * step.out_width + j) * channels
-            source = j - step.pad_left
-            if 0 <= i < step.height and 0 <= source < step.width:
-                pixel = (n * step.height + i) * step.width + source
-                for channel in range(channels):
-                    if step.is_from_image:
-                        arena[place + channel] = image[pixel * channels + channel] ^ flip
-                    else:
-                        plane = step.x + channel // LANES * step.x_plane
-                        arena[place + channel] = arena[plane + pixel * LANES + channel % LANES]
-            else:
-                for channel in range(channels):
-                    arena[place + channel] = step.x_zero
+        line = step.out + row * step.out_width * channels
+        if not 0 <= i < step.height:
+            _fill(arena, line, step.out_width * channels, step.x_zero)
+            continue
+        start = line + step.pad_left * channels
+        end = start + step.width * channels
+        _fill(arena, line, step.pad_left * channels, step.x_zero)
+        _fill(arena, end, line + step.out_width * channels - end, step.x_zero)
+        source = (n * step.height + i) * step.width
+        if step.is_from_image:
+            for byte in range(step.width * channels):
+                arena[start + byte] = image[source * channels + byte] ^ flip
+            continue
+        for channel in range(channels):
+            plane = step.x + channel // LANES * step.x_plane + channel % LANES
+            for j in range(step.width):
+                arena[start + j * channels + channel] = arena[plane + (source + j) * LANES]
+
+
+@inlined
+def _fill(arena: Any, start: int, count: int, value: int) -> None:
+    for byte in range(count):
+        arena[start + byte] = value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import float32, from_dtype, int8, int32, int64, types, uint8
+from numba import from_dtype, int8, int32, int64, types, uint8
 
 from minimobile_kernels import quantized
 from minimobile_kernels._jit import entry
@@ -19,11 +19,11 @@ def _read(element: Any, aligned: bool = True) -> Any:
 
 
 @entry(
-    _read(from_dtype(STEP), aligned=False), _read(uint8), _read(int8), _read(float32), _read(uint8), _read(int32),
+    _read(from_dtype(STEP), aligned=False), _read(uint8), _read(int8), _read(uint8), _read(int32),
     _read(int64), uint8[::1], int32[::1], int64[::1], int64, int64,
 )  # fmt: skip
 def run(
-    steps: Any, image: Any, weights: Any, filters: Any, lines: Any, scales: Any, taps: Any, arena: Any, sums: Any,
+    steps: Any, image: Any, weights: Any, lines: Any, scales: Any, taps: Any, arena: Any, sums: Any,
     control: Any, thread: int, threads: int,
 ) -> None:  # fmt: skip
     """Run a quantised program, alone or together with other threads that make the same call, as `machine.run` does.
@@ -40,9 +40,9 @@ def run(
             if kind == CONV2D:
                 quantized.conv2d(step, arena, weights, scales, taps, arena, sums, part, parts, thread)
             elif kind == DEPTHWISE_CONV2D:
-                quantized.depthwise_conv2d(step, filters, lines, scales, arena, sums, part, parts, thread)
+                quantized.depthwise_conv2d(step, weights, lines, scales, taps, arena, sums, part, parts, thread)
             elif kind == AVERAGE_POOL2D:
-                quantized.average_pool2d(step, arena, part, parts)
+                quantized.average_pool2d(step, arena, sums, part, parts, thread)
             elif kind == ADD:
                 quantized.add(step, scales, arena, part, parts)
             elif kind == PACK:

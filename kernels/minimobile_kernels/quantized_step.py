@@ -23,10 +23,13 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel")],  # distances of what the windows begin at
         *[(name, np.int64) for name in ("is_from_image", "is_signed")],  # pack: from the caller's image, of int8
         ("panels", np.int64),  # convolution: where the table of panels begins: [panel][first tap, groups, weights]
-        ("filters", np.int64),  # depthwise: where the filters begin, [plane][K_h * K_w][LANES]
+        # Depthwise 3x3: where the filters begin in the weights, [plane][VISITS][column][LANES][GROUP], and in the taps
+        # the number of visits per plane; other sizes: where they begin in the scales, [plane][K_h * K_w][LANES].
+        *[(name, np.int64) for name in ("filters", "visits")],
         ("line", np.int64),  # depthwise: where a line of zero points begins, for what lies outside the image
         ("scales", np.int64),  # where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]
         ("rounding", np.int64),  # index into ROUNDINGS
+        ("is_simple", np.int64),  # rounded twice, without shifts to the left, and nothing below the zero point survives
         *[(name, np.int64) for name in ("x_zero", "y_zero", "out_zero")],
         *[(name, np.int64) for name in ("low", "high")],  # the result is clamped to low..high
     ]

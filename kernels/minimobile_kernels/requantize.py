@@ -9,11 +9,13 @@ from minimobile_kernels.integers import (
     limit,
     load_integers,
     plus,
+    scale_above_zero,
     scale_as_float,
     scale_once_rounded,
     scale_twice_rounded,
     spread,
     store_bytes,
+    store_four,
 )
 from minimobile_kernels.quantized_step import ROUNDINGS
 from minimobile_kernels.simd import LANES, keep_apart
@@ -39,22 +41,49 @@ def requantize(
     left = load_integers(scales, table + 2 * LANES)
     right = load_integers(scales, table + 3 * LANES)
     scale = load_integers(scales, table + 4 * LANES)
-    zero, low, high = spread(step.out_zero), spread(step.low), spread(step.high)
     rounding = step.rounding
+    is_simple = step.is_simple
     for row in range(rows):
         source, target = start + row * row_size, out + row * out_row
-        if rounding == DOUBLE:
-            for pixel in range(pixels):
+        pixel = 0
+        while pixel < pixels:
+            if pixels < 4:
                 total = plus(load_integers(sums, source + pixel * pixel_size), bias)
-                result = plus(scale_twice_rounded(total, multiplier, left, right), zero)
-                store_bytes(arena, target + pixel * LANES, limit(result, low, high))
-        elif rounding == SINGLE:
-            for pixel in range(pixels):
-                total = plus(load_integers(sums, source + pixel * pixel_size), bias)
-                result = plus(scale_once_rounded(total, multiplier, left, right), zero)
-                store_bytes(arena, target + pixel * LANES, limit(result, low, high))
-        else:
-            for pixel in range(pixels):
-                total = plus(load_integers(sums, source + pixel * pixel_size), bias)
-                result = plus(scale_as_float(total, scale), zero)
-                store_bytes(arena, target + pixel * LANES, limit(result, low, high))
+                if rounding == DOUBLE:
+                    result = scale_twice_rounded(total, multiplier, left, right)
+                elif rounding == SINGLE:
+                    result = scale_once_rounded(total, multiplier, left, right)
+                else:
+                    result = scale_as_float(total, scale)
+                result = plus(result, spread(step.out_zero))
+                store_bytes(arena, target + pixel * LANES, limit(result, spread(step.low), spread(step.high)))
+                pixel += 1
+                continue
+            pixel = min(pixel, pixels - 4)  # the last four may overlap those before, and give the same bytes again
+            place = source + pixel * pixel_size
+            first = plus(load_integers(sums, place), bias)
+            second = plus(load_integers(sums, place + pixel_size), bias)
+            third = plus(load_integers(sums, place + 2 * pixel_size), bias)
+            fourth = plus(load_integers(sums, place + 3 * pixel_size), bias)
+            if is_simple:
+                first = scale_above_zero(first, multiplier, right)
+                second = scale_above_zero(second, multiplier, right)
+                third = scale_above_zero(third, multiplier, right)
+                fourth = scale_above_zero(fourth, multiplier, right)
+            elif rounding == DOUBLE:
+                first = scale_twice_rounded(first, multiplier, left, right)
+                second = scale_twice_rounded(second, multiplier, left, right)
+                third = scale_twice_rounded(third, multiplier, left, right)
+                fourth = scale_twice_rounded(fourth, multiplier, left, right)
+            elif rounding == SINGLE:
+                first = scale_once_rounded(first, multiplier, left, right)
+                second = scale_once_rounded(second, multiplier, left, right)
+                third = scale_once_rounded(third, multiplier, left, right)
+                fourth = scale_once_rounded(fourth, multiplier, left, right)
+            else:
+                first = scale_as_float(first, scale)
+                second = scale_as_float(second, scale)
+                third = scale_as_float(third, scale)
+                fourth = scale_as_float(fourth, scale)
+            store_four(arena, target + pixel * LANES, first, second, third, fourth, step.out_zero, step.low, step.high)
+            pixel += 4

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile_kernels.byte_filter import VISITS
 from minimobile_kernels.integers import GROUP
 from minimobile_kernels.quantized_reference import Scaling
 from minimobile_kernels.requantize import SCALES
@@ -34,23 +36,48 @@ def pack_panels(weights: NDArray[np.int64]) -> list[Panel]:
         padded = np.zeros((-(-len(part) // LANES) * LANES, weights.shape[1] // GROUP, GROUP), np.int64)
         padded[: len(part)] = part.reshape(len(part), -1, GROUP)
         groups, visits = [], []
-        visited = np.arange(padded.shape[1])
-        while len(visited):
-            visit = np.clip(padded[:, visited], -128, 127)
-            groups.append(visited)
-            visits.append(visit)
-            padded[:, visited] -= visit
-            visited = np.flatnonzero(padded.any(axis=(0, 2)))
-        weights_of_visits = np.concatenate(visits, axis=1).astype(np.int8)
-        panels.append(Panel(np.concatenate(groups), np.ascontiguousarray(weights_of_visits.transpose(1, 0, 2))))
+        for visit, values in enumerate(_visits(padded)):
+            needed = np.flatnonzero(values.any(axis=(0, 2))) if visit else np.arange(padded.shape[1])
+            groups.append(needed)
+            visits.append(values[:, needed])
+        in_order = np.concatenate(visits, axis=1).transpose(1, 0, 2)
+        panels.append(Panel(np.concatenate(groups), np.ascontiguousarray(in_order)))
     return panels
 
 
-def pack_filters(weights: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Return depthwise weights minus their zero point, (K_h, K_w, C), as [planes][K_h * K_w][LANES]."""
+def pack_filters(weights: NDArray[np.int64]) -> tuple[NDArray[np.int8], NDArray[np.int64]]:
+    """Return 3x3 depthwise weights minus their zero point as [planes][VISITS][column][LANES][GROUP], and visits.
+
+    `weights` is (3, 3, C). The second array is the number of visits that each plane needs.
+    """
+    channels = weights.shape[2]
+    planes = -(-channels // LANES)
+    padded = np.zeros((3, GROUP, planes * LANES), np.int64)
+    padded[:, :3, :channels] = weights.transpose(1, 0, 2)  # (column, row, C)
+    columns = padded.reshape(3, GROUP, planes, LANES).transpose(2, 0, 3, 1)  # (planes, column, LANES, row)
+    packed = np.zeros((planes, VISITS, 3, LANES, GROUP), np.int8)
+    counts = np.ones(planes, np.int64)
+    for visit, values in enumerate(_visits(columns)):
+        packed[:, visit] = values
+        counts[values.any(axis=(1, 2, 3))] = visit + 1
+    return packed, counts
+
+
+def _visits(weights: NDArray[np.int64]) -> Iterator[NDArray[np.int8]]:
+    """Yield arrays of signed bytes whose sum is `weights`; the first also where all is zero."""
+    is_first = True
+    while is_first or weights.any():
+        visit = np.clip(weights, -128, 127)
+        yield visit.astype(np.int8)
+        weights = weights - visit
+        is_first = False
+
+
+def pack_plain_filters(weights: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return depthwise weights of any size, (K_h, K_w, C) minus their zero point, as [planes][K_h * K_w][LANES]."""
     taps, channels = weights.shape[0] * weights.shape[1], weights.shape[2]
     planes = -(-channels // LANES)
-    padded = np.zeros((taps, planes * LANES), np.float32)
+    padded = np.zeros((taps, planes * LANES), np.int32)
     padded[:, :channels] = weights.reshape(taps, channels)
     return np.ascontiguousarray(padded.reshape(taps, planes, LANES).transpose(1, 0, 2))
 

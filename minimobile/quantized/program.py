@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from minimobile.arena import Arena
 from minimobile.quantized.arithmetic import activation_range, product_scaling
 from minimobile.quantized.network import Network, Operation, Tensor
-from minimobile.quantized.packing import pack_filters, pack_panels, pack_scales
+from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
 from minimobile_kernels.byte_filter import LINE_PIXELS
 from minimobile_kernels.geometry import Window, window
 from minimobile_kernels.integers import GROUP
@@ -31,7 +31,6 @@ class Constants:
     """What the kernels read besides maps: one array per type, grown while compiling."""
 
     weights: list[NDArray[np.int8]] = field(default_factory=list)
-    filters: list[NDArray[np.float32]] = field(default_factory=list)
     lines: list[NDArray[np.uint8]] = field(default_factory=list)
     scales: list[NDArray[np.int32]] = field(default_factory=list)
     taps: list[NDArray[np.int64]] = field(default_factory=list)
@@ -44,9 +43,8 @@ class Constants:
         return start
 
     def arrays(self) -> tuple[NDArray[Any], ...]:
-        """Return weights, filters, lines, scales and taps as one array each."""
-        kinds = ((self.weights, np.int8), (self.filters, np.float32), (self.lines, np.uint8), (self.scales, np.int32),
-                 (self.taps, np.int64))  # fmt: skip
+        """Return weights, lines, scales and taps as one array each."""
+        kinds = ((self.weights, np.int8), (self.lines, np.uint8), (self.scales, np.int32), (self.taps, np.int64))
         return tuple(np.concatenate([np.zeros(0, dtype), *chunks]).astype(dtype) for chunks, dtype in kinds)
 
 
@@ -172,6 +170,7 @@ class _Compiler:
         step = np.zeros(1, STEP)
         for name, value in values.items():
             step[name] = value
+        step["is_simple"] &= step["low"] == step["out_zero"]
         step["parts"] = max(1, min(PARTS_PER_THREAD * self.num_threads, cost // LEAST_PART))
         self.steps.append(step)
 
@@ -240,13 +239,20 @@ class _Compiler:
         _, kernel_height, kernel_width, _ = weight.shape
         slide = _window(operation, x.shape, (kernel_height, kernel_width))
         values = _values(weight)[0].astype(np.int64) - weight.zero_points.reshape(1, 1, -1)
+        if (kernel_height, kernel_width) == (3, 3):
+            filters, visits = pack_filters(values)
+            places = {
+                "filters": Constants.put(self.constants.weights, filters),
+                "visits": Constants.put(self.constants.taps, visits),
+            }
+        else:
+            places = {"filters": Constants.put(self.constants.scales, pack_plain_filters(values))}
         line = np.full(LINE_PIXELS * LANES, _unsigned_zero(x), np.uint8)
         self._add_step(
             "depthwise_conv2d", x.name, out.name, 4 * values.size * slide.out_height * slide.out_width,
             activation_range(operation.attributes["activation"], out), kernel_height=kernel_height,
             kernel_width=kernel_width, stride=slide.stride, dilation=slide.dilation, pad_top=slide.pad_top,
-            pad_left=slide.pad_left, filters=Constants.put(self.constants.filters, pack_filters(values)),
-            line=Constants.put(self.constants.lines, line),
+            pad_left=slide.pad_left, line=Constants.put(self.constants.lines, line), **places,
             **self._put_scales(x, weight, out, bias, values.sum((0, 1))),
         )  # fmt: skip
 
@@ -296,7 +302,8 @@ class _Compiler:
         channels = len(totals)
         by = Scaling(*(np.broadcast_to(values, channels) for values in product_scaling(x, weight, out)))
         table = pack_scales(channels, by, bias - _unsigned_zero(x) * totals)
-        return {"scales": Constants.put(self.constants.scales, table)}
+        is_simple = self.rounding == ROUNDINGS.index("double") and bool((by.shift < 0).all())
+        return {"scales": Constants.put(self.constants.scales, table), "is_simple": int(is_simple)}
 
 
 def _window(operation: Operation, shape: Sequence[int], kernel_size: tuple[int, int]) -> Window:
