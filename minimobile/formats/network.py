@@ -31,11 +31,13 @@ class Layer:
     | space_to_batch | | block (h, w), padding ((top, bottom), (left, right)) |
     | batch_to_space | | block (h, w), crop ((top, bottom), (left, right)) |
     | rescale | | scale, offset: the result is scale * input + offset |
+    | fake_quantize | | quantization: minimum, maximum, num_bits, narrow_range (`graph_constants.FakeQuantization`) |
     | reshape, argmax | | |
     | other | | kind: the file's word for it |
 
     `padding` is "SAME", "VALID" or ((top, bottom), (left, right)). Bias and activation of a file's fused operation are
-    a `bias` array and a layer "activation" of its own. What does nothing at inference (dropout, identity) is left out.
+    a `bias` array and a layer "activation" of its own. A convolution whose weight, with batch norm folded into it, is
+    rounded in training has the same record as its attribute `weight_quantization`. What does nothing at inference (dropout, identity) is left out.
     """
 
     name: str
