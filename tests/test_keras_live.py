@@ -163,17 +163,28 @@ def test_the_published_legacy_file_against_keras_with_its_weights(test_data: Pat
     assert_close(mm.load(path)(pixels.transpose(0, 3, 1, 2)).logits, run(theirs, pixels))
 
 
-def hand_written(keras: Any, activate: Callable[[], Any], head: str) -> Network:
-    """Return a V1 under generic names for grey pictures, with biased convolutions before batch norm."""
+def hand_written(keras: Any, activate: Callable[[], Any], head: str, has_zeros: bool = False) -> Network:
+    """Return a V1 under generic names for grey pictures, with biased convolutions before batch norm.
+
+    `has_zeros`: with padding layers before all layers of stride 2, as in keras-applications 1.0.
+    """
     layers = keras.layers
-    picture = x = keras.Input((49, 48, 1))
-    x = activate()(layers.BatchNormalization(epsilon=1e-4)(layers.Conv2D(8, 3, 2, padding="same")(x)))
+
+    def pad(value: Any, stride: int) -> tuple[Any, str]:
+        if stride == 1 or not has_zeros:
+            return value, "same"
+        return layers.ZeroPadding2D(((0, 1), (0, 1)))(value), "valid"
+
+    picture = keras.Input((49, 48, 1))
+    x, padding = pad(picture, 2)
+    x = activate()(layers.BatchNormalization(epsilon=1e-4)(layers.Conv2D(8, 3, 2, padding=padding)(x)))
     for base, stride in SEPARABLE_LAYERS:
-        x = layers.DepthwiseConv2D(3, stride, padding="same")(x)
+        x, padding = pad(x, stride)
+        x = layers.DepthwiseConv2D(3, stride, padding=padding)(x)
         x = activate()(layers.BatchNormalization(epsilon=1e-4, scale=False)(x))
         x = activate()(layers.BatchNormalization(epsilon=1e-4)(layers.Conv2D(base // 4, 1)(x)))
     if head == "convolution":
-        x = layers.Reshape((1, 1, 256))(layers.AveragePooling2D((2, 2))(x))
+        x = layers.Reshape((1, 1, 256))(layers.AveragePooling2D(x.shape[1:3])(x))
         logits = layers.Flatten()(layers.Conv2D(4, 1)(x))
         return Network(keras.Model(picture, layers.Softmax()(logits)), keras.Model(picture, logits))
     x = layers.Dropout(0.5)(layers.Flatten()(layers.GlobalAveragePooling2D()(x)))
@@ -182,14 +193,14 @@ def hand_written(keras: Any, activate: Callable[[], Any], head: str) -> Network:
     return Network(model, (keras.Model(picture, x), dense))
 
 
-@pytest.mark.parametrize("case", ["ReLU and a sigmoid", "relu6 by name and a convolution"])
+@pytest.mark.parametrize("case", ["ReLU and a sigmoid", "relu6 by name, a convolution and zeros"])
 def test_a_hand_written_model_with_generic_names(tmp_path: Path, case: str) -> None:
     keras = frameworks.keras()
     layers = keras.layers
     if case == "ReLU and a sigmoid":
         network = hand_written(keras, layers.ReLU, "dense")
     else:
-        network = hand_written(keras, lambda: layers.Activation("relu6"), "convolution")
+        network = hand_written(keras, lambda: layers.Activation("relu6"), "convolution", has_zeros=True)
     randomise(network.model)
     pixels = np.random.default_rng(3).uniform(-1, 1, (2, 49, 48, 1)).astype(np.float32)
     if isinstance(network.to_logits, tuple):
@@ -202,6 +213,7 @@ def test_a_hand_written_model_with_generic_names(tmp_path: Path, case: str) -> N
         assert ours.config.num_channels == 1
         assert ours.config.hidden_act == ("relu" if "ReLU" in case else "relu6")
         assert ours.config.layer_norm_eps == 1e-4
+        assert ours.config.bottom_right_padding == ("all" if "zeros" in case else None)
         assert (ours.config.problem_type == "multi_label_classification") == ("sigmoid" in case)
         assert_close(ours(pixels.transpose(0, 3, 1, 2)).logits, theirs)
     with pytest.raises(mm.MinimobileError, match="save the whole model in Keras"):
