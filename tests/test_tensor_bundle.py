@@ -135,15 +135,14 @@ def test_every_truncation_of_index_and_data_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x.index", "x.data-00000-of-00001"])
 def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path, name: str) -> None:
     write_bundle(tmp_path / "x", ARRAYS)
-    for _ in flip_bytes(tmp_path / name, 600):
+    for _ in flip_bytes(tmp_path / name, 300):
         with contextlib.suppress(MinimobileError):
             check(load(tmp_path / "x.index"))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_flipped_bit_under_a_right_checksum_is_refused_or_read(tmp_path: Path, seed: int) -> None:
+def test_a_flipped_bit_under_a_right_checksum_is_refused_or_read(tmp_path: Path) -> None:
     """Past the checksums, every field of the index is a claim: what is read must be within the files."""
-    flip_entries(tmp_path, seed, 250)
+    flip_entries(tmp_path, 0, 300)
 
 
 @pytest.mark.slow

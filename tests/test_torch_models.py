@@ -36,7 +36,7 @@ def foreign_weights(title: str, prefix: str = "") -> dict[str, np.ndarray]:
     return {prefix + name: weights[here] for name, here in school.names.items() if here in weights}
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("prefix", ["", "module._orig_mod."])
 @pytest.mark.parametrize("title", CONFIGS)
 def test_the_school_is_told_by_the_names(tmp_path: Path, title: str, prefix: str) -> None:
     safetensors_file.write_tensors(tmp_path / "x.safetensors", foreign_weights(title, prefix))
@@ -210,14 +210,14 @@ def test_a_missing_weight_is_named_when_a_model_is_made(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused_or_read_whole(tmp_path: Path) -> None:
     path = timm_directory(tmp_path / "net") / "model.safetensors"
     content = path.read_bytes()
-    for cut in truncations(content, len(content) // 20):
+    for cut in truncations(content, len(content) // 8):
         path.write_bytes(cut)
         with pytest.raises(MinimobileError):
             formats.read(path)
     path.write_bytes(content)
     with (path.parent / "config.json").open("rb") as file:
         config = file.read()
-    for _ in flip_bytes(path.parent / "config.json", 100):
+    for _ in flip_bytes(path.parent / "config.json", 40):
         try:
             assert formats.read(path.parent).weights
         except MinimobileError:
