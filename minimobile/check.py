@@ -14,13 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from minimobile import models
 from minimobile.diagnosis import Suspect, diagnose
-from minimobile.engine import run_reference
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.inputs import read_pixel_values
 from minimobile.models import MobileNetModel
 from minimobile.peers import Peer, as_map, layer_names, run_peer
-from minimobile.rounding import Estimate, exact, excess
+from minimobile.rounding import Estimate, exact, excess, run_float64
 from minimobile.sources import read_checkpoint
 
 Array = NDArray[Any]
@@ -130,8 +129,7 @@ def compare_layers(model: MobileNetModel, pixels: Array, found: Mapping[str, Arr
             f"{', '.join(list(found)[:3]) or 'none'}"
         )
     ours = {name: _channels_last(as_map(values)) for name, values in model.features(pixels, names).items()}
-    truth = run_reference(graph, weights, known[INPUT].astype(np.float64), names, fold=False)
-    truth[INPUT] = known[INPUT]
+    truth = run_float64(graph, weights, known[INPUT], (INPUT, *names))
     layers, first = [], None
     for name in names:
         suspect = isolate(graph, weights, name, known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.engine import apply_node
-from minimobile.graph import Node
-from minimobile.passes import Weights
+from minimobile.graph import INPUT, Graph, Node, needed_nodes
+from minimobile.passes import Weights, layout_weights
 from minimobile.shapes import CONVOLUTIONS, sliding_window
 from minimobile_kernels.elementwise import CLAMPS
 
@@ -37,6 +37,29 @@ class Estimate:
     value: Array
     error: Array
     magnitude: Array
+
+
+def run_float64(graph: Graph, weights: Weights, x: Array, outputs: Sequence[str]) -> dict[str, Array]:
+    """Evaluate named nodes in float64, batch norm kept as it is trained. Shapes: x (N, H, W, C), and the results."""
+    values = {INPUT: x.astype(np.float64)}
+    for node in needed_nodes(graph, outputs):
+        values[node.name] = evaluate(node, weights, [values[name] for name in node.inputs])
+    return {name: values[name] for name in outputs}
+
+
+def evaluate(node: Node, weights: Weights, inputs: list[Array]) -> Array:
+    """Compute one node in float64 as `reference.py` defines it, but for the order of summation in a 1x1 convolution.
+
+    That is a matrix product here: a tenth of the time for a DeepLab at 513 pixels, and in float64 the order makes 2**-29
+    of the difference that it makes in float32. Shapes: inputs and result (N, H, W, C).
+    """
+    if node.op != "pointwise_conv2d":
+        return apply_node(node, weights, inputs)
+    weight, bias = layout_weights(node, weights, np.float64)
+    pixels = inputs[0].reshape(-1, weight.shape[1])  # (N*H*W, C_in)
+    with np.errstate(all="ignore"):
+        mixed: Array = pixels @ weight.T + bias
+    return mixed.reshape(*inputs[0].shape[:3], -1)
 
 
 def exact(values: Array) -> Estimate:
@@ -92,7 +115,7 @@ def _gamma(count: int) -> float:
 
 def _estimate_node(node: Node, weights: Weights, inputs: list[Estimate]) -> Estimate:
     with np.errstate(all="ignore"):
-        value = apply_node(node, weights, [x.value for x in inputs])
+        value = evaluate(node, weights, [x.value for x in inputs])
         if node.op in CONVOLUTIONS:
             return _estimate_convolution(node, weights, inputs[0], value)
         if node.op == "batch_norm":
@@ -104,11 +127,11 @@ def _estimate_node(node: Node, weights: Weights, inputs: list[Estimate]) -> Esti
 def _estimate_convolution(node: Node, weights: Weights, x: Estimate, value: Array) -> Estimate:
     absolute = {name: np.abs(weights[name]) for name in node.weights.values()}
     terms = math.prod(weights[node.weights["weight"]].shape[1:])
-    magnitude = apply_node(node, absolute, [np.abs(x.value) + x.error])
+    magnitude = evaluate(node, absolute, [np.abs(x.value) + x.error])
     error = _gamma(terms + 1) * magnitude + terms * SMALLEST_NORMAL
     if x.error.any():
         without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
-        error = error + apply_node(node, without_bias, [x.error])
+        error = error + evaluate(node, without_bias, [x.error])
     return Estimate(value, error, magnitude)
 
 
@@ -132,11 +155,11 @@ def _plain_error(node: Node, inputs: list[Estimate], value: Array) -> Array:
     if node.op == "add":
         total: Array = x.error + inputs[1].error + _gamma(1) * (magnitudes[0] + magnitudes[1])
         return total
-    spread: Array = apply_node(node, {}, [term.error for term in inputs])
+    spread: Array = evaluate(node, {}, [term.error for term in inputs])
     if node.op in ("average_pool2d", "global_average_pool2d"):
         slide = sliding_window(node, *x.value.shape[1:3])
         rounding = _gamma(slide.kernel_height * slide.kernel_width + 1)
-        spread += rounding * apply_node(node, {}, magnitudes)
+        spread += rounding * evaluate(node, {}, magnitudes)
     elif node.op == "resize_bilinear" and x.value.shape[1:3] != (1, 1):  # of a single pixel: a copy
         spread += _gamma(8) * sum(x.value.shape[1:3]) * magnitudes[0].max(axis=(1, 2), keepdims=True)
     return spread
