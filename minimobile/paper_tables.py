@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from minimobile.graph import Graph
-from minimobile.profile import Cost, profile
+from minimobile.profile import POOLINGS, Cost, profile
 from minimobile.shapes import MapShape
 
-_POOLS = ("average_pool2d", "global_average_pool2d")
 _STEPS = ("expand_1x1", "conv_3x3", "reduce_1x1")
 
 
@@ -95,26 +94,24 @@ def paper_table(graph: Graph, image_size: int | Sequence[int]) -> dict[str, Any]
 
 
 def _body_row(layer: Cost) -> BodyRow:
-    c, size = layer.output_shape[0], layer.kernel_size
-    shape = " x ".join(map(str, (*layer.input_shape[1:], layer.input_shape[0])))
+    shape, c = _show(layer.input_shape), layer.output_shape[0]
+    kernel = " x ".join(map(str, layer.kernel_size or ()))
     rate = f" rate {layer.dilation}" if layer.dilation > 1 else ""
-    if layer.operation in _POOLS:
-        window = layer.input_shape[1:] if layer.operation == "global_average_pool2d" else (size, size)
-        return BodyRow(f"Avg Pool / s{layer.stride}", f"Pool {window[0]} x {window[1]}", shape)
+    if layer.operation in POOLINGS:
+        return BodyRow(f"Avg Pool / s{layer.stride}", f"Pool {kernel}", shape)
     if layer.kind == "Fully Connected":
         return BodyRow(f"FC / s{layer.stride}", f"{layer.input_shape[0]} x {c}", shape)
     if layer.operation == "depthwise_conv2d":
-        return BodyRow(f"Conv dw / s{layer.stride}{rate}", f"{size} x {size} x {c} dw", shape)
-    return BodyRow(f"Conv / s{layer.stride}{rate}", f"{size} x {size} x {layer.input_shape[0]} x {c}", shape)
+        return BodyRow(f"Conv dw / s{layer.stride}{rate}", f"{kernel} x {c} dw", shape)
+    return BodyRow(f"Conv / s{layer.stride}{rate}", f"{kernel} x {layer.input_shape[0]} x {c}", shape)
 
 
 def _stage_row(layer: Cost) -> StageRow:
     shape, c = _show(layer.input_shape), layer.output_shape[0]
-    if layer.operation == "global_average_pool2d":
-        _, height, width = layer.input_shape
-        return StageRow(shape, f"avgpool {height}x{width}", None, None, 1, None)
-    if layer.operation == "average_pool2d":
-        return StageRow(shape, f"avgpool {layer.kernel_size}x{layer.kernel_size}", None, None, 1, layer.stride)
+    if layer.operation in POOLINGS:
+        is_global = layer.operation == "global_average_pool2d"
+        window = "x".join(map(str, layer.kernel_size or ()))
+        return StageRow(shape, f"avgpool {window}", None, None, 1, None if is_global else layer.stride)
     if layer.kind is None:
         return StageRow(shape, layer.operation.removesuffix("_bilinear"), None, c, 1, None)
     operator = "conv2d 1x1" if layer.operation == "pointwise_conv2d" else "conv2d"

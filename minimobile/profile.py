@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from minimobile.errors import InputError
 from minimobile.graph import Graph, Node, needed_nodes
-from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes
+from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
 from minimobile_kernels.geometry import axis_padding, pad_amounts
 
 _TRAINED_ROLES = ("weight", "bias")  # batch norm's scale and shift, but not its statistics
+POOLINGS = ("average_pool2d", "global_average_pool2d")
 KINDS = ("Conv 1x1", "Conv DW 3x3", "Conv 3x3", "Fully Connected")
 """The words, and the order, of V1's paper (Table 2)."""
 
@@ -25,8 +26,8 @@ class Cost:
     """One row. `input_shape` and `output_shape` are (channels, height, width) of one image.
 
     `kind` is the paper's word for a convolution ("Conv DW 3x3"), None for anything else. `kernel_weights` are those of
-    `parameters` that V1's paper counts: no biases and no batch norm. `padding` is ((top, bottom), (left, right)), in
-    pixels, for this image size. `is_computed` says whether the outputs need it.
+    `parameters` that V1's paper counts: no biases and no batch norm. `kernel_size` is (height, width), `padding` is
+    ((top, bottom), (left, right)), in pixels, for this image size. `is_computed` says whether the outputs need it.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Cost:
     kind: str | None = None
     input_shape: MapShape = (0, 0, 0)
     kernel_weights: int = 0
-    kernel_size: int | None = None
+    kernel_size: tuple[int, int] | None = None
     stride: int = 1
     dilation: int = 1
     padding: tuple[AxisPads, AxisPads] = ((0, 0), (0, 0))
@@ -140,11 +141,9 @@ def _cost(graph: Graph, node: Node, shapes: dict[str, MapShape], is_computed: bo
         input_shape = (channels, height, width)
     parameters = sum(math.prod(graph.shapes[node.weights[role]]) for role in _TRAINED_ROLES if role in node.weights)
     cost = Cost(node.name, node.op, shapes[node.name], parameters, 0, is_computed, input_shape=input_shape)
-    if node.op == "global_average_pool2d":
-        return dataclasses.replace(cost, kernel_size=max(input_shape[1:]))
-    if node.op == "average_pool2d":
-        size = min(node.attributes["kernel_size"], *input_shape[1:])
-        return dataclasses.replace(cost, kernel_size=size, stride=node.attributes["stride"])
+    if node.op in POOLINGS:
+        slide = sliding_window(node, *input_shape[1:])
+        return dataclasses.replace(cost, kernel_size=(slide.kernel_height, slide.kernel_width), stride=slide.stride)
     if node.op not in CONVOLUTIONS:
         return cost
     weights = math.prod(graph.shapes[node.weights["weight"]])
@@ -158,7 +157,7 @@ def _cost(graph: Graph, node: Node, shapes: dict[str, MapShape], is_computed: bo
         kind=_kind(node, size),
         multiply_adds=height * width * weights if is_computed else 0,
         kernel_weights=weights,
-        kernel_size=size,
+        kernel_size=(size, size),
         stride=stride,
         dilation=dilation,
         padding=(top_bottom, left_right),

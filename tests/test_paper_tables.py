@@ -64,6 +64,8 @@ def test_the_graph_decides_not_the_paper() -> None:
     assert stages == [
         (32, 4, 1, (1, 2, 2, 2)), (48, 3, 1, (2, 2, 2)), (80, 3, 1, (2, 4, 4)), (160, 1, 1, (4,)),
     ]  # fmt: skip
+    pool = body_table(mobilenet_v1.build(mm.MobileNetV1Config(pool_size=7)), (160, 288))[-1]
+    assert (pool.filter_shape, pool.input_size) == ("Pool 5 x 7", "5 x 9 x 1024")
     dilated = body_table(mobilenet_v1.build(mm.MobileNetV1Config(output_stride=16, pool_size=7)), 224)
     assert [row.type_stride for row in dilated][-5:] == [
         "Conv dw / s1", "Conv / s1", "Conv dw / s1 rate 2", "Conv / s1", "Avg Pool / s2",

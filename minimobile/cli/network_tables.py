@@ -88,12 +88,18 @@ def write_geometry(network: Network) -> None:
     """Write every layer's window: its size, stride, dilation, padding, and the receptive field behind it."""
     rows = []
     for layer in network.profile.layers:
-        field = network.receptive_fields[layer.name]
         (top, bottom), (left, right) = layer.padding
-        window = [_show(layer.kernel_size), str(layer.stride), str(layer.dilation), f"{top} {bottom} {left} {right}"]
-        is_window = layer.kernel_size is not None and layer.operation != "global_average_pool2d"
-        rows.append((layer.name, *(window if is_window else ["-"] * 4), *_reach(field), _shape(layer.output_shape[1:])))
-    title = "Windows: kernel k, stride s, dilation d, padding, receptive field and its step"
+        window = ["-"] * 4
+        if layer.kernel_size is not None:
+            padding = f"{top} {bottom} {left} {right}"
+            window = [_shape(layer.kernel_size), str(layer.stride), str(layer.dilation), padding]
+        rows.append(
+            (layer.name, *window, *_reach(network.receptive_fields[layer.name]), _shape(layer.output_shape[1:]))
+        )
+    title = (
+        "Windows: kernel k, stride s, dilation d, padding (top bottom left right)\n"
+        "(field: the receptive field in pixels, and its step from value to value)"
+    )
     _write_by_layer(("k#", "s#", "d#", "t b l r#", "field#", "step#", "output#"), rows, title)
 
 
