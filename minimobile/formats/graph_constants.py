@@ -63,7 +63,10 @@ class Constants:
             is_view = any(array is not None and np.may_share_memory(values, array) for array in inputs)
             spare -= 0 if is_view else values.nbytes
             if spare < 0:
-                raise FormatError(f"{node.where}: node {node.name}: expected constants about as large as the file")
+                raise FormatError(
+                    f"{node.where}: node {node.name}: expected constants about as large as the file, found values that "
+                    "are repeated or computed far beyond it"
+                )
 
     def find_origin(self, tensor: str) -> str:
         """Return the tensor that `tensor` is a copy of: the one before all identities."""

@@ -5,6 +5,7 @@ Source: graph.proto, node_def.proto, versions.proto of TensorFlow (tensorflow/co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
@@ -17,7 +18,9 @@ from minimobile.formats.tensor_proto import Shape, Tensor, as_view, read_attribu
 
 NODE_LIMIT = 20_000  # the largest exports of DeepLab have 2,000
 ENTRY_LIMIT = 1_000  # inputs or attributes of one node
-NAME_LIMIT = 400  # characters
+# TensorFlow's own rules, and an end to the length.
+NODE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]{,399}")
+OPERATION_NAME = re.compile(r"[A-Z_][A-Za-z0-9_>]{,99}")
 
 Value = TypeVar("Value")
 
@@ -172,9 +175,9 @@ def _read_node(data: memoryview, where: str) -> GraphNode:
             attributes[read_text(key, where)] = content
         if max(len(inputs), len(attributes)) > ENTRY_LIMIT:
             raise FormatError(f"{where}: expected at most {ENTRY_LIMIT} inputs and attributes of a node, found more")
-    if not name or not op or not (name + op).isprintable() or max(len(name), len(op)) > NAME_LIMIT:
+    if not NODE_NAME.fullmatch(name) or not OPERATION_NAME.fullmatch(op):
         raise FormatError(
-            f"{where}: expected a name and an operation of at most {NAME_LIMIT} printable characters for each node, "
+            f"{where}: expected each node to have a name and an operation, as TensorFlow spells them, "
             f"found {name[:80]!r} ({op[:80]!r})"
         )
     return GraphNode(name, op, tuple(inputs), attributes, where)

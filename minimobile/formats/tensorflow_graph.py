@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import read_limited, read_start
 from minimobile.formats.graph_constants import IDENTITIES, Constants
-from minimobile.formats.graph_def import GraphDef, find_node_name, read_graph, sort_nodes
+from minimobile.formats.graph_def import NODE_NAME, OPERATION_NAME, GraphDef, find_node_name, read_graph, sort_nodes
 from minimobile.formats.matching import match_network
 from minimobile.formats.network import Layer
 from minimobile.formats.protobuf import read_varint
@@ -33,8 +32,6 @@ AROUND = frozenset({
     "ResizeNearestNeighbor", "Round", "Rsqrt", "Select", "SelectV2", "Shape", "Slice", "Split", "SplitV", "Sqrt",
     "StridedSlice", "Sum", "Switch", "Tile", "TopKV2", "Transpose", "Unpack", "ZerosLike",
 })  # fmt: skip
-_NAME = re.compile(rb"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]*")
-_OPERATION = re.compile(rb"[A-Z_][A-Za-z0-9_>]*")
 
 
 def recognise(path: Path) -> bool:
@@ -46,11 +43,11 @@ def recognise(path: Path) -> bool:
         return False
     try:
         _, position = read_varint(start, 1, "")
-        for tag, pattern in ((0x0A, _NAME), (0x12, _OPERATION)):
+        for tag, pattern in ((0x0A, NODE_NAME), (0x12, OPERATION_NAME)):
             if position >= len(start) or start[position] != tag:
                 return False
             size, position = read_varint(start, position + 1, "")
-            if not pattern.fullmatch(start[position : position + size]):
+            if not pattern.fullmatch(str(start[position : position + size], "latin-1")):
                 return False
             position += size
     except FormatError:

@@ -34,9 +34,9 @@ class Translation:
     unfolded: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
     """Convolutions into which the graph folds batch norm: layer -> (its weight, batch norm's scale)."""
 
-    def flow(self, node: GraphNode, index: int = 0) -> str | None:
-        """Return the layer whose value is an input of the node; None for a constant and for what is passed over."""
-        return self.flows.get(node.inputs[index]) if index < len(node.inputs) else None
+    def flow(self, node: GraphNode) -> str | None:
+        """Return the layer whose value is the node's first input; None for a constant and for what is passed over."""
+        return self.flows.get(node.inputs[0]) if node.inputs else None
 
     def constant(self, node: GraphNode, index: int) -> NDArray[Any] | None:
         """Return an input of the node that is a constant."""

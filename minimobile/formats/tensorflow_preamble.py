@@ -21,8 +21,10 @@ _SIZES_CHANGED = ("Pad", "PadV2", "Reshape", "ResizeArea", "ResizeBilinear", "Re
 
 
 class Preamble(NamedTuple):
-    """Where the network starts: the tensor, the layers before it (a scaling, or none), the name of the graph's input,
-    and the picture's (height, width), None where it is not fixed."""
+    """Where the network starts: the tensor `start`, which is the value of the last of `layers` (a scaling, or none).
+
+    `source` is the graph's input. `image_size` is (height, width), None where it is not fixed.
+    """
 
     start: str
     layers: tuple[Layer, ...]
@@ -46,7 +48,7 @@ def find_start(nodes: Sequence[GraphNode], constants: Constants, where: str) -> 
     channels = weight.shape[2] if weight is not None and weight.ndim == 4 else 1
     scale, offset = np.float64(1), np.float64(0)  # of what has been passed: scale * x + offset
     resizer: GraphNode | None = None
-    while not _is_input(node, constants):
+    while node.op != "Placeholder":
         if node.op in ARITHMETIC:
             tensor, factor, summand = _read_arithmetic(node, constants, channels)
             scale, offset = scale * factor, scale * summand + offset
@@ -69,12 +71,6 @@ def find_start(nodes: Sequence[GraphNode], constants: Constants, where: str) -> 
         attributes = {"scale": np.atleast_1d(scale), "offset": np.atleast_1d(offset)}
         layers = (Layer(f"{start} (scaling)", "rescale", (PICTURE,), attributes=attributes, tensor=start),)
     return Preamble(start, layers, node.name, image_size)
-
-
-def _is_input(node: GraphNode, constants: Constants) -> bool:
-    """Return whether a node is the graph's input, or may be one: a Placeholder with a constant as its default."""
-    has_default = node.op == "PlaceholderWithDefault" and node.inputs[0] in constants.values
-    return node.op == "Placeholder" or has_default
 
 
 def _read_arithmetic(
