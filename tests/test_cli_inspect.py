@@ -12,10 +12,9 @@ from tests.conftest import Run
 
 @pytest.fixture(scope="module")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a V2 1.0 with ImageNet's 1001 classes and random weights, as our native file."""
-    path = tmp_path_factory.mktemp("inspect") / "v2.h5"
-    config = minimobile.MobileNetV2Config(num_labels=1001)
-    minimobile.MobileNetV2ForImageClassification(config).save(path, dtype="float16")
+    """Return the directory of a V2 1.0 with ImageNet's 1001 classes and random weights."""
+    path = tmp_path_factory.mktemp("inspect") / "v2"
+    minimobile.MobileNetV2ForImageClassification(minimobile.MobileNetV2Config(num_labels=1001)).save_pretrained(path)
     return path
 
 
@@ -92,8 +91,8 @@ def test_layers_end_with_the_totals(run: Run, full_size: Path) -> None:
 def test_shares_by_kind(run: Run, tmp_path: Path) -> None:
     """arXiv:1704.04861, Table 2 (its 1.19 % is a slip for 1.91 %)."""
     model = minimobile.MobileNetV1ForImageClassification(minimobile.MobileNetV1Config(num_labels=1000))
-    model.save(tmp_path / "v1.h5", dtype="float16")
-    out = run("inspect", tmp_path / "v1.h5", "--table", "kinds").out
+    model.save_pretrained(tmp_path / "v1")
+    out = run("inspect", tmp_path / "v1", "--table", "kinds").out
     shares = {line[:15].strip(): [word for word in line.split() if "." in word] for line in out.splitlines()}
     assert shares["Conv 1x1"] == ["94.86", "74.59"]
     assert shares["Conv DW 3x3"] == ["3.06", "1.06"]
