@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -29,6 +30,7 @@ CONFIGS: dict[str, Any] = {
 }
 
 
+@functools.cache
 def foreign_weights(title: str, prefix: str = "") -> dict[str, np.ndarray]:
     """Return a small network's weights under a school's names."""
     school = next(school for school in torch_schools() if school.title == title)
@@ -200,7 +202,7 @@ def test_weights_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_missing_weight_is_named_when_a_model_is_made(tmp_path: Path) -> None:
-    weights = foreign_weights("timm's mobilenetv1")
+    weights = dict(foreign_weights("timm's mobilenetv1"))
     del weights["blocks.3.2.bn1.bias"]
     safetensors_file.write_tensors(tmp_path / "x.safetensors", weights)
     with pytest.raises(MinimobileError, match=r"1 missing: mobilenet_v1.layer.14.normalization.bias"):
