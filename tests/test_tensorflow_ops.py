@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import frameworks
 import numpy as np
 import pytest
@@ -63,6 +65,18 @@ def test_graph_checkpoint_and_directory_are_the_same_bits(test_data, other):
         assert values.tobytes() == twin.weights[name].tobytes(), name
     for name in ("depth_multiplier", "layer_norm_eps", "tf_padding", "num_labels", "output_stride", "hidden_act"):
         assert getattr(graph.config, name) == getattr(twin.config, name), name
+
+
+def test_reading_takes_little_more_memory_than_the_weights(test_data):
+    path = test_data / "models" / PUBLISHED
+    formats.read(path)
+    tracemalloc.start()
+    try:
+        formats.read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * path.stat().st_size
 
 
 # name: (network, width, size, output stride, how it is built, what the config has to say)
