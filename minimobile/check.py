@@ -18,7 +18,7 @@ from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.inputs import read_pixel_values
 from minimobile.models import MobileNetModel
-from minimobile.peers import Peer, as_map, layer_names, run_peer
+from minimobile.peers import Peer, as_map, compared_layers, run_peer
 from minimobile.rounding import Estimate, exact, excess, run_float64
 from minimobile.sources import read_checkpoint
 
@@ -121,11 +121,11 @@ def compare_layers(model: MobileNetModel, pixels: Array, found: Mapping[str, Arr
     """
     graph, weights = model.graph, model.state_dict()
     theirs = {graph.resolve(name): _channels_last(values) for name, values in found.items()}
-    names = [name for name in layer_names(graph) if name in theirs]
+    names = [name for name in compared_layers(graph) if name in theirs]
     known = {INPUT: _channels_last(pixels), **{name: theirs[name] for name in names}}
     if not names:
         raise InputError(
-            f"{against}: expected values of some of our layers ({', '.join(layer_names(graph)[:3])}, ...), got "
+            f"{against}: expected values of some of our layers ({', '.join(compared_layers(graph)[:3])}, ...), got "
             f"{', '.join(list(found)[:3]) or 'none'}"
         )
     ours = {name: _channels_last(as_map(values)) for name, values in model.features(pixels, names).items()}

@@ -20,6 +20,7 @@ from minimobile.errors import FormatError, InputError, UnavailableError
 from minimobile.graph import INPUT, Graph, needed_nodes
 from minimobile.models import MobileNetModel
 from minimobile.passes import keep_needed
+from minimobile.profile import layer_names
 from minimobile.rivals import Network, run_tensorflow, write_onnx, write_tflite
 
 Array = NDArray[Any]
@@ -40,12 +41,10 @@ class Peer:
     endpoints: Mapping[str, str] = field(default_factory=dict)
 
 
-def layer_names(graph: Graph) -> list[str]:
+def compared_layers(graph: Graph) -> list[str]:
     """Return the layers that the outputs depend on: a convolution with its batch norm and activation is one."""
-    nodes = needed_nodes(graph, graph.outputs)
-    names = {node.name for node in nodes}
-    inner = {f"{name}.{step}" for name in names for step in ("convolution", "normalization")}
-    return [node.name for node in nodes if node.name not in inner]
+    layers = set(layer_names(graph).values())
+    return [node.name for node in needed_nodes(graph, graph.outputs) if node.name in layers]
 
 
 def run_peer(name: str, peer: Peer, pixels: Array) -> dict[str, Array]:
@@ -104,7 +103,7 @@ def _hushed(logger_name: str) -> Iterator[None]:
 def _reference(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run the NumPy definitions in float32."""
     graph = peer.model.graph
-    found = run_reference(graph, peer.model.state_dict(), pixels.transpose(0, 2, 3, 1), layer_names(graph))
+    found = run_reference(graph, peer.model.state_dict(), pixels.transpose(0, 2, 3, 1), compared_layers(graph))
     return {name: values.transpose(0, 3, 1, 2) for name, values in found.items()}
 
 
@@ -112,7 +111,7 @@ def _transformers(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run transformers' model on PyTorch; a Hugging Face directory is loaded by transformers itself."""
     torch = import_framework("torch")
     network = _load_transformers(peer).eval()
-    wanted, found = set(layer_names(peer.model.graph)), {}
+    wanted, found = set(compared_layers(peer.model.graph)), {}
 
     def watch(name: str) -> Callable[..., None]:
         def keep(module: Any, inputs: Any, output: Any) -> None:
@@ -164,15 +163,16 @@ def _onnxruntime(peer: Peer, pixels: Array) -> dict[str, Array]:
 
 def _every_layer(peer: Peer, pixels: Array) -> Network:
     n, c, h, w = pixels.shape
-    graph = keep_needed(peer.model.graph, layer_names(peer.model.graph))
+    graph = keep_needed(peer.model.graph, compared_layers(peer.model.graph))
     return Network(graph, peer.model.state_dict(), (n, c, h, w))
 
 
 def _tensorflow(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run a frozen graph or a Keras model itself; of anything else, our graph in TensorFlow's operations."""
     tensorflow = import_framework("tensorflow")
-    if peer.path is not None and peer.endpoints:
-        run = _run_keras if peer.path.suffix in (".keras", ".h5", ".hdf5") else _run_frozen_graph
+    runners = {".pb": _run_frozen_graph, ".keras": _run_keras, ".h5": _run_keras, ".hdf5": _run_keras}
+    run = runners.get(peer.path.suffix.lower()) if peer.path is not None and peer.endpoints else None
+    if peer.path is not None and run is not None:
         found = run(tensorflow, peer.path, peer.endpoints, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     else:
         network = _every_layer(peer, pixels)

@@ -12,7 +12,7 @@ from planted import CLASSES, draw_pixels, make_network, with_changed
 
 import minimobile as mm
 from minimobile.check import check, count_ulps
-from minimobile.peers import layer_names
+from minimobile.peers import compared_layers
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -20,7 +20,7 @@ def test_a_network_agrees_with_its_own_definition(kind: str) -> None:
     model = make_network(kind)
     report = check(model, against="reference", pixel_values=draw_pixels())
     assert report.agrees and report.first_difference is None and report.diagnosis is None
-    assert [layer.name for layer in report.layers] == layer_names(model.graph)
+    assert [layer.name for layer in report.layers] == compared_layers(model.graph)
     for layer in report.layers:
         assert layer.agrees and layer.excess <= 1 and layer.shape == layer.their_shape
         assert layer.max_difference == layer.rms_difference == layer.max_ulps == layer.median_ulps == 0

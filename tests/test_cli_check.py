@@ -35,6 +35,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no test see the note on stderr that the first run on a machine has to compile."""
+    monkeypatch.setattr("minimobile.engine.is_compiled", lambda: True)
+
+
 def test_a_variance_a_third_too_large_is_named_with_its_layer(run: Run, folder: Path) -> None:
     words = ("check", folder / "v1", folder / "photo.png", "--against", "reference", "--other", folder / "variance")
     code, out, err = run(*words)

@@ -11,7 +11,7 @@ from minimobile.check import Report, check
 from minimobile.diagnosis import Suspect, diagnose
 from minimobile.graph import INPUT, Node
 from minimobile.models import MobileNetModel
-from minimobile.peers import layer_names
+from minimobile.peers import compared_layers
 from minimobile.rounding import exact
 from minimobile_kernels import reference
 
@@ -22,7 +22,7 @@ def compare(model: MobileNetModel, other: MobileNetModel, *, layers: int = 3, si
     """Compare the first few layers: what comes after the fault would only take time."""
 
     def run(pixels: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        return other.features(pixels, layer_names(other.graph)[:layers])
+        return other.features(pixels, compared_layers(other.graph)[:layers])
 
     return check(model, against=run, pixel_values=draw_pixels(size))
 
