@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,31 @@ def aligned_floats(size: int) -> NDArray[np.float32]:
     memory = np.empty(size + 16, np.float32)
     start = -memory.ctypes.data % 64 // 4
     return memory[start : start + size]
+
+
+class ArenaPool:
+    """Arenas that calls take and give back: memory that was used before need not be asked of the system again."""
+
+    KEPT = 4
+
+    def __init__(self) -> None:
+        self._arenas: list[NDArray[np.float32]] = []
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> NDArray[np.float32]:
+        """Return an arena of at least `size` floats that nobody else has."""
+        with self._lock:
+            for index, arena in enumerate(self._arenas):
+                if size <= arena.size <= 4 * size:
+                    return self._arenas.pop(index)
+            self._arenas.clear()
+        return aligned_floats(max(size, 1))
+
+    def give_back(self, arena: NDArray[np.float32]) -> None:
+        """Let another call have the arena."""
+        with self._lock:
+            if len(self._arenas) < self.KEPT:
+                self._arenas.append(arena)
 
 
 class Arena:

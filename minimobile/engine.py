@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.arena import aligned_floats
+from minimobile.arena import ArenaPool, aligned_floats
 from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, fold_batch_norm, fuse_activations, fuse_residuals, keep_needed, layout_weights
@@ -31,7 +31,6 @@ DataFormat = Literal["channels_first", "channels_last"]
 is_compiled = machine.is_compiled
 cache_directory = machine.cache_directory
 PROGRAMS_KEPT = 16
-ARENAS_KEPT = 4
 
 
 class Engine:
@@ -141,7 +140,7 @@ class _Compiled:
         self._weights = weights
         self._packed: list[PackedWeights] = []
         self._programs: OrderedDict[object, tuple[Program, PackedWeights]] = OrderedDict()
-        self._arenas: list[NDArray[np.float32]] = []
+        self._arenas = ArenaPool()
         self._lock = threading.Lock()
         self._crew = Crew(num_threads - 1)
 
@@ -161,12 +160,10 @@ class _Compiled:
                     self._programs.popitem(last=False)
             self._programs.move_to_end(key)
         program, packed = found
-        arena = self._take_arena(program.arena_size)
+        arena = self._arenas.take(program.arena_size)
         self._execute(program, packed, pixels.reshape(-1), arena)
         results = {name: read_map(program, arena, name, is_channels_last) for name in outputs}
-        with self._lock:
-            if len(self._arenas) < ARENAS_KEPT:
-                self._arenas.append(arena)
+        self._arenas.give_back(arena)
         return results
 
     def _compile(
@@ -187,14 +184,6 @@ class _Compiled:
         nodes = [*fold_batch_norm(self._graph).nodes, *graph.nodes] if not self._packed else graph.nodes
         self._packed.append(pack_weights(nodes, self._weights))
         return self._packed[-1]
-
-    def _take_arena(self, size: int) -> NDArray[np.float32]:
-        with self._lock:
-            for index, arena in enumerate(self._arenas):
-                if size <= arena.size <= 4 * size:
-                    return self._arenas.pop(index)
-            self._arenas.clear()
-        return aligned_floats(max(size, 1))
 
     def _execute(
         self,

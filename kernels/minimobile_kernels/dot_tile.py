@@ -58,9 +58,13 @@ def make_dot_tile(pixels: int, vectors: int) -> Any:
                 w = [integers.load_weights(builder, at(row, v * simd.LANES * GROUP)) for v in range(vectors)]
                 for pixel in range(pixels):
                     values = integers.load_group(builder, at(group, x_step, pixel))
-                    for vector in range(vectors):
-                        slot = slots[pixel, vector]
-                        builder.store(integers.add_products(builder, builder.load(slot), values, w[vector]), slot)
+                    row_slots = [slots[pixel, vector] for vector in range(vectors)]
+                    totals = [
+                        integers.add_products(builder, builder.load(slot), values, weights_of)
+                        for slot, weights_of in zip(row_slots, w, strict=True)
+                    ]
+                    for slot, total in zip(row_slots, integers.keep_order(builder, totals), strict=True):
+                        builder.store(total, slot)
             for place, cell in enumerate(cells):
                 pointer = builder.bitcast(at(sums_pointer, place * simd.LANES), simd.INTEGERS.as_pointer())
                 builder.store(builder.load(slots[cell]), pointer, align=4)

@@ -112,6 +112,20 @@ def add_products(builder: Any, sums: Any, group: list[Any], weights: list[Any]) 
     return sums
 
 
+def keep_order(builder: Any, sums: list[Any]) -> list[Any]:
+    """Emit nothing, but what comes before for these sums is done before it, and no load is done earlier.
+
+    LLVM likes to load everything that a tile needs first, and then has no registers left for the sums.
+    """
+    if PRODUCTS == "multiply":
+        return sums
+    result = ir.LiteralStructType([INTEGERS] * len(sums)) if len(sums) > 1 else INTEGERS
+    outputs, inputs = ["=v"] * len(sums), [str(index) for index in range(len(sums))]
+    function_type = ir.FunctionType(result, [INTEGERS] * len(sums))
+    held = builder.asm(function_type, "", ",".join([*outputs, *inputs, "~{memory}"]), sums, True)
+    return [builder.extract_value(held, index) for index in range(len(sums))] if len(sums) > 1 else [held]
+
+
 def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
     function_type = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments)

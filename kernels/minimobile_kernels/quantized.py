@@ -315,8 +315,7 @@ def pack(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
         _fill(arena, end, line + step.out_width * channels - end, step.x_zero)
         source = (n * step.height + i) * step.width
         if step.is_from_image:
-            for byte in range(step.width * channels):
-                arena[start + byte] = image[source * channels + byte] ^ flip
+            _copy(image, source * channels, arena, start, step.width * channels, flip)
             continue
         for channel in range(channels):
             plane = step.x + channel // LANES * step.x_plane + channel % LANES
@@ -325,6 +324,29 @@ def pack(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
 
 
 @inlined
-def _fill(arena: Any, start: int, count: int, value: int) -> None:
-    for byte in range(count):
-        arena[start + byte] = value
+def _copy(source: Any, source_start: int, target: Any, target_start: int, count: int, flip: int) -> None:
+    """Copy bytes, each plus `flip` modulo 256."""
+    if count < LANES:
+        for byte in range(count):
+            target[target_start + byte] = source[source_start + byte] ^ flip
+        return
+    added = spread(flip)
+    byte = 0
+    while byte < count:
+        byte = min(byte, count - LANES)
+        store_bytes(target, target_start + byte, plus(load_bytes(source, source_start + byte), added))
+        byte += LANES
+
+
+@inlined
+def _fill(target: Any, start: int, count: int, value: int) -> None:
+    if count < LANES:
+        for byte in range(count):
+            target[start + byte] = value
+        return
+    values = spread(value)
+    byte = 0
+    while byte < count:
+        byte = min(byte, count - LANES)
+        store_bytes(target, start + byte, values)
+        byte += LANES

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arena import ArenaPool
 from minimobile.errors import InputError
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.network import Network, Operation
@@ -54,6 +55,7 @@ class QuantizedEngine:
         self._crew = Crew(self.num_threads - 1)
         self._lock = threading.Lock()
         self._stages: dict[tuple[str, ...], list[_Stage]] = {}
+        self._arenas = ArenaPool()
 
     def run(self, x: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Compute the named tensors (None: the network's outputs) and nothing that they do not need.
@@ -103,15 +105,15 @@ class QuantizedEngine:
         return stages
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
-        arena = np.empty(program.arena_size, np.uint8)
-        image = np.zeros(0, np.uint8)
+        threads = self.num_threads
+        memory = self._arenas.take(threads * TILE_SUMS + -(-program.arena_size // 4))
+        sums, arena = memory[: threads * TILE_SUMS].view(np.int32), memory[threads * TILE_SUMS :].view(np.uint8)
+        image = arena[:0]
         for name in stage.reads:
             if name in program.places:
                 write_map(arena, program.places[name], values[name])
             else:
                 image = np.require(values[name], requirements=["C_CONTIGUOUS"]).view(np.uint8).reshape(-1)
-        threads = self.num_threads
-        sums = np.empty(threads * TILE_SUMS, np.int32)
         control = np.zeros(max(1, len(program.steps)) * sync.ENTRIES, np.int64)
         is_over = False
 
@@ -123,10 +125,12 @@ class QuantizedEngine:
         work(0)
         is_over = True  # a helper that comes later finds nothing left to do
         tensors = self.network.tensors
-        return {
+        found = {
             name: read_map(arena, program.places[name], tensors[name].dtype).reshape(tensors[name].shape)
             for name in stage.kept
         }
+        self._arenas.give_back(memory)
+        return found
 
 
 def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:
