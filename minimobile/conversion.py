@@ -109,7 +109,7 @@ def convert(
         idle=tuple(idle),
         rounded=_find_rounded(complete, dtype) if layout == NATIVE else (),
         written=written,
-        notes=_explain_losses(complete) if layout == DIRECTORY else (),
+        notes=(*_explain_rounding(checkpoint), *(_explain_losses(complete) if layout == DIRECTORY else ())),
     )
 
 
@@ -175,6 +175,13 @@ def _find_rounded(checkpoint: Checkpoint, dtype: str) -> tuple[str, ...]:
         for name, values in checkpoint.weights.items()
         if not is_counter(name) and not np.array_equal(values.astype(dtype), values, equal_nan=True)
     )
+
+
+def _explain_rounding(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say that a quantised network becomes one of floats."""
+    if getattr(checkpoint, "quantized", None) is None:
+        return ()
+    return ("the source computes in integers; what was written has its weights as floats, which give other numbers",)
 
 
 def _explain_losses(checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -376,6 +376,14 @@ def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(t
         assert set(found) == {"MobileNetV1ForImageClassification", "MobileNetV1Model"}
 
 
+def test_a_quantised_network_becomes_one_of_floats_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    description, checkpoint = conversion.examine(write(tmp_path / "x", make_checkpoint("MobileNetV1Model")))
+    object.__setattr__(checkpoint, "quantized", FormatError("what cannot be run"))
+    monkeypatch.setattr(conversion, "examine", lambda source: (description, checkpoint))
+    (note,) = convert(tmp_path / "x", tmp_path / "y").notes
+    assert "computes in integers" in note
+
+
 @pytest.mark.crosscheck
 def test_a_pickle_gives_every_array_back_too(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs PyTorch")
