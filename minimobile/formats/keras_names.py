@@ -102,7 +102,7 @@ def _name_by_order(file: GuardedFile) -> dict[str, dict[str, str]]:
                 return {
                     name: arrays for base, own in names.items() for name, arrays in zip(own, groups[base], strict=True)
                 }
-    return {path: {} for path in sorted(groups)}
+    return {base: {} for base in groups}  # names of no layer, to be refused
 
 
 def _list_v1() -> list[Row]:
