@@ -342,6 +342,10 @@ ADDED = {
         "node odd .Exp.: expected an operation of a MobileNet before bad",
     ),
     "a weight that is computed": (conv("bad", "relu", "relu"), "node bad .*a constant of four dimensions"),
+    "limits that are missing": (
+        node("bad", "FakeQuantWithMinMaxVars", "stem/weights", "half"),
+        "node bad .*the smallest and the largest value",
+    ),
     "two inputs": (
         placeholder("second") + conv("bad", "second", "stem/weights"),
         "computed from the picture that the other convolutions see",

@@ -157,12 +157,12 @@ class Constants:
 
 def read_fake_quantization(node: GraphNode, values: Mapping[str, NDArray[Any]]) -> FakeQuantization:
     """Return what a FakeQuantWithMinMaxVars node does."""
-    limits = [values.get(name) for name in node.inputs[1:3]]
-    minimum, maximum = (None if limit is None or limit.size != 1 else float(limit.item()) for limit in limits)
-    if len(limits) != 2 or minimum is None or maximum is None:
+    limits = [values[name] for name in node.inputs[1:] if name in values and values[name].size == 1]
+    if len(limits) != 2 or len(node.inputs) != 3:
         raise FormatError(
             f"{node.where}: node {node.name} ({node.op}): expected constants for the smallest and the largest value"
         )
+    minimum, maximum = (float(limit.item()) for limit in limits)
     return FakeQuantization(minimum, maximum, node.integer("num_bits", 8), node.flag("narrow_range", False))
 
 
