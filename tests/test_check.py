@@ -8,7 +8,7 @@ import frameworks
 import numpy as np
 import pytest
 import twins
-from planted import CLASSES, draw_pixels, make_network, with_changed
+from planted import CLASSES, draw_pixels, make_network, with_changed, with_weights
 
 import minimobile as mm
 from minimobile.check import check, count_ulps
@@ -224,3 +224,28 @@ def test_a_real_checkpoint_agrees_with_its_own_framework(name: str, test_data: P
     assert report.agrees, (report.first_difference, report.diagnosis)
     assert len(report.layers) >= 29
     assert all(layer.our_error < 1e-5 for layer in report.layers)
+
+
+CONVERSIONS = [
+    ("huggingface/mobilenet_v1_0.25_128", "tensorflow", "tensorflow/mobilenet_v1_0.25_128_frozen.pb"),
+    ("keras/mobilenet_v1_0.25_224.keras", "tensorflow", "keras/mobilenet_v1_0.25_224.h5"),
+    (
+        "tflite/deeplabv3_mobilenet_v2_0.5_257_float.tflite",
+        "transformers",
+        "huggingface/deeplabv3_mobilenet_v2_0.5_257",  # whose batch norms fold to the others' weights, but for rounding
+    ),
+]
+
+
+@pytest.mark.crosscheck
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "against", "other"), CONVERSIONS)
+def test_a_conversion_agrees_with_its_original(name: str, against: str, other: str, test_data: Path) -> None:
+    (twins.import_torch if against == "transformers" else frameworks.tensorflow)()
+    models = test_data / "models"
+    report = check(models / name, test_data / "images" / "cat.bmp", against, models / other)
+    assert report.agrees, (report.first_difference, report.diagnosis)
+    wrong = with_weights(mm.load(models / name), {}, tf_padding=False, bottom_right_padding=None)
+    report = check(wrong, test_data / "images" / "cat.bmp", against, models / other)
+    assert report.first_difference == report.layers[0].name
+    assert report.diagnosis == "padding: SAME, as TensorFlow's; ours is ((1, 1), (1, 1))"
