@@ -1,0 +1,86 @@
+"""Run the lesson's code, block after block, and say where it prints something else than the text says.
+
+`python docs/lesson/run.py 2` runs chapter 2 and draws its pictures anew; without a number all chapters, one after the
+other. `--write` puts what was printed into the text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER = Path(__file__).resolve().parent
+BLOCK = re.compile(r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    """A block of code: the line on which it begins, what the text says that it prints, and where that stands."""
+
+    line: int
+    code: str
+    output: str
+    start: int
+    end: int
+
+
+def find_chapters() -> list[Path]:
+    """Return the chapters' files in order."""
+    return sorted(FOLDER.glob("[0-9]_*.md"))
+
+
+def read_blocks(text: str) -> list[Block]:
+    """Return the blocks of code of a chapter; one without a block of output after it prints nothing."""
+    return [
+        Block(text.count("\n", 0, found.start()) + 2, found["code"], found["output"] or "", found.start(), found.end())
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def run_blocks(name: str, blocks: list[Block]) -> Iterator[str]:
+    """Run the blocks in order, as one program, and yield what each prints. Pictures go into the current folder."""
+    variables: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks:
+        printed = io.StringIO()
+        code = "\n" * (block.line - 1) + block.code  # so that a traceback names the chapter's own line
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, name, "exec"), variables)
+        yield printed.getvalue()
+
+
+def write_outputs(path: Path, printed: list[str]) -> None:
+    """Put what the blocks print into the chapter."""
+    text = path.read_text(encoding="utf-8")
+    for block, output in reversed(list(zip(read_blocks(text), printed, strict=True))):
+        shown = f"\n```text\n{output}```\n" if output else ""
+        text = f"{text[: block.start]}```python\n{block.code}```\n{shown}{text[block.end :]}"
+    path.write_text(text, encoding="utf-8")
+
+
+def main(words: list[str]) -> int:
+    """Run the chapters whose numbers are among `words`; the exit code is 1 where one prints something else."""
+    numbers = [word for word in words if word.isdigit()]
+    differences = 0
+    os.chdir(FOLDER)
+    for path in find_chapters():
+        if numbers and path.name[0] not in numbers:
+            continue
+        blocks, printed = read_blocks(path.read_text(encoding="utf-8")), []
+        for block, output in zip(blocks, run_blocks(path.name, blocks), strict=True):
+            printed.append(output)
+            print(f"--- {path.name}, line {block.line}\n{output}", end="")
+            if output != block.output and "--write" not in words:
+                differences += 1
+                print(f"--- the text says\n{block.output}", end="")
+        if "--write" in words:
+            write_outputs(path, printed)
+    return 1 if differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

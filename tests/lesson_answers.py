@@ -1,0 +1,307 @@
+"""Answers to the exercises of the lesson: the official ones, and mistakes that one makes.
+
+Whoever works through the lesson should look here only afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from minimobile_kernels.reference import fma
+
+
+def sum_blocks(x, weight, size):
+    total = np.zeros(1, np.float32)
+    for first in range(0, len(x), size):
+        block = np.zeros(1, np.float32)
+        for k in range(first, min(first + size, len(x))):
+            block = fma(x[k : k + 1], weight[k : k + 1], block)
+        total = block if first == 0 else total + block
+    return total[0]
+
+
+def relu6(x):
+    return np.clip(x, np.float32(0), np.float32(6))
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    return -(-number // divisor)
+
+
+class Official:
+    @staticmethod
+    def count_multiply_adds(height, width, in_channels, out_channels, kernel_size, stride, is_separable):
+        places = ceil_div(height, stride) * ceil_div(width, stride)
+        if is_separable:
+            return places * in_channels * (kernel_size**2 + out_channels)
+        return places * kernel_size**2 * in_channels * out_channels
+
+    @staticmethod
+    def fewest_channels(kernel_size, saving):
+        # 1/C + 1/K**2 <= 1/saving
+        return ceil_div(saving * kernel_size**2, kernel_size**2 - saving)
+
+    @staticmethod
+    def filter_depthwise(x, weight):
+        size = len(weight)
+        rows, columns = x.shape[0] - size + 1, x.shape[1] - size + 1
+        return sum(x[ky : ky + rows, kx : kx + columns] * weight[ky, kx] for ky, kx in np.ndindex(size, size))
+
+    @staticmethod
+    def separate(weight):
+        out_channels, size, _, in_channels = weight.shape
+        depthwise, pointwise = np.zeros((size, size, in_channels)), np.zeros((out_channels, in_channels))
+        for c in range(in_channels):
+            left, strengths, right = np.linalg.svd(weight[..., c].reshape(out_channels, -1))
+            depthwise[..., c], pointwise[:, c] = right[0].reshape(size, size), left[:, 0] * strengths[0]
+        return depthwise, pointwise
+
+    @staticmethod
+    def same_padding(size, kernel_size, stride, dilation):
+        reach = (kernel_size - 1) * dilation + 1
+        total = max((ceil_div(size, stride) - 1) * stride + reach - size, 0)
+        return total // 2, total - total // 2
+
+    @staticmethod
+    def frameworks_agree(size, layers):
+        return (size - 1) % 2**layers == 0
+
+    @staticmethod
+    def pad_for_pytorch(x, kernel_size, stride):
+        rows, columns = (Official.same_padding(size, kernel_size, stride, 1) for size in x.shape[:2])
+        return np.pad(x, (rows, columns, (0, 0)))
+
+    @staticmethod
+    def find_shift(size, kernel_sizes, strides):
+        shift, step = 0, 1
+        for kernel_size, stride in zip(kernel_sizes, strides, strict=True):
+            before, _ = Official.same_padding(size, kernel_size, stride, 1)
+            shift += ((kernel_size - 1) // 2 - before) * step
+            step *= stride
+            size = ceil_div(size, stride)
+        return shift
+
+    @staticmethod
+    def fold(weight, bias, scale, shift, mean, variance, epsilon):
+        factor = scale / np.sqrt(variance + epsilon)
+        return weight * factor[:, None, None, None], (bias - mean) * factor + shift
+
+    @staticmethod
+    def idle_batch_norm(channels, epsilon):
+        return np.ones(channels), np.zeros(channels), np.zeros(channels), np.full(channels, 1 - epsilon)
+
+    @staticmethod
+    def fold_forwards(factor, offset, weight, bias):
+        return weight * factor, bias + weight @ offset
+
+    @staticmethod
+    def fold_twice(depthwise, factor, offset, pointwise, out_factor, out_offset):
+        mixed = pointwise * out_factor[:, None]
+        return (mixed * factor)[:, None, None, :] * depthwise, mixed @ offset + out_offset
+
+    @staticmethod
+    def count_block(height, width, in_channels, out_channels, expand_ratio, stride):
+        inner = expand_ratio * in_channels
+        expansion = height * width * in_channels * inner if expand_ratio > 1 else 0
+        return expansion + ceil_div(height, stride) * ceil_div(width, stride) * inner * (9 + out_channels)
+
+    @staticmethod
+    def count_residuals(stages, in_channels):
+        count = 0
+        for _, channels, blocks, stride in stages:
+            count += blocks - 1 + (stride == 1 and channels == in_channels)
+            in_channels = channels
+        return count
+
+    @staticmethod
+    def find_survivors(points, matrix):
+        alive = points @ matrix.T > 0
+        ranks = [np.linalg.matrix_rank(matrix * row[:, None]) for row in alive]
+        return np.array(ranks) == points.shape[1]
+
+    @staticmethod
+    def recover(values, matrix):
+        return np.array([np.linalg.lstsq(matrix[row > 0], row[row > 0], rcond=None)[0] for row in values])
+
+    @staticmethod
+    def sum_as_agreed(x, weight, bias):
+        return relu6(sum_blocks(x, weight, 128) + bias)
+
+    @staticmethod
+    def find_three_numbers():
+        third = np.float32(1) / np.float32(3)
+        return third, np.float32(3), np.float32(-1)
+
+    @staticmethod
+    def choose_tile(registers):
+        tiles = [(p, v) for v in range(1, registers) for p in range(1, registers) if p * v + v + 1 <= registers]
+        return min(tiles, key=lambda tile: sum(tile) / (tile[0] * tile[1]))
+
+    @staticmethod
+    def find_peak(lives):
+        return max((sum(s for s, start, end in lives if start <= step <= end) for _, step, _ in lives), default=0)
+
+
+def add_unfused(x, weight, bias):
+    total = np.float32(0)
+    for one, w in zip(x, weight, strict=True):
+        total = total + one * w
+    return relu6(total + bias)
+
+
+def pad_like_pytorch(x, kernel_size, stride):
+    border = (kernel_size - 1) // 2
+    return np.pad(x, ((border, border), (border, border), (0, 0)))
+
+
+def separate_by_first_row(weight):
+    depthwise = weight[0]
+    with np.errstate(all="ignore"):
+        return np.nan_to_num(depthwise), np.nan_to_num(weight[:, 1, 1] / depthwise[1, 1])
+
+
+def pad_odd_first(size, kernel_size, stride, dilation):
+    before, after = Official.same_padding(size, kernel_size, stride, dilation)
+    return after, before
+
+
+def shift_without_strides(size, kernel_sizes, strides):
+    return sum(
+        (k - 1) // 2 - Official.same_padding(size, k, s, 1)[0] for k, s in zip(kernel_sizes, strides, strict=True)
+    )
+
+
+def count_at_output_only(height, width, in_channels, out_channels, expand_ratio, stride):
+    inner = expand_ratio * in_channels
+    places = ceil_div(height, stride) * ceil_div(width, stride)
+    return places * inner * (9 + out_channels + (in_channels if expand_ratio > 1 else 0))
+
+
+WRONG: Mapping[str, tuple[Callable[..., Any], ...]] = {
+    "count_multiply_adds": (
+        lambda **size: Official.count_multiply_adds(**{**size, "stride": 1}),
+        lambda **size: Official.count_multiply_adds(**{**size, "is_separable": False}),
+        lambda **size: Official.count_multiply_adds(
+            **{
+                **size,
+                "height": size["height"] // size["stride"],
+                "width": size["width"] // size["stride"],
+                "stride": 1,
+            }
+        ),
+    ),
+    "fewest_channels": (
+        lambda kernel_size, saving: saving,
+        lambda kernel_size, saving: round(1 / (1 / saving - 1 / kernel_size**2)),
+    ),
+    "filter_depthwise": (
+        lambda x, weight: x,
+        lambda x, weight: Official.filter_depthwise(x, weight[::-1, ::-1]),  # a convolution as mathematicians have it
+        lambda x, weight: Official.filter_depthwise(x, weight).sum(axis=2, keepdims=True),
+        lambda x, weight: Official.filter_depthwise(x, weight.transpose(1, 0, 2)),
+    ),
+    "separate": (
+        separate_by_first_row,
+        lambda weight: (weight.mean(axis=0), weight.mean(axis=(1, 2))),
+        lambda weight: Official.separate(weight)[::-1],
+        lambda weight: weight,
+    ),
+    "same_padding": (
+        pad_odd_first,
+        lambda size, kernel_size, stride, dilation: ((kernel_size - 1) // 2,) * 2,
+        lambda size, kernel_size, stride, dilation: Official.same_padding(size, kernel_size, stride, 1),
+        lambda size, kernel_size, stride, dilation: tuple(
+            dilation * zeros for zeros in Official.same_padding(size, kernel_size, stride, 1)
+        ),
+    ),
+    "frameworks_agree": (
+        lambda size, layers: size % 2 == 1,
+        lambda size, layers: size % 2**layers == 0,
+        lambda size, layers: size > 1 and (size - 1) % 2**layers == 0,
+    ),
+    "pad_for_pytorch": (
+        pad_like_pytorch,
+        lambda x, kernel_size, stride: np.pad(x, ((0, 1), (0, 1), (0, 0))),
+        lambda x, kernel_size, stride: np.pad(
+            x, (*[Official.same_padding(x.shape[0], kernel_size, stride, 1)] * 2, (0, 0)), "edge"
+        ),
+        lambda x, kernel_size, stride: Official.pad_for_pytorch(x.transpose(1, 0, 2), kernel_size, stride),
+    ),
+    "find_shift": (
+        shift_without_strides,
+        lambda size, kernel_sizes, strides: 2 ** len(strides) - 1,
+        lambda size, kernel_sizes, strides: -Official.find_shift(size, kernel_sizes, strides),
+    ),
+    "fold": (
+        lambda weight, bias, *others: Official.fold(weight, 0 * bias, *others),
+        lambda *values: Official.fold(*values[:-1], 1e-5),
+        lambda weight, bias, scale, shift, mean, variance, epsilon: Official.fold(
+            weight, bias, scale, shift, mean, variance**2, epsilon
+        ),
+        lambda weight, bias, scale, shift, mean, variance, epsilon: (weight, bias),
+    ),
+    "idle_batch_norm": (
+        lambda channels, epsilon: (np.ones(channels), *np.zeros((2, channels)), np.ones(channels)),
+        lambda channels, epsilon: (np.ones(channels), *np.zeros((2, channels)), np.full(channels, 1 + epsilon)),
+        lambda channels, epsilon: (1.0, 0.0, 0.0, 1 - epsilon),
+    ),
+    "fold_forwards": (
+        lambda factor, offset, weight, bias: (weight * factor, bias),
+        lambda factor, offset, weight, bias: (weight * factor, bias + (weight * factor) @ offset),
+        lambda factor, offset, weight, bias: (weight, bias),
+    ),
+    "fold_twice": (
+        lambda d, f, o, p, out_f, out_o: (Official.fold_twice(d, f, o, p, out_f, out_o)[0], p @ o + out_o),
+        lambda d, f, o, p, out_f, out_o: (Official.fold_twice(d, f, o, p, out_f, out_o)[0], out_o),
+        lambda d, f, o, p, out_f, out_o: Official.fold_twice(d, f, o, p, np.ones(6), out_o),
+    ),
+    "count_block": (
+        count_at_output_only,
+        lambda **size: Official.count_block(**{**size, "stride": 1}),
+        lambda **size: Official.count_block(**size) + (size["expand_ratio"] == 1) * size["in_channels"] ** 2,
+    ),
+    "count_residuals": (
+        lambda stages, in_channels: sum(n - 1 for _, _, n, _ in stages),
+        lambda stages, in_channels: sum(n for _, _, n, _ in stages),
+        lambda stages, in_channels: sum(n - 1 + (s == 1) for _, _, n, s in stages),
+    ),
+    "find_survivors": (
+        lambda points, matrix: (points @ matrix.T > 0).sum(axis=1) >= points.shape[1],
+        lambda points, matrix: (points @ matrix.T > 0).any(axis=1),
+        lambda points, matrix: np.ones(len(points), bool),
+        lambda points, matrix: True,
+    ),
+    "recover": (
+        lambda values, matrix: values @ np.linalg.pinv(matrix).T,
+        lambda values, matrix: 2 * values @ np.linalg.pinv(matrix).T,
+        lambda values, matrix: values[:, : matrix.shape[1]],
+    ),
+    "sum_as_agreed": (
+        add_unfused,
+        lambda x, weight, bias: relu6(sum_blocks(x, weight, len(x)) + bias),  # one chain
+        lambda x, weight, bias: relu6(sum_blocks(x[::-1], weight[::-1], 128) + bias),
+        lambda x, weight, bias: sum_blocks(x, weight, 128) + bias,
+        lambda x, weight, bias: relu6(np.float32(np.dot(x.astype(np.float64), weight) + bias)),
+    ),
+    "find_three_numbers": (
+        lambda: (np.float32(1), np.float32(2), np.float32(3)),
+        lambda: (0.1, 0.2, 0.3),
+        lambda: (np.float32(1 + 2**-12), np.float32(1 + 2**-12), np.float32(-1)),
+        lambda: (np.float32("inf"), np.float32(0), np.float32(1)),
+    ),
+    "choose_tile": (
+        lambda registers: (14, 2),
+        lambda registers: ((registers - 2), 1),
+        lambda registers: (1, 1),
+    ),
+    "find_peak": (
+        lambda lives: sum(size for size, _, _ in lives),
+        lambda lives: max((size for size, _, _ in lives), default=0),
+        lambda lives: max(
+            (sum(s for s, start, end in lives if start <= step < end) for _, step, _ in lives), default=0
+        ),
+    ),
+}
