@@ -16,7 +16,7 @@ from minimobile_kernels.integers import GROUP
 
 TAPS = 3
 VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
-LINE_PIXELS = 15  # of a line outside the image: as wide as seven outputs of stride 2 reach
+LINE_PIXELS = 17  # of a line outside the image: as wide as eight outputs of stride 2 reach
 
 
 def make_byte_filter(rows: int, pixels: int, stride: int | None, visits: int) -> Any:

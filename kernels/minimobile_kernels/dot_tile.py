@@ -12,7 +12,7 @@ from minimobile_kernels import integers, simd
 from minimobile_kernels.integers import GROUP
 from minimobile_kernels.tile import PANEL_VECTORS
 
-TILE_PIXELS = (14, 7, 1) if simd.REGISTERS == 32 else (4, 2, 1)
+TILE_PIXELS = (12, 4, 1) if simd.REGISTERS == 32 else (4, 2, 1)  # bytes are written four pixels at a time
 TILE_SUMS = TILE_PIXELS[0] * PANEL_VECTORS * simd.LANES
 
 

@@ -30,21 +30,25 @@ PANEL_TABLE = 3  # first tap, number of groups, where the weights begin
 _large = make_dot_tile(LARGE, PANEL_VECTORS)
 _small = make_dot_tile(SMALL, PANEL_VECTORS)
 _single = make_dot_tile(1, PANEL_VECTORS)
+_largest_half = make_dot_tile(2 * LARGE, 1)
 _large_half = make_dot_tile(LARGE, 1)
 _small_half = make_dot_tile(SMALL, 1)
 _single_half = make_dot_tile(1, 1)
 
 FILTER_ROWS = 2 if REGISTERS == 32 else 1
-WIDE, NARROW = 7, 3  # outputs of a depthwise tile
+WIDE, NARROW, TINY = 8, 4, 3  # outputs of a depthwise tile
 
 _wide_1 = make_byte_filter(FILTER_ROWS, WIDE, 1, 1)
 _wide_2 = make_byte_filter(FILTER_ROWS, WIDE, 2, 1)
 _narrow_1 = make_byte_filter(FILTER_ROWS, NARROW, 1, 1)
 _narrow_2 = make_byte_filter(FILTER_ROWS, NARROW, 2, 1)
+_tiny = make_byte_filter(FILTER_ROWS, TINY, 1, VISITS)
 _any = make_byte_filter(1, 1, None, 1)
-_large_weights_1 = make_byte_filter(FILTER_ROWS, NARROW, 1, VISITS)
-_large_weights_2 = make_byte_filter(FILTER_ROWS, NARROW, 2, VISITS)
-_large_weights_any = make_byte_filter(1, 1, None, VISITS)
+_wide_twice_1 = make_byte_filter(FILTER_ROWS, WIDE, 1, 2)
+_wide_twice_2 = make_byte_filter(FILTER_ROWS, WIDE, 2, 2)
+_narrow_often_1 = make_byte_filter(FILTER_ROWS, NARROW, 1, VISITS)
+_narrow_often_2 = make_byte_filter(FILTER_ROWS, NARROW, 2, VISITS)
+_any_often = make_byte_filter(1, 1, None, VISITS)
 
 
 @inlined
@@ -102,12 +106,14 @@ def _convolve(
     x_step = step.x_pixel
     pixel = 0
     while pixel < count:
-        size = LARGE
+        size = 2 * LARGE if is_half and count - pixel >= 2 * LARGE else LARGE
         if count - pixel < LARGE:
             size = SMALL if count >= SMALL else 1
             pixel = min(pixel, count - size)
         source = x_start + pixel * x_step
-        if size == LARGE and is_half:
+        if size == 2 * LARGE:
+            _largest_half(x, source, x_step, taps, first, groups, weights, weight, sums, place)
+        elif size == LARGE and is_half:
             _large_half(x, source, x_step, taps, first, groups, weights, weight, sums, place)
         elif size == LARGE:
             _large(x, source, x_step, taps, first, groups, weights, weight, sums, place)
@@ -119,10 +125,8 @@ def _convolve(
             _single_half(x, source, x_step, taps, first, groups, weights, weight, sums, place)
         else:
             _single(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        for vector in range(vectors):
-            target = out + (plane + vector) * step.out_plane + pixel * LANES
-            requantize(step, sums, place + vector * LANES, 1, 0, size, vectors * LANES, plane + vector, scales, arena,
-                       target, 0)  # fmt: skip
+        target = out + plane * step.out_plane + pixel * LANES
+        requantize(step, sums, place, 1, 0, size, vectors * LANES, plane, vectors, scales, arena, target, 0)
         pixel += size
 
 
@@ -163,13 +167,14 @@ def _filter_rows(
     is_3x3 = step.kernel_height == 3 and step.kernel_width == 3
     if is_3x3:
         weight = step.filters + plane * (VISITS * 3 * LANES * GROUP)
-        is_one_visit = taps[step.visits + plane] == 1
+        visits = taps[step.visits + plane]
     else:
         weight = step.filters + plane * step.kernel_height * step.kernel_width * LANES
-        is_one_visit = True
+        visits = 1
     overhang = (out_width - 1) * stride - step.pad_left + 3 - width
     is_plain = is_3x3 and dilation == 1 and stride <= 2 and step.pad_left <= 1 and overhang <= 1
-    is_tiled = is_plain and out_width >= NARROW and last - first >= FILTER_ROWS
+    is_wide_enough = out_width >= NARROW or (out_width == TINY and stride == 1)
+    is_tiled = is_plain and is_wide_enough and last - first >= FILTER_ROWS
     rows = FILTER_ROWS if is_tiled else 1
     i = first
     while i < last:
@@ -179,37 +184,46 @@ def _filter_rows(
         while j < out_width:
             pixels = 1
             if is_tiled:
-                pixels = WIDE if out_width - j >= WIDE and is_one_visit else NARROW
+                pixels = WIDE if out_width - j >= WIDE and visits <= 2 else min(NARROW, out_width)
                 j = min(j, out_width - pixels)
             column = j * stride - step.pad_left
-            if pixels == WIDE and stride == 1:
+            if pixels == WIDE and visits == 1 and stride == 1:
                 _wide_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line, sums,
                         place)  # fmt: skip
-            elif pixels == WIDE:
+            elif pixels == WIDE and visits == 1:
                 _wide_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line, sums,
                         place)  # fmt: skip
-            elif pixels == NARROW and is_one_visit and stride == 1:
+            elif pixels == WIDE and stride == 1:
+                _wide_twice_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line,
+                              sums, place)  # fmt: skip
+            elif pixels == WIDE:
+                _wide_twice_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line,
+                              sums, place)  # fmt: skip
+            elif pixels == NARROW and visits == 1 and stride == 1:
                 _narrow_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line, sums,
                           place)  # fmt: skip
-            elif pixels == NARROW and is_one_visit:
+            elif pixels == NARROW and visits == 1:
                 _narrow_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line, sums,
                           place)  # fmt: skip
             elif pixels == NARROW and stride == 1:
-                _large_weights_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line,
-                                 sums, place)  # fmt: skip
+                _narrow_often_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line,
+                                sums, place)  # fmt: skip
             elif pixels == NARROW:
-                _large_weights_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line,
-                                 sums, place)  # fmt: skip
-            elif is_3x3 and is_one_visit:
+                _narrow_often_2(arena, image, x_row, top, height, column, width, 2, 1, weights, weight, lines, line,
+                                sums, place)  # fmt: skip
+            elif pixels == TINY:
+                _tiny(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line, sums,
+                      place)  # fmt: skip
+            elif is_3x3 and visits == 1:
                 _any(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight, lines, line,
                      sums, place)  # fmt: skip
             elif is_3x3:
-                _large_weights_any(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight,
-                                   lines, line, sums, place)  # fmt: skip
+                _any_often(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight,
+                           lines, line, sums, place)  # fmt: skip
             else:
                 _filter_pixel(step, arena, image, scales, weight, top, column, sums, place)
             target = out + (i * out_width + j) * LANES
-            requantize(step, sums, place, rows, pixels * LANES, pixels, LANES, plane, scales, arena, target,
+            requantize(step, sums, place, rows, pixels * LANES, pixels, LANES, plane, 1, scales, arena, target,
                        out_width * LANES)  # fmt: skip
             j += pixels
         i += rows
