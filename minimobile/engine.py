@@ -124,6 +124,8 @@ def apply_node(node: Node, weights: Weights, inputs: list[NDArray[Any]]) -> NDAr
         return reference.batch_norm(x, scale, shift, mean, variance, attributes["epsilon"])
     if node.op == "activation":
         return reference.activation(x, attributes["function"])
+    if node.op == "fake_quantize":
+        return reference.fake_quantize(x, reference.nudge_range(*attributes["quantization"]))
     if node.op == "resize_bilinear":
         return reference.resize_bilinear(x, inputs[1].shape[1], inputs[1].shape[2], attributes["align_corners"])
     if node.op == "add":

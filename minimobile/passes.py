@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from minimobile.graph import Graph, Node, needed_nodes
 from minimobile.shapes import CONVOLUTIONS
 from minimobile_kernels.elementwise import CLAMPS
+from minimobile_kernels.reference import fake_quantize, nudge_range
 
 Weights = Mapping[str, NDArray[Any]]
 
@@ -28,8 +29,8 @@ def keep_needed(graph: Graph, outputs: Sequence[str]) -> Graph:
 def fold_batch_norm(graph: Graph) -> Graph:
     """Return the graph in which every batch norm after a convolution is part of it.
 
-    The folded convolution takes the batch norm's name and holds its weights beside its own (roles "scale", "shift",
-    "mean", "variance"; attribute "epsilon"); `layout_weights` does the arithmetic. A convolution whose plain result is
+    The folded convolution takes the batch norm's name and attributes and holds its weights beside its own (roles
+    "scale", "shift", "mean", "variance"); `layout_weights` does the arithmetic. A convolution whose plain result is
     asked for stays as well, so that no other value changes by asking.
     """
     nodes_by_name = {node.name: node for node in graph.nodes}
@@ -43,7 +44,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
         return dataclasses.replace(
             convolution,
             name=node.name,
-            attributes={**convolution.attributes, "epsilon": node.attributes["epsilon"]},
+            attributes={**convolution.attributes, **node.attributes},
             weights={**convolution.weights, **normalization},
         )
 
@@ -104,6 +105,7 @@ def layout_weights(node: Node, weights: Weights, dtype: type[np.floating[Any]]) 
 
     Folding is done in float64 and rounded once to `dtype`: weight * scale / sqrt(variance + epsilon), and
     shift - mean * scale / sqrt(variance + epsilon). Source: Jacob et al. (arXiv 1712.05877), section 3.2, equation 14.
+    With the attribute "weight_quantization" the folded weight is rounded to the grid of that range, in float32.
 
     Shapes: weight (C_out, K_h, K_w, C_in), depthwise (K_h, K_w, C), pointwise (C_out, C_in); bias (C_out).
     """
@@ -118,6 +120,8 @@ def layout_weights(node: Node, weights: Weights, dtype: type[np.floating[Any]]) 
             scale = scale / np.sqrt(variance + node.attributes["epsilon"])
             weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
             bias = (bias - mean) * scale + shift
+    if "weight_quantization" in node.attributes:
+        weight = fake_quantize(weight.astype(np.float32), nudge_range(*node.attributes["weight_quantization"]))
     if node.op == "depthwise_conv2d":
         weight = weight[:, 0].transpose(1, 2, 0)  # (C, 1, K_h, K_w) -> (K_h, K_w, C)
     elif node.op == "conv2d":

@@ -16,6 +16,7 @@ from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, layout_weights
 from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
 from minimobile_kernels.elementwise import CLAMPS, CURVES
+from minimobile_kernels.reference import nudge_range
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS, STEP
 from minimobile_kernels.tile import PANEL_VECTORS
@@ -324,6 +325,9 @@ class _Compiler:
             function = node.attributes["function"]
             fields["option"] = CURVES.index(function) if function in CURVES else -1
             fields["low"], fields["high"] = CLAMPS.get(function, CLAMPS["linear"])
+        if node.op == "fake_quantize":
+            grid = nudge_range(*node.attributes["quantization"])
+            fields.update(low=grid.low, high=grid.high, scale=grid.step, zero=grid.zero)
         if node.op == "resize_bilinear":
             fields["option"] = int(node.attributes["align_corners"])
         elif len(node.inputs) > 1:

@@ -9,6 +9,7 @@ Every kernel has a definition in `reference.py` and a fast form in the module na
     resize_bilinear   x (N,H,W,C) -> (N,height,width,C)                                                    resize.py
     add, concatenate  x (N,H,W,C_x), y (N,H,W,C_y) -> (N,H,W,C)                                            maps.py
     activation        x (N,H,W,C) -> the same                                                              maps.py
+    fake_quantize     x (N,H,W,C) -> the same                                                              maps.py
 
 The fast forms are called by `machine.run`, which walks a program of `step.STEP` records. They are made of register
 tiles (`tile.py`, `filter.py`) over vector primitives (`simd.py`). `geometry.py` does all padding arithmetic.

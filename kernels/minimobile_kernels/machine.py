@@ -10,7 +10,7 @@ from minimobile_kernels._jit import entry
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import expanded_depthwise_conv2d
-from minimobile_kernels.maps import activation, add, concatenate, pack_pixels
+from minimobile_kernels.maps import activation, add, concatenate, fake_quantize, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
@@ -18,7 +18,7 @@ from minimobile_kernels.step import KINDS, STEP
 from minimobile_kernels.sync import claim, finish, wait
 
 (CONV2D, DEPTHWISE_CONV2D, POINTWISE_CONV2D, AVERAGE_POOL2D, RESIZE_BILINEAR, ADD, CONCATENATE, ACTIVATION,
- PACK_PIXELS) = range(len(KINDS))  # fmt: skip
+ FAKE_QUANTIZE, PACK_PIXELS) = range(len(KINDS))  # fmt: skip
 
 STEPS = types.Array(from_dtype(STEP), 1, "C", readonly=True, aligned=False)
 INPUTS = types.Array(float32, 1, "C", readonly=True)
@@ -63,6 +63,8 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
                 concatenate(step, x, weights, arena, taps, part, parts)
             elif kind == ACTIVATION:
                 activation(step, x, weights, arena, taps, part, parts)
+            elif kind == FAKE_QUANTIZE:
+                fake_quantize(step, x, weights, arena, taps, part, parts)
             elif kind == PACK_PIXELS:
                 pack_pixels(step, x, weights, arena, taps, part, parts)
             if threads == 1:

@@ -89,6 +89,20 @@ def _curve(code: int, value: float) -> Any:
 
 
 @inlined
+def fake_quantize(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
+    """Round to the grid low, low + scale, ..., high. Defined by reference.fake_quantize.
+
+    Shapes: x, out: maps of (N, H, W, C).
+    """
+    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
+    low, high, scale, zero, half = step.low, step.high, step.scale, step.zero, np.float32(0.5)
+    for offset in range(first, last):
+        value = x[step.x + offset]
+        clamped = low if value < low else high if value > high else value
+        arena[step.out + offset] = np.floor((clamped - low) / scale - zero + half) * scale
+
+
+@inlined
 def pack_pixels(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Copy an image (N, H, W, C) of any strides to a map; channels beyond C become zero."""
     first, last = share(step.batch * step.out_height, 1, part, parts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,6 +208,50 @@ def requantize(total: Array, multiplier: Array, shift: Array, rounding: str = "d
     high = (product + (1 << 30)) >> 31
     half = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
     result = (high + half - ((high < 0) & (right > 0))) >> right
+    return result
+
+
+class Grid(NamedTuple):
+    """The numbers to which `fake_quantize` rounds: low, low + step, ..., high; `zero` steps above low lies 0."""
+
+    low: np.float32
+    high: np.float32
+    step: np.float32
+    zero: np.float32
+
+
+def nudge_range(minimum: float, maximum: float, num_bits: int = 8, narrow_range: bool = False) -> Grid:
+    """Return the grid of 2**num_bits numbers (one less if narrow) from about `minimum` to about `maximum`.
+
+    Both are moved by less than a step, so that 0 is one of the numbers; they must have 0 between them, and be finite.
+    All in float32. A range of one point, 0, has a grid of one point. Source: TensorFlow,
+    `core/kernels/fake_quant_ops_functor.h`, `Nudge`.
+
+    >>> print(*nudge_range(-0.1, 2.0, num_bits=2))  # 0 is a number of the grid -0.1, 0.6, 1.3, 2.0 moved by 0.1
+    0.0 2.1 0.7 0.0
+    """
+    least, most = np.float32(narrow_range), np.float32(2**num_bits - 1)
+    low, high = np.float32(minimum), np.float32(maximum)
+    if low == high == 0:
+        return Grid(low, high, np.float32(1), np.float32(0))
+    step = (high - low) / (most - least)
+    zero = np.float32(np.floor(np.float64(np.clip(least - low / step, least, most)) + 0.5))  # halves away from zero
+    return Grid((least - zero) * step, (most - zero) * step, step, zero - least)
+
+
+def fake_quantize(x: Array, grid: Grid) -> Array:
+    """Round every element to the nearest number of a grid, halves up: floor((x - low) / step - zero + 1/2) * step.
+
+    x is clamped to low..high first. In float32 these are TensorFlow's own bits (2.21; its older versions multiply by
+    1 / step, and add low instead of taking off zero). NaN stays NaN. Any shape. Source: TensorFlow,
+    `FakeQuantWithMinMaxVars`.
+
+    >>> print(fake_quantize(np.array([-1, 0.3, 0.4, 9], np.float32), nudge_range(-0.1, 2.0, num_bits=2)))
+    [0.  0.  0.7 2.1]
+    """
+    low, high, step, zero = (x.dtype.type(value) for value in grid)
+    clamped = np.where(x < low, low, np.where(x > high, high, x))
+    result: Array = np.floor((clamped - low) / step - zero + x.dtype.type(0.5)) * step
     return result
 
 

@@ -15,6 +15,7 @@ KINDS = (
     "add",
     "concatenate",
     "activation",
+    "fake_quantize",
     "pack_pixels",
 )
 
@@ -43,6 +44,8 @@ STEP = np.dtype(
         ("option", np.int64),  # activation: index into CURVES; resize: align_corners
         ("low", np.float32),  # the result is clamped to low..high
         ("high", np.float32),
+        ("scale", np.float32),  # fake_quantize: the step of its grid
+        ("zero", np.float32),  # and how many steps above low lies 0
     ]
 )
 
