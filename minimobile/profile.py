@@ -18,6 +18,9 @@ POOLINGS = ("average_pool2d", "global_average_pool2d")
 KINDS = ("Conv 1x1", "Conv DW 3x3", "Conv 3x3", "Fully Connected")
 """The words, and the order, of V1's paper (Table 2)."""
 
+LAYER_STEPS = ("convolution", "normalization", "activation", "add")
+"""What nodes of a layer are called beside its last, which has the layer's name."""
+
 AxisPads = tuple[int, int]
 
 

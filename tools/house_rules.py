@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "minimobile.arena",
         "minimobile.shapes",
         "minimobile.passes",
+        "minimobile.fake_quantization",
         "minimobile.program",
         "minimobile.profile",
     ),
