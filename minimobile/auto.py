@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minimobile import models
+from minimobile.base_model import MobileNetModel
 from minimobile.config import config_from_dict
 from minimobile.errors import ConfigError, InputError
-from minimobile.models import MobileNetModel
 from minimobile.sources import Config, read_checkpoint, read_config
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
@@ -25,12 +25,16 @@ def load(
     engine: str = "compiled",
     dtype: str = "float32",
     num_threads: int | None = None,
+    rounding: str = "double",
+    dequantize: bool = False,
     **overrides: Any,
 ) -> MobileNetModel:
     """Load a model as the class that its config names; the arguments are those of `from_pretrained`."""
     checkpoint = read_checkpoint(source, config, overrides)
     model_class: type[MobileNetModel] = getattr(models, checkpoint.architecture)
-    return model_class.from_checkpoint(checkpoint, engine=engine, dtype=dtype, num_threads=num_threads)
+    return model_class.from_checkpoint(
+        checkpoint, engine=engine, dtype=dtype, num_threads=num_threads, rounding=rounding, dequantize=dequantize
+    )
 
 
 def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: int = 5) -> list[dict[str, Any]]:
@@ -39,7 +43,8 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     `image` is a path, a PIL image or an array (H, W, C), `model` a model or what `load` takes (None: the environment's
     MINIMOBILE_MODEL, else google/mobilenet_v2_1.0_224 from the hub). Each item is {"index": int, "label": str,
     "probability": float, "logit": float}. The probability is the softmax's, or the sigmoid's where the config's
-    `problem_type` is "multi_label_classification", computed in float64. Equal logits are in the order of index.
+    `problem_type` is "multi_label_classification", computed in float64; a quantised file that ends in probabilities
+    has its own. Equal logits are in the order of index.
     """
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
@@ -50,12 +55,15 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     if model.processor is None:
         raise InputError("model: expected one with image-processor settings, got none; call it with pixel_values")
     pixel_values = model.processor(image, return_tensors="np")["pixel_values"]
-    logits = model(pixel_values, return_dict=True).logits
+    output = model(pixel_values, return_dict=True)
+    logits = output.logits
     if logits.shape[0] != 1 or logits.ndim != 2:
         raise InputError(f"image: expected one picture and one prediction for it, got logits {logits.shape}")
     logits = logits[0].astype(np.float64)
     with np.errstate(all="ignore"):
-        if model.config.problem_type == "multi_label_classification":
+        if output.probabilities is not None:
+            probabilities = output.probabilities[0]
+        elif model.config.problem_type == "multi_label_classification":
             probabilities = 1 / (1 + np.exp(-logits))
         else:
             weights = np.exp(logits - np.max(logits, initial=-np.inf))
@@ -100,13 +108,16 @@ class _AutoModel:
         engine: str = "compiled",
         dtype: str = "float32",
         num_threads: int | None = None,
+        rounding: str = "double",
+        dequantize: bool = False,
         **overrides: Any,
     ) -> Any:
         """Load a model; the arguments are those of the model classes' `from_pretrained`."""
         checkpoint = read_checkpoint(source, config, overrides)
         return cls._choose(checkpoint.config.model_type).from_checkpoint(
-            checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads
-        )
+            checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads,
+            rounding=rounding, dequantize=dequantize,
+        )  # fmt: skip
 
     @classmethod
     def from_config(cls, config: Config, **options: Any) -> Any:

@@ -250,7 +250,8 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
 
         A processor with a canvas_size does what DeepLab does: logits are upsampled to the canvas (align_corners=True),
         the largest wins, the part that the picture had is cut out (where it was follows from its size and the
-        settings), and the nearest classes fill the picture's own size.
+        settings), and the nearest classes fill the picture's own size. Outputs that have `classes` (N, h, w), as those
+        of a quantised file that ends in them, have found them already.
 
         Args:
             outputs: what the model returned, or anything with `logits` (N, C, h, w).
@@ -262,6 +263,10 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
             (C, H, W).
         """
         where = "post_process_semantic_segmentation"
+        own = outputs.get("classes") if isinstance(outputs, Mapping) else getattr(outputs, "classes", None)
+        if own is not None and not return_segmentation_scores:
+            sizes = _check_target_sizes(target_sizes, len(own), where)
+            return [self._cut_out(classes, size) for classes, size in zip(to_array(own, where), sizes, strict=True)]
         found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
         logits = to_array(found, where)
         if logits.ndim != 4 or 0 in logits.shape:
@@ -282,13 +287,21 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
         if self.canvas_size is None:
             return bilinear(logits, size)
         canvas = self.canvas_size["height"], self.canvas_size["width"]
+        return self._cut_out(bilinear(logits, canvas, align_corners=True), size)
+
+    def _cut_out(self, found: NDArray[Any], size: tuple[int, int] | None) -> NDArray[Any]:
+        """Bring what was found for the canvas, (..., H, W), or for the whole picture, to the picture's own size."""
+        if size is None:
+            return found
+        if self.canvas_size is None:
+            return resize_nearest(found, size)
         height, width = resized_size(*size, self.size) if self.do_resize and self.size else size
-        if height > canvas[0] or width > canvas[1]:
+        if height > found.shape[-2] or width > found.shape[-1]:
             raise InputError(
-                f"post_process_semantic_segmentation: expected pictures of at most {canvas[0]}x{canvas[1]} pixels, as "
-                f"canvas_size says, got {height}x{width} for the target size {size[0]}x{size[1]}"
+                f"post_process_semantic_segmentation: expected pictures of at most {found.shape[-2]}x{found.shape[-1]} "
+                f"pixels, as canvas_size says, got {height}x{width} for the target size {size[0]}x{size[1]}"
             )
-        return resize_nearest(bilinear(logits, canvas, align_corners=True)[..., :height, :width], size)
+        return resize_nearest(found[..., :height, :width], size)
 
 
 MobileNetV1FeatureExtractor = MobileNetV1ImageProcessor

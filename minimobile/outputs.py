@@ -57,21 +57,27 @@ class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
 
 @dataclass(frozen=True, eq=False)
 class ImageClassifierOutputWithNoAttention(ModelOutput):
-    """Classification: loss (a scalar, with labels), logits (N, num_labels), hidden_states (each (N, C, H, W))."""
+    """Classification: loss (a scalar, with labels), logits (N, num_labels), hidden_states (each (N, C, H, W)).
+
+    `probabilities` (N, num_labels) are a quantised file's own, where it ends in them.
+    """
 
     loss: np.floating[Any] | None = None
     logits: Array | None = None
     hidden_states: tuple[Array, ...] | None = None
+    probabilities: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SemanticSegmenterOutput(ModelOutput):
     """Segmentation: loss (a scalar, with labels), logits (N, num_labels, h, w) at feature resolution, hidden_states.
 
-    `attentions` is always None; transformers' class of this name has it.
+    `attentions` is always None; transformers' class of this name has it. `classes` (N, H, W) are a quantised file's
+    own, where it ends in them.
     """
 
     loss: np.floating[Any] | None = None
     logits: Array | None = None
     hidden_states: tuple[Array, ...] | None = None
     attentions: None = None
+    classes: Array | None = None

@@ -44,7 +44,8 @@ def read_checkpoint(
     if not fields:
         return checkpoint
     settled: Any = checkpoint.config
-    return dataclasses.replace(checkpoint, config=settled.replace(**fields))
+    changed = dataclasses.replace(checkpoint, config=settled.replace(**fields))
+    return formats.settle_quantized(changed, checkpoint.config)
 
 
 def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:

@@ -17,6 +17,7 @@ from minimobile.errors import UnknownLayerError
 from minimobile.graph import Graph, Node, needed_nodes
 from minimobile.inputs import DataFormat
 from minimobile.passes import Weights
+from minimobile.quantized.runner import QuantizedRunner
 from minimobile.shapes import MapShape, infer_shapes
 from minimobile.timing import time_nodes
 from minimobile_kernels.elementwise import CLAMPS
@@ -39,7 +40,7 @@ class TracedLayer:
 
     `microseconds` is the time on one thread of the step of the compiled program that computes the layer in a normal
     run, and `step` all layers that this one step computes: the time is that of all of them together. It is None where a
-    normal run does not compute the layer, and for the reference engine, which has no program.
+    normal run does not compute the layer, for the reference engine, which has no program, and for quantised networks.
     """
 
     name: str
@@ -132,7 +133,7 @@ def block_layers(graph: Graph, layer: str | int) -> tuple[str, ...]:
 def trace_run(
     graph: Graph,
     weights: Weights,
-    engine: Engine,
+    engine: Engine | QuantizedRunner,
     pixel_values: Array,
     rows: Mapping[str, Sequence[Node]],
     data_format: DataFormat,

@@ -104,14 +104,15 @@ def _reach(tap: int, window: Window, size: int, before: int, out_size: int) -> t
 
 
 def average_pool2d(x: Array, window: Window, low: int, high: int) -> Array:
-    """Average windows that lie inside the image: sum / taps, rounded, halves away from zero; the scale stays.
+    """Average each window's values inside the image: sum / their number, halves away from zero; the scale stays.
 
     Shapes: x (N, H, W, C) -> (N, H_out, W_out, C).
     """
     total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.int64)
-    for *_, source in _taps(window):
-        total += x[:, source[0], source[1]]
-    area = window.kernel_height * window.kernel_width
+    area = np.zeros((window.out_height, window.out_width, 1), np.int64)
+    for _, _, rows, columns, source in _taps(window):
+        total[:, rows, columns] += x[:, source[0], source[1]]
+        area[rows, columns] += 1
     mean = np.where(total >= 0, (total + area // 2) // area, -((area // 2 - total) // area))
     return np.clip(mean, low, high).astype(x.dtype)
 

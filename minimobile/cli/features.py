@@ -48,7 +48,7 @@ def features(
     process = processor_of(network)
     layers = {name: int(name) if name.lstrip("-").isdecimal() else name for name in dict.fromkeys(layer)}
     for key in layers.values():
-        network.graph.resolve(key)  # an unknown layer is one error, not one per picture
+        network.resolve(key)  # an unknown layer is one error, not one per picture
     collected: dict[str, list[NDArray[Any]]] = {name: [] for name in layers}
 
     def collect(path: Path) -> pictures.Row:

@@ -11,6 +11,7 @@ from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats import hdf5, huggingface, keras, tensorflow_checkpoint, tensorflow_graph, tflite, torch_models
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
 from minimobile.formats.foreign import START_BYTES, describe_content
@@ -28,6 +29,7 @@ __all__ = [
     "examine",
     "locate",
     "read",
+    "settle_quantized",
 ]
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.errors import MinimobileError
+from minimobile.quantized.network import Network
 
 ARCHITECTURES = (
     "MobileNetV1Model",
@@ -33,6 +35,9 @@ class Checkpoint:
     What became of the source's own arrays: `mapped` is {name there: canonical name}, `ignored` {name there: why it is
     not needed}. `endpoints` is {name of a node of our graph: name of the tensor in the source that holds the same
     values}, for sources that are graphs.
+
+    `quantized` is the network of integers whose numbers `weights` are, for sources that hold one, or what is said to
+    those who want to run it where it cannot be.
     """
 
     config: MobileNetV1Config | MobileNetV2Config
@@ -44,3 +49,4 @@ class Checkpoint:
     mapped: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     endpoints: Mapping[str, str] = field(default_factory=dict)
+    quantized: Network | MinimobileError | None = None

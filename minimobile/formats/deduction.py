@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import Dialect, processor_settings
 from minimobile.formats.labels import class_labels
 from minimobile.graph import Graph
+from minimobile.quantized.network import Network
 
 Config = MobileNetV1Config | MobileNetV2Config
 Shapes = dict[str, tuple[int, ...]]
@@ -133,6 +135,19 @@ def build_graph(config: Config, architecture: str) -> Graph:
     if isinstance(config, MobileNetV1Config):
         return mobilenet_v1.build(config, head)
     return deeplab.build(config) if architecture.endswith("Segmentation") else mobilenet_v2.build(config, head)
+
+
+def settle_quantized(checkpoint: Checkpoint, own_config: Config) -> Checkpoint:
+    """Return a checkpoint whose config is not its source's own: its integers stay where both make the same graph."""
+    if not isinstance(checkpoint.quantized, Network):
+        return checkpoint
+    changed, own = (build_graph(config, checkpoint.architecture) for config in (checkpoint.config, own_config))
+    if changed == own:
+        return checkpoint
+    where = checkpoint.provenance.get("source", checkpoint.architecture)
+    error = ConfigError(f"{where}: expected a config with the graph of this quantised network, got one with another; "
+                        "load it with dequantize=True")  # fmt: skip
+    return dataclasses.replace(checkpoint, quantized=error)
 
 
 def _find_v1_width(shapes: Shapes) -> dict[str, Any]:

@@ -1,26 +1,30 @@
-"""TFLite (LiteRT) files with a float MobileNet V1, V2 or DeepLab: operators -> layers -> checkpoint."""
+"""TFLite (LiteRT) files with a MobileNet V1, V2 or DeepLab, float or quantised: operators -> layers -> checkpoint."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
 from minimobile.formats import stored_zip
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.files import open_regular, read_start
 from minimobile.formats.matching import match_network
+from minimobile.formats.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
 from minimobile.formats.tflite_layers import translate
 from minimobile.formats.tflite_model import Model, read_model
+from minimobile.formats.tflite_quantized import name_tensors, to_network
 from minimobile.formats.tflite_schema import IDENTIFIER, TENSOR_TYPES
+from minimobile.quantized.network import Network
 
 LABEL_LIMIT = 4 * 2**20
 _END_OF_ZIP = b"PK\x05\x06"
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def recognise(path: Path) -> bool:
@@ -29,25 +33,43 @@ def recognise(path: Path) -> bool:
 
 
 def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
-    """Read a file of float weights (float32, or float16 that the file itself widens).
+    """Read a file of float weights (float32, or float16 that the file itself widens), or of quantised ones.
 
-    A list of labels packed with the model names the classes where it has as many lines. Raises FormatError for damaged
-    and hostile files, quantised networks, and networks that are no MobileNet.
+    The weights of a quantised file are what its integers stand for, and `quantized` is its network of integers. A list
+    of labels packed with the model names the classes where it has as many lines. Raises FormatError for damaged and
+    hostile files, and networks that are no MobileNet.
     """
     model = read_model(path)
-    _refuse_quantized(path, model)
+    has_integers = is_quantized(model)
+    if has_integers:
+        model = name_tensors(model)
     source = model.tensors[model.inputs[0]]
     is_fixed = len(source.shape) == 4 and not {1, 2} & set(source.open_sizes)
     producer = {"producer": model.description[:200]} if model.description else {}
-    checkpoint = match_network(
-        translate(model, str(path)),
+    layers = translate(dequantize(model) if has_integers else model, str(path))
+    match = partial(
+        match_network,
+        layers,
         DIALECTS["tflite"],
         str(path),
         image_size=(source.shape[1], source.shape[2]) if is_fixed else None,
         provenance={"format": "tflite", "source": path.name} | producer,
-        config=config,
     )
+    checkpoint = match(config=config)
+    if has_integers:
+        processor = settle_pixels(checkpoint.processor, source)
+        checkpoint = dataclasses.replace(checkpoint, quantized=_read_integers(model, path), processor=processor)
+        if config is not None:
+            checkpoint = settle_quantized(checkpoint, match().config)
     return checkpoint if config is not None else _name_classes(checkpoint, path)
+
+
+def _read_integers(model: Model, path: Path) -> Network | FormatError:
+    """Return the network of integers, or why it cannot be run as one: then it can still be dequantised."""
+    try:
+        return to_network(model, str(path))
+    except FormatError as error:
+        return error
 
 
 def describe(path: Path) -> Description:
@@ -73,21 +95,8 @@ def describe(path: Path) -> Description:
 
 def _weight_type(model: Model) -> str:
     """Return the type of the convolutions' weights."""
-    types = [model.tensors[operator.inputs[1]].dtype for operator in model.operators if operator.kind in _WEIGHTED]
+    types = [model.tensors[operator.inputs[1]].dtype for operator in model.operators if operator.kind in WEIGHTED]
     return " and ".join(sorted(set(types), key=TENSOR_TYPES.index)) or "none"
-
-
-def _refuse_quantized(path: Path, model: Model) -> None:
-    stored = {operator.outputs[0]: operator.inputs[0] for operator in model.operators if operator.kind == "DEQUANTIZE"}
-    for operator in model.operators:
-        if operator.kind in _WEIGHTED:
-            number = operator.inputs[1]
-            tensor = model.tensors[stored.get(number, number)]
-            if tensor.dtype != ("float16" if number in stored else "float32"):
-                raise FormatError(
-                    f"{path}: expected float weights, found quantised ones ({tensor.dtype} in {tensor.name[:200]!r}), "
-                    "which are not supported yet; use the float version of this model"
-                )
 
 
 def _name_classes(checkpoint: Checkpoint, path: Path) -> Checkpoint:

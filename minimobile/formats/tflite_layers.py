@@ -63,8 +63,8 @@ class _Translator:
         `arrays`: role -> array, and the number of the tensor that it comes from.
         """
         number = operator.outputs[0]
-        tensor = self.name(number)
-        name = self.find_free_name(tensor, number)
+        tensor = self.tensors[number].name or self.name(number)
+        name = self.find_free_name(self.name(number), number)
         inputs = tuple(self.values[n] for n in operator.inputs if n in self.values)
         if op in ("reshape", "resize_bilinear"):
             inputs = inputs[:1]  # the second one is a size
@@ -74,7 +74,7 @@ class _Translator:
         self.layers[name] = Layer(name, op, inputs, values, attributes, names, tensor)
         activation = operator.options.get("activation", "none")
         if activation != "none":
-            source, name = name, self.find_free_name(f"{tensor}/{activation}", number)
+            source, name = name, self.find_free_name(f"{self.name(number)}/{activation}", number)
             self.layers[name] = Layer(name, "activation", (source,), {}, {"function": activation}, tensor=tensor)
         for output in operator.outputs:
             self.values[output] = name

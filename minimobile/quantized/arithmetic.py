@@ -48,3 +48,9 @@ def activation_range(activation: str, out: Tensor) -> Range:
         limits.min if low is None else max(limits.min, quantize(low)),
         limits.max if high is None else min(limits.max, quantize(high)),
     )
+
+
+def full_range(out: Tensor) -> Range:
+    """Return the zero point of `out`, and all its bytes."""
+    limits = np.iinfo(out.dtype)
+    return Range(out.zero, int(limits.min), int(limits.max))

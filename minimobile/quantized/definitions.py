@@ -1,97 +1,162 @@
-"""One operation of a quantised network on the definitions of `quantized_reference.py`."""
+"""One operation of a quantised network on the definitions of the kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.quantized.arithmetic import activation_range, product_scaling
+from minimobile.quantized.arithmetic import activation_range, full_range, product_scaling
 from minimobile.quantized.network import Operation, Tensor
-from minimobile_kernels import quantized_reference as reference
+from minimobile_kernels import quantized_activations, quantized_maps, quantized_reference
 from minimobile_kernels.geometry import Window, window
+from minimobile_kernels.quantized_maps import Affine
+from minimobile_kernels.quantized_reference import scaling
 
 Array = NDArray[Any]
+
+
+class _Call(NamedTuple):
+    """An operation with what it reads: tensors and their arrays, in one order."""
+
+    attributes: Mapping[str, Any]
+    inputs: list[Tensor]
+    arrays: list[Array]
+    out: Tensor
+    rounding: str
+
+    @property
+    def bias(self) -> Array:
+        return self.arrays[2] if len(self.arrays) > 2 else np.zeros(self.out.shape[-1], np.int32)
 
 
 def apply(operation: Operation, tensors: Mapping[str, Tensor], values: Mapping[str, Array], rounding: str) -> Array:
     """Return the output of one operation; `values` are those of the tensors that are no constants."""
     inputs = [tensors[name] for name in operation.inputs]
     arrays = [values[tensor.name] if tensor.values is None else tensor.values for tensor in inputs]
-    out = tensors[operation.output]
-    result: Array = _DEFINITIONS[operation.op](operation.attributes, inputs, arrays, out, rounding)
-    return result
+    call = _Call(operation.attributes, inputs, arrays, tensors[operation.output], rounding)
+    return _DEFINITIONS[operation.op](call)
 
 
-def _conv2d(
-    attributes: Mapping[str, Any], inputs: list[Tensor], arrays: list[Array], out: Tensor, rounding: str
-) -> Array:
-    x, weight = inputs[:2]
-    slide = _slide(arrays[0], weight.shape[1:3], attributes)
-    bias = arrays[2] if len(arrays) > 2 else np.zeros(out.shape[-1], np.int32)
-    return reference.conv2d(
-        arrays[0], x.zero, arrays[1], weight.zero, bias, slide, product_scaling(x, weight, out),
-        activation_range(attributes["activation"], out), rounding,
+def _conv2d(call: _Call) -> Array:
+    x, weight = call.inputs[:2]
+    return quantized_reference.conv2d(
+        call.arrays[0], x.zero, call.arrays[1], weight.zero, call.bias, _slide(call, weight.shape[1:3]),
+        product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.rounding,
     )  # fmt: skip
 
 
-def _depthwise_conv2d(
-    attributes: Mapping[str, Any], inputs: list[Tensor], arrays: list[Array], out: Tensor, rounding: str
-) -> Array:
-    x, weight = inputs[:2]
-    slide = _slide(arrays[0], weight.shape[1:3], attributes)
-    bias = arrays[2] if len(arrays) > 2 else np.zeros(out.shape[-1], np.int32)
-    return reference.depthwise_conv2d(
-        arrays[0], x.zero, arrays[1][0], weight.zero, bias, slide, product_scaling(x, weight, out),
-        activation_range(attributes["activation"], out), rounding,
+def _depthwise_conv2d(call: _Call) -> Array:
+    x, weight = call.inputs[:2]
+    return quantized_reference.depthwise_conv2d(
+        call.arrays[0], x.zero, call.arrays[1][0], weight.zero, call.bias, _slide(call, weight.shape[1:3]),
+        product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.rounding,
     )  # fmt: skip
 
 
-def _fully_connected(
-    attributes: Mapping[str, Any], inputs: list[Tensor], arrays: list[Array], out: Tensor, rounding: str
-) -> Array:
-    x, weight = inputs[:2]
-    bias = arrays[2] if len(arrays) > 2 else np.zeros(out.shape[-1], np.int32)
-    pixel = arrays[0].reshape(-1, 1, 1, weight.shape[1])
-    by, to = product_scaling(x, weight, out), activation_range(attributes["activation"], out)
-    slide = window(1, 1, (1, 1), 1, 1, "VALID")
-    matrix = arrays[1][:, None, None, :]
-    return reference.conv2d(pixel, x.zero, matrix, weight.zero, bias, slide, by, to, rounding).reshape(out.shape)
+def _fully_connected(call: _Call) -> Array:
+    x, weight = call.inputs[:2]
+    found = quantized_reference.conv2d(
+        call.arrays[0].reshape(-1, 1, 1, weight.shape[1]), x.zero, call.arrays[1][:, None, None, :], weight.zero,
+        call.bias, window(1, 1, (1, 1), 1, 1, "VALID"), product_scaling(x, weight, call.out),
+        activation_range(call.attributes["activation"], call.out), call.rounding,
+    )  # fmt: skip
+    return found.reshape(call.out.shape)
 
 
-def _average_pool2d(
-    attributes: Mapping[str, Any], inputs: list[Tensor], arrays: list[Array], out: Tensor, rounding: str
-) -> Array:
-    slide = _slide(arrays[0], attributes["kernel_size"], attributes)
-    _, low, high = activation_range(attributes["activation"], out)
-    return reference.average_pool2d(arrays[0], slide, low, high)
+def _average_pool2d(call: _Call) -> Array:
+    _, low, high = activation_range(call.attributes["activation"], call.out)
+    return quantized_reference.average_pool2d(call.arrays[0], _slide(call, call.attributes["kernel_size"]), low, high)
 
 
-def _add(attributes: Mapping[str, Any], inputs: list[Tensor], arrays: list[Array], out: Tensor, rounding: str) -> Array:
-    x, y = inputs
-    scales = (float(x.scale), float(y.scale), float(out.scale))
-    return reference.add(arrays[0], x.zero, arrays[1], y.zero, scales, activation_range(attributes["activation"], out))
+def _add(call: _Call) -> Array:
+    x, y = call.inputs
+    scales = (float(x.scale), float(y.scale), float(call.out.scale))
+    to = activation_range(call.attributes["activation"], call.out)
+    return quantized_reference.add(call.arrays[0], x.zero, call.arrays[1], y.zero, scales, to)
 
 
-def _reshape(
-    attributes: Mapping[str, Any], inputs: list[Tensor], arrays: list[Array], out: Tensor, rounding: str
-) -> Array:
-    return arrays[0].reshape(out.shape)
+def _mean(call: _Call) -> Array:
+    (x,) = call.inputs
+    axes, to = call.attributes["axes"], full_range(call.out)
+    found = quantized_maps.mean(call.arrays[0], x.zero, axes, _ratio(x, call.out), to, call.rounding)
+    return found.reshape(call.out.shape)
 
 
-def _slide(x: Array, kernel_size: Any, attributes: Mapping[str, Any]) -> Window:
-    height, width = x.shape[1:3]
-    dilation = attributes.get("dilation", 1)
-    return window(height, width, tuple(kernel_size), attributes["stride"], dilation, attributes["padding"])
+def _reshape(call: _Call) -> Array:
+    return call.arrays[0].reshape(call.out.shape)
 
 
-_DEFINITIONS: Mapping[str, Any] = {
+def _softmax(call: _Call) -> Array:
+    return quantized_activations.softmax(call.arrays[0], float(call.inputs[0].scale), call.attributes["beta"])
+
+
+def _logistic(call: _Call) -> Array:
+    return quantized_activations.logistic(call.arrays[0], float(call.inputs[0].scale), call.inputs[0].zero)
+
+
+def _concatenate(call: _Call) -> Array:
+    own = [_affine(x) for x in call.inputs]
+    return quantized_maps.concatenate(call.arrays, own, _affine(call.out), call.attributes["axis"])
+
+
+def _resize_bilinear(call: _Call) -> Array:
+    _, height, width, _ = call.out.shape
+    return quantized_maps.resize_bilinear(call.arrays[0], height, width, **call.attributes)
+
+
+def _quantize(call: _Call) -> Array:
+    (x,), out = call.inputs, call.out
+    if x.dtype == np.float32:
+        return quantized_maps.quantize(call.arrays[0], _affine(out), out.dtype)
+    by, to = _ratio(x, out), full_range(out)
+    return quantized_maps.requantize_bytes(call.arrays[0], x.zero, by, to, out.dtype, call.rounding)
+
+
+def _dequantize(call: _Call) -> Array:
+    return quantized_maps.dequantize(call.arrays[0], _affine(call.inputs[0]))
+
+
+def _pad(call: _Call) -> Array:
+    return quantized_maps.pad(call.arrays[0], call.attributes["padding"], call.out.zero)
+
+
+def _argmax(call: _Call) -> Array:
+    return quantized_maps.argmax(call.arrays[0], call.attributes["axis"], call.out.dtype)
+
+
+def _slide(call: _Call, kernel_size: tuple[int, ...]) -> Window:
+    _, height, width, _ = call.arrays[0].shape
+    dilation = call.attributes.get("dilation", 1)
+    kernel_height, kernel_width = kernel_size
+    size = (kernel_height, kernel_width)
+    return window(height, width, size, call.attributes["stride"], dilation, call.attributes["padding"])
+
+
+def _affine(tensor: Tensor) -> Affine:
+    return Affine(tensor.scale, tensor.zero)
+
+
+def _ratio(x: Tensor, out: Tensor) -> quantized_reference.Scaling:
+    return scaling(float(x.scale) / float(out.scale))
+
+
+_DEFINITIONS: Mapping[str, Callable[[_Call], Array]] = {
     "conv2d": _conv2d,
     "depthwise_conv2d": _depthwise_conv2d,
     "fully_connected": _fully_connected,
-    "average_pool2d": _average_pool2d,
     "add": _add,
+    "average_pool2d": _average_pool2d,
+    "mean": _mean,
     "reshape": _reshape,
+    "softmax": _softmax,
+    "logistic": _logistic,
+    "concatenate": _concatenate,
+    "resize_bilinear": _resize_bilinear,
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "pad": _pad,
+    "argmax": _argmax,
 }

@@ -49,9 +49,10 @@ class Operation:
     """One operation: a name of `OPERATIONS`, the tensors it reads (images, then weights, then bias) and writes.
 
     Attributes by operation: conv2d, depthwise_conv2d: stride, dilation, padding ("SAME", "VALID"), activation
-    ("linear", "relu", "relu6", "relu_n1_to_1"); fully_connected, add: activation; average_pool2d: kernel_size (h, w),
-    stride, padding, activation; mean: axes, keep_dims; reshape: none; softmax: beta; concatenate: axis, activation;
-    resize_bilinear: align_corners, half_pixel_centers; pad: padding (pairs for every axis); argmax: axis.
+    ("linear", "relu", "relu6", "relu_n1_to_1"); fully_connected: activation, keep_num_dims; add: activation;
+    average_pool2d: kernel_size (h, w), stride, padding, activation; mean: axes, keep_dims; softmax: beta; concatenate,
+    argmax: axis; resize_bilinear: align_corners, half_pixel_centers; pad: padding (pairs for every axis). Axes count
+    from the first, none is below zero.
     """
 
     op: str
@@ -68,3 +69,12 @@ class Network:
     operations: tuple[Operation, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+
+
+def shorten(name: str) -> str:
+    """Return a tensor's name in quotes, short enough for a message.
+
+    >>> shorten("logits")
+    "'logits'"
+    """
+    return repr(name if len(name) <= 100 else f"{name[:100]}...")

@@ -1,0 +1,107 @@
+"""The definitions of softmax and the logistic function on bytes, as LiteRT's reference kernels compute them.
+
+Fixed-point numbers are integers that stand for value / 2**fraction_bits; Q5.26 has 5 bits before the point, 26 behind.
+Source: LiteRT, `tflite/kernels/internal/reference/softmax.h` and `activations.cc`; gemmlowp, `fixedpoint/fixedpoint.h`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minimobile_kernels.reference import Array, quantized_multiplier
+
+DIFFERENCE_BITS = 26  # the fraction of logit - largest logit: Q5.26
+SUM_BITS = 12  # before the point of a sum of exponentials: Q12.19
+_LARGEST = 2**31 - 1  # one, in Q0.31
+# exp(-2**k) in Q0.31, for the bits of weight 2**k of a difference.
+_POWERS = {-2: 1672461947, -1: 1302514674, 0: 790015084, 1: 290630308, 2: 39332535, 3: 720401, 4: 242}
+_EXP_MINUS_EIGHTH, _THIRD = 1895147668, 715827883  # in Q0.31
+_48_OVER_17, _32_OVER_17 = 1515870810, 1010580540  # in Q2.29
+
+
+def softmax(x: Array, scale: float, beta: float) -> Array:
+    """Return exp(beta * x) / sum over the last axis, in steps of 1/256 above the type's smallest byte.
+
+    What lies so far below the largest that Q5.26 cannot hold the difference counts as 0.
+
+    Shapes: x (..., C) in uint8 or int8, with values scale * x -> (..., C) of the same type.
+    """
+    smallest, largest = int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max)
+    multiplier, shift = quantized_multiplier(min(beta * scale * 2**DIFFERENCE_BITS, 2**31 - 1.0))
+    difference = x.astype(np.int64) - x.max(-1, keepdims=True)
+    counts = difference >= -math.floor(31 * 2.0**DIFFERENCE_BITS / 2.0**shift)
+    power = exponential(times(np.where(counts, difference, 0) << shift, multiplier))  # Q0.31
+    total = np.where(counts, rounded_shift(power, SUM_BITS), 0).sum(-1, keepdims=True)  # Q12.19
+    digits = np.frexp(total.astype(np.float64))[1]  # 2**(digits - 1) <= total < 2**digits
+    over_one = digits - (31 - SUM_BITS) - 1
+    share = times(reciprocal((total << (32 - digits)) - (1 << 31)), power)
+    steps = rounded_shift(share, over_one + 31 - 8) + smallest
+    return np.where(counts, np.clip(steps, smallest, largest), smallest).astype(x.dtype)
+
+
+def logistic(x: Array, scale: float, zero: int) -> Array:
+    """Return 1 / (1 + exp(-scale * (x - zero))) in steps of 1/256 above the type's smallest byte, halves up.
+
+    Shapes: x of any shape in uint8 or int8 -> the same.
+    """
+    limits = np.iinfo(x.dtype)
+    every = np.arange(limits.min, limits.max + 1)
+    real = (np.float32(scale) * (every - zero).astype(np.float32)).astype(np.float64)
+    with np.errstate(over="ignore"):
+        power = np.exp(-real).astype(np.float32)
+    value = np.float32(1) / (np.float32(1) + power)
+    steps = np.floor(value.astype(np.float64) * 256 + 0.5).astype(np.int64) + int(limits.min)
+    table = np.clip(steps, limits.min, limits.max).astype(x.dtype)
+    result: Array = table[x.astype(np.int64) - int(limits.min)]
+    return result
+
+
+def times(left: Array, right: Array | int) -> Array:
+    """Multiply fixed-point numbers, one of them Q0.31: left * right / 2**31, to the nearest, halves up."""
+    result: Array = np.right_shift(left * right + (1 << 30), 31)
+    return result
+
+
+def rounded_shift(value: Array, bits: Array | int) -> Array:
+    """Divide by 2**bits, to the nearest, halves away from zero."""
+    half = np.left_shift(1, np.maximum(np.asarray(bits) - 1, 0))
+    result: Array = np.where(np.asarray(bits) > 0, (value + half - (value < 0)) >> bits, value)
+    return result
+
+
+def exponential(x: Array) -> Array:
+    """Return exp(x) in Q0.31 for x <= 0 in Q5.26.
+
+    x is a part in [-1/4, 0), whose exponential is a polynomial, minus a multiple of 1/4, of which every bit multiplies
+    by a known power.
+    """
+    quarter = 2 ** (DIFFERENCE_BITS - 2)
+    part = (x & (quarter - 1)) - quarter
+    rest = part - x
+    result = _exponential_near_zero(part << 5)
+    for exponent, power in _POWERS.items():
+        has_bit = rest & (1 << (DIFFERENCE_BITS + exponent)) != 0
+        result = np.where(has_bit, times(result, power), result)
+    return np.where(x == 0, _LARGEST, result)
+
+
+def _exponential_near_zero(x: Array) -> Array:
+    """Return exp(x) for x in [-1/4, 0), both Q0.31: exp(-1/8) times the series of exp(x + 1/8) to the fourth power."""
+    x = x + (1 << 28)
+    square = times(x, x)
+    cube, fourth = times(square, x), times(square, square)
+    tail = rounded_shift(times(rounded_shift(fourth, 2) + cube, _THIRD) + square, 1)  # x^2/2 + x^3/6 + x^4/24
+    return _EXP_MINUS_EIGHTH + times(x + tail, _EXP_MINUS_EIGHTH)
+
+
+def reciprocal(x: Array) -> Array:
+    """Return 1 / (1 + x) for x in [0, 1), both Q0.31, by three steps of Newton's from 48/17 - 32/17 * (1 + x) / 2."""
+    half = (x + _LARGEST + 1) >> 1  # (1 + x) / 2
+    estimate = _48_OVER_17 + times(half, -_32_OVER_17)  # Q2.29
+    for _ in range(3):
+        error = (1 << 29) - times(half, estimate)
+        estimate = estimate + (times(estimate, error) << 2)
+    result: Array = np.minimum(estimate << 1, _LARGEST)
+    return result

@@ -1,0 +1,169 @@
+"""The definitions of the other quantised kernels: into and out of bytes, moving them, and resizing.
+
+As in `quantized_reference.py`, a byte q stands for scale * (q - zero), images are (N, H, W, C), and the result has the
+same bytes as LiteRT's reference kernels (`tflite/kernels/internal/reference`, the file named with each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minimobile_kernels.quantized_reference import Range, Scaling, rescale
+from minimobile_kernels.reference import Array, requantize
+
+RESIZE_BITS = 10  # of a position's fraction, where signed bytes are resized
+
+
+class Affine(NamedTuple):
+    """What bytes stand for: scale * (byte - zero)."""
+
+    scale: np.float32
+    zero: int
+
+
+def quantize(x: Array, to: Affine, dtype: DTypeLike) -> Array:
+    """Turn numbers into bytes: zero + x / scale, halves away from zero, clamped (`quantize.h`, AffineQuantize).
+
+    Shapes: x of any shape in float32, without NaN -> the same in uint8 or int8.
+    """
+    limits = np.iinfo(np.dtype(dtype))
+    with np.errstate(over="ignore"):
+        steps = np.clip(x.astype(np.float32) / np.float32(to.scale), -(2.0**30), 2.0**30).astype(np.float64)
+    rounded = np.copysign(np.floor(np.abs(steps) + 0.5), steps).astype(np.int64)
+    result: Array = np.clip(rounded + to.zero, limits.min, limits.max).astype(dtype)
+    return result
+
+
+def dequantize(x: Array, by: Affine) -> Array:
+    """Return the numbers that bytes stand for, in float32 (`dequantize.h`)."""
+    result: Array = np.float32(by.scale) * (x.astype(np.int64) - by.zero).astype(np.float32)
+    return result
+
+
+def requantize_bytes(x: Array, zero: int, by: Scaling, to: Range, dtype: DTypeLike, rounding: str = "double") -> Array:
+    """Bring bytes to another scale, zero point or type (`requantize.h`)."""
+    return rescale(x.astype(np.int64) - zero, by, to, rounding).astype(dtype)
+
+
+def pad(x: Array, padding: Sequence[tuple[int, int]], zero: int) -> Array:
+    """Put bytes that stand for 0 around x: a pair (before, after) for each axis (`pad.h`)."""
+    return np.pad(x, padding, constant_values=zero)
+
+
+def concatenate(arrays: Sequence[Array], by: Sequence[Affine], to: Affine, axis: int) -> Array:
+    """Join maps along an axis; those of another scale are brought to the output's in float32 (`concatenation.h`)."""
+    limits = np.iinfo(arrays[0].dtype)
+    parts = []
+    for x, own in zip(arrays, by, strict=True):
+        if own == to:
+            parts.append(x)
+            continue
+        factor = np.float32(own.scale) * (np.float32(1) / np.float32(to.scale))
+        steps = (x.astype(np.float32) * factor + np.float32(-own.zero) * factor).astype(np.float64)
+        rounded = np.copysign(np.floor(np.abs(steps) + 0.5), steps).astype(np.int64)
+        parts.append(np.clip(rounded + to.zero, limits.min, limits.max).astype(x.dtype))
+    return np.concatenate(parts, axis)
+
+
+def mean(x: Array, zero: int, axes: Sequence[int], by: Scaling, to: Range, rounding: str = "double") -> Array:
+    """Average over axes, which stay as axes of size 1. The number of values is a part of the factor (`reduce.h`)."""
+    total = (x.astype(np.int64) - zero).sum(tuple(axes), keepdims=True)
+    count = x.size // total.size
+    if rounding == "float":
+        return rescale(total, by._replace(scale=by.scale / np.float32(count)), to, rounding).astype(x.dtype)
+    multiplier, shift = int(by.multiplier[0]), int(by.shift[0])
+    bits = min(count.bit_length() - 1, 32, 31 + shift)
+    steps = requantize(total, np.array((multiplier << bits) // count), np.array(shift - bits), rounding)
+    result: Array = np.clip(steps + to.zero, to.low, to.high).astype(x.dtype)
+    return result
+
+
+def argmax(x: Array, axis: int, dtype: DTypeLike) -> Array:
+    """Return the index of the largest byte along an axis, the first of equals (`arg_min_max.h`)."""
+    result: Array = x.argmax(axis).astype(dtype)
+    return result
+
+
+def resize_bilinear(x: Array, height: int, width: int, align_corners: bool, half_pixel_centers: bool) -> Array:
+    """Resize bilinearly: uint8 with weights in float32, int8 with weights of 10 bits (`resize_bilinear.h`).
+
+    Shapes: x (N, H, W, C) -> (N, height, width, C).
+    """
+    choices: Any = (align_corners, half_pixel_centers)
+    if x.dtype == np.uint8:
+        return _resize_unsigned(
+            x, _real_points(x.shape[1], height, *choices), _real_points(x.shape[2], width, *choices)
+        )
+    return _resize_signed(x, _whole_points(x.shape[1], height, *choices), _whole_points(x.shape[2], width, *choices))
+
+
+class _Points(NamedTuple):
+    """For every pixel of one axis: its neighbours, and the weights of both."""
+
+    first: Array
+    second: Array
+    first_weight: Array
+    second_weight: Array
+
+
+def _real_points(size: int, out_size: int, align_corners: bool, half_pixel_centers: bool) -> _Points:
+    scale = np.float32(size) / np.float32(out_size)
+    if align_corners and out_size > 1:
+        scale = np.float32(size - 1) / np.float32(out_size - 1)
+    index = np.arange(out_size, dtype=np.float32)
+    half = np.float32(0.5)
+    position = (index + half) * scale - half if half_pixel_centers else index * scale
+    first = np.clip(np.floor(position).astype(np.int64), 0, size - 1)
+    second = np.minimum(np.ceil(position).astype(np.int64), size - 1)
+    weight = position - first.astype(np.float32)
+    return _Points(first, second, np.float32(1) - weight, weight)
+
+
+def _resize_unsigned(x: Array, rows: _Points, columns: _Points) -> Array:
+    """Sum value * (weight of its row) * (weight of its column), in the order of columns, then rows, and truncate."""
+    channels = x.shape[3]
+    out = np.empty((x.shape[0], len(rows.first), len(columns.first), channels), x.dtype)
+    for image, result in zip(x.astype(np.float32), out, strict=True):
+        sides = [(image[:, points], np.repeat(weights[:, None], channels, 1)) for points, weights in
+                 ((columns.first, columns.first_weight), (columns.second, columns.second_weight))]  # fmt: skip
+        for i in range(len(rows.first)):  # a row at a time, which stays in cache
+            above, below = (rows.first[i], rows.first_weight[i]), (rows.second[i], rows.second_weight[i])
+            terms = [side[row] * down * across for side, across in sides for row, down in (above, below)]
+            result[i] = terms[0] + terms[1] + terms[2] + terms[3] + np.float32(0.5)
+    return out
+
+
+def _whole_points(size: int, out_size: int, align_corners: bool, half_pixel_centers: bool) -> _Points:
+    one = 1 << RESIZE_BITS
+    scale = (one * size + out_size // 2) // out_size
+    if align_corners and out_size > 1:
+        scale = (one * (size - 1) + (out_size - 1) // 2) // (out_size - 1)
+    position = np.arange(out_size) * scale
+    if half_pixel_centers:
+        position = position + scale // 2 - one // 2
+    first = np.clip(_toward_zero(position, one), 0, size - 1)
+    second = np.minimum(_toward_zero(position + one - 1, one), size - 1)
+    weight = position - first * one
+    return _Points(first, second, one - weight, weight)
+
+
+def _resize_signed(x: Array, rows: _Points, columns: _Points) -> Array:
+    out = np.empty((x.shape[0], len(rows.first), len(columns.first), x.shape[3]), x.dtype)
+    wide = x.astype(np.int32)
+    left, right = wide[:, :, columns.first], wide[:, :, columns.second]
+    across = left * columns.first_weight[:, None] + right * columns.second_weight[:, None]  # (N, H, width, C)
+    half = 1 << (2 * RESIZE_BITS - 1)
+    for i in range(len(rows.first)):
+        total = across[:, rows.first[i]] * rows.first_weight[i] + across[:, rows.second[i]] * rows.second_weight[i]
+        out[:, i] = _toward_zero(np.where(total > 0, total + half, total - half), 2 * half).astype(x.dtype)
+    return out
+
+
+def _toward_zero(value: Array, divisor: int) -> Array:
+    """Divide as C does."""
+    result: Array = np.where(value >= 0, value // divisor, -(-value // divisor))
+    return result

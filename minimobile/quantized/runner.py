@@ -1,0 +1,127 @@
+"""A quantised network with the interface of the float engine: pixel values in, the numbers of maps out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.errors import InputError, UnknownLayerError
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.quantized.engine import QuantizedEngine
+from minimobile.quantized.network import Network, Tensor
+from minimobile_kernels.quantized_maps import Affine, dequantize, quantize
+
+Array = NDArray[Any]
+_SAME_VALUES = ("reshape", "quantize", "dequantize")
+_RESULTS = {"softmax": "probabilities", "logistic": "probabilities", "argmax": "classes"}
+
+
+class QuantizedRunner:
+    """What `engine.Engine` is for a graph of floats.
+
+    `endpoints` names a tensor of the network for each node of the model's graph. The other arguments are those of
+    `QuantizedEngine`.
+    """
+
+    has_program = False
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        network: Network,
+        endpoints: Mapping[str, str],
+        *,
+        rounding: str = "double",
+        engine: str = "compiled",
+        num_threads: int | None = None,
+    ) -> None:
+        self.network = network
+        self.endpoints = endpoints
+        self._engine = QuantizedEngine(network, rounding=rounding, engine=engine, num_threads=num_threads)
+        self.num_threads = self._engine.num_threads
+
+    def run(self, pixel_values: Array, outputs: Sequence[str], data_format: str = "channels_first") -> dict[str, Array]:
+        """Return the numbers that the bytes of nodes or tensors stand for, each picture computed by itself.
+
+        Pixel values become bytes by the scale and zero point of the input: the nearest, halves away from zero, clamped.
+
+        Shapes: pixel_values (N, C, H, W), or (N, H, W, C) with "channels_last", float32; the results have the same
+        layout, in float32; a tensor without channels keeps its type.
+        """
+        tensors = {name: self.find_tensor(name) for name in outputs}
+        x = pixel_values if data_format == "channels_last" else pixel_values.transpose(0, 2, 3, 1)
+        source = self.network.tensors[self.network.inputs[0]]
+        if x.shape[1:] != source.shape[1:]:
+            height, width, channels = source.shape[1:]
+            raise InputError(
+                f"pixel_values: expected pictures of {height}x{width} pixels and {channels} channels, for which this "
+                f"quantised network is made, got {x.shape[1]}x{x.shape[2]} and {x.shape[3]}"
+            )
+        if np.isnan(x).any():
+            raise InputError("pixel_values: expected numbers, which a quantised network turns into bytes, got NaN")
+        stored = x if source.dtype == np.float32 else quantize(x, Affine(source.scale, source.zero), source.dtype)
+        found = self._run_each(np.ascontiguousarray(stored), tuple(dict.fromkeys(tensors.values())))
+        results = {name: _as_numbers(self.network.tensors[tensor], found[tensor]) for name, tensor in tensors.items()}
+        if data_format == "channels_last":
+            return results
+        return {name: np.ascontiguousarray(np.moveaxis(y, -1, 1)) if y.ndim == 4 else y for name, y in results.items()}
+
+    def run_stored(self, x: Array) -> Array:
+        """Return the network's output as its tensor has it, for input as its tensor has it; see `run_quantized`."""
+        source, (name,) = self.network.tensors[self.network.inputs[0]], self.network.outputs
+        if x.dtype != source.dtype or x.ndim != 4 or x.shape[1:] != source.shape[1:] or not len(x):
+            raise InputError(
+                f"run_quantized: expected {source.dtype} (N, {', '.join(map(str, source.shape[1:]))}), as the file's "
+                f"input {source.name[:100]!r}, got {x.dtype} {x.shape}"
+            )
+        if source.dtype == np.float32 and np.isnan(x).any():
+            raise InputError("run_quantized: expected numbers, which the network turns into bytes, got NaN")
+        return self._run_each(x, (name,))[name]
+
+    def find_tensor(self, name: str) -> str:
+        """Return the tensor of a node of the model's graph, or of its own name."""
+        tensor = self.endpoints.get(name, name)
+        if tensor not in self.network.tensors:
+            raise UnknownLayerError(
+                f"layer {name!r}: expected one of the {len(self.endpoints)} whose values this quantised network holds, "
+                "after batch norm and activation; load it with dequantize=True for the others"
+            )
+        return tensor
+
+    def results(self) -> dict[str, str]:
+        """Return what the network's output is beyond logits: {"probabilities" or "classes": tensor}, or nothing."""
+        (output,) = self.network.outputs
+        made = {operation.output: operation for operation in self.network.operations}
+        name = output
+        while name in made and made[name].op in _SAME_VALUES:
+            name = made[name].inputs[0]
+        what = _RESULTS.get(made[name].op) if name in made else None
+        return {} if what is None else {what: output}
+
+    def _run_each(self, x: Array, tensors: tuple[str, ...]) -> dict[str, Array]:
+        runs = [self._engine.run(x[index : index + 1], tensors) for index in range(len(x))]
+        return {
+            name: np.concatenate([run[name] for run in runs]) if len(runs) > 1 else runs[0][name] for name in tensors
+        }
+
+
+def _as_numbers(tensor: Tensor, values: Array) -> Array:
+    """Return what stored values stand for; (N, C) becomes (N, 1, 1, C), one pixel."""
+    numbers = dequantize(values, Affine(tensor.scale, tensor.zero)) if tensor.dtype in (np.uint8, np.int8) else values
+    return numbers[:, None, None, :] if numbers.ndim == 2 else numbers
+
+
+def make_runner(
+    checkpoint: Checkpoint, engine: str, dtype: str, num_threads: int | None, rounding: str
+) -> QuantizedRunner:
+    """Return the runner of a checkpoint that holds integers. Raises what its reader had to say where it does not."""
+    network = checkpoint.quantized
+    if not isinstance(network, Network):
+        assert network is not None, "a checkpoint of floats"
+        raise network
+    if dtype != "float32":
+        raise InputError(f"dtype: expected 'float32' for what a quantised network computes, got {dtype!r}")
+    return QuantizedRunner(network, checkpoint.endpoints, rounding=rounding, engine=engine, num_threads=num_threads)
