@@ -123,7 +123,7 @@ def layer_names(graph: Graph) -> dict[str, str]:
     layers = {}
     for node in graph.nodes:
         head, _, step = node.name.rpartition(".")
-        layers[node.name] = head if step in ("convolution", "normalization") and head in names else node.name
+        layers[node.name] = head if step in LAYER_STEPS and head in names else node.name
     return layers
 
 

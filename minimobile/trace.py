@@ -17,6 +17,7 @@ from minimobile.errors import UnknownLayerError
 from minimobile.graph import Graph, Node, needed_nodes
 from minimobile.inputs import DataFormat
 from minimobile.passes import Weights
+from minimobile.profile import LAYER_STEPS
 from minimobile.quantized.runner import QuantizedRunner
 from minimobile.shapes import MapShape, infer_shapes
 from minimobile.timing import time_nodes
@@ -25,7 +26,6 @@ from minimobile_kernels.geometry import axis_padding, pad_amounts
 
 Array = NDArray[Any]
 
-_STEPS = ("convolution", "normalization")  # of a layer that has more than one node; the last has the layer's name
 _PROJECTION = ".reduce_1x1"  # the last convolution of an inverted residual
 
 
@@ -110,7 +110,7 @@ def gather_layers(graph: Graph) -> dict[str, tuple[Node, ...]]:
     layers: dict[str, tuple[Node, ...]] = {}
     for node in graph.nodes:
         head, _, step = node.name.rpartition(".")
-        name = head if step in _STEPS and head in names else node.name
+        name = head if step in LAYER_STEPS and head in names else node.name
         layers[name] = (*layers.get(name, ()), node)
     return layers
 
