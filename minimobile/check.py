@@ -18,8 +18,8 @@ from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.inputs import read_pixel_values
 from minimobile.models import MobileNetModel
-from minimobile.peers import Peer, as_map, compared_layers, run_peer
-from minimobile.rounding import exact, excess, run_float64
+from minimobile.peers import Observed, Peer, as_map, compared_layers, run_peer
+from minimobile.rounding import exact, excess, quantise, run_float64
 from minimobile.sources import read_checkpoint
 
 Array = NDArray[Any]
@@ -116,16 +116,22 @@ def check(
 
 
 def compare_layers(
-    model: MobileNetModel, pixels: Array, found: Mapping[str, Array], against: str, other: MobileNetModel | None = None
+    model: MobileNetModel,
+    pixels: Array,
+    found: Mapping[str, Observed],
+    against: str,
+    other: MobileNetModel | None = None,
 ) -> Report:
     """Compare a model's layers with values found elsewhere, by layer name; `other` is what was run there, if not this.
 
-    Shapes: pixels (N, C, H, W) float32; found likewise.
+    Shapes: pixels (N, C, H, W) float32.
     """
     graph, weights = model.graph, model.state_dict()
-    theirs = {graph.resolve(name): _channels_last(values) for name, values in found.items()}
+    fed = found.get(INPUT, Observed(pixels)).values
+    found = {graph.resolve(name): observed for name, observed in found.items() if name != INPUT}
+    theirs = {name: _channels_last(observed.values) for name, observed in found.items()}
     names = [name for name in compared_layers(graph) if name in theirs]
-    known = {INPUT: _channels_last(pixels), **{name: theirs[name] for name in names}}
+    known = {INPUT: _channels_last(fed), **{name: theirs[name] for name in names}}
     if not names:
         raise InputError(
             f"{against}: expected values of some of our layers ({', '.join(compared_layers(graph)[:3])}, ...), got "
@@ -135,7 +141,7 @@ def compare_layers(
     truth = run_float64(graph, weights, known[INPUT], (INPUT, *names))
     layers, first = [], None
     for name in names:
-        suspect = isolate(graph, weights, name, known)
+        suspect = dataclasses.replace(isolate(graph, weights, name, known), grid=found[name].grid)
         alibi = None
         if other is not None and any(node.name == name for node in other.graph.nodes):
             alibi = isolate(other.graph, other.state_dict(), name, known)
@@ -169,7 +175,7 @@ def _judge(suspect: Suspect, truth: Mapping[str, Array], alibi: Suspect | None) 
     """
     if any(x.value.shape != truth[name].shape for name, x in suspect.inputs.items()):
         return math.inf
-    expected = suspect.estimate()
+    expected = quantise(suspect.estimate(), suspect.grid)
     if expected.value.shape != suspect.found.shape:
         return math.inf
     multiple = float(excess(expected, suspect.found).max())
@@ -227,13 +233,13 @@ def _open(source: MobileNetModel | str | Path) -> tuple[MobileNetModel, Peer]:
     return model, Peer(model, path if path.exists() else None, checkpoint.endpoints)
 
 
-def _read_values(against: str, layer: str, values: ArrayLike) -> Array:
+def _read_values(against: str, layer: str, values: ArrayLike) -> Observed:
     found = as_map(np.asarray(values))
     if found.ndim != 4 or found.dtype.kind != "f":
         raise InputError(
             f"{against}: {layer}: expected values (N, C, H, W) or (N, C), got shape {found.shape} of {found.dtype}"
         )
-    return found
+    return Observed(found)
 
 
 def _read_pixels(model: MobileNetModel, image: Any, pixel_values: ArrayLike | None) -> Array:

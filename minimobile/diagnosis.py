@@ -15,7 +15,7 @@ from minimobile.config import ACTIVATIONS
 from minimobile.formats.dialects import HALVES, IMAGENET, PixelRange
 from minimobile.graph import INPUT, Node
 from minimobile.passes import Weights
-from minimobile.rounding import UNIT_ROUNDOFF, Estimate, estimate, exact, excess
+from minimobile.rounding import UNIT_ROUNDOFF, Estimate, Grid, estimate, exact, excess, quantise
 from minimobile.shapes import CONVOLUTIONS
 from minimobile_kernels.elementwise import CLAMPS
 
@@ -26,13 +26,15 @@ Array = NDArray[Any]
 class Suspect:
     """A layer that differs, by itself: the nodes from what the other side had before it, and what it `found`.
 
-    `inputs` are the other side's own values, so that nothing from earlier layers is mixed in. Shapes: (N, H, W, C).
+    `inputs` are the other side's own values, so that nothing from earlier layers is mixed in; `grid` is that of
+    `found`, where it was kept in integers. Shapes: (N, H, W, C).
     """
 
     nodes: tuple[Node, ...]
     weights: Weights
     inputs: Mapping[str, Estimate]
     found: Array
+    grid: Grid | None = None
 
     def estimate(self) -> Estimate:
         """Return what our definition makes of the inputs."""
@@ -70,7 +72,7 @@ def diagnose(suspect: Suspect) -> str | None:
     """Return the first hypothesis under which float32 explains all that the other side found, in one sentence."""
     for propose in HYPOTHESES:
         for sentence, expected, found in propose(suspect):
-            if expected.value.shape == found.shape and float(excess(expected, found).max(initial=0.0)) <= 1:
+            if expected.value.shape == found.shape and excess(quantise(expected, suspect.grid), found).max() <= 1:
                 return sentence
     return None
 
@@ -161,7 +163,7 @@ def other_variance(suspect: Suspect) -> Iterator[Candidate]:
     is_whole = (found > low) & (found < high)
     x = np.where(is_whole, estimate(nodes[:position], suspect.weights, suspect.inputs).value - mean, 0)
     y = np.where(is_whole, found - shift, 0)
-    differing = np.flatnonzero(excess(own, found).max(axis=(0, 1, 2)) > 1)
+    differing = np.flatnonzero(excess(quantise(own, suspect.grid), found).max(axis=(0, 1, 2)) > 1)
     with np.errstate(all="ignore"):
         slope = np.sum(x * y, axis=(0, 1, 2)) / np.sum(x * x, axis=(0, 1, 2))
         fitted = ((weight / slope) ** 2 - epsilon)[differing]

@@ -22,6 +22,7 @@ from minimobile.models import MobileNetModel
 from minimobile.passes import keep_needed
 from minimobile.profile import layer_names
 from minimobile.rivals import Network, run_tensorflow, write_onnx, write_tflite
+from minimobile.rounding import Grid
 
 Array = NDArray[Any]
 
@@ -41,20 +42,31 @@ class Peer:
     endpoints: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Observed:
+    """What a side computed for one layer. Shapes: values (N, C, H, W); `grid` says of which numbers, if of integers."""
+
+    values: Array
+    grid: Grid | None = None
+
+
 def compared_layers(graph: Graph) -> list[str]:
     """Return the layers that the outputs depend on: a convolution with its batch norm and activation is one."""
     layers = set(layer_names(graph).values())
     return [node.name for node in needed_nodes(graph, graph.outputs) if node.name in layers]
 
 
-def run_peer(name: str, peer: Peer, pixels: Array) -> dict[str, Array]:
+def run_peer(name: str, peer: Peer, pixels: Array) -> dict[str, Observed]:
     """Run the network in the framework `name`, a key of `PEERS`; returns layer name -> values, as many as it shows.
 
-    Shapes: pixels (N, C, H, W) float32, and the values likewise. Raises UnavailableError where it is not installed.
+    `pixel_values` are among them where the framework had to round them. Shapes: pixels (N, C, H, W) float32. Raises
+    UnavailableError where the framework is not installed.
     """
     if name not in PEERS:
         raise InputError(f"against: expected one of {', '.join(PEERS)}, got {name!r}")
-    return {layer: as_map(np.asarray(values)) for layer, values in PEERS[name](peer, pixels).items()}
+    if name == "litert" and peer.path is not None and peer.path.suffix.lower() == ".tflite":
+        return _run_tflite(peer, pixels)
+    return {layer: Observed(as_map(np.asarray(values))) for layer, values in PEERS[name](peer, pixels).items()}
 
 
 def as_map(values: Array) -> Array:
@@ -216,41 +228,81 @@ def _run_keras(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Arr
 
 
 def _litert(peer: Peer, pixels: Array) -> dict[str, Array]:
-    """Run a .tflite file itself; of anything else, our graph as TensorFlow converts it."""
+    """Run our graph as TensorFlow converts it."""
     litert = import_framework("ai_edge_litert.interpreter")
-    x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    if peer.path is not None and peer.path.suffix == ".tflite":
-        return _run_tflite(litert, peer, x)
     import_framework("tensorflow")  # which writes the file
     network = _every_layer(peer, pixels)
     with _hushed("absl"):  # it calls this way of converting deprecated
         interpreter = litert.Interpreter(model_content=write_tflite(network))
-    _invoke(interpreter, x)
+    _invoke(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     named = {details["name"]: details["index"] for details in interpreter.get_output_details()}
     names = ["Identity", *(f"Identity_{index}" for index in range(1, len(network.graph.outputs)))]
     pairs = zip(network.graph.outputs, names, strict=True)  # an output that only repeats another has no name
     return {layer: _channels_first(interpreter.get_tensor(named[name])) for layer, name in pairs if name in named}
 
 
-def _run_tflite(litert: Any, peer: Peer, x: Array) -> dict[str, Array]:
-    """Run the file on LiteRT's own kernels: a delegate would keep the values between to itself."""
-    kernels = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+def _run_tflite(peer: Peer, pixels: Array) -> dict[str, Observed]:
+    """Run a .tflite file on LiteRT's own kernels (a delegate would keep the values between to itself).
+
+    Of those, the reference kernels for integers: the others round otherwise. What is kept in integers comes as the
+    numbers that they stand for.
+    """
+    litert = import_framework("ai_edge_litert.interpreter")
+    kinds = litert.OpResolverType
+    is_quantized = peer.path is not None and any(
+        details["dtype"] in (np.int8, np.uint8) and len(details["shape"]) == 4
+        for details in litert.Interpreter(str(peer.path)).get_tensor_details()
+    )
+    kernels = kinds.BUILTIN_REF if is_quantized else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = litert.Interpreter(
         str(peer.path), experimental_op_resolver_type=kernels, experimental_preserve_all_tensors=True
     )
-    _invoke(interpreter, x)
-    indices = {details["name"]: details["index"] for details in interpreter.get_tensor_details()}
-    named = {layer: indices[name] for layer, name in peer.endpoints.items() if name in indices}
-    return {layer: _channels_first(interpreter.get_tensor(index)) for layer, index in named.items()}
+    entry = _invoke(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    tensors = {details["name"]: details for details in interpreter.get_tensor_details()}
+    names = {layer: name for layer, name in peer.endpoints.items() if name in tensors}
+    if _grid(tensors[entry]) is not None:
+        names[INPUT] = entry
+    return {
+        layer: Observed(
+            as_map(_channels_first(_dequantise(interpreter.get_tensor(tensors[name]["index"]), tensors[name]))),
+            _grid(tensors[name]),
+        )
+        for layer, name in names.items()
+    }
 
 
-def _invoke(interpreter: Any, x: Array) -> None:
+def _invoke(interpreter: Any, x: Array) -> str:
+    """Run on x (N, H, W, C), as integers where the file wants those; returns the name of the input."""
     (entry,) = interpreter.get_input_details()
     if tuple(entry["shape"]) != x.shape:
         interpreter.resize_tensor_input(entry["index"], x.shape)
     interpreter.allocate_tensors()
+    grid = _grid(entry)
+    if grid is not None:
+        scale, zero_point = entry["quantization"]
+        limits = np.iinfo(entry["dtype"])
+        x = np.clip(np.rint(x / scale) + zero_point, limits.min, limits.max).astype(entry["dtype"])
     interpreter.set_tensor(entry["index"], x)
     interpreter.invoke()
+    name: str = entry["name"]
+    return name
+
+
+def _grid(details: Mapping[str, Any]) -> Grid | None:
+    """Return the grid of a LiteRT tensor, or None for one of floats."""
+    scale, zero_point = details["quantization"]
+    if details["dtype"] not in (np.int8, np.uint8) or scale == 0:
+        return None
+    limits = np.iinfo(details["dtype"])
+    return Grid(float(scale), float(scale * (limits.min - zero_point)), float(scale * (limits.max - zero_point)))
+
+
+def _dequantise(values: Array, details: Mapping[str, Any]) -> Array:
+    if _grid(details) is None:
+        return values
+    scale, zero_point = details["quantization"]
+    numbers: Array = (values.astype(np.float64) - zero_point) * scale
+    return numbers.astype(np.float32)
 
 
 def _channels_first(values: Array) -> Array:

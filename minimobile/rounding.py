@@ -39,6 +39,27 @@ class Estimate:
     magnitude: Array
 
 
+@dataclass(frozen=True)
+class Grid:
+    """The numbers that a tensor of integers can stand for: `step` apart, from `low` to `high`."""
+
+    step: float
+    low: float
+    high: float
+
+
+def quantise(expected: Estimate, grid: Grid | None) -> Estimate:
+    """Return the estimate of the nearest number on a grid (None: any number).
+
+    The error grows by one step: half for rounding the result, half for the integer arithmetic that scales it (LiteRT's
+    kernels differ by as much among themselves).
+    """
+    if grid is None:
+        return expected
+    error = expected.error + grid.step
+    return Estimate(np.clip(expected.value, grid.low, grid.high), error, expected.magnitude)
+
+
 def run_float64(graph: Graph, weights: Weights, x: Array, outputs: Sequence[str]) -> dict[str, Array]:
     """Evaluate named nodes in float64, batch norm kept as it is trained. Shapes: x (N, H, W, C), and the results."""
     values = {INPUT: x.astype(np.float64)}

@@ -87,7 +87,7 @@ def _write_layers(report: Report) -> None:
     columns = ("layer", "shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
     console.write_table(columns, rows, f"against {report.against}")
     if report.agrees:
-        console.write_text(f"agrees: float32 explains every difference in {len(rows)} layers")
+        console.write_text(f"agrees: rounding explains every difference in {len(rows)} layers")
         return
     count = sum(not layer.agrees for layer in report.layers)
     console.write_text(f"differs: first at {report.first_difference}, in {count} of {len(rows)} layers (*)")
