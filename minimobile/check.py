@@ -28,12 +28,13 @@ OtherSide = Callable[[Array], Mapping[str, ArrayLike]]
 
 @dataclass(frozen=True)
 class LayerComparison:
-    """One layer on both sides. What cannot be told, because the shapes differ, is None.
+    """One layer on both sides. Shapes are (N, C, H, W); what cannot be told, because they differ, is None.
 
     `max_difference` and `rms_difference` are between the sides; `our_error` and `their_error` are the rms distance of
     each from the float64 run, relative to that run's rms; `max_ulps` and `median_ulps` count the float32 numbers from
     one side's value to the other's; `cosine` is that of the angle between them. `excess` is how many times larger than
-    what float32 explains their worst value is off, on their own inputs: above 1 the layer differs.
+    what float32 (or, in a quantised file, a step of the tensor's grid) explains their worst value is off, on their own
+    inputs: above 1 the layer differs.
     """
 
     name: str
@@ -52,7 +53,10 @@ class LayerComparison:
 
 @dataclass(frozen=True)
 class Report:
-    """What a comparison found. `first_difference` names a layer, `diagnosis` says what it looks like, where known."""
+    """What a comparison found. `first_difference` names a layer, `diagnosis` says what it looks like, where known.
+
+    `agrees` is whether rounding explains every difference: that of float32, or of a tensor's integers.
+    """
 
     against: str
     layers: tuple[LayerComparison, ...]
@@ -61,7 +65,7 @@ class Report:
 
     @property
     def agrees(self) -> bool:
-        """Whether float32 explains every difference."""
+        """Whether no layer differs."""
         return self.first_difference is None
 
     def to_dict(self) -> dict[str, Any]:

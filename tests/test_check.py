@@ -202,6 +202,7 @@ def test_pytorch_modules_that_were_tampered_with(fault: str, layer: str, diagnos
 
 OWN_FRAMEWORKS = {
     "huggingface/deeplabv3_mobilenet_v2_0.5_257": "transformers",
+    "huggingface/deeplabv3_mobilenet_v2_0.5_513_portrait": "transformers",
     "huggingface/mobilenet_v1_0.25_128": "transformers",
     "huggingface/mobilenet_v2_1.0_224": "transformers",
     "keras/mobilenet_v1_0.25_224.h5": "tensorflow",
@@ -210,6 +211,7 @@ OWN_FRAMEWORKS = {
     "tensorflow/mobilenet_v1_0.25_128.ckpt": "tensorflow",
     "tensorflow/mobilenet_v1_0.25_128_frozen.pb": "tensorflow",
     "tflite/deeplabv3_mobilenet_v2_0.5_257_float.tflite": "litert",
+    "tflite/deeplabv3_mnv2_dm05_pascal_quant.tflite": "litert",
     "tflite/mobilenet_v1_0.25_128_quant.tflite": "litert",
     "tflite/mobilenet_v1_0.25_96_vww_int8.tflite": "litert",
     "tflite/mobilenet_v2_1.0_224_quant.tflite": "litert",
