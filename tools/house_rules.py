@@ -56,7 +56,10 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
     "minimobile_kernels": ({"numpy", "numba", "llvmlite"}, set()),
     "minimobile": ({"numpy", "PIL"}, {"torch", "tensorflow", "jax"}),
     "minimobile.rivals": ({"numpy"}, {"torch", "onnxruntime", "openvino", "ai_edge_litert"}),
-    "minimobile.peers": ({"numpy"}, {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert"}),
+    "minimobile.peers": (
+        {"numpy"},
+        {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert", "onnx", "onnxruntime"},
+    ),
     "minimobile.formats": ({"numpy", "h5py", "safetensors"}, {"huggingface_hub"}),
     "minimobile.cli": ({"typer"}, {"numpy", "PIL", "rich"}),
     "minimobile.cli.drawing": ({"numpy", "PIL"}, set()),
