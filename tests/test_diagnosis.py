@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from planted import draw_pixels, make_network, with_changed, with_weights
 
-from minimobile.check import Report, check
+from minimobile.crosscheck import Report, check
 from minimobile.diagnosis import Suspect, diagnose
 from minimobile.graph import INPUT, Node
 from minimobile.models import MobileNetModel

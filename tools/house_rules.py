@@ -46,7 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.bench", "minimobile.memory", "minimobile.rivals"),
     ("minimobile.rounding",),
     ("minimobile.diagnosis", "minimobile.peers", "minimobile.pixels"),
-    ("minimobile.check",),
+    ("minimobile.crosscheck",),
     ("minimobile",),
     ("minimobile.cli", "minimobile.__main__"),
 )

@@ -13,7 +13,7 @@ from minimobile.cli import console
 from minimobile.cli.options import Format, OutputFormat, Source
 
 if TYPE_CHECKING:
-    from minimobile.check import Report
+    from minimobile.crosscheck import Report
     from minimobile.pixels import PixelReport
 
 
@@ -58,7 +58,7 @@ def check(
         theirs = None if other is None else processor_of(load_model(other))
         report = compare_pixels(processor_of(load_model(source)), image, theirs)  # type: ignore[arg-type]
     else:
-        from minimobile.check import check as compare
+        from minimobile.crosscheck import check as compare
 
         announce_compilation()
         report = compare(source, image, against.value, other)

@@ -11,7 +11,7 @@ import twins
 from planted import CLASSES, draw_pixels, make_network, with_changed, with_weights
 
 import minimobile as mm
-from minimobile.check import check, count_ulps
+from minimobile.crosscheck import check, count_ulps
 from minimobile.peers import compared_layers
 
 
