@@ -1,7 +1,7 @@
 """Run the lesson's code, block after block, and say where it prints something else than the text says.
 
-`python docs/lesson/run.py 2` runs chapter 2 and draws its pictures anew; without a number all chapters, one after the
-other. `--write` puts what was printed into the text.
+`python docs/lesson/run.py 2` runs chapter 2 and draws its pictures anew; without a number it runs all chapters. The
+exit code is 1 where something differs. `--write` puts what was printed into the text.
 """
 
 from __future__ import annotations
