@@ -323,6 +323,18 @@ def test_h19_the_target_of_an_external_link_is_never_opened(tmp_path: Path) -> N
     assert_refused(keras.read, path, "links are not followed")
 
 
+def test_h23_a_heap_of_texts_without_an_end_is_refused(tmp_path: Path) -> None:
+    """libhdf5 would walk it for ever: the free space that ends it has no size."""
+    path = small_legacy(tmp_path / "x.h5")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"GCOL") + 16
+    while content[place : place + 2] != bytes(2):  # to the object of index 0
+        place += 16 + -(-int.from_bytes(content[place + 8 : place + 16], "little") // 8) * 8
+    content[place + 8 : place + 16] = bytes(8)
+    path.write_bytes(content)
+    assert_refused(keras.read, path, "a heap of texts at [0-9]+ cannot be walked")
+
+
 def test_h20_external_storage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "raw").write_bytes(bytes(216 * 4))
     path = spoil(tmp_path / "x.h5", replace(CONV1, shape=(216,), dtype="f4", external=[("raw", 0, 216 * 4)]))

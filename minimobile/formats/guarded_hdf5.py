@@ -14,17 +14,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats.files import SPARE_BYTES, read_start, regular_file_size, write_whole_bytes
+from minimobile.formats.files import SPARE_BYTES, open_regular, read_start, regular_file_size, write_whole_bytes
 from minimobile.formats.foreign import START_BYTES, describe_content
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_HEAP_SIGNATURE = b"GCOL\x01\0\0\0"
+_HEAP_HEADER = 16  # bytes, of a heap as of an object in it
 OBJECT_LIMIT = 20_000
 DEPTH_LIMIT = 32
 ATTRIBUTE_LIMIT = 16 * 2**20
@@ -124,10 +126,55 @@ def _open_checked(path: Path, image: bytes | None) -> Iterator[tuple[Any, int]]:
     start = read_start(path, START_BYTES) if image is None else image[:START_BYTES]
     if not start.startswith(SIGNATURE):
         raise FormatError(f"{path}: expected an HDF5 file, found {describe_content(start)}")
+    with open_regular(path) if image is None else io.BytesIO(image) as content:
+        _check_text_heaps(str(path), content, size)
     with _translated_errors(str(path)):
         handle = h5py.File(path if image is None else io.BytesIO(image), "r")
     with handle:
         yield handle, size
+
+
+def _check_text_heaps(where: str, content: BinaryIO, size: int) -> None:
+    """Walk every heap of texts of variable length: libhdf5 walks one for ever whose object has no size.
+
+    Source: HDF5 File Format Specification 3.0, section III.E (global heap; 8 bytes per length, as in all our files).
+    """
+    start = content.read(16)
+    sizes = start[9:11] if start[8:9] >= b"\2" else start[13:15]  # by the superblock's version
+    if sizes != b"\x08\x08":
+        raise FormatError(f"{where}: expected offsets and lengths of 8 bytes in an HDF5 file, found {sizes.hex(' ')}")
+    position, before, end = 16, start, 0
+    while part := content.read(2**20):
+        block = before + part
+        found = block.find(_HEAP_SIGNATURE)
+        while found >= 0:
+            place = position - len(before) + found
+            end = _walk_heap(content, place, size) if place >= end else 0  # heaps do not overlap
+            if not end:
+                raise FormatError(f"{where}: this HDF5 file is damaged (a heap of texts at {place} cannot be walked)")
+            found = block.find(_HEAP_SIGNATURE, found + 1)
+        position += len(part)
+        content.seek(position)
+        before = block[-len(_HEAP_SIGNATURE) + 1 :]
+
+
+def _walk_heap(content: BinaryIO, place: int, size: int) -> int:
+    """Return where the heap at `place` ends, 0 where its objects do not fill it."""
+    content.seek(place)
+    header = content.read(_HEAP_HEADER)
+    end = place + int.from_bytes(header[8:], "little")
+    place += _HEAP_HEADER
+    if place > end or end > size:
+        return 0
+    while place + _HEAP_HEADER <= end:
+        content.seek(place)
+        record = content.read(_HEAP_HEADER)
+        index, length = int.from_bytes(record[:2], "little"), int.from_bytes(record[8:], "little")
+        step = _HEAP_HEADER + -(-length // 8) * 8 if index else length  # the free space counts its own header
+        if step < _HEAP_HEADER:
+            return 0
+        place += step
+    return end if place <= end else 0
 
 
 @contextmanager
