@@ -86,3 +86,13 @@ def test_the_held_out_figures_are_those_in_the_files() -> None:
         assert found
         assert stated
         assert float(found[1]) == pytest.approx(100 * float(stated[0]))
+
+
+def test_the_reading_order_states_how_long_each_file_is() -> None:
+    (order,) = re.findall(r"^Read it in this order.*?\n\n", README, re.MULTILINE | re.DOTALL)
+    steps = re.findall(r"\[`(\w+\.py)`\]\(([\w/]+\.py)\) \((\d+)\)", order)
+    assert len(steps) == order.count("`") // 2 == 5
+    for name, path, stated in steps:
+        assert Path(path).name == name
+        lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
+        assert abs(lines - int(stated)) <= 15, f"README.md: {path} has {lines} lines, not about {stated}"
