@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,40 @@ if importlib.util.find_spec("huggingface_hub"):
 
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
+
+
+# Files that read and write, and run no network: they come first, while another process compiles the kernels.
+WITHOUT_KERNELS = (
+    "config", "crc32c", "deduction", "description", "dialects", "flatbuffer", "geometry", "graph", "hdf5",
+    "house_rules", "image_processing", "keras_config", "keras_graph", "keras_layers", "labels", "paper_tables",
+    "passes", "pictures", "profile", "protobuf", "pytorch", "receptive_field", "reference", "resampling",
+    "safetensors_file", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto", "tensorflow_graph",
+    "tensorflow_transforms", "tflite_model",
+)  # fmt: skip
+_compiling = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests first that need no kernels."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in WITHOUT_KERNELS)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Compile the kernels on the other processor, where they are needed and not there."""
+    from minimobile import engine
+    from minimobile.quantized import engine as quantized_engine
+
+    are_needed = len(session.items) > 200 and not session.config.option.collectonly
+    if are_needed and not (engine.is_compiled() and quantized_engine.is_ready()):
+        command = [sys.executable, "-m", "minimobile", "warmup"]
+        session.stash[_compiling] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Wait for the kernels before the first test that may need them."""
+    if _compiling in item.session.stash and item.path.stem.removeprefix("test_") not in WITHOUT_KERNELS:
+        item.session.stash[_compiling].wait()
+        del item.session.stash[_compiling]
 
 
 @pytest.fixture(scope="session")

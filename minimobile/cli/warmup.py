@@ -10,14 +10,16 @@ from minimobile.cli import console
 def warmup() -> None:
     """Compile the kernels now rather than at the first picture.
 
-    The machine code is kept on disk, for this processor and this version.
+    Those for floats and those for quantised networks; the machine code is kept on disk, for this processor and version.
     """
     from minimobile import engine
+    from minimobile.quantized import engine as quantized_engine
 
     start = time.perf_counter()
-    was_ready = engine.is_compiled()
+    was_ready = engine.is_compiled() and quantized_engine.is_ready()
     if not was_ready:
         console.note("note: compiling the kernels for this processor")
     engine.warm_up()
+    quantized_engine.warm_up()
     state = "were ready" if was_ready else "are compiled"
     console.write_text(f"The kernels {state}, after {time.perf_counter() - start:.1f} s, in {engine.cache_directory()}")

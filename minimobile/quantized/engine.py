@@ -18,7 +18,7 @@ from minimobile.quantized.program import Program, compile_program, is_compiled
 from minimobile.threads import Crew, check_thread_count, default_thread_count
 from minimobile_kernels import quantized_machine, sync
 from minimobile_kernels.dot_tile import TILE_SUMS
-from minimobile_kernels.quantized_step import ROUNDINGS
+from minimobile_kernels.quantized_step import ROUNDINGS, STEP
 from minimobile_kernels.simd import LANES
 
 Array = NDArray[Any]
@@ -131,6 +131,14 @@ class QuantizedEngine:
         }
         self._arenas.give_back(memory)
         return found
+
+
+def warm_up() -> None:
+    """Compile the kernels of bytes, or load them from disk, without running a network."""
+    steps, nothing = np.zeros(0, STEP), np.zeros(0, np.uint8)
+    constants = (nothing.view(np.int8), nothing, nothing.view(np.int32), nothing.view(np.int64))
+    sums, control = np.zeros(TILE_SUMS, np.int32), np.zeros(1, np.int64)
+    quantized_machine.run(steps, nothing, *constants, nothing, sums, control, 0, 1)
 
 
 def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:
