@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         classify,
         load,
     )
+    from minimobile.conversion import ConversionReport, convert
+    from minimobile.crosscheck import LayerComparison, Report, check
     from minimobile.explanation import Explanation
     from minimobile.image_processing import (
         AutoImageProcessor,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
         MobileNetV2ForSemanticSegmentation,
         MobileNetV2Model,
     )
+    from minimobile.pixels import PixelReport, compare_pixels
     from minimobile.trace import Trace, TracedLayer
 
 __all__ = [
@@ -44,9 +47,11 @@ __all__ = [
     "AutoModelForImageClassification",
     "AutoModelForSemanticSegmentation",
     "ConfigError",
+    "ConversionReport",
     "Explanation",
     "FormatError",
     "InputError",
+    "LayerComparison",
     "MinimobileError",
     "MobileNetV1Config",
     "MobileNetV1FeatureExtractor",
@@ -59,11 +64,16 @@ __all__ = [
     "MobileNetV2ForSemanticSegmentation",
     "MobileNetV2ImageProcessor",
     "MobileNetV2Model",
+    "PixelReport",
+    "Report",
     "Trace",
     "TracedLayer",
     "UnavailableError",
     "UnknownLayerError",
+    "check",
     "classify",
+    "compare_pixels",
+    "convert",
     "load",
 ]
 
@@ -76,6 +86,8 @@ _LATE = {
         "classify",
         "load",
     ),
+    "minimobile.conversion": ("ConversionReport", "convert"),
+    "minimobile.crosscheck": ("LayerComparison", "Report", "check"),
     "minimobile.explanation": ("Explanation",),
     "minimobile.image_processing": (
         "AutoImageProcessor",
@@ -91,6 +103,7 @@ _LATE = {
         "MobileNetV2ForSemanticSegmentation",
         "MobileNetV2Model",
     ),
+    "minimobile.pixels": ("PixelReport", "compare_pixels"),
     "minimobile.trace": ("Trace", "TracedLayer"),
 }
 
