@@ -6,6 +6,7 @@ Source: LiteRT, `tflite/kernels/internal/reference/softmax.h` and `activations.c
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -28,17 +29,25 @@ def softmax(x: Array, scale: float, beta: float) -> Array:
 
     Shapes: x (..., C) in uint8 or int8, with values scale * x -> (..., C) of the same type.
     """
-    smallest, largest = int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max)
-    multiplier, shift = quantized_multiplier(min(beta * scale * 2**DIFFERENCE_BITS, 2**31 - 1.0))
-    difference = x.astype(np.int64) - x.max(-1, keepdims=True)
-    counts = difference >= -math.floor(31 * 2.0**DIFFERENCE_BITS / 2.0**shift)
-    power = exponential(times(np.where(counts, difference, 0) << shift, multiplier))  # Q0.31
-    total = np.where(counts, rounded_shift(power, SUM_BITS), 0).sum(-1, keepdims=True)  # Q12.19
+    smallest = int(np.iinfo(x.dtype).min)
+    power, addend = _powers(scale, beta)
+    below = x.max(-1, keepdims=True).astype(np.int64) - x
+    total = addend[below].sum(-1, keepdims=True)  # Q12.19
     digits = np.frexp(total.astype(np.float64))[1]  # 2**(digits - 1) <= total < 2**digits
     over_one = digits - (31 - SUM_BITS) - 1
-    share = times(reciprocal((total << (32 - digits)) - (1 << 31)), power)
-    steps = rounded_shift(share, over_one + 31 - 8) + smallest
-    return np.where(counts, np.clip(steps, smallest, largest), smallest).astype(x.dtype)
+    share = times(reciprocal((total << (32 - digits)) - (1 << 31)), power)  # (..., 256): of every difference
+    steps = np.minimum(rounded_shift(share, over_one + 31 - 8), 255) + smallest
+    return np.take_along_axis(steps, below, -1).astype(x.dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _powers(scale: float, beta: float) -> tuple[Array, Array]:
+    """Return exp(-beta * scale * d) for the differences d of 0..255 in Q0.31, and in Q12.19 for the sum; (256) each."""
+    multiplier, shift = quantized_multiplier(min(beta * scale * 2**DIFFERENCE_BITS, 2**31 - 1.0))
+    difference = -np.arange(256)
+    counts = difference >= -math.floor(31 * 2.0**DIFFERENCE_BITS / 2.0**shift)
+    power = exponential(times(np.where(counts, difference, 0) << shift, multiplier))
+    return np.where(counts, power, 0), np.where(counts, rounded_shift(power, SUM_BITS), 0)
 
 
 def logistic(x: Array, scale: float, zero: int) -> Array:
