@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from minimobile.errors import InputError
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights
 from minimobile.program import compile_program, multiply_adds, pack_weights
-from minimobile.rivals import PACKAGES, Run, Shape, prepare
+from minimobile.rivals import PACKAGES, Run, Shape, open_tflite, prepare
 from minimobile.timing import SteppedProgram, run_steps
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS
@@ -53,7 +55,6 @@ def compare(
     contestants.update({name: prepare(name, graph, weights, shape, num_threads) for name in against})
     x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     differences: dict[str, float] = {}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
     ours = contestants["minimobile"](x)
     for name, run in contestants.items():
         differences[name] = _difference(run(x), ours)
@@ -61,16 +62,49 @@ def compare(
             raise InputError(
                 f"{name}: expected our output within {AGREEMENT}, got a difference of {differences[name]:.2g}"
             )
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["minimobile"]) < 5:
-        for name, run in contestants.items():
-            start = time.perf_counter()
-            run(x)
-            times[name].append((time.perf_counter() - start) * 1e3)
+    times = _take_turns({name: partial(run, x) for name, run in contestants.items()}, seconds)
     return [
         Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
         for name, taken in times.items()
     ]
+
+
+def compare_quantized(path: str | Path, num_threads: int, seconds: float = 4.0) -> list[Timing]:
+    """Time a quantised TFLite file in turn: our integers, LiteRT's default kernels, and our floats of the same network.
+
+    Each from the file's input tensor to its output tensor; ours and LiteRT's on the same random bytes.
+    """
+    from minimobile.auto import load
+
+    ours = load(path, num_threads=num_threads)
+    floats: Any = load(path, dequantize=True, num_threads=num_threads)
+    run_litert, shape, dtype = open_tflite(path, num_threads)
+    x = np.random.default_rng(0).integers(0, 256, shape, np.uint8).view(dtype)
+    pixels = np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32) / 128 - 1
+    contestants: dict[str, Callable[[], Any]] = {
+        "minimobile": lambda: ours.run_quantized(x),
+        "litert": lambda: run_litert(x),
+        "minimobile float32": lambda: floats(pixels),
+    }
+    found = {name: run() for name, run in contestants.items()}
+    steps = np.abs(found["litert"].astype(np.int64) - found["minimobile"]).max()
+    times = _take_turns(contestants, seconds)
+    return [
+        Timing(name, num_threads, min(taken), float(np.median(taken)), float(steps) if name == "litert" else 0.0)
+        for name, taken in times.items()
+    ]
+
+
+def _take_turns(contestants: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Return the milliseconds of every call, in turn, for about `seconds` and five rounds at least."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or min(map(len, times.values())) < 5:
+        for name, run in contestants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return times
 
 
 def _difference(found: NDArray[np.float32], ours: NDArray[np.float32]) -> float:

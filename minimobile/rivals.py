@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -223,6 +224,26 @@ def _litert(network: Network, num_threads: int) -> Run:
         return interpreter.get_tensor(last).transpose(0, 3, 1, 2)  # type: ignore[no-any-return]
 
     return run
+
+
+def open_tflite(path: str | Path, num_threads: int) -> tuple[Run, tuple[int, ...], np.dtype[Any]]:
+    """Return a function that runs a TFLite file in LiteRT's default kernels, and its input's shape and type."""
+    try:
+        interpreter_module = import_module("ai_edge_litert.interpreter")
+    except ImportError:
+        raise UnavailableError(
+            "litert: expected the package ai_edge_litert, which is not installed; pip install 'minimobile[bench]'"
+        ) from None
+    interpreter = interpreter_module.Interpreter(str(path), num_threads=num_threads)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+
+    def run(x: NDArray[Any]) -> NDArray[Any]:
+        interpreter.set_tensor(source["index"], x)
+        interpreter.invoke()
+        return interpreter.get_tensor(target["index"])  # type: ignore[no-any-return]
+
+    return run, tuple(map(int, source["shape"])), np.dtype(source["dtype"])
 
 
 def write_tflite(network: Network) -> bytes:

@@ -1,9 +1,9 @@
 """Time minimobile beside other runtimes: `python tools/bench.py [--cases ...] [--against ...] [--threads ...]`.
 
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
-`--layers` lists our own steps; `--memory` measures the peak memory of a process per runtime; `--demo` times
-`minimobile demo` as a whole process; `--json` prints one JSON document.
-README's speed table is this tool's output.
+`--quantized` times quantised TFLite files beside LiteRT; `--layers` lists our own steps; `--memory` measures the peak
+memory of a process per runtime; `--demo` times `minimobile demo` as a whole process; `--json` prints one JSON document.
+README's speed tables are this tool's output.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import minimobile as mm
-from minimobile.bench import RIVALS, Timing, compare, time_steps
+from minimobile.bench import RIVALS, Timing, compare, compare_quantized, time_steps
 from minimobile.graph import Graph
 from minimobile.memory import MEASURED, measure_memory
 from minimobile.models import MobileNetModel
@@ -97,6 +99,18 @@ def time_demo(runs: int = 5) -> list[float]:
     return seconds[1:]
 
 
+def quantized_table(results: dict[tuple[str, int], list[Timing]]) -> str:
+    """Return a Markdown table of quantised files: milliseconds (minimum), and our ratio to LiteRT's default kernels."""
+    lines = ["| file | threads | minimobile | LiteRT | ratio | minimobile in float32 |", "|---" * 6 + "|"]
+    ratios = []
+    for (case, threads), (ours, litert, floats) in results.items():
+        ratios.append(ours.minimum / litert.minimum)
+        times = f"{ours.minimum:.2f} | {litert.minimum:.2f} | {ratios[-1]:.2f} | {floats.minimum:.2f}"
+        lines.append(f"| {case} | {threads} | {times} |")
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
+
+
 def memory_table(cases: list[str], against: list[str]) -> dict[str, dict[str, float]]:
     """Return the peak memory in MiB of a process by network and runtime."""
     rivals = [name for name in against if name in MEASURED]
@@ -112,12 +126,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="per case and number of threads")
     parser.add_argument("--layers", action="store_true", help="list our own steps instead")
     parser.add_argument("--demo", action="store_true", help="time `minimobile demo`, kernels compiled, instead")
+    parser.add_argument("--quantized", nargs="+", metavar="FILE.tflite", help="time these files instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of a process per runtime instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.demo:
         seconds = time_demo()
         print(json.dumps(seconds) if options.json else f"minimobile demo: {min(seconds):.2f} to {max(seconds):.2f} s")
+        return 0
+    if options.quantized:
+        found = {
+            (Path(path).stem, threads): compare_quantized(path, threads, options.seconds)
+            for path in options.quantized
+            for threads in options.threads
+        }
+        print(json.dumps(_rows(found), indent=1) if options.json else quantized_table(found))
         return 0
     if options.memory:
         peaks = memory_table(options.cases, options.against)
@@ -147,13 +170,16 @@ def main() -> int:
         for threads in options.threads
     }
     if options.json:
-        rows = [
-            {"case": case, **dataclasses.asdict(timing)} for (case, _), timings in results.items() for timing in timings
-        ]
-        json.dump(rows, sys.stdout, indent=1)
+        json.dump(_rows(results), sys.stdout, indent=1)
     else:
         print(table(results))
     return 0
+
+
+def _rows(results: dict[tuple[str, int], list[Timing]]) -> list[dict[str, Any]]:
+    return [
+        {"case": case, **dataclasses.asdict(timing)} for (case, _), timings in results.items() for timing in timings
+    ]
 
 
 def _case(name: str) -> tuple[Graph, dict[str, np.ndarray], Shape]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -31,13 +32,15 @@ def softmax(x: Array, scale: float, beta: float) -> Array:
     """
     smallest = int(np.iinfo(x.dtype).min)
     power, addend = _powers(scale, beta)
-    below = x.max(-1, keepdims=True).astype(np.int64) - x
-    total = addend[below].sum(-1, keepdims=True)  # Q12.19
-    digits = np.frexp(total.astype(np.float64))[1]  # 2**(digits - 1) <= total < 2**digits
-    over_one = digits - (31 - SUM_BITS) - 1
-    share = times(reciprocal((total << (32 - digits)) - (1 << 31)), power)  # (..., 256): of every difference
-    steps = np.minimum(rounded_shift(share, over_one + 31 - 8), 255) + smallest
-    return np.take_along_axis(steps, below, -1).astype(x.dtype)
+    result = np.empty(x.shape, x.dtype)
+    for row in np.ndindex(x.shape[:-1]):
+        below = int(x[row].max()) - x[row].astype(np.int64)
+        total = int(addend[below].sum())  # Q12.19
+        digits = total.bit_length()  # 2**(digits - 1) <= total < 2**digits
+        over_one = digits - (31 - SUM_BITS) - 1
+        share = times(power[below], reciprocal((total << (32 - digits)) - (1 << 31)))
+        result[row] = np.minimum(rounded_shift(share, over_one + 31 - 8), 255) + smallest
+    return result
 
 
 @functools.lru_cache(maxsize=16)
@@ -67,17 +70,14 @@ def logistic(x: Array, scale: float, zero: int) -> Array:
     return result
 
 
-def times(left: Array, right: Array | int) -> Array:
-    """Multiply fixed-point numbers, one of them Q0.31: left * right / 2**31, to the nearest, halves up."""
-    result: Array = np.right_shift(left * right + (1 << 30), 31)
-    return result
+def times(left: Any, right: Any) -> Any:
+    """Multiply fixed-point numbers, arrays or not, one of them Q0.31: left * right / 2**31, rounded, halves up."""
+    return (left * right + (1 << 30)) >> 31
 
 
-def rounded_shift(value: Array, bits: Array | int) -> Array:
+def rounded_shift(value: Any, bits: int) -> Any:
     """Divide by 2**bits, to the nearest, halves away from zero."""
-    half = np.left_shift(1, np.maximum(np.asarray(bits) - 1, 0))
-    result: Array = np.where(np.asarray(bits) > 0, (value + half - (value < 0)) >> bits, value)
-    return result
+    return (value + (1 << (bits - 1)) - (value < 0)) >> bits if bits > 0 else value
 
 
 def exponential(x: Array) -> Array:
@@ -102,15 +102,15 @@ def _exponential_near_zero(x: Array) -> Array:
     square = times(x, x)
     cube, fourth = times(square, x), times(square, square)
     tail = rounded_shift(times(rounded_shift(fourth, 2) + cube, _THIRD) + square, 1)  # x^2/2 + x^3/6 + x^4/24
-    return _EXP_MINUS_EIGHTH + times(x + tail, _EXP_MINUS_EIGHTH)
+    result: Array = _EXP_MINUS_EIGHTH + times(x + tail, _EXP_MINUS_EIGHTH)
+    return result
 
 
-def reciprocal(x: Array) -> Array:
+def reciprocal(x: int) -> int:
     """Return 1 / (1 + x) for x in [0, 1), both Q0.31, by three steps of Newton's from 48/17 - 32/17 * (1 + x) / 2."""
     half = (x + _LARGEST + 1) >> 1  # (1 + x) / 2
     estimate = _48_OVER_17 + times(half, -_32_OVER_17)  # Q2.29
     for _ in range(3):
         error = (1 << 29) - times(half, estimate)
-        estimate = estimate + (times(estimate, error) << 2)
-    result: Array = np.minimum(estimate << 1, _LARGEST)
-    return result
+        estimate += times(estimate, error) << 2
+    return min(int(estimate) << 1, _LARGEST)
