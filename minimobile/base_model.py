@@ -16,8 +16,10 @@ from minimobile.engine import Engine
 from minimobile.errors import ConfigError, InputError
 from minimobile.explain import explain
 from minimobile.explanation import Explanation
+from minimobile.fake_quantization import add_fake_quantization
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.ranges import check_ranges
 from minimobile.graph import Graph
 from minimobile.inputs import DataFormat, read_layers, read_pixel_values
 from minimobile.outputs import (
@@ -110,6 +112,9 @@ class MobileNetModel:
         config = cls._check_config(checkpoint.config)
         where = checkpoint.provenance.get("source", cls.__name__)
         weights, graph = fit_weights(checkpoint.weights, cls._build(config, add_pooling_layer), where)
+        if checkpoint.ranges:
+            check_ranges(checkpoint.ranges, graph, where)
+            graph = add_fake_quantization(graph, checkpoint.ranges)
         model = cls.__new__(cls)
         own = None if dequantize else checkpoint.quantized
         settled = dataclasses.replace(checkpoint, weights=weights, quantized=own)
@@ -130,6 +135,7 @@ class MobileNetModel:
         self._weights = {name: _protect(values) for name, values in checkpoint.weights.items()}
         self._processor_values = checkpoint.processor
         self._provenance = checkpoint.provenance
+        self._ranges = checkpoint.ranges
         self._dtype = dtype
         self._engine: Engine | QuantizedRunner
         if checkpoint.quantized is None:
@@ -151,7 +157,7 @@ class MobileNetModel:
             raise InputError(_IS_QUANTIZED.format("to_checkpoint"))
         name = type(self).__name__
         config = self.config.replace(architectures=(name,))
-        return Checkpoint(config, self._weights, name, self._processor_values, self._provenance)
+        return Checkpoint(config, self._weights, name, self._processor_values, self._provenance, ranges=self._ranges)
 
     def state_dict(self) -> dict[str, Array]:
         """Return the weights as read-only arrays under canonical names (`mobilenet_v1.layer.3.convolution.weight`)."""

@@ -16,12 +16,14 @@ from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_graph
 from minimobile.formats.hub import has_file_ending
+from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.sources import examine
 from minimobile.weights import fit_weights, idle_weights
 
 NATIVE_SUFFIXES = (".h5", ".hdf5")
 NATIVE, DIRECTORY = "native HDF5 file", "Hugging Face directory"
+_NO_RANGES = "a range of training for quantisation, which transformers does not know"
 PROCESSOR_SETTINGS = {
     "do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size", "do_rescale",
     "rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size", "do_reduce_labels",
@@ -86,13 +88,15 @@ def convert(
     if checkpoint is None:
         raise FormatError(str(description.problem))
     fitted, missing, ignored = _fit(checkpoint, str(source))
+    ranges = _name_ranges(checkpoint)
+    kept = fitted.weights.keys() | (ranges if layout == NATIVE else set())
     idle = missing if layout == DIRECTORY else {}
     complete = dataclasses.replace(fitted, weights={**fitted.weights, **idle_weights(idle)})
     if layout == NATIVE:
         hdf5.write(path, complete, dtype)
         written = tuple(complete.weights)
     else:
-        huggingface.write(path, complete)
+        huggingface.write(path, dataclasses.replace(complete, ranges={}))
         written = tuple(huggingface.name_weights(complete))
     return ConversionReport(
         source=str(source),
@@ -103,8 +107,8 @@ def convert(
         architecture=checkpoint.architecture,
         layout=layout,
         dtype=dtype,
-        mapped={name: canonical for name, canonical in _names(checkpoint).items() if canonical in fitted.weights},
-        ignored=ignored,
+        mapped={name: canonical for name, canonical in _names(checkpoint).items() if canonical in kept},
+        ignored=ignored | {name: _NO_RANGES for name, range_ in checkpoint.mapped.items() if range_ in ranges - kept},
         missing=tuple(missing),
         idle=tuple(idle),
         rounded=_find_rounded(complete, dtype) if layout == NATIVE else (),
@@ -148,6 +152,11 @@ def _names(checkpoint: Checkpoint) -> Mapping[str, str]:
     return checkpoint.mapped or {name: name for name in checkpoint.weights}
 
 
+def _name_ranges(checkpoint: Checkpoint) -> set[str]:
+    """Return what `mapped` calls the ranges of training for quantisation."""
+    return {name_range(key) for key in checkpoint.ranges}
+
+
 def _fit(checkpoint: Checkpoint, where: str) -> tuple[Checkpoint, dict[str, tuple[int, ...]], dict[str, str]]:
     """Return the checkpoint with what its network needs, the shapes of what is missing, and what was ignored, and why.
 
@@ -159,8 +168,9 @@ def _fit(checkpoint: Checkpoint, where: str) -> tuple[Checkpoint, dict[str, tupl
         if is_counter(name) and name.rpartition(".")[0] + ".running_mean" in weights:
             weights[name] = values
     ignored = dict(checkpoint.ignored)
+    ranges = _name_ranges(checkpoint)
     for name, canonical in _names(checkpoint).items():
-        if canonical not in weights:
+        if canonical not in weights and canonical not in ranges:
             reason = "part of a layer that no output needs, without the rest of it"
             ignored[name] = reason if canonical in graph.shapes else f"nothing that a {checkpoint.architecture} has"
     missing = {name: shape for name, shape in graph.shapes.items() if name not in fitted.shapes}
@@ -188,6 +198,11 @@ def _explain_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Say what transformers leaves aside of what config.json and preprocessor_config.json tell it."""
     config = checkpoint.config
     notes = []
+    if checkpoint.ranges:
+        notes.append(
+            "transformers does not round as in training for quantisation: the ranges of weights and values are left "
+            "out, which gives other numbers"
+        )
     if config.pool_size is not None:
         notes.append(
             f"transformers ignores pool_size {config.pool_size}: it averages the whole feature map, which differs "

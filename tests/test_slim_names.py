@@ -97,8 +97,6 @@ def test_layouts_are_views() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "match"),
     [
-        ("MobilenetV1/Conv2d_0/weights_quant/min", (), "fake quantisation .*weights_quant/min"),
-        ("MobilenetV2/expanded_conv/depthwise/act_quant/max", (), "fake quantisation"),
         ("decoder/decoder_conv0_depthwise/depthwise_weights", (3, 3, 304, 1), "another network"),
         ("FeatureExtractor/MobilenetV1/Conv2d_0/weights", (3, 3, 3, 8), "another network"),
         ("MobilenetV2/expanded_conv_17/expand/weights", (1, 1, 8, 48), "another network"),

@@ -128,8 +128,6 @@ def test_published_checkpoints_are_read_as_tensorflow_reads_them(test_data: Path
         bundle = Bundle(prefix)
         assert set(bundle) == set(reader.get_variable_to_shape_map())
         assert all(same_bits(bundle[name], reader.get_tensor(name)) for name in bundle), prefix
-    with pytest.raises(minimobile.MinimobileError, match="fake quantisation"):
-        formats.read(prefix.with_name("deeplabv3_mobilenet_v2_0.5_513_portrait_quant.ckpt"))
 
 
 def saved_by_tensorflow(tf: Any, prefix: Path, variables: dict[str, np.ndarray], **options: Any) -> None:

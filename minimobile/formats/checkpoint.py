@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import MinimobileError
+from minimobile.fake_quantization import Ranges
 from minimobile.quantized.network import Network
 
 ARCHITECTURES = (
@@ -37,7 +38,8 @@ class Checkpoint:
     values}, for sources that are graphs.
 
     `quantized` is the network of integers whose numbers `weights` are, for sources that hold one, or what is said to
-    those who want to run it where it cannot be.
+    those who want to run it where it cannot be. `ranges` are those of a float network that was trained for
+    quantisation: it rounds its weights and values.
     """
 
     config: MobileNetV1Config | MobileNetV2Config
@@ -50,3 +52,4 @@ class Checkpoint:
     ignored: Mapping[str, str] = field(default_factory=dict)
     endpoints: Mapping[str, str] = field(default_factory=dict)
     quantized: Network | MinimobileError | None = None
+    ranges: Ranges = field(default_factory=dict)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
+from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.files import SPARE_BYTES
 from minimobile.formats.graph_def import GraphNode
 
@@ -16,15 +17,6 @@ IDENTITIES = frozenset(
     {"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "PlaceholderWithDefault"}
 )
 """Operations whose result is their first input."""
-
-
-class FakeQuantization(NamedTuple):
-    """How FakeQuantWithMinMaxVars rounds: to 2 ** num_bits numbers from `minimum` to `maximum`, one less if narrow."""
-
-    minimum: float
-    maximum: float
-    num_bits: int
-    narrow_range: bool
 
 
 class BatchNorm(NamedTuple):

@@ -2,9 +2,10 @@
 
 Layout, version 1. Root attributes: `format` ("minimobile"), `format_version`, `architecture`, the JSON texts `config`,
 `processor` and `provenance`, and `sha256` over all of these, the labels and the table of arrays. A text too long for an
-attribute (64 KiB) is a dataset of the same name. `labels`: (K,) text. `weights/<canonical name>`: float32 or float16 in
-PyTorch's layouts (int64 for `num_batches_tracked`, where a source counted), each with the attribute `sha256` over its
-little-endian bytes. The dialect is part of the provenance.
+attribute (64 KiB) is a dataset of the same name. A network trained for quantisation has one text more, `ranges`: {name
+of a weight or a layer: [minimum, maximum, num_bits, narrow_range]}. `labels`: (K,) text. `weights/<canonical name>`:
+float32 or float16 in PyTorch's layouts (int64 for `num_batches_tracked`, where a source counted), each with the
+attribute `sha256` over its little-endian bytes. The dialect is part of the provenance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError
+from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
@@ -31,6 +33,7 @@ from minimobile.formats.guarded_hdf5 import (
     read_root_attributes,
     write_hdf5,
 )
+from minimobile.formats.ranges import add_ranges
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.strict_json import parse_json_object
 
@@ -38,6 +41,7 @@ FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")
 DEFAULT_DIALECT = "huggingface"
 _TEXTS = ("architecture", "config", "processor", "provenance")
+_RANGES = "ranges"  # a text that most files lack
 _LONGEST_ATTRIBUTE = 60_000  # HDF5 allows 65,536 bytes with its own overhead
 
 
@@ -70,6 +74,8 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
         "processor": _json_text(checkpoint.processor),
         "provenance": _json_text(provenance),
     }
+    if checkpoint.ranges:
+        texts[_RANGES] = _json_text(checkpoint.ranges)
     sums = {name: _sha256(values) for name, values in weights.items()}
     attributes: dict[str, dict[str, str | int]] = {
         "": {
@@ -106,7 +112,8 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
                 f"{path}: expected format version {FORMAT_VERSION}, found {root.get('format_version')!r}; "
                 "a later minimobile may read it"
             )
-        texts = {name: _read_text(file, name) for name in _TEXTS}
+        has_ranges = _RANGES in root or _RANGES in file.shapes
+        texts = {name: _read_text(file, name) for name in (*_TEXTS, *[_RANGES] * has_ranges)}
         labels = _read_labels(file)
         names = [name for name in file.shapes if name.startswith("weights/")]
         for name in names:
@@ -175,10 +182,24 @@ def _checkpoint(
     processor = None if texts["processor"] == "null" else parse_json_object(texts["processor"], f"{path}: processor")
     provenance = parse_json_object(texts["provenance"], f"{path}: provenance")
     dialect = str(provenance.get("dialect", DEFAULT_DIALECT))
-    return Checkpoint(
+    checkpoint = Checkpoint(
         config, weights, texts["architecture"], processor, {k: str(v) for k, v in provenance.items()},
         dialect=dialect if dialect in DIALECTS else DEFAULT_DIALECT,
     )  # fmt: skip
+    return add_ranges(checkpoint, _parse_ranges(texts.get(_RANGES, "{}"), str(path)), str(path))
+
+
+def _parse_ranges(text: str, where: str) -> dict[str, FakeQuantization]:
+    ranges = {}
+    for key, values in parse_json_object(text, f"{where}: {_RANGES}").items():
+        kinds = [type(value) for value in values] if isinstance(values, list) else []
+        if kinds != [float, float, int, bool]:
+            raise FormatError(
+                f"{where}: {_RANGES}: {key[:100]}: expected [minimum, maximum, num_bits, narrow_range], found "
+                f"{str(values)[:100]}"
+            )
+        ranges[key] = FakeQuantization(*values)
+    return ranges
 
 
 def _stored(where: str, values: NDArray[Any], dtype: str) -> NDArray[Any]:

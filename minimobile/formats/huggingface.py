@@ -103,8 +103,14 @@ def describe(path: str | Path) -> Description:
 def write(directory: str | Path, checkpoint: Checkpoint) -> None:
     """Write config.json, model.safetensors and, where known, preprocessor_config.json: all of them or none.
 
-    Other files of an existing directory stay.
+    Other files of an existing directory stay. Raises FormatError for a network that rounds as in its training, which
+    this layout cannot tell.
     """
+    if checkpoint.ranges:
+        raise FormatError(
+            f"{directory}: expected a network as transformers computes it, got one that rounds as in training for "
+            'quantisation; save it with model.save("NAME.h5"), or let minimobile convert leave the rounding out'
+        )
     values = checkpoint.config.to_dict() | {"architectures": [checkpoint.architecture]}
     texts: dict[str, Mapping[str, Any]] = {CONFIG: values}
     if checkpoint.processor is not None:

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from minimobile.config import OUTPUT_STRIDES, MobileNetV1Config
 from minimobile.deeplab import HEAD_EPSILON
 from minimobile.errors import FormatError
+from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import Config, build_checkpoint, build_graph, deduce_config
 from minimobile.formats.dialects import Dialect
 from minimobile.formats.network import Layer
+from minimobile.formats.ranges import add_ranges
 from minimobile.formats.recognition import Finding, describe_layer, recognise_network
 from minimobile.formats.simplification import simplify
 from minimobile.graph import INPUT, Graph, Node
@@ -67,7 +69,27 @@ def match_network(
         ignored=finding.after_logits,
         endpoints={node: layer.tensor or layer.name for node, layer in finding.layers.items()},
     )  # fmt: skip
+    checkpoint = add_ranges(checkpoint, _read_ranges(finding), where)
     return checkpoint if finding.scale is None else _scale_in_processor(checkpoint, finding, where)
+
+
+def _read_ranges(finding: Finding) -> dict[str, FakeQuantization]:
+    """Return the ranges to which training for quantisation rounded weights and values, where it did."""
+    ranges: dict[str, FakeQuantization] = {}
+    for node, layer in finding.layers.items():
+        if "weight_quantization" in layer.attributes:
+            ranges[_name_kernel(finding, node)] = layer.attributes["weight_quantization"]
+        if "quantization" in layer.attributes:
+            ranges[node] = layer.attributes["quantization"]
+    return ranges
+
+
+def _name_kernel(finding: Finding, node: str) -> str:
+    """Return the canonical name of a node's weight."""
+    graph_prefix = "mobilenet_v1." if finding.architecture.startswith("MobileNetV1") else "mobilenet_v2."
+    if node == "classifier":
+        return "classifier.weight"
+    return f"{node if node.startswith(HEAD) else graph_prefix + node}.convolution.weight"
 
 
 def _read_fields(finding: Finding, where: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Layer:
     | space_to_batch | | block (h, w), padding ((top, bottom), (left, right)) |
     | batch_to_space | | block (h, w), crop ((top, bottom), (left, right)) |
     | rescale | | scale, offset: the result is scale * input + offset |
-    | fake_quantize | | quantization: minimum, maximum, num_bits, narrow_range (`graph_constants.FakeQuantization`) |
+    | fake_quantize | | quantization: minimum, maximum, num_bits, narrow_range (`FakeQuantization`) |
     | reshape, argmax | | |
     | other | | kind: the file's word for it |
 

@@ -21,7 +21,8 @@ def simplify(layers: Sequence[Layer], where: str) -> tuple[Layer, ...]:
     """Return the same network with fewer layers, each convolution (and dense layer) as one.
 
     Such a layer keeps its name and has the tensor name of its last part. It may have further arrays (a batch norm's,
-    under the roles "scale", "shift", "mean", "variance") and attributes: "epsilon", "activation". Joined to it are an
+    under the roles "scale", "shift", "mean", "variance") and attributes: "epsilon", "activation", "quantization" (of
+    its values; a sum may have that, too). Joined to it are an
     explicit padding before it, space_to_batch before and batch_to_space after it (a dilation), batch norm and
     activation after it, where nobody else reads what lies between. A reshape of pooled values is left out. What cannot
     be joined stays as it is. Raises FormatError where arrays do not fit their layer.
@@ -74,7 +75,12 @@ def _join_to_source(layer: Layer, source: Layer, is_only_reader: bool) -> Layer 
     if layer.op == "reshape" and source.op == "average_pool2d":
         return source
     attributes = source.attributes
-    if source.op not in _WEIGHTED or not is_only_reader:
+    if not is_only_reader or "quantization" in attributes:
+        return None
+    if layer.op == "fake_quantize" and source.op in (*_WEIGHTED, "add") and "block" not in attributes:
+        joined = _replace(source, source.inputs, quantization=layer.attributes["quantization"])
+        return dataclasses.replace(joined, tensor=layer.tensor or layer.name)
+    if source.op not in _WEIGHTED:
         return None
     if layer.op == "batch_to_space":
         block = attributes.get("block")

@@ -15,7 +15,6 @@ from minimobile.mobilenet_v1 import SEPARABLE_LAYERS
 from minimobile.mobilenet_v2 import STAGES
 
 MOVING_AVERAGE = "/ExponentialMovingAverage"
-FAKE_QUANTISATION = "_quant/"  # weights_quant/min, act_quant/max, ...
 
 BOTTLENECK_PARTS = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
 CLASSIFIERS = {
@@ -107,6 +106,15 @@ def variable_targets() -> dict[str, Target]:
     }
 
 
+def is_of_quantizer(variable: str) -> bool:
+    """Say whether a variable is one of those that `tf.contrib.quantize` adds.
+
+    >>> is_of_quantizer("MobilenetV2/Conv/act_quant/min"), is_of_quantizer("MobilenetV2/Conv/weights")
+    (True, False)
+    """
+    return "_quant/" in variable
+
+
 def canonical_weights(
     variables: Mapping[str, NDArray[Any]], where: str
 ) -> tuple[dict[str, NDArray[Any]], dict[str, str], dict[str, str]]:
@@ -114,16 +122,13 @@ def canonical_weights(
 
     Where a variable has a moving average, that is taken; as in transformers, not of batch norm's statistics and not in
     the segmentation head. Weights are views of the variables, in PyTorch's layouts; only those that are needed are
-    looked up. Raises FormatError for a quantised network, and for a variable of some other network.
+    looked up. Quantisers are for `slim_ranges.py`. Raises FormatError for a variable of some other network.
     """
     targets = variable_targets()
     weights, mapped, ignored = {}, {}, {}
     for name in variables:
-        if FAKE_QUANTISATION in name:
-            raise FormatError(
-                f"{where}: expected a float network, found one trained with fake quantisation ({name}), which is not "
-                "supported; use the float checkpoint"
-            )
+        if is_of_quantizer(name):
+            continue
         plain = name.removesuffix(MOVING_AVERAGE)
         if plain not in targets:
             ignored[name] = _find_excuse(variables, name, where)

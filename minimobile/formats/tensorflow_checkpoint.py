@@ -7,13 +7,14 @@ from pathlib import Path
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
-from minimobile.formats import slim_names, sorted_table
+from minimobile.formats import slim_names, slim_ranges, sorted_table
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS, Dialect
 from minimobile.formats.files import read_limited
 from minimobile.formats.huggingface import CONFIG
+from minimobile.formats.ranges import add_ranges
 from minimobile.formats.tensor_bundle import INDEX, Bundle
 
 LATEST = "checkpoint"  # the file in a directory that names its newest checkpoint
@@ -37,6 +38,8 @@ def recognise(path: Path) -> bool:
 def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
     """Read a checkpoint with TF-slim's names; `config` stands in for what the shapes and the file's name tell.
 
+    One trained with fake quantisation brings its ranges.
+
     Raises FormatError where a file is missing, damaged, hostile or of another kind of network.
     """
     bundle = open_bundle(path)
@@ -46,21 +49,23 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
             f"{where}: expected variables under TF-slim's names, found an object-based checkpoint "
             "(tf.train.Checkpoint, or Keras' save_weights); save the model as .keras or .weights.h5 and load that"
         )
+    quantizers = slim_ranges.read_ranges(bundle, where)
     weights, mapped, ignored = slim_names.canonical_weights(bundle, where)
     dialect = _find_dialect(bundle)
     is_deeplab = dialect.name == "deeplab"
     published = _PUBLISHED_NAME.search(bundle.prefix.name)
     size = int(published[1]) if published and not is_deeplab else None
-    return build_checkpoint(
+    checkpoint = build_checkpoint(
         weights,
         dialect,
         where,
         config=config,
         image_size=(size, size) if size else None,
         provenance={"format": "tensorflow-checkpoint", "source": bundle.prefix.name},
-        mapped=mapped,
-        ignored=ignored,
+        mapped=mapped | quantizers.mapped,
+        ignored=ignored | quantizers.ignored,
     )
+    return add_ranges(checkpoint, quantizers.ranges, where, quantizers.called)
 
 
 def describe(path: str | Path) -> Description:

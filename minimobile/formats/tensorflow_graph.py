@@ -64,7 +64,6 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
     where = str(path)
     graph, size = _open(path)
     preamble, layers = _translate(graph, size, where)
-    _refuse_fake_quantization(layers, where)
     provenance = {"format": "tensorflow-graph", "source": path.name, "input": preamble.source}
     if graph.producer is not None:
         provenance["producer"] = _name_producer(graph)
@@ -144,12 +143,3 @@ def _check_operations(graph: GraphDef, where: str) -> None:
             f"{where}: expected a graph of plain nodes, found a library of {graph.function_count} functions; freeze it "
             "with convert_variables_to_constants_v2, which inlines them"
         )
-
-
-def _refuse_fake_quantization(layers: Sequence[Layer], where: str) -> None:
-    for layer in layers:
-        if layer.op == "fake_quantize" or "weight_quantization" in layer.attributes:
-            raise FormatError(
-                f"{where}: node {layer.name}: expected a network in floating point, found one trained for quantisation "
-                "(FakeQuantWithMinMaxVars), which cannot be loaded yet"
-            )
