@@ -34,8 +34,12 @@ WITHOUT_KERNELS = (
 _compiling = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the tests first that need no kernels."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is slow, unless it is asked for by that name, and put the tests first that need no kernels."""
+    if "slow" not in config.option.markexpr and not any("::" in argument for argument in config.args):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in WITHOUT_KERNELS)
 
 
