@@ -96,22 +96,49 @@ class TFLiteWriter:
         self.outputs: list[int] = []
         self.root: Fields = {}
 
-    def add_tensor(self, name: str, shape: tuple[int, ...], values: Any = None, dtype: str = "float32") -> int:
+    def add_tensor(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        values: Any = None,
+        dtype: str = "float32",
+        scales: Any = None,
+        zeros: Any = 0,
+        axis: int = 0,
+    ) -> int:
+        """Append a tensor; with `scales`, one or one per index of `axis`, it is quantised."""
         buffer = 0
         if values is not None:
             buffer = len(self.buffers)
             self.buffers.append({0: np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)})
         sizes = np.array(shape, np.int32)
         number = TENSOR_TYPES.index(dtype)
-        self.tensors.append({0: sizes, 1: ("int8", number), 2: ("uint32", buffer), 3: name})
+        fields: Fields = {0: sizes, 1: ("int8", number), 2: ("uint32", buffer), 3: name}
+        if scales is not None:
+            scales = np.atleast_1d(np.asarray(scales, np.float32))
+            zeros = np.broadcast_to(np.asarray(zeros, np.int64), scales.shape)
+            fields[4] = {2: scales, 3: np.ascontiguousarray(zeros), 6: ("int32", axis)}
+        self.tensors.append(fields)
         return len(self.tensors) - 1
 
-    def add_constant(self, name: str, values: Any) -> int:
+    def add_constant(self, name: str, values: Any, **quantization: Any) -> int:
         values = np.asarray(values)
-        return self.add_tensor(name, values.shape, values, str(values.dtype))
+        return self.add_tensor(name, values.shape, values, str(values.dtype), **quantization)
 
-    def add_operator(self, kind: str, inputs: list[int], shape: tuple[int, ...], name: str = "", **options: Any) -> int:
-        """Append an operator with one output of float32; options that are not given have their least values."""
+    def add_operator(
+        self,
+        kind: str,
+        inputs: list[int],
+        shape: tuple[int, ...],
+        name: str = "",
+        *,
+        output: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> int:
+        """Append an operator with one output, of float32 or as `output` says (type, scales, zeros).
+
+        Options that are not given have their least values.
+        """
         number = NUMBERS[kind]
         schema = KINDS[number]
         fields = {}
@@ -120,16 +147,16 @@ class TFLiteWriter:
             fields[option.field] = (option.kind, option.choices.index(value) if isinstance(value, str) else value)
         code = len(self.codes)
         self.codes.append({0: ("int8", min(number, 127)), 3: ("int32", number)})
-        output = self.add_tensor(name or f"op {len(self.operators)}", shape)
+        result = self.add_tensor(name or f"op {len(self.operators)}", shape, **(output or {}))
         operator: Fields = {
             0: ("uint32", code),
             1: np.array(inputs, np.int32),
-            2: np.array([output], np.int32),
+            2: np.array([result], np.int32),
         }
         if schema.options:
             operator |= {3: ("uint8", schema.options_type), 4: fields}
         self.operators.append(operator)
-        return output
+        return result
 
     def write(self, **root: Any) -> bytes:
         graph = {

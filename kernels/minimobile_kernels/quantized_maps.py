@@ -45,8 +45,16 @@ def dequantize(x: Array, by: Affine) -> Array:
 
 
 def requantize_bytes(x: Array, zero: int, by: Scaling, to: Range, dtype: DTypeLike, rounding: str = "double") -> Array:
-    """Bring bytes to another scale, zero point or type (`requantize.h`)."""
-    return rescale(x.astype(np.int64) - zero, by, to, rounding).astype(dtype)
+    """Bring bytes to another scale, zero point or type (`requantize.h`).
+
+    "float" does what XNNPACK does: multiplies by the factor in whole 256ths, and rounds halves up (`qu8-vcvt`).
+    """
+    steps = x.astype(np.int64) - zero
+    if rounding == "float":
+        factor = int(np.rint(np.float32(256) * by.scale[0]))
+        result: Array = np.clip(((steps * factor + 128) >> 8) + to.zero, to.low, to.high).astype(dtype)
+        return result
+    return rescale(steps, by, to, rounding).astype(dtype)
 
 
 def pad(x: Array, padding: Sequence[tuple[int, int]], zero: int) -> Array:

@@ -120,15 +120,30 @@ def average_pool2d(x: Array, window: Window, low: int, high: int) -> Array:
 ADDED_BITS = 20
 
 
-def add(x: Array, x_zero: int, y: Array, y_zero: int, scales: tuple[float, float, float], to: Range) -> Array:
+def add(
+    x: Array, x_zero: int, y: Array, y_zero: int, scales: tuple[float, float, float], to: Range,
+    rounding: str = "double",
+) -> Array:  # fmt: skip
     """Add two images of unlike scales (s_x, s_y, s_out): both are brought to 2**-20 of twice the larger scale first.
 
-    Shapes: x and y alike (N, H, W, C) -> the same.
+    "float" does what XNNPACK does, in integers as well: both are multiplied by their scale over the output's, as whole
+    numbers of 2**-shift of which the larger has 21 bits, and the sum is rounded once, halves up.
+
+    Shapes: x and y alike (N, H, W, C) -> the same. Source: LiteRT, `reference/add.h`; XNNPACK, `qu8-vadd`.
     """
+    steps = [values.astype(np.int64) - zero for values, zero in ((x, x_zero), (y, y_zero))]
+    if rounding == "float":
+        factors = [np.float32(scale) / np.float32(scales[2]) for scale in scales[:2]]
+        shift = ADDED_BITS + 1 - int(np.frexp(max(factors))[1])
+        by_x, by_y = (int(np.rint(np.float64(factor) * 2.0**shift)) for factor in factors)
+        total = steps[0] * by_x + steps[1] * by_y
+        result: Array = np.clip(((total + (1 << (shift - 1))) >> shift) + to.zero, to.low, to.high)
+        return result.astype(x.dtype)
+    *by_inputs, by_sum = add_scalings(scales)
     total = np.zeros(x.shape, np.int64)
-    for values, zero, by in zip((x, y), (x_zero, y_zero), add_scalings(scales)[:2], strict=True):
-        total = total + requantize((values.astype(np.int64) - zero) << ADDED_BITS, by.multiplier, by.shift)
-    return rescale(total, add_scalings(scales)[2], to).astype(x.dtype)
+    for values, by in zip(steps, by_inputs, strict=True):
+        total = total + requantize(values << ADDED_BITS, by.multiplier, by.shift, rounding)
+    return rescale(total, by_sum, to, rounding).astype(x.dtype)
 
 
 def add_scalings(scales: tuple[float, float, float]) -> tuple[Scaling, Scaling, Scaling]:

@@ -75,7 +75,7 @@ def _add(call: _Call) -> Array:
     x, y = call.inputs
     scales = (float(x.scale), float(y.scale), float(call.out.scale))
     to = activation_range(call.attributes["activation"], call.out)
-    return quantized_reference.add(call.arrays[0], x.zero, call.arrays[1], y.zero, scales, to)
+    return quantized_reference.add(call.arrays[0], x.zero, call.arrays[1], y.zero, scales, to, call.rounding)
 
 
 def _mean(call: _Call) -> Array:
@@ -140,7 +140,7 @@ def _affine(tensor: Tensor) -> Affine:
 
 
 def _ratio(x: Tensor, out: Tensor) -> quantized_reference.Scaling:
-    return scaling(float(x.scale) / float(out.scale))
+    return scaling(float(x.scale) / float(out.scale))._replace(scale=np.array([x.scale / out.scale]))
 
 
 _DEFINITIONS: Mapping[str, Callable[[_Call], Array]] = {

@@ -36,7 +36,12 @@ class _Stage:
 
 
 class QuantizedEngine:
-    """A quantised network, ready to run. The bytes depend on `rounding` ("double", "single", "float") alone.
+    """A quantised network, ready to run. The bytes depend on `rounding` alone, which says what they are equal to:
+
+    - "double": LiteRT's reference kernels, `OpResolverType.BUILTIN_REF`: sums are rounded twice on their way to bytes.
+    - "single": the same kernels built with TFLITE_SINGLE_ROUNDING, which round once.
+    - "float": LiteRT's default, XNNPACK: sums are multiplied by a float32 factor and rounded, halves to even; additions
+      and changes of scale have integer rules of their own.
 
     `engine` is "compiled" or "reference". An engine may be called from many threads at once.
     """
@@ -80,8 +85,8 @@ class QuantizedEngine:
         operations = needed_operations(self.network, names)
         groups: list[list[Operation]] = []
         for operation in operations:
-            may_join = self._is_compiled and is_compiled(operation, self.network)
-            if may_join and groups and is_compiled(groups[-1][-1], self.network):
+            may_join = self._is_compiled and is_compiled(operation, self.network, self.rounding)
+            if may_join and groups and is_compiled(groups[-1][-1], self.network, self.rounding):
                 groups[-1].append(operation)
             else:
                 groups.append([operation])
@@ -97,7 +102,7 @@ class QuantizedEngine:
                     if name not in made and constants[name].values is None
                 )
             )  # fmt: skip
-            has_program = self._is_compiled and is_compiled(group[0], self.network)
+            has_program = self._is_compiled and is_compiled(group[0], self.network, self.rounding)
             program = None
             if has_program:
                 program = compile_program(self.network, group, kept, self.rounding, self.num_threads)

@@ -63,9 +63,9 @@ def as_image(shape: Sequence[int]) -> tuple[int, int, int, int]:
     return (shape[0], 1, 1, shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2], shape[3])
 
 
-def is_compiled(operation: Operation, network: Network) -> bool:
+def is_compiled(operation: Operation, network: Network, rounding: str) -> bool:
     """Say whether the kernels can do an operation; what they cannot, the definitions do."""
-    if operation.op not in COMPILED:
+    if operation.op not in COMPILED or (operation.op == "add" and rounding != "double"):
         return False
     shapes = [network.tensors[name].shape for name in (operation.inputs[0], operation.output)]
     if any(len(shape) not in (2, 4) for shape in shapes):

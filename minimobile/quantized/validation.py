@@ -210,9 +210,10 @@ def _add(reading: _Reading, out: Tensor) -> Shape:
     reading.check_bytes(x, y, out)
     reading.check_activation()
     reading.demand(y.shape == x.shape, f"a second input of shape {x.shape}", f"{y.shape}")
-    common = 2 * max(float(x.scale), float(y.scale))
-    factor = common / (2**ADDED_BITS * float(out.scale))
-    reading.demand(factor < 1, "a scale for the result that is not millions of times finer", f"{out.scale:g}")
+    ratio = max(float(x.scale), float(y.scale)) / float(out.scale)
+    largest = 2 ** (ADDED_BITS - 1)
+    is_right = 1 / largest <= ratio < largest
+    reading.demand(is_right, f"a scale for the result within {largest} times that of its inputs", f"{out.scale:g}")
     return x.shape
 
 
