@@ -27,14 +27,16 @@ def load(
     num_threads: int | None = None,
     rounding: str = "double",
     dequantize: bool = False,
+    quantized: bool = False,
     **overrides: Any,
 ) -> MobileNetModel:
     """Load a model as the class that its config names; the arguments are those of `from_pretrained`."""
     checkpoint = read_checkpoint(source, config, overrides)
     model_class: type[MobileNetModel] = getattr(models, checkpoint.architecture)
     return model_class.from_checkpoint(
-        checkpoint, engine=engine, dtype=dtype, num_threads=num_threads, rounding=rounding, dequantize=dequantize
-    )
+        checkpoint, engine=engine, dtype=dtype, num_threads=num_threads, rounding=rounding, dequantize=dequantize,
+        quantized=quantized,
+    )  # fmt: skip
 
 
 def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: int = 5) -> list[dict[str, Any]]:
@@ -110,13 +112,14 @@ class _AutoModel:
         num_threads: int | None = None,
         rounding: str = "double",
         dequantize: bool = False,
+        quantized: bool = False,
         **overrides: Any,
     ) -> Any:
         """Load a model; the arguments are those of the model classes' `from_pretrained`."""
         checkpoint = read_checkpoint(source, config, overrides)
         return cls._choose(checkpoint.config.model_type).from_checkpoint(
             checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads,
-            rounding=rounding, dequantize=dequantize,
+            rounding=rounding, dequantize=dequantize, quantized=quantized,
         )  # fmt: skip
 
     @classmethod

@@ -19,7 +19,7 @@ from minimobile.explanation import Explanation
 from minimobile.fake_quantization import add_fake_quantization
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.ranges import check_ranges
+from minimobile.formats.ranges import check_ranges, quantize
 from minimobile.graph import Graph
 from minimobile.inputs import DataFormat, read_layers, read_pixel_values
 from minimobile.outputs import (
@@ -78,6 +78,7 @@ class MobileNetModel:
         num_threads: int | None = None,
         rounding: str = "double",
         dequantize: bool = False,
+        quantized: bool = False,
         **overrides: Any,
     ) -> ModelT:
         """Load a model from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
@@ -87,13 +88,14 @@ class MobileNetModel:
         `engine` is "compiled" or "reference" (NumPy; with dtype "float64" the truth). The bits do not depend on
         `num_threads` (None: all cores). A quantised file is run in integers, whose products come to bytes by `rounding`
         ("double", "single" or "float": see `quantized.engine`), or, with `dequantize`, as the float network that it
-        stands for. Raises FormatError or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot
-        be reached.
+        stands for. A checkpoint trained with fake quantisation is run in floats that are rounded as in training, or,
+        with `quantized`, in the integers that it was trained for, on pictures of the config's size. Raises FormatError
+        or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot be reached.
         """
         checkpoint = read_checkpoint(source, config, overrides, cls.config_class.model_type)
         return cls.from_checkpoint(
             checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads,
-            rounding=rounding, dequantize=dequantize,
+            rounding=rounding, dequantize=dequantize, quantized=quantized,
         )  # fmt: skip
 
     @classmethod
@@ -107,8 +109,12 @@ class MobileNetModel:
         num_threads: int | None = None,
         rounding: str = "double",
         dequantize: bool = False,
+        quantized: bool = False,
     ) -> ModelT:
         """Make a model of a checkpoint that has been read; its arrays are shared, not copied."""
+        if quantized and dequantize:
+            raise InputError(f"{cls.__name__}: expected one of quantized and dequantize, got both")
+        checkpoint = quantize(checkpoint) if quantized else checkpoint
         config = cls._check_config(checkpoint.config)
         where = checkpoint.provenance.get("source", cls.__name__)
         weights, graph = fit_weights(checkpoint.weights, cls._build(config, add_pooling_layer), where)

@@ -120,6 +120,13 @@ def find_dialect(name: str) -> Dialect:
     return DIALECTS[name]
 
 
+def settle_bytes(settings: Mapping[str, Any], scale: float, zero: int, channels: int) -> Settings:
+    """Return an image processor's settings with which byte q becomes the pixel value scale * (q - zero)."""
+    mean, deviation = round(zero / 255, 9), float(f"{1 / (255 * scale):.9g}")
+    normalization = {"image_mean": [mean] * channels, "image_std": [deviation] * channels}
+    return {**settings, "rescale_factor": 1 / 255, **normalization}
+
+
 def processor_settings(dialect: Dialect, architecture: str, image_size: tuple[int, int], channels: int = 3) -> Settings:
     """Return what `preprocessor_config.json` says in this school, for pictures of `image_size` (height, width).
 

@@ -1,16 +1,21 @@
-"""The ranges of a network trained for quantisation: complete, and with 0 in them."""
+"""The ranges of a network trained for quantisation: complete, with 0 in them, and made into integers."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 
 from minimobile.errors import FormatError
-from minimobile.fake_quantization import Ranges, needed_ranges
+from minimobile.fake_quantization import FakeQuantization, Ranges, needed_ranges
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_graph
+from minimobile.formats.dialects import settle_bytes
 from minimobile.graph import Graph
+from minimobile.quantized.conversion import quantize_graph
 
 _LISTED = 3  # names in a message
 NUM_BITS = range(2, 17)  # what TensorFlow's FakeQuantWithMinMaxVars takes
@@ -54,3 +59,51 @@ def check_ranges(ranges: Ranges, graph: Graph, where: str, called: Mapping[str, 
             f"{where}: expected a trained range for everything that is quantised, found none for {len(missing)} of "
             f"{len(needed_ranges(graph))} ({listed}); take a checkpoint saved after training with fake quantisation"
         )
+
+
+def quantize(checkpoint: Checkpoint) -> Checkpoint:
+    """Return a checkpoint that runs in integers, made of one trained for quantisation; one that does so already stays.
+
+    Pictures come to it as bytes: its input has the range of the settings' pixel values. Raises FormatError for a
+    checkpoint without ranges, and for what has no form in bytes.
+    """
+    if checkpoint.quantized is not None:
+        return checkpoint
+    where = checkpoint.provenance.get("source", checkpoint.architecture)
+    if not checkpoint.ranges:
+        raise FormatError(
+            f"{where}: expected a network trained for quantisation or a quantised file, which alone can run in "
+            "integers, found one of floats"
+        )
+    graph = build_graph(checkpoint.config, checkpoint.architecture)
+    side = checkpoint.config.image_size
+    size = (side, side) if isinstance(side, int) else (side[0], side[-1])
+    pixels = _read_pixel_range(checkpoint.processor, where)
+    network = quantize_graph(graph, checkpoint.weights, checkpoint.ranges, size, pixels, where)
+    source = network.tensors[network.inputs[0]]
+    return dataclasses.replace(
+        checkpoint,
+        processor=settle_bytes(checkpoint.processor or {}, float(source.scale), source.zero, source.shape[-1]),
+        endpoints={node.name: node.name for node in graph.nodes if node.name in network.tensors},
+        quantized=network,
+        ranges={},
+    )
+
+
+def _read_pixel_range(settings: Mapping[str, Any] | None, where: str) -> FakeQuantization:
+    """Return the pixel values that an image processor makes of bytes, from the least to the greatest."""
+    found = settings or {}
+    means, deviations = (np.atleast_1d(found.get(f"image_{name}", ())) for name in ("mean", "std"))
+    values = {
+        tuple(round((byte * found.get("rescale_factor", 1 / 255) - mean) / deviation, 6) for byte in (0, 255))
+        for mean, deviation in zip(means, deviations, strict=False)
+    }
+    if len(values) != 1:
+        raise FormatError(
+            f"{where}: expected image-processor settings with one range of pixel values for all channels, found "
+            f"{len(values)}"
+        )
+    ((low, high),) = values
+    if not -math.inf < low <= 0 < high < math.inf:
+        raise FormatError(f"{where}: expected pixel values around 0, found {low:g} to {high:g}")
+    return FakeQuantization(low, high)

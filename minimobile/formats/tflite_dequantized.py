@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.formats.dialects import settle_bytes
 from minimobile.formats.tflite_model import ABSENT, Model, Tensor
 from minimobile.formats.tflite_schema import QUANTIZED_RANGES
 
@@ -88,12 +89,5 @@ def settle_pixels(settings: Settings | None, source: Tensor) -> Settings | None:
     by = source.quantization
     if settings is None or by is None or source.dtype not in ("uint8", "int8"):
         return settings
-    channels = source.shape[-1]
-    scale, zero = float(by.scales[0]), int(by.zero_points[0]) + (128 if source.dtype == "int8" else 0)
-    mean, deviation = round(zero / 255, 9), float(f"{1 / (255 * scale):.9g}")
-    return {
-        **settings,
-        "rescale_factor": 1 / 255,
-        "image_mean": [mean] * channels,
-        "image_std": [deviation] * channels,
-    }
+    zero = int(by.zero_points[0]) + (128 if source.dtype == "int8" else 0)
+    return settle_bytes(settings, float(by.scales[0]), zero, source.shape[-1])
