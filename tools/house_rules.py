@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
     ("minimobile.timing", "minimobile.trace", "minimobile.explain", "minimobile.explanation"),
     ("minimobile.sources", "minimobile.base_model", "minimobile.models", "minimobile.auto", "minimobile.conversion"),
+    ("minimobile.quantized.comparison",),
     ("minimobile.inspection",),
     ("minimobile.bench", "minimobile.memory", "minimobile.rivals"),
     ("minimobile.rounding",),

@@ -210,7 +210,7 @@ class _Reader:
             found = f"{scales.size} and {zero_points.size}"
             self.fail(f"{what} with one scale and zero point, or {count} of each", found)
         if not (np.isfinite(scales).all() and (scales > 0).all()):
-            self.fail(f"{what} with finite scales above zero", f"{scales[:9]}")
+            self.fail(f"{what} with finite scales above zero", f"{scales[:9].tolist()}")
         low, high = QUANTIZED_RANGES[dtype]
         if zero_points.min() < low or zero_points.max() > high:
             expected = f"{what} with zero points from {low} to {high}"

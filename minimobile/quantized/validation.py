@@ -158,7 +158,7 @@ class _Reading:
         self.demand(is_right, f"finite scales of {name} above zero", "others")
         low, high = (0, 0) if x.dtype == np.int8 else (0, 255)
         is_right = bool((weight.zero_points >= low).all() and (weight.zero_points <= high).all())
-        self.demand(is_right, f"zero points of {name} from {low} to {high}", f"{weight.zero_points[:9]}")
+        self.demand(is_right, f"zero points of {name} from {low} to {high}", f"{weight.zero_points[:9].tolist()}")
 
     def slide(self, x: Tensor, kernel_size: Shape, channels: int) -> Shape:
         """Return the shape of what a window that moves over x gives."""
