@@ -142,7 +142,10 @@ def _check_text_heaps(where: str, content: BinaryIO, size: int) -> None:
     start = content.read(16)
     sizes = start[9:11] if start[8:9] >= b"\2" else start[13:15]  # by the superblock's version
     if sizes != b"\x08\x08":
-        raise FormatError(f"{where}: expected offsets and lengths of 8 bytes in an HDF5 file, found {sizes.hex(' ')}")
+        raise FormatError(
+            f"{where}: this HDF5 file is damaged or truncated, or was written in an unusual way: expected offsets and "
+            f"lengths of 8 bytes, found {sizes.hex(' ')}"
+        )
     position, before, end = 16, start, 0
     while part := content.read(2**20):
         block = before + part
