@@ -140,9 +140,9 @@ def test_dequantised_v2_is_the_one_in_transformers_layout(test_data):
 
 KERAS = {
     "V1 0.25 at 64": ("MobileNet", 0.25, (64, 64), "int8"),
-    "V1 0.35 at odd sizes": ("MobileNet", 0.35, (45, 33), "float32"),
+    "V1 0.35 at odd sizes": ("MobileNet", 0.35, (65, 97), "float32"),
     "V2 0.35 at 32": ("MobileNetV2", 0.35, (32, 32), "uint8"),
-    "V2 0.25 at odd sizes": ("MobileNetV2", 0.25, (47, 64), "int8"),
+    "V2 0.35 at odd sizes": ("MobileNetV2", 0.35, (47, 64), "int8"),
 }
 
 

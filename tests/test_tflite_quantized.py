@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import frameworks  # noqa: F401  # quiet before anything imports TensorFlow
+import json
+
 import numpy as np
 import pytest
-from flatbuffer_files import TFLiteWriter
+from flatbuffer_files import NUMBERS, TFLiteWriter
 from hostile import assert_refused, flip_bytes, truncations
+from PIL import Image
 from quantized_files import as_bytes, random_bytes, run_litert, start, write_quantized
 from spelling import random_weights, spell
 
@@ -413,3 +415,32 @@ def test_every_tensor_is_litert_s(form, tmp_path):
         found = engine.run(x, names)
         for name in names:
             np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{rounding} {name}")
+
+
+def test_the_command_line_takes_a_quantised_file(run, tmp_path):
+    path = save(tmp_path, build(V1))
+    picture = tmp_path / "picture.png"
+    Image.fromarray(PICTURES[0]).save(picture)
+    outcome = run("classify", picture, "--model", path, "--top", 1, "--format", "json")
+    assert outcome.code == 0
+    (found,) = json.loads(outcome.out)[0]["predictions"]
+    assert found == mm.classify(picture, model=path, top=1)[0]
+    assert (found["probability"] * 256).is_integer()
+    arrays = tmp_path / "out.npz"
+    assert run("features", picture, "--model", path, "--layer", "layer.3", "--out", arrays).code == 0
+    assert run("inspect", path).code == 0
+    folder = tmp_path / "floats"
+    assert run("convert", path, folder).code == 0
+    floats = mm.load(folder).state_dict()
+    for name, values in mm.load(path, dequantize=True).state_dict().items():
+        np.testing.assert_array_equal(floats[name], values)
+
+
+def test_a_shape_that_is_computed_is_not_needed(tmp_path):
+    writer = build(V1, tail=("reshape", "softmax"))
+    (reshape,) = (each for each in writer.operators if writer.codes[each[0][1]][3][1] == NUMBERS["RESHAPE"])
+    number = writer.add_operator("SHAPE", [writer.inputs[0]], (4,), output={"dtype": "int32"})
+    writer.operators.insert(0, writer.operators.pop())
+    reshape[1][1] = number
+    expected = mm.load(save(tmp_path, build(V1))).run_quantized(PICTURES)
+    np.testing.assert_array_equal(mm.load(save(tmp_path, writer)).run_quantized(PICTURES), expected)

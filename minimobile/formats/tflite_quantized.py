@@ -131,13 +131,14 @@ class _Translator:
 
 
 def _needed(model: Model) -> list[Operator]:
-    """Return the operators that the outputs depend on, in order."""
+    """Return the operators that the outputs depend on, in order; what computes a shape that the file has is none."""
     wanted = set(model.outputs)
     kept = []
     for operator in reversed(model.operators):
         if wanted & set(operator.outputs):
             kept.append(operator)
-            wanted.update(operator.inputs)
+            *_, count = _OPERATIONS.get(operator.kind, (None,))
+            wanted.update(operator.inputs[:count])
     return kept[::-1]
 
 
