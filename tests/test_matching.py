@@ -320,3 +320,14 @@ def test_a_missing_block_or_sum_is_named():
 def test_nothing_at_all_is_refused():
     with pytest.raises(FormatError, match=r"expected a 3x3 convolution .*after the picture"):
         match([])
+
+
+@pytest.mark.parametrize(
+    ("architecture", "count", "index", "name"),
+    [(V1, 1000, 0, "tench, Tinca tinca"), (V2, 1001, 0, "background"), (DEEPLAB, 21, 15, "person")],
+)
+def test_classes_of_known_counts_have_their_names(architecture, count, index, name):
+    config, graph, weights = build(architecture, num_labels=count)
+    layers = spell(graph, weights)
+    assert match(layers).config.labels[index] == name
+    assert match(layers, config=config).config.labels[index] == f"LABEL_{index}", "a config that is given is kept"

@@ -52,15 +52,12 @@ def build_checkpoint(
     """Return the checkpoint of weights that came without a config.
 
     `known` are fields of the config that the source tells (`output_stride`, `hidden_act`, ...); they go before the
-    dialect's. Where they hold no `id2label`, the count of classes may tell it. `config` stands in for all of that.
+    dialect's, as in `deduce_config`. `config` stands in for all of that.
     `image_size` (height, width) is 224 x 224 where the source does not tell, 513 x 513 for segmentation. Raises
     FormatError where no width gives the channels that the weights have.
     """
     architecture = choose_architecture(weights)
-    if config is None:
-        config = deduce_config(weights, dialect, where, image_size=image_size, **known)
-        labels = None if known.get("id2label") else class_labels(architecture, config.class_count)
-        config = config if labels is None else config.replace(id2label=labels)
+    config = config or deduce_config(weights, dialect, where, image_size=image_size, **known)
     side = config.image_size
     size = (side, side) if isinstance(side, int) else (side[0], side[-1])
     processor = processor_settings(dialect, architecture, size, config.num_channels)
@@ -89,8 +86,9 @@ def deduce_config(
 ) -> Config:
     """Return the config whose network has exactly the shapes of `weights`.
 
-    Of several widths that do, the published one, then the one with the fewest digits is taken. `called` gives, by
-    canonical name, what the source calls a weight, for the error.
+    Of several widths that do, the published one, then the one with the fewest digits is taken. Where `known`, the
+    fields that the source tells, has no `id2label`, the count of classes may tell it. `called` gives, by canonical
+    name, what the source calls a weight, for the error.
     """
     shapes = {name: tuple(values.shape) for name, values in weights.items()}
     architecture = choose_architecture(weights)
@@ -100,9 +98,12 @@ def deduce_config(
     if stem not in shapes:
         raise FormatError(f"{where}: expected the first convolution of a MobileNet ({stem}), found none")
     head = "segmentation_head.classifier.convolution.weight" if is_segmentation else "classifier.weight"
+    class_count = shapes[head][0] if head in shapes else None
+    labels = None if class_count is None else class_labels(architecture, class_count)
     fields: dict[str, Any] = {
         "num_channels": shapes[stem][1],
-        "num_labels": shapes[head][0] if head in shapes else None,
+        "num_labels": class_count,
+        "id2label": labels,
         "image_size": size[0] if size[0] == size[1] else size,
         "tf_padding": dialect.tf_padding,
         "layer_norm_eps": dialect.epsilon,
