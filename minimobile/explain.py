@@ -46,6 +46,9 @@ def explain(
         if node.op == "add":
             residual = maps[node.inputs[0]][at]
             stage = Stage(f"residual {node.inputs[0]}", residual, reference.add(_single(residual), value)[0])
+        elif node.op == "fake_quantize":
+            grid = reference.nudge_range(*node.attributes["quantization"])
+            stage = Stage("rounded to steps of", grid.step, reference.fake_quantize(value, grid)[0])
         else:
             function = node.attributes["function"]
             stage = Stage(function, None, reference.activation(value, function)[0])
@@ -68,7 +71,7 @@ def explain(
 def _find_start(graph: Graph, name: str) -> tuple[Node, list[Node]]:
     """Return the node whose terms make up a value, batch norm folded into it, and what changes the value afterwards."""
     after: list[Node] = []
-    while (node := graph.node(name)).op in ("activation", "add"):
+    while (node := graph.node(name)).op in ("activation", "add", "fake_quantize"):
         after.insert(0, node)
         name = node.inputs[-1]
     return fold_batch_norm(keep_needed(graph, (name,))).node(name), after
@@ -121,7 +124,8 @@ def _convolve(node: Node, weights: Weights, x: Array, at: Position) -> WrittenOu
 def _unfold(node: Node, weights: Weights, x: Array, at: Position, folded: Scalar) -> Unfolded:
     """Return how a value would come about without folding: with the weights of the file, and batch norm by itself."""
     roles = {role: name for role, name in node.weights.items() if role in ("weight", "bias")}
-    terms, stages = _convolve(Node(node.name, node.op, node.inputs, node.attributes, roles), weights, x, at)
+    attributes = {name: value for name, value in node.attributes.items() if name != "weight_quantization"}
+    terms, stages = _convolve(Node(node.name, node.op, node.inputs, attributes, roles), weights, x, at)
     scale, shift, mean, variance = (
         weights[node.weights[role]][at[2] : at[2] + 1] for role in ("scale", "shift", "mean", "variance")
     )

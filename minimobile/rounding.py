@@ -15,6 +15,7 @@ from minimobile.graph import INPUT, Graph, Node, needed_nodes
 from minimobile.passes import Weights, layout_weights
 from minimobile.shapes import CONVOLUTIONS, sliding_window
 from minimobile_kernels.elementwise import CLAMPS
+from minimobile_kernels.reference import nudge_range
 
 Array = NDArray[Any]
 
@@ -173,6 +174,9 @@ def _plain_error(node: Node, inputs: list[Estimate], value: Array) -> Array:
         function = node.attributes["function"]
         error: Array = LIPSCHITZ.get(function, 1.0) * x.error
         return error if function in CLAMPS else error + _gamma(CURVE_ROUNDINGS) * (magnitudes[0] + np.abs(value))
+    if node.op == "fake_quantize":  # a value between two steps may go either way
+        rounded: Array = x.error + nudge_range(*node.attributes["quantization"]).step
+        return rounded
     if node.op == "add":
         total: Array = x.error + inputs[1].error + _gamma(1) * (magnitudes[0] + magnitudes[1])
         return total

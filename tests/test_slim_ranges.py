@@ -242,3 +242,14 @@ def test_the_published_checkpoint_and_its_graph_are_one_network(test_data: Path)
     models = [mm.load(stem.with_name(stem.name + end)) for end in (".ckpt", "_frozen.pb")]
     ours, theirs = (model(image, data_format="channels_last").logits for model in models)
     assert np.array_equal(ours, theirs)
+
+
+def test_a_rounded_value_is_written_out_to_the_bit(tmp_path: Path) -> None:
+    model = mm.load(write_checkpoint(tmp_path / "x.ckpt", V2), num_threads=1)
+    image = np.random.default_rng(8).uniform(-1, 1, (1, 3, 32, 32)).astype(np.float32)
+    for layer in ("conv_stem.first_conv", "layer.3.conv_3x3", "layer.3.reduce_1x1", "layer.3", "classifier", "pooler"):
+        found = model.explain(image, layer, (0, 0, 1))
+        assert found.agrees, layer
+        assert (found.stages[-1].name == "rounded to steps of") == (layer != "pooler")
+    rows = {row.name: row for row in model.trace(image).layers}
+    assert list(rows) == [row.name for row in mm.MobileNetV2ForImageClassification(model.config).trace(image).layers]
