@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 
 import frameworks
 import numpy as np
@@ -166,7 +167,9 @@ def test_what_tensorflow_quantises_is_litert_s(case, tmp_path):
     converter.representative_dataset = lambda: ([picture] for picture in pictures)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = converter.inference_output_type = getattr(tf, ends)
-    content = converter.convert()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of statistics that the pictures give
+        content = converter.convert()
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
     model = mm.load(path)
