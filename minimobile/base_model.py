@@ -204,6 +204,11 @@ class MobileNetModel:
             return str(layer)
         return self.graph.resolve(layer)
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the model runs in integers."""
+        return isinstance(self._engine, QuantizedRunner)
+
     def run_quantized(self, array: ArrayLike) -> Array:
         """Run a quantised file as it is: its input tensor in, its output tensor out, both in the file's types.
 

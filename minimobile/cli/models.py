@@ -35,15 +35,17 @@ def open_model(source: str | None, task: str | None = None) -> Any:
     name = type(model).__name__
     if task is not None and not name.endswith(task):
         raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}")
-    announce_compilation()
+    announce_compilation(model)
     return model
 
 
-def announce_compilation() -> None:
-    """Say on stderr, before the first run on this machine, that the kernels have to be compiled."""
+def announce_compilation(model: Any = None) -> None:
+    """Say on stderr, before the first run on this machine, that the kernels `model` needs have to be compiled."""
     from minimobile import engine
+    from minimobile.quantized import engine as quantized_engine
 
-    if not engine.is_compiled():
+    is_ready = engine.is_compiled() if model is None or not model.is_quantized else quantized_engine.is_ready()
+    if not is_ready:
         console.note("note: compiling the kernels for this processor; the next run will find them ready")
 
 
