@@ -209,8 +209,17 @@ def _find_steps(
         while name not in step_of_name and node.op != "concatenate":
             name = readers[name]
         steps[node.name] = step_of_name.get(name, (name,))
+    parts = {
+        name: tuple(dict.fromkeys(steps[node.name] for node in nodes if node.name in steps))
+        for name, nodes in gather_layers(graph).items()
+    }  # a layer that is rounded has two
     layers: dict[tuple[str, ...], list[str]] = {}
-    for name in gather_layers(graph):
-        if name in steps:
-            layers.setdefault(steps[name], []).append(name)
-    return {name: (tuple(layers[step]), times.get(step, 0.0)) for name, step in steps.items()}
+    for name, done in parts.items():
+        for step in done:
+            layers.setdefault(step, []).append(name)
+    found: dict[str, tuple[tuple[str, ...], float | None]] = {}
+    for name, step in steps.items():
+        done = parts.get(name, (step,))  # of a layer all, of any other node its own
+        together = dict.fromkeys(layer for part in done for layer in layers[part])
+        found[name] = tuple(together), sum(times.get(part, 0.0) for part in done)
+    return found
