@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minimobile.formats.crc32c import crc32c
+from minimobile.formats.tensorflow.crc32c import crc32c
 
 MAGIC = bytes.fromhex("57fb808b247547db")
 TYPES = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "float16": 19}

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minimobile.formats.network import PICTURE, Layer
-from minimobile.formats.tflite_schema import ACTIVATIONS, KINDS, TENSOR_TYPES
+from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.formats.tflite.tflite_schema import ACTIVATIONS, KINDS, TENSOR_TYPES
 
 CODES = {
     "bool": "?",

@@ -10,8 +10,8 @@ import numpy as np
 from flatbuffer_files import TFLiteWriter
 from numpy.typing import NDArray
 
-from minimobile.formats.network import PICTURE, Layer
-from minimobile.formats.tflite_schema import TENSOR_TYPES
+from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.formats.tflite.tflite_schema import TENSOR_TYPES
 
 Array = NDArray[Any]
 

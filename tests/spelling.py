@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.formats.network import PICTURE, Layer
+from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import fold_batch_norm, keep_needed, layout_weights
 from minimobile.shapes import infer_shapes

@@ -57,6 +57,15 @@ def test_help_needs_no_compiler_and_no_framework() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_reading_a_file_needs_no_compiler() -> None:
+    program = (
+        "import sys; from minimobile.cli import main; assert main(['inspect', 'demo:digits']) == 0; "
+        "import minimobile.conversion; print('numba' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimobile.formats.crc32c import POLYNOMIAL, crc32c, unmask
+from minimobile.formats.tensorflow.crc32c import POLYNOMIAL, crc32c, unmask
 
 READ_COMMAND = "01c000000000000000000000000000001400000000000400000000140000001828000000000000000200000000000000"
 

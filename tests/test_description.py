@@ -10,8 +10,9 @@ from hostile import tiny_checkpoint
 
 from minimobile import formats
 from minimobile.errors import FormatError
-from minimobile.formats import hdf5, huggingface, pytorch
+from minimobile.formats import hdf5, huggingface
 from minimobile.formats.description import Description, Entry
+from minimobile.formats.pytorch import pytorch
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import minimobile as mm
 from minimobile import formats
 from minimobile.engine import Engine
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.slim_names import layer_scopes
+from minimobile.formats.tensorflow.slim_names import layer_scopes
 from minimobile.graph import INPUT, Graph
 from minimobile.passes import layout_weights
 from minimobile_kernels.reference import BLOCK, nudge_range

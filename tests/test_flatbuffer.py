@@ -9,7 +9,7 @@ import pytest
 from flatbuffer_files import write_flatbuffer
 
 from minimobile.errors import FormatError
-from minimobile.formats.flatbuffer import VISITS, FlatBuffer
+from minimobile.formats.tflite.flatbuffer import VISITS, FlatBuffer
 
 CONTENT = write_flatbuffer(
     {

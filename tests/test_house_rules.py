@@ -107,8 +107,8 @@ def test_a_planted_fault_is_found_in_its_line(check: Check, fault: str) -> None:
 
 def test_a_circle_within_a_layer_is_found_once(check: Check) -> None:
     lines = check({
-        "minimobile/formats/keras.py": HEAD + "from minimobile.formats import hdf5\n",
-        "minimobile/formats/hdf5.py": HEAD + "\nfrom minimobile.formats.keras import read\n",
+        "minimobile/formats/keras/keras.py": HEAD + "from minimobile.formats import hdf5\n",
+        "minimobile/formats/hdf5.py": HEAD + "\nfrom minimobile.formats.keras.keras import read\n",
     })  # fmt: skip
     assert len(lines) == 1
     assert "imports go in a circle: minimobile.formats" in lines[0]

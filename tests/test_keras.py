@@ -26,8 +26,9 @@ from keras_files import (
 
 import minimobile as mm
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import hdf5, keras
+from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.keras import keras
 
 Write = Callable[[Path, list[Spec], dict[str, Any]], Path]
 

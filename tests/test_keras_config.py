@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from minimobile.errors import FormatError
-from minimobile.formats.keras_config import (
+from minimobile.formats.keras.keras_config import (
     DEPTH_LIMIT,
     LAYER_LIMIT,
     NAME_LIMIT,

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from minimobile.errors import FormatError
-from minimobile.formats.keras_config import parse_model
-from minimobile.formats.keras_graph import FlatModel, flatten
-from minimobile.formats.network import PICTURE
+from minimobile.formats.keras.keras_config import parse_model
+from minimobile.formats.keras.keras_graph import FlatModel, flatten
+from minimobile.formats.matching.network import PICTURE
 
 INPUT = {"class_name": "InputLayer", "config": {"name": "in", "batch_shape": [None, 8, 9, 3]}, "inbound_nodes": []}
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS
-from minimobile.formats.keras_config import KerasLayer, parse_model
-from minimobile.formats.keras_graph import Call, FlatModel, flatten
-from minimobile.formats.keras_layers import IDENTITIES, translate_model
-from minimobile.formats.matching import match_network
-from minimobile.formats.network import PICTURE, Layer
+from minimobile.formats.keras.keras_config import KerasLayer, parse_model
+from minimobile.formats.keras.keras_graph import Call, FlatModel, flatten
+from minimobile.formats.keras.keras_layers import IDENTITIES, translate_model
+from minimobile.formats.matching.matching import match_network
+from minimobile.formats.matching.network import PICTURE, Layer
 
 ARRAYS = {
     "kernel": np.arange(3 * 3 * 2 * 5, dtype=np.float32).reshape(3, 3, 2, 5),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import minimobile as mm
-from minimobile.formats import keras as keras_format
+from minimobile.formats.keras import keras as keras_format
 from minimobile.mobilenet_v1 import SEPARABLE_LAYERS
 
 pytestmark = pytest.mark.crosscheck

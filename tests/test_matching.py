@@ -13,8 +13,8 @@ from minimobile.engine import run_reference
 from minimobile.errors import FormatError
 from minimobile.formats.deduction import build_graph
 from minimobile.formats.dialects import DIALECTS
-from minimobile.formats.matching import match_network
-from minimobile.formats.network import PICTURE, Layer
+from minimobile.formats.matching.matching import match_network
+from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.passes import fold_batch_norm, keep_needed, layout_weights
 
 V1 = "MobileNetV1ForImageClassification"

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimobile.errors import MinimobileError
-from minimobile.formats import pickle_machine, pytorch, stored_zip
+from minimobile.formats import stored_zip
+from minimobile.formats.pytorch import pickle_machine, pytorch
 
 # A hand-written pickle, opcode by opcode, so that these tests need no torch and can write what it never would.
 PROTO, STOP, MARK, REDUCE = b"\x80\x02", b".", b"(", b"R"
@@ -419,7 +420,7 @@ def test_reading_imports_no_torch(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(zipped(GOOD, {"0": DATA}))
     script = (
-        "import sys, pathlib; from minimobile.formats import pytorch; before = set(sys.modules)\n"
+        "import sys, pathlib; from minimobile.formats.pytorch import pytorch; before = set(sys.modules)\n"
         "pytorch.read_tensors(pathlib.Path(sys.argv[1])); new = set(sys.modules) - before\n"
         "assert not {n for n in new if not n.startswith(('numpy', 'encodings'))}, new"
     )

@@ -15,9 +15,9 @@ import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError, InputError
 from minimobile.fake_quantization import FakeQuantization
-from minimobile.formats import tflite
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import quantize
+from minimobile.formats.tflite import tflite
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.quantized.conversion import quantize_graph
 from minimobile.quantized.engine import QuantizedEngine

@@ -13,7 +13,7 @@ from PIL import Image
 from quantized_files import random_bytes, run_litert
 
 import minimobile as mm
-from minimobile.formats import tflite
+from minimobile.formats.tflite import tflite
 from minimobile.quantized.engine import QuantizedEngine
 
 PUBLISHED = (

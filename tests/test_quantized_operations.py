@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantized_files import as_bytes, name_result_type, random_bytes, run_litert, start
 
-from minimobile.formats.tflite_model import read_model
-from minimobile.formats.tflite_quantized import name_tensors, to_network
+from minimobile.formats.tflite.tflite_model import read_model
+from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.quantized.engine import QuantizedEngine
 
 TYPES = st.sampled_from(["uint8", "int8"])

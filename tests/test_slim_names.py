@@ -11,7 +11,7 @@ from slim import random_weights, slim_variables
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
-from minimobile.formats.slim_names import canonical_weights, find_node, variable_targets
+from minimobile.formats.tensorflow.slim_names import canonical_weights, find_node, variable_targets
 
 NETWORKS = {
     "MobileNetV1ForImageClassification": MobileNetV1Config(depth_multiplier=0.1, num_labels=3),

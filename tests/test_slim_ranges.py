@@ -19,7 +19,7 @@ from minimobile.conversion import convert
 from minimobile.errors import FormatError
 from minimobile.fake_quantization import FakeQuantization, needed_ranges
 from minimobile.formats.deduction import build_graph
-from minimobile.formats.slim_ranges import read_ranges
+from minimobile.formats.tensorflow.slim_ranges import read_ranges
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"

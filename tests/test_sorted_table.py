@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimobile.errors import MinimobileError
-from minimobile.formats import sorted_table
+from minimobile.formats.tensorflow import sorted_table
 
 ENTRIES = [(f"layer_{index:03d}/weights".encode(), bytes([index]) * index) for index in range(20)]
 GOOD = table(ENTRIES)

@@ -12,8 +12,8 @@ from bundles import Message, table, write_bundle
 from hostile import assert_refused, flip_bytes, truncations
 
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats.sorted_table import read_table
-from minimobile.formats.tensor_bundle import Bundle
+from minimobile.formats.tensorflow.sorted_table import read_table
+from minimobile.formats.tensorflow.tensor_bundle import Bundle
 
 RNG = np.random.default_rng(0)
 ARRAYS = {

@@ -8,7 +8,7 @@ import pytest
 from graph_writer import TYPES, attribute, field, shape_proto, tensor_proto, varint
 
 from minimobile.errors import FormatError
-from minimobile.formats.tensor_proto import Shape, read_attribute
+from minimobile.formats.tensorflow.tensor_proto import Shape, read_attribute
 
 
 def read(content):

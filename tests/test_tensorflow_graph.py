@@ -21,7 +21,7 @@ from hostile import FOREIGN, assert_refused, flip_bytes, truncations
 
 from minimobile import formats
 from minimobile.errors import MinimobileError
-from minimobile.formats.tensorflow_graph import describe, read, recognise
+from minimobile.formats.tensorflow.tensorflow_graph import describe, read, recognise
 
 
 @pytest.fixture

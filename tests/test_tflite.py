@@ -19,8 +19,8 @@ from minimobile import formats
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.engine import run_reference
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import tflite
 from minimobile.formats.deduction import build_graph
+from minimobile.formats.tflite import tflite
 from minimobile.passes import fold_batch_norm, layout_weights
 
 V1 = "MobileNetV1ForImageClassification"

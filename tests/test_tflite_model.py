@@ -10,8 +10,8 @@ from flatbuffer_files import TFLiteWriter, write_flatbuffer
 from hostile import assert_refused, flip_bytes, truncations
 
 from minimobile.errors import FormatError
-from minimobile.formats.tflite_model import ABSENT, read_model
-from minimobile.formats.tflite_schema import TENSOR_TYPES
+from minimobile.formats.tflite.tflite_model import ABSENT, read_model
+from minimobile.formats.tflite.tflite_schema import TENSOR_TYPES
 
 
 def small(**conv):

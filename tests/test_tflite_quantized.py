@@ -15,10 +15,10 @@ from spelling import random_weights, spell
 import minimobile as mm
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, InputError, MinimobileError, UnknownLayerError
-from minimobile.formats import tflite
 from minimobile.formats.deduction import build_graph
-from minimobile.formats.tflite_model import read_model
-from minimobile.formats.tflite_quantized import name_tensors, to_network
+from minimobile.formats.tflite import tflite
+from minimobile.formats.tflite.tflite_model import read_model
+from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 
 V1 = "MobileNetV1ForImageClassification"
 V2 = "MobileNetV2ForImageClassification"

@@ -18,8 +18,9 @@ import minimobile
 from minimobile import formats
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import MinimobileError
-from minimobile.formats import safetensors_file, torch_models
-from minimobile.formats.torch_names import torch_schools
+from minimobile.formats import safetensors_file
+from minimobile.formats.pytorch import torch_models
+from minimobile.formats.pytorch.torch_names import torch_schools
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"

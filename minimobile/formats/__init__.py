@@ -9,13 +9,17 @@ from typing import NamedTuple
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import hdf5, huggingface, keras, tensorflow_checkpoint, tensorflow_graph, tflite, torch_models
+from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
 from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.hub import locate, locate_checkpoint
+from minimobile.formats.keras import keras
+from minimobile.formats.pytorch import torch_models
+from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
+from minimobile.formats.tflite import tflite
 from minimobile.formats.validation import check_weights
 
 __all__ = [

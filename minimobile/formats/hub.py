@@ -17,7 +17,7 @@ from types import ModuleType
 from minimobile.errors import FormatError, MinimobileError, UnavailableError
 from minimobile.formats.huggingface import CONFIG, PROCESSOR, WEIGHTS
 from minimobile.formats.strict_json import read_json_object
-from minimobile.formats.tensor_bundle import INDEX
+from minimobile.formats.tensorflow.tensor_bundle import INDEX
 
 TIMEOUT = 10.0  # seconds that the hub has for an answer
 WAYS_OUT = "use a local directory, or try 'minimobile demo', which needs no network"

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError, MinimobileError
-from minimobile.formats import pytorch, safetensors_file
+from minimobile.formats import safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.directories import write_directory
 from minimobile.formats.files import write_whole_bytes
+from minimobile.formats.pytorch import pytorch
 from minimobile.formats.strict_json import read_json_object
 
 CONFIG = "config.json"

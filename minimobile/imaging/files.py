@@ -9,9 +9,11 @@ from typing import Any
 
 from minimobile import formats
 from minimobile.errors import FormatError, InputError
-from minimobile.formats import hub, tensorflow_checkpoint, torch_models
+from minimobile.formats import hub
 from minimobile.formats.files import write_whole_bytes
+from minimobile.formats.pytorch import torch_models
 from minimobile.formats.strict_json import read_json_object
+from minimobile.formats.tensorflow import tensorflow_checkpoint
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 

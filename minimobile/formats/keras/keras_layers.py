@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.keras_config import KerasLayer, expect, quote
-from minimobile.formats.keras_graph import Call, FlatModel
-from minimobile.formats.network import PICTURE, Layer
+from minimobile.formats.keras.keras_config import KerasLayer, expect, quote
+from minimobile.formats.keras.keras_graph import Call, FlatModel
+from minimobile.formats.matching.network import PICTURE, Layer
 
 Arrays = Mapping[str, NDArray[Any]]
 FetchArrays = Callable[[tuple[str, ...], list[str]], tuple[Arrays, Mapping[str, str]]]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
 from minimobile.formats.guarded_hdf5 import GuardedFile
-from minimobile.formats.keras_config import KerasLayer
+from minimobile.formats.keras.keras_config import KerasLayer
 
 Path = tuple[str, ...]
 Located = dict[Path, dict[str, str]]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
-from minimobile.formats import slim_names, slim_ranges, sorted_table
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.description import Description, Entry
@@ -15,7 +14,8 @@ from minimobile.formats.dialects import DIALECTS, Dialect
 from minimobile.formats.files import read_limited
 from minimobile.formats.huggingface import CONFIG
 from minimobile.formats.ranges import add_ranges
-from minimobile.formats.tensor_bundle import INDEX, Bundle
+from minimobile.formats.tensorflow import slim_names, slim_ranges, sorted_table
+from minimobile.formats.tensorflow.tensor_bundle import INDEX, Bundle
 
 LATEST = "checkpoint"  # the file in a directory that names its newest checkpoint
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.tflite_dequantized import MOVED_BYTES, WEIGHTED
-from minimobile.formats.tflite_model import ABSENT, Model, Operator
-from minimobile.formats.tflite_schema import ARRAY_TYPES
+from minimobile.formats.tflite.tflite_dequantized import MOVED_BYTES, WEIGHTED
+from minimobile.formats.tflite.tflite_model import ABSENT, Model, Operator
+from minimobile.formats.tflite.tflite_schema import ARRAY_TYPES
 from minimobile.quantized.network import Network, Operation, Tensor, shorten
 from minimobile.quantized.validation import check_network
 

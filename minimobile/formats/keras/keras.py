@@ -20,17 +20,17 @@ from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import open_regular, read_start, regular_file_size
 from minimobile.formats.guarded_hdf5 import GuardedFile, has_hdf5_signature, open_hdf5, read_root_attributes
-from minimobile.formats.keras_arrays import (
+from minimobile.formats.keras.keras_arrays import (
     explain_unused,
     fetch_arrays,
     is_numbered,
     locate_arrays,
 )
-from minimobile.formats.keras_config import KerasLayer, count_classes, parse_model
-from minimobile.formats.keras_graph import flatten
-from minimobile.formats.keras_layers import Arrays, translate_model
-from minimobile.formats.keras_names import read_applications
-from minimobile.formats.matching import match_network
+from minimobile.formats.keras.keras_config import KerasLayer, count_classes, parse_model
+from minimobile.formats.keras.keras_graph import flatten
+from minimobile.formats.keras.keras_layers import Arrays, translate_model
+from minimobile.formats.keras.keras_names import read_applications
+from minimobile.formats.matching.matching import match_network
 from minimobile.formats.stored_zip import read_directory, read_member
 from minimobile.formats.strict_json import parse_json_object
 

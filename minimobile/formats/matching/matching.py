@@ -17,10 +17,10 @@ from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import Config, build_checkpoint, build_graph, deduce_config
 from minimobile.formats.dialects import Dialect
-from minimobile.formats.network import Layer
+from minimobile.formats.matching.network import Layer
+from minimobile.formats.matching.recognition import Finding, describe_layer, recognise_network
+from minimobile.formats.matching.simplification import simplify
 from minimobile.formats.ranges import add_ranges
-from minimobile.formats.recognition import Finding, describe_layer, recognise_network
-from minimobile.formats.simplification import simplify
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import fold_batch_norm, fuse_activations
 from minimobile.shapes import CONVOLUTIONS, infer_shapes

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.network import PICTURE, Layer
-from minimobile.formats.tflite_model import ABSENT, Model, Operator, Tensor
+from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.formats.tflite.tflite_model import ABSENT, Model, Operator, Tensor
 
 Array = NDArray[Any]
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.formats.graph_def import GraphNode
-from minimobile.formats.network import Layer
-from minimobile.formats.tensorflow_layers import Translation, order_weight
+from minimobile.formats.matching.network import Layer
+from minimobile.formats.tensorflow.graph_def import GraphNode
+from minimobile.formats.tensorflow.tensorflow_layers import Translation, order_weight
 
 SUMS = ("Add", "AddV2")
 ARITHMETIC = (*SUMS, "Sub", "Mul", "RealDiv")

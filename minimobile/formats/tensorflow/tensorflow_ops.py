@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from minimobile.errors import FormatError
-from minimobile.formats.graph_constants import IDENTITIES, Constants, read_fake_quantization
-from minimobile.formats.graph_def import GraphNode, find_node_name
-from minimobile.formats.network import PICTURE, Layer
-from minimobile.formats.tensorflow_affine import ARITHMETIC, add_bias, put_batch_norm, translate_arithmetic
-from minimobile.formats.tensorflow_layers import (
+from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants, read_fake_quantization
+from minimobile.formats.tensorflow.graph_def import GraphNode, find_node_name
+from minimobile.formats.tensorflow.tensorflow_affine import ARITHMETIC, add_bias, put_batch_norm, translate_arithmetic
+from minimobile.formats.tensorflow.tensorflow_layers import (
     Translation,
     check_layout,
     order_weight,

@@ -12,13 +12,20 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import read_limited, read_start
-from minimobile.formats.graph_constants import IDENTITIES, Constants
-from minimobile.formats.graph_def import NODE_NAME, OPERATION_NAME, GraphDef, find_node_name, read_graph, sort_nodes
-from minimobile.formats.matching import match_network
-from minimobile.formats.network import Layer
-from minimobile.formats.protobuf import read_varint
-from minimobile.formats.tensorflow_ops import TRANSLATORS, translate
-from minimobile.formats.tensorflow_preamble import Preamble, find_start
+from minimobile.formats.matching.matching import match_network
+from minimobile.formats.matching.network import Layer
+from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants
+from minimobile.formats.tensorflow.graph_def import (
+    NODE_NAME,
+    OPERATION_NAME,
+    GraphDef,
+    find_node_name,
+    read_graph,
+    sort_nodes,
+)
+from minimobile.formats.tensorflow.protobuf import read_varint
+from minimobile.formats.tensorflow.tensorflow_ops import TRANSLATORS, translate
+from minimobile.formats.tensorflow.tensorflow_preamble import Preamble, find_start
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
 START_BYTES = 1024  # what is read of a file to recognise it

@@ -12,8 +12,8 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, NamedTuple
 
 from minimobile.errors import FormatError
-from minimobile.formats.keras_config import LAYER_LIMIT, KerasLayer, expect, quote
-from minimobile.formats.network import PICTURE
+from minimobile.formats.keras.keras_config import LAYER_LIMIT, KerasLayer, expect, quote
+from minimobile.formats.matching.network import PICTURE
 
 
 class Tensor(NamedTuple):

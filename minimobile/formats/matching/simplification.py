@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minimobile.errors import FormatError
-from minimobile.formats.network import PICTURE, Layer
+from minimobile.formats.matching.network import PICTURE, Layer
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NORMALIZATION_ROLES = {"weight": "scale", "bias": "shift", "mean": "mean", "variance": "variance"}

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from minimobile.errors import FormatError
 from minimobile.formats.files import SPARE_BYTES, open_regular, regular_file_size
 from minimobile.formats.foreign import START_BYTES, describe_content
-from minimobile.formats.pickle_machine import Global, OrderedDict, PickleMachine
+from minimobile.formats.pytorch.pickle_machine import Global, OrderedDict, PickleMachine
 from minimobile.formats.safetensors_file import COUNTER, is_counter, native_float, widen_bfloat16
 from minimobile.formats.stored_zip import Member, read_directory, read_member
 

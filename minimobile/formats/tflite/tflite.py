@@ -15,12 +15,12 @@ from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.files import open_regular, read_start
-from minimobile.formats.matching import match_network
-from minimobile.formats.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
-from minimobile.formats.tflite_layers import translate
-from minimobile.formats.tflite_model import Model, read_model
-from minimobile.formats.tflite_quantized import name_tensors, to_network
-from minimobile.formats.tflite_schema import IDENTIFIER, TENSOR_TYPES
+from minimobile.formats.matching.matching import match_network
+from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
+from minimobile.formats.tflite.tflite_layers import translate
+from minimobile.formats.tflite.tflite_model import Model, read_model
+from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
+from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
 from minimobile.quantized.network import Network
 
 LABEL_LIMIT = 4 * 2**20

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.formats.dialects import settle_bytes
-from minimobile.formats.tflite_model import ABSENT, Model, Tensor
-from minimobile.formats.tflite_schema import QUANTIZED_RANGES
+from minimobile.formats.tflite.tflite_model import ABSENT, Model, Tensor
+from minimobile.formats.tflite.tflite_schema import QUANTIZED_RANGES
 
 Settings = Mapping[str, Any]
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

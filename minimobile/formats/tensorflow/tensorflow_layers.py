@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.graph_constants import Constants
-from minimobile.formats.graph_def import GraphNode
-from minimobile.formats.network import Layer
+from minimobile.formats.matching.network import Layer
+from minimobile.formats.tensorflow.graph_constants import Constants
+from minimobile.formats.tensorflow.graph_def import GraphNode
 
 Pair = tuple[int, int]
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.graph_constants import IDENTITIES, Constants
-from minimobile.formats.graph_def import GraphNode, find_node_name
-from minimobile.formats.network import PICTURE, Layer
-from minimobile.formats.tensorflow_affine import ARITHMETIC, SUMS
+from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants
+from minimobile.formats.tensorflow.graph_def import GraphNode, find_node_name
+from minimobile.formats.tensorflow.tensorflow_affine import ARITHMETIC, SUMS
 
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _SIZES_UNCHANGED = ("Cast", "ExpandDims", "Squeeze", *ARITHMETIC, *IDENTITIES)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
 from minimobile.formats.files import read_limited
-from minimobile.formats.flatbuffer import FlatBuffer, Table
-from minimobile.formats.tflite_schema import (
+from minimobile.formats.tflite.flatbuffer import FlatBuffer, Table
+from minimobile.formats.tflite.tflite_schema import (
     ARRAY_TYPES,
     CUSTOM,
     IDENTIFIER,

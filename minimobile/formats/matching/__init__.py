@@ -1,0 +1,1 @@
+"""From the layers that a file spells out to a network of ours."""

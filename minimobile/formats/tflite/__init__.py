@@ -1,0 +1,1 @@
+"""TFLite files: FlatBuffers, floats and quantised networks."""
