@@ -1,5 +1,7 @@
 """Activation functions: one formula each, in float64 and rounded once, for NumPy arrays and for compiled scalars alike.
 
+`maps.py` tells the compiler of them. It is not imported here: who only reads a file need not wait for Numba.
+
 The exponential and the error function are written out here from basic operations, because those of NumPy, of the C
 library and of LLVM differ in their last bits, and the engine promises the same bits everywhere.
 """
@@ -10,7 +12,6 @@ import math
 from typing import Any, TypeAlias
 
 import numpy as np
-from numba.extending import overload, register_jitable
 from numpy.typing import NDArray
 
 Values: TypeAlias = Any  # a float64 array, or in compiled code one float64
@@ -51,15 +52,6 @@ def choose(condition: Values, yes: Values, no: Values) -> Values:
     return np.where(condition, yes, no)
 
 
-@overload(choose)
-def _choose_scalar(condition: Values, yes: Values, no: Values) -> Values:
-    def branch(condition: Values, yes: Values, no: Values) -> Values:
-        return yes if condition else no
-
-    return branch
-
-
-@register_jitable
 def exponential(x: Values) -> Values:
     """Return e**x: 2**k times a Taylor polynomial on |r| <= ln(2)/2, where x = k ln 2 + r. NaN stays NaN.
 
@@ -75,13 +67,11 @@ def exponential(x: Values) -> Values:
     return choose(np.abs(x) < 700.0, np.ldexp(series, np.int32(k)), limit)
 
 
-@register_jitable
 def sigmoid(x: Values) -> Values:
     """Return 1 / (1 + e**-x)."""
     return 1.0 / (1.0 + exponential(-x))
 
 
-@register_jitable
 def tanh(x: Values) -> Values:
     """Return 2 / (1 + e**-2x) - 1; below 0.02, where that cancels, the Taylor series up to x**9."""
     square = x * x
@@ -89,26 +79,22 @@ def tanh(x: Values) -> Values:
     return choose(np.abs(x) < 0.02, series, 2.0 / (1.0 + exponential(-2.0 * x)) - 1.0)
 
 
-@register_jitable
 def silu(x: Values) -> Values:
     """Return x * sigmoid(x). Source: Elfwing et al. (arXiv 1702.03118)."""
     return x * sigmoid(x)
 
 
-@register_jitable
 def hardswish(x: Values) -> Values:
     """Return x * min(max(x + 3, 0), 6) / 6. Source: Howard et al., MobileNetV3 (arXiv 1905.02244), section 5.2."""
     gate = choose(x + 3.0 < 0.0, 0.0, choose(x + 3.0 > 6.0, 6.0, x + 3.0))
     return x * gate / 6.0
 
 
-@register_jitable
 def leaky_relu(x: Values) -> Values:
     """Return x where it is positive, else x / 100 (PyTorch's default slope)."""
     return choose(x < 0.0, x * 0.01, x)
 
 
-@register_jitable
 def gelu(x: Values) -> Values:
     """Return x * (1 + erf(x / sqrt 2)) / 2. Source: Hendrycks and Gimpel (arXiv 1606.08415)."""
     size = np.abs(x) * _SQRT_HALF

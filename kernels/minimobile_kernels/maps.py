@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numba.extending import overload, register_jitable
 
 from minimobile_kernels._jit import inlined
 from minimobile_kernels.elementwise import (
@@ -13,6 +14,9 @@ from minimobile_kernels.elementwise import (
     LEAKY_RELU,
     SIGMOID,
     SILU,
+    Values,
+    choose,
+    exponential,
     gelu,
     hardswish,
     leaky_relu,
@@ -23,6 +27,17 @@ from minimobile_kernels.elementwise import (
 from minimobile_kernels.simd import LANES, clamp, load, store
 from minimobile_kernels.simd import add as add_vectors
 from minimobile_kernels.step import plane_count, share
+
+for _function in (exponential, sigmoid, tanh, silu, hardswish, leaky_relu, gelu):
+    register_jitable(_function)
+
+
+@overload(choose)  # type: ignore[untyped-decorator]
+def _choose_scalar(condition: Values, yes: Values, no: Values) -> Values:
+    def branch(condition: Values, yes: Values, no: Values) -> Values:
+        return yes if condition else no
+
+    return branch
 
 
 @inlined
