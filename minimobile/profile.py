@@ -150,11 +150,7 @@ def _cost(graph: Graph, node: Node, shapes: dict[str, MapShape], is_computed: bo
     if node.op not in CONVOLUTIONS:
         return cost
     weights = math.prod(graph.shapes[node.weights["weight"]])
-    size, stride, dilation = (node.attributes.get(key, 1) for key in ("kernel_size", "stride", "dilation"))
-    padding = node.attributes.get("padding", "VALID")
-    top_bottom, left_right = (
-        pad_amounts(input_shape[1 + axis], size, stride, dilation, axis_padding(padding, axis)) for axis in (0, 1)
-    )
+    size, stride, dilation = _slide(node)
     return dataclasses.replace(
         cost,
         kind=_kind(node, size),
@@ -163,8 +159,21 @@ def _cost(graph: Graph, node: Node, shapes: dict[str, MapShape], is_computed: bo
         kernel_size=(size, size),
         stride=stride,
         dilation=dilation,
-        padding=(top_bottom, left_right),
+        padding=node_padding(node, input_shape),
     )
+
+
+def node_padding(node: Node, input_shape: MapShape) -> tuple[AxisPads, AxisPads]:
+    """Return ((top, bottom), (left, right)) in pixels of a convolution over an input (channels, height, width)."""
+    padding = node.attributes.get("padding", "VALID")
+    height, width = (pad_amounts(input_shape[1 + axis], *_slide(node), axis_padding(padding, axis)) for axis in (0, 1))
+    return height, width
+
+
+def _slide(node: Node) -> tuple[int, int, int]:
+    """Return kernel size, stride and dilation; a pointwise convolution's are 1."""
+    kernel_size, stride, dilation = (node.attributes.get(key, 1) for key in ("kernel_size", "stride", "dilation"))
+    return kernel_size, stride, dilation
 
 
 def _kind(node: Node, size: int) -> str:

@@ -17,12 +17,11 @@ from minimobile.errors import UnknownLayerError
 from minimobile.graph import Graph, Node, needed_nodes
 from minimobile.inputs import DataFormat
 from minimobile.passes import Weights
-from minimobile.profile import LAYER_STEPS
+from minimobile.profile import layer_names, node_padding
 from minimobile.quantized.runner import QuantizedRunner
 from minimobile.shapes import MapShape, infer_shapes
 from minimobile.timing import time_nodes
 from minimobile_kernels.elementwise import CLAMPS
-from minimobile_kernels.geometry import axis_padding, pad_amounts
 
 Array = NDArray[Any]
 
@@ -106,12 +105,10 @@ def choose_rows(
 
 def gather_layers(graph: Graph) -> dict[str, tuple[Node, ...]]:
     """Return the nodes of each layer by its name: a convolution, its batch norm and its activation go together."""
-    names = {node.name for node in graph.nodes}
+    names = layer_names(graph)
     layers: dict[str, tuple[Node, ...]] = {}
     for node in graph.nodes:
-        head, _, step = node.name.rpartition(".")
-        name = head if step in LAYER_STEPS and head in names else node.name
-        layers[name] = (*layers.get(name, ()), node)
+        layers[names[node.name]] = (*layers.get(names[node.name], ()), node)
     return layers
 
 
@@ -183,13 +180,8 @@ def _describe(
 def _find_padding(node: Node, shapes: Mapping[str, MapShape]) -> tuple[int, int, int, int] | None:
     if "padding" not in node.attributes:
         return None
-    kernel_size, stride, dilation, padding = (
-        node.attributes[name] for name in ("kernel_size", "stride", "dilation", "padding")
-    )
-    _, height, width = shapes[node.inputs[0]]
-    top, bottom = pad_amounts(height, kernel_size, stride, dilation, axis_padding(padding, 0))
-    left, right = pad_amounts(width, kernel_size, stride, dilation, axis_padding(padding, 1))
-    return top, bottom, left, right
+    top_bottom, left_right = node_padding(node, shapes[node.inputs[0]])
+    return *top_bottom, *left_right
 
 
 def _find_steps(
