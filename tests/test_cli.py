@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -11,10 +12,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import minimobile as mm
 from minimobile import cli
 from minimobile.cli import console
+from minimobile.formats import hdf5
 from tests.conftest import Run
 
 
@@ -284,3 +288,15 @@ def test_bench_against_what_nobody_knows(run: Run, classifier: Path) -> None:
     code, out, err = run("bench", classifier, "--against", "caffe", "--seconds", 0)
     assert (code, out) == (1, "")
     assert "against: expected some of onnxruntime" in err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_warning_is_one_line_without_the_code_that_it_came_from(run: Run, tmp_path: Path) -> None:
+    config = mm.MobileNetV1Config(depth_multiplier=0.1, num_labels=2)
+    checkpoint = mm.MobileNetV1ForImageClassification(config).to_checkpoint()
+    name = "mobilenet_v1.layer.9.convolution.weight"
+    spoilt = {**checkpoint.weights, name: checkpoint.weights[name] * np.float32("nan")}
+    hdf5.write(tmp_path / "x.h5", dataclasses.replace(checkpoint, weights=spoilt))
+    code, _, err = run("inspect", tmp_path / "x.h5")
+    assert code == 0
+    assert err == f"warning: {tmp_path / 'x.h5'}: 1 weights hold NaN or infinity: {name}\n"

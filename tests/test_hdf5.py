@@ -400,3 +400,9 @@ def test_no_other_module_opens_hdf5_files() -> None:
         path.name for path in PACKAGE.rglob("*.py") if re.search(r"^\s*(import|from) h5py", path.read_text(), re.M)
     }
     assert users == {"guarded_hdf5.py"}
+
+
+def test_a_file_that_ends_in_its_first_bytes_says_so(tmp_path: Path) -> None:
+    hdf5.write(tmp_path / "x.h5", tiny_checkpoint())
+    (tmp_path / "x.h5").write_bytes((tmp_path / "x.h5").read_bytes()[:10])
+    assert_refused(hdf5.read, tmp_path / "x.h5", "truncated: found 10 bytes; download it again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = typer.main.get_command(build_app())
     try:
-        code = int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
         sys.stdout.flush()
         return code
     except MinimobileError as error:
@@ -105,6 +108,11 @@ def _print_version(is_wanted: bool) -> None:
 
         console.write_text(f"minimobile {version('minimobile')}")
         raise typer.Exit
+
+
+def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
+    """Write what a warning says, not the line of Python that it came from."""
+    console.note(f"warning: {message}")
 
 
 def _explain_usage(error: Any) -> int:

@@ -140,6 +140,8 @@ def _check_text_heaps(where: str, content: BinaryIO, size: int) -> None:
     Source: HDF5 File Format Specification 3.0, section III.E (global heap; 8 bytes per length, as in all our files).
     """
     start = content.read(16)
+    if len(start) < 16:
+        raise FormatError(f"{where}: this HDF5 file is truncated: found {len(start)} bytes; download it again")
     sizes = start[9:11] if start[8:9] >= b"\2" else start[13:15]  # by the superblock's version
     if sizes != b"\x08\x08":
         raise FormatError(
