@@ -223,9 +223,19 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> Non
     (tmp_path / "noweights" / "config.json").write_text('{"model_type": "mobilenet_v1"}')
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(bytes.fromhex("0801128dbb310ad91a12a91a"))
+    (tmp_path / "net.onnx").write_bytes(bytes.fromhex("080a12077079746f726368"))
+    (tmp_path / "cat.bmp").write_bytes(b"BM" + bytes(60))
+    (tmp_path / "words").write_bytes(b"BMW drives on")
     for name, match in {
         "empty": "an empty directory",
         "other": "a directory with photo.jpg",
+        "saved": "a TensorFlow SavedModel; save the model as .keras",
+        "saved/saved_model.pb": "a TensorFlow SavedModel; save the model as .keras",
+        "net.onnx": "an ONNX model; save the network from",
+        "cat.bmp": "a BMP picture",
+        "words": "found a text",
         "noweights": "expected one of model.safetensors, .* found none",
         "pipe": "a pipe, socket or device",
         "dangling": "no such file or directory",

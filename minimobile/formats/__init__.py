@@ -14,7 +14,7 @@ from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
-from minimobile.formats.foreign import START_BYTES, describe_content
+from minimobile.formats.foreign import SAVED_MODEL, START_BYTES, describe_content
 from minimobile.formats.hub import locate, locate_checkpoint
 from minimobile.formats.keras import keras
 from minimobile.formats.pytorch import torch_models
@@ -143,6 +143,8 @@ def _add_source(checkpoint: Checkpoint, path: Path, source: str | Path) -> Check
 def _describe_content(path: Path) -> str:
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
+        if "saved_model.pb" in names:
+            return SAVED_MODEL
         listed = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
         return f"a directory with {listed}" if names else "an empty directory"
     regular_file_size(path)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 START_BYTES = 512
 
+SAVED_MODEL = "a TensorFlow SavedModel; save the model as .keras, or convert it to .tflite"
+_ONNX_VERSIONS = bytes(range(3, 32))  # onnx.proto's ModelProto begins with its version; 3 is the first in use
+
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
+    (b"II*\0", "a TIFF picture"),
+    (b"MM\0*", "a TIFF picture"),
     (b"RIFF", "a RIFF file (a WebP picture or a sound)"),
     (b"%PDF", "a PDF document"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
@@ -42,6 +47,12 @@ def describe_content(start: bytes) -> str:
     for signature, name in _SIGNATURES:
         if start.startswith(signature) or lowered.startswith(signature):
             return name
+    if start.startswith(b"\x08\x01\x12"):  # saved_model.proto: schema version 1, then a graph
+        return SAVED_MODEL
+    if start[:1] == b"\x08" and start[1:2] in _ONNX_VERSIONS and start[2:3] in (b"\x12", b"\x3a", b"\x42"):
+        return "an ONNX model; save the network from the framework that it came from"
+    if start[:2] == b"BM" and start[6:10] == bytes(4):
+        return "a BMP picture"
     if start[4:8] == b"TFL3":
         return "a TensorFlow Lite model"
     if start[257:262] == b"ustar":
