@@ -12,7 +12,7 @@ from typing import Any
 
 from minimobile.activation_memory import LayerMemory, activation_memory
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.errors import FormatError, MinimobileError
+from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_graph
 from minimobile.formats.description import Description
@@ -144,7 +144,7 @@ def inspect(source: str | Path, image_size: int | Sequence[int] = 224, compare: 
     `source` is what `load` takes, or a file of a known format that cannot be loaded. Each item of `compare` is a width
     multiplier ("0.5"), an image size ("@160", "@160x192"), both ("0.5@160"), or another source. Raises FormatError for
     a source that is missing, of no known format or so damaged that there is nothing to say of it, and for one that
-    cannot be loaded where `compare` needs its network.
+    cannot be loaded where `compare` needs its network, InputError for an item of `compare` that is none of these.
     """
     size = read_size(image_size)
     description, checkpoint = examine(source)
@@ -170,7 +170,15 @@ def _network(checkpoint: Checkpoint, size: tuple[int, int], where: str) -> Netwo
 def _vary(network: Network, text: str) -> Network:
     found = None if Path(text).exists() else _VARIANT.fullmatch(text)
     if found is None:
-        description, checkpoint = examine(text)
+        try:
+            description, checkpoint = examine(text)
+        except FormatError as error:
+            if Path(text).exists():
+                raise
+            raise InputError(
+                f"compare: expected a width (0.5), a size (@160), both (0.5@160) or another source, got {text!r} "
+                f"({error})"
+            ) from None
         if checkpoint is None:
             raise FormatError(str(description.problem))
         return _network(checkpoint, network.image_size, text)

@@ -79,6 +79,11 @@ def test_comparisons_that_mean_nothing(classifier: Path, text: str) -> None:
         inspect(classifier, 32, [text])
 
 
+def test_the_ways_to_compare_are_named(classifier: Path) -> None:
+    with pytest.raises(InputError, match=r"compare: expected a width \(0.5\), a size \(@160\), .* got '1e3' \(1e3: no"):
+        inspect(classifier, 32, ["1e3"])
+
+
 def test_weights_of_another_network_are_the_problem(classifier: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     mm.load(classifier).save(path)
