@@ -267,6 +267,8 @@ REFUSALS = {
                        "expected"),
     "no head": (V2, lambda x: x[: next(i for i, layer in enumerate(x) if layer.op == "average_pool2d") - 3],
                 "found the end of the network"),
+    "something before the pool": (V1, lambda x: _insert(x, _nth(x, "average_pool2d", 0).inputs[0], "other", kind="MUL"),
+                                  r"'inserted': expected an average pool here \(pooler\).*found MUL"),
     "two branches": (V1, lambda x: [*x, Layer("extra", "resize_bilinear", (x[-2].name,))],
                      "'extra': expected nothing beside and after"),
     "temperature": (V1, lambda x: _insert(x, x[-2].name, "rescale", scale=2.0, offset=0.0),

@@ -188,13 +188,14 @@ class _Walk:
         """Recognise the one reader of a kind as a node of our graph, and return its name."""
         found = self.find(value, kind)
         if len(found) != 1:
+            article = "an" if kind[0] in "aeiou" else "a"
             others = found[1:] or [layer for layer in self.readers.get(value, []) if _kind(layer) != SUM]
             if not others:
                 after = "the picture" if value == PICTURE else f"layer {value!r}"
                 raise FormatError(
-                    f"{self.where}: expected a {kind} ({node}) after {after}, found the end of the network"
+                    f"{self.where}: expected {article} {kind} ({node}) after {after}, found the end of the network"
                 )
-            self.refuse(others[0], f"{'one' if found else 'a'} {kind} here ({node})", describe_layer(others[0]))
+            self.refuse(others[0], f"{'one' if found else article} {kind} here ({node})", describe_layer(others[0]))
         self.finding.layers[node] = found[0]
         self.matched.add(found[0].name)
         return found[0].name
