@@ -34,7 +34,10 @@ Array = NDArray[Any]
 AskedStates = bool | Sequence[str | int] | None
 ModelT = TypeVar("ModelT", bound="MobileNetModel")
 
-_IS_QUANTIZED = "{}: expected a model in floats, got one that runs in integers; load it with dequantize=True"
+_IS_QUANTIZED = (
+    "{}: expected a model in floats, got one that runs in integers; load it with dequantize=True, or what `minimobile "
+    "convert` makes of it"
+)
 _POOLED = ("pooler", "classifier")  # nodes whose single pixel is dropped: (N, C, 1, 1) -> (N, C)
 
 
