@@ -188,7 +188,7 @@ def check_calls(modules: Modules) -> Iterator[Fault]:
             if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "_pickle"):
                 yield module.fault(node, "pickle runs what a file says; read it with an allow-list of our own")
             if isinstance(node, (ast.Attribute, ast.Name)):
-                name = ast.unparse(node)
+                name = _dotted(node)
                 for rule, homes in HOMES.items():
                     is_meant = name == rule or ("." in rule and name.endswith(f".{rule}"))
                     if is_meant and module.name not in homes:
@@ -197,6 +197,13 @@ def check_calls(modules: Modules) -> Iterator[Fault]:
             for switch, value in _find_switches(node):
                 if switch in NEVER_ON and not (isinstance(value, ast.Constant) and value.value is False):
                     yield module.fault(value, f"{switch} is {ast.unparse(value)}; it is False everywhere")
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return `a.b.c` for names and their attributes, with `?` for whatever else has an attribute."""
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else "?"
 
 
 def _find_switches(node: ast.AST) -> Iterator[tuple[object, ast.expr]]:
@@ -269,25 +276,31 @@ CHECKS: tuple[Callable[[Modules], Iterator[Fault]], ...] = (
 
 def find_imports(module: Module, modules: Modules) -> Iterator[Import]:
     """Yield every module that a module imports; `from package import module` is resolved to the module."""
-    lazy: set[ast.AST] = set()
-    for node in ast.walk(module.tree):
-        is_typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        if is_typing or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            lazy.update(ast.walk(node))
-    for node in ast.walk(module.tree):
+    for node, is_lazy in _find_import_statements(module.tree, False):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield Import(alias.name, node, node in lazy)
-        elif isinstance(node, ast.ImportFrom):
-            package = node.module or ""
-            if node.level:  # relative: from the module's own package upwards
-                is_package = module.path.name == "__init__.py"
-                parts = module.name.split(".")
-                parts = parts[: len(parts) - node.level + is_package]
-                package = ".".join([*parts, package] if package else parts)
-            for alias in node.names:
-                full = f"{package}.{alias.name}"
-                yield Import(full if full in modules else package, node, node in lazy)
+                yield Import(alias.name, node, is_lazy)
+            continue
+        package = node.module or ""
+        if node.level:  # relative: from the module's own package upwards
+            is_package = module.path.name == "__init__.py"
+            parts = module.name.split(".")
+            parts = parts[: len(parts) - node.level + is_package]
+            package = ".".join([*parts, package] if package else parts)
+        for alias in node.names:
+            full = f"{package}.{alias.name}"
+            yield Import(full if full in modules else package, node, is_lazy)
+
+
+def _find_import_statements(node: ast.AST, is_lazy: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Yield imports, and whether they stand in a function or under `if TYPE_CHECKING:`; no expression holds one."""
+    is_typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    is_lazy = is_lazy or is_typing or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child, is_lazy
+        elif isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+            yield from _find_import_statements(child, is_lazy)
 
 
 def _longest_match(name: str, table: Mapping[str, object], skip_root: bool) -> str | None:
