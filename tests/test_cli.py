@@ -164,8 +164,9 @@ def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
 def test_control_c_leaves_no_traceback(tmp_path: Path) -> None:
     waiting = tmp_path / "sitecustomize.py"
     waiting.write_text(
-        "import time\n"
+        "import signal, time\n"
         "from minimobile import inspection\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it
         "def wait(*given):\n"
         "    print('waiting', flush=True)\n"
         "    time.sleep(60)\n"
