@@ -33,10 +33,15 @@ def fold_batch_norm(graph: Graph) -> Graph:
     "scale", "shift", "mean", "variance"); `layout_weights` does the arithmetic. A convolution whose plain result is
     asked for stays as well, so that no other value changes by asking.
     """
-    nodes_by_name = {node.name: node for node in graph.nodes}
+    return keep_needed(dataclasses.replace(graph, nodes=fold_nodes(graph.nodes)), graph.outputs)
+
+
+def fold_nodes(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Return the nodes, each batch norm after one of the convolutions replaced by the folded convolution."""
+    named = {node.name: node for node in nodes}
 
     def fold(node: Node) -> Node:
-        convolution = nodes_by_name.get(node.inputs[0])
+        convolution = named.get(node.inputs[0])
         if node.op != "batch_norm" or convolution is None or convolution.op not in CONVOLUTIONS:
             return node
         roles = {"scale": "weight", "shift": "bias", "mean": "mean", "variance": "variance"}
@@ -48,8 +53,7 @@ def fold_batch_norm(graph: Graph) -> Graph:
             weights={**convolution.weights, **normalization},
         )
 
-    nodes = [fold(node) for node in graph.nodes]
-    return keep_needed(dataclasses.replace(graph, nodes=tuple(nodes)), graph.outputs)
+    return tuple(fold(node) for node in nodes)
 
 
 def fuse_activations(graph: Graph) -> Graph:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from minimobile.engine import apply_node
 from minimobile.graph import INPUT, Graph, Node, needed_nodes
-from minimobile.passes import Weights, layout_weights
+from minimobile.passes import Weights, fold_nodes, layout_weights
 from minimobile.shapes import CONVOLUTIONS, sliding_window
 from minimobile_kernels.elementwise import CLAMPS
-from minimobile_kernels.reference import nudge_range
+from minimobile_kernels.reference import fake_quantize, nudge_range
 
 Array = NDArray[Any]
 
@@ -62,9 +62,12 @@ def quantise(expected: Estimate, grid: Grid | None) -> Estimate:
 
 
 def run_float64(graph: Graph, weights: Weights, x: Array, outputs: Sequence[str]) -> dict[str, Array]:
-    """Evaluate named nodes in float64, batch norm kept as it is trained. Shapes: x (N, H, W, C), and the results."""
+    """Evaluate named nodes in float64, batch norm kept as it is trained. Shapes: x (N, H, W, C), and the results.
+
+    It is folded where training rounded the folded weights.
+    """
     values = {INPUT: x.astype(np.float64)}
-    for node in needed_nodes(graph, outputs):
+    for node in _fold_rounded(needed_nodes(graph, outputs)):
         values[node.name] = evaluate(node, weights, [values[name] for name in node.inputs])
     return {name: values[name] for name in outputs}
 
@@ -106,6 +109,8 @@ def estimate(nodes: Iterable[Node], weights: Weights, inputs: Mapping[str, Estim
         relu, relu6              e' = e: no rounding, and no slope above 1
         another activation f     e' = L e + gamma(16) (|x| + |f(x)|),  L the steepest slope of f
         bilinear resize          e' = resize e + gamma(8) (H + W) max m: positions are rounded, too
+        weights on a grid        folded in float32, then rounded: those within gamma(10) |w| of the middle between two
+                                 steps may go either way, which adds a step times m
 
     Folding batch norm rounds each product s w once more and adds s w x up in place of w x: every term has then as many
     roundings as before, in another order, which is why batch norm's m' builds on the convolution's m' and not on its
@@ -113,7 +118,7 @@ def estimate(nodes: Iterable[Node], weights: Weights, inputs: Mapping[str, Estim
     """
     known = dict(inputs)
     last = None
-    for node in nodes:
+    for node in _fold_rounded(tuple(nodes)):
         last = known[node.name] = _estimate_node(node, weights, [known[name] for name in node.inputs])
     assert last is not None
     return last
@@ -135,8 +140,16 @@ def _gamma(count: int) -> float:
     return count * UNIT_ROUNDOFF / (1 - count * UNIT_ROUNDOFF)
 
 
+def _fold_rounded(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    """Fold batch norm where training rounded the folded weights: nothing else gives the same numbers."""
+    pairs = zip(nodes, fold_nodes(nodes), strict=True)
+    return tuple(folded if "weight_quantization" in folded.attributes else node for node, folded in pairs)
+
+
 def _estimate_node(node: Node, weights: Weights, inputs: list[Estimate]) -> Estimate:
     with np.errstate(all="ignore"):
+        if "weight_quantization" in node.attributes:
+            return _estimate_rounded_convolution(node, weights, inputs[0])
         value = evaluate(node, weights, [x.value for x in inputs])
         if node.op in CONVOLUTIONS:
             return _estimate_convolution(node, weights, inputs[0], value)
@@ -154,6 +167,37 @@ def _estimate_convolution(node: Node, weights: Weights, x: Estimate, value: Arra
     if x.error.any():
         without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
         error = error + evaluate(node, without_bias, [x.error])
+    return Estimate(value, error, magnitude)
+
+
+def _estimate_rounded_convolution(node: Node, weights: Weights, x: Estimate) -> Estimate:
+    """Estimate a convolution whose weights, batch norm folded in, were rounded to a grid."""
+    weight = weights[node.weights["weight"]].astype(np.float64)
+    bias = weights[node.weights["bias"]].astype(np.float64) if "bias" in node.weights else np.zeros(len(weight))
+    bias_error, bias_magnitude, slack = np.zeros_like(bias), np.abs(bias), 0.0
+    if "scale" in node.weights:
+        scale, shift, mean, variance = (
+            weights[node.weights[role]].astype(np.float64) for role in ("scale", "shift", "mean", "variance")
+        )
+        scale = scale / np.sqrt(variance + node.attributes["epsilon"])
+        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+        slack = _gamma(NORMALIZATION_ROUNDINGS)
+        bias_magnitude = (bias_magnitude + np.abs(mean)) * np.abs(scale) + np.abs(shift)
+        bias_error, bias = slack * bias_magnitude, (bias - mean) * scale + shift
+    grid = nudge_range(*node.attributes["weight_quantization"])
+    low, rounded, high = (
+        fake_quantize((weight + shifted * slack * np.abs(weight)).astype(np.float32), grid).astype(np.float64)
+        for shifted in (-1, 0, 1)
+    )
+    attributes = {name: value for name, value in node.attributes.items() if name != "weight_quantization"}
+    plain = Node(node.name, node.op, node.inputs, attributes, {"weight": "weight", "bias": "bias"})
+    terms = math.prod(weight.shape[1:])
+    value = evaluate(plain, {"weight": rounded, "bias": bias}, [x.value])
+    reach = np.abs(x.value) + x.error
+    magnitude = evaluate(plain, {"weight": np.maximum(np.abs(low), np.abs(high)), "bias": bias_magnitude}, [reach])
+    error = _gamma(terms + 1) * magnitude + terms * SMALLEST_NORMAL
+    error = error + evaluate(plain, {"weight": np.abs(rounded), "bias": bias_error}, [x.error])
+    error = error + evaluate(plain, {"weight": high - low, "bias": np.zeros(1)}, [reach])
     return Estimate(value, error, magnitude)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import frameworks
@@ -12,6 +13,7 @@ from planted import CLASSES, draw_pixels, make_network, with_changed, with_weigh
 
 import minimobile as mm
 from minimobile.crosscheck import check, count_ulps
+from minimobile.fake_quantization import FakeQuantization, needed_ranges
 from minimobile.peers import compared_layers
 
 
@@ -45,6 +47,18 @@ def test_one_variance_too_large_is_caught_at_its_layer(kind: str) -> None:
     (layer,) = [layer for layer in report.layers if layer.name == name]
     assert layer.their_error > 100 * layer.our_error
     assert report.diagnosis == "batch norm: in channel 3 as if the variance were 1.3 times ours"
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_what_was_trained_for_quantisation_agrees_with_its_own_definition(kind: str) -> None:
+    model = make_network(kind)
+    kernels, values = FakeQuantization(-2.0, 2.0, 8, True), FakeQuantization(-6.0, 6.0)
+    ranges = {key: kernels if key.endswith(".weight") else values for key in needed_ranges(model.graph)}
+    rounded = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), ranges=ranges))
+    report = check(rounded, against="reference", pixel_values=draw_pixels())
+    assert report.agrees and report.diagnosis is None
+    plain = check(rounded, against="reference", other=model, pixel_values=draw_pixels())
+    assert plain.first_difference == report.layers[0].name
 
 
 def test_a_function_may_be_the_other_side_and_use_any_name_of_a_layer() -> None:
