@@ -1,4 +1,4 @@
-"""The frameworks that cross-checks run live: imported when a test asks for one, quietly; the test is skipped without."""
+"""The frameworks that cross-checks run live, imported quietly when a test asks for one; without it, it is skipped."""
 
 from __future__ import annotations
 
