@@ -339,8 +339,9 @@ def test_real_checkpoints_are_read_and_written_without_a_change(test_data: Path,
     for directory in names_of(test_data):
         checkpoint = formats.read(directory)
         expected = safetensors.numpy.load_file(directory / "model.safetensors")
-        floats = {name: values for name, values in expected.items() if values.dtype.kind == "f"}
-        assert set(checkpoint.weights) == set(floats)
+        # Counters of training steps travel where they have counted.
+        kept = {name for name, values in expected.items() if values.dtype.kind == "f" or values.any()}
+        assert set(checkpoint.weights) == kept
         huggingface.write(tmp_path / directory.name, checkpoint)
         hdf5.write(tmp_path / f"{directory.name}.h5", checkpoint)
         for path in (tmp_path / directory.name, tmp_path / f"{directory.name}.h5"):
