@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from PIL import Image
 if importlib.util.find_spec("huggingface_hub"):
     import huggingface_hub.constants  # noqa: F401  # reads HF_HUB_OFFLINE once: before any test sets it
 
-settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("repeatable")
 
 
@@ -27,11 +28,13 @@ settings.load_profile("repeatable")
 WITHOUT_KERNELS = (
     "config", "crc32c", "deduction", "description", "dialects", "flatbuffer", "geometry", "graph", "hdf5",
     "house_rules", "image_processing", "keras_config", "keras_graph", "keras_layers", "labels", "paper_tables",
-    "passes", "pictures", "profile", "protobuf", "pytorch", "receptive_field", "reference", "resampling",
+    "pictures", "profile", "protobuf", "pytorch", "receptive_field", "reference", "resampling",
     "safetensors_file", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto", "tensorflow_graph",
     "tensorflow_transforms", "tflite_model",
 )  # fmt: skip
-_compiling = pytest.StashKey[subprocess.Popen[bytes]]()
+COMPILING_SECONDS = 300  # after that a test compiles what it needs by itself
+_may_be_compiling = pytest.StashKey[bool]()
+_compiler = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,21 +47,36 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Compile the kernels on the other processor, where they are needed and not there."""
-    from minimobile import engine
-    from minimobile.quantized import engine as quantized_engine
-
-    are_needed = len(session.items) > 200 and not session.config.option.collectonly
-    if are_needed and not (engine.is_compiled() and quantized_engine.is_ready()):
+    """Compile the kernels beside the first tests, where they are needed and not there; the first worker sees to it."""
+    if len(session.items) <= 200 or session.config.option.collectonly or _are_ready():
+        return
+    session.stash[_may_be_compiling] = True
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
         command = [sys.executable, "-m", "minimobile", "warmup"]
-        session.stash[_compiling] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        session.stash[_compiler] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Wait for the kernels before the first test that may need them."""
-    if _compiling in item.session.stash and item.path.stem.removeprefix("test_") not in WITHOUT_KERNELS:
-        item.session.stash[_compiling].wait()
-        del item.session.stash[_compiling]
+    stash = item.session.stash
+    if stash.get(_may_be_compiling, False) and item.path.stem.removeprefix("test_") not in WITHOUT_KERNELS:
+        end = time.monotonic() + COMPILING_SECONDS
+        while not _are_ready() and time.monotonic() < end:
+            time.sleep(0.2)
+        stash[_may_be_compiling] = False
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Leave no process behind."""
+    if _compiler in session.stash:
+        session.stash[_compiler].wait()
+
+
+def _are_ready() -> bool:
+    from minimobile import engine
+    from minimobile.quantized import engine as quantized_engine
+
+    return engine.is_compiled() and quantized_engine.is_ready()
 
 
 @pytest.fixture(scope="session")
