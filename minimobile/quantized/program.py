@@ -100,15 +100,16 @@ class _Compiler:
         self.places: dict[str, tuple[int, tuple[int, int, int, int]]] = {}
 
     def compile(self) -> Program:
-        last_use = {name: index for index, operation in enumerate(self.operations) for name in operation.inputs}
-        last_use.update(dict.fromkeys(self.kept, len(self.operations)))
+        bases = self._bases()
+        last_use = {}
+        for index, operation in enumerate(self.operations):
+            last_use.update((bases.get(name, name), index) for name in operation.inputs)
+        last_use.update((bases.get(name, name), len(self.operations)) for name in self.kept)
         for source in self._sources():
             self._place(source)
         for index, operation in enumerate(self.operations):
-            if operation.op == "reshape":  # the same bytes under another name
-                source = operation.inputs[0]
-                self.places[operation.output] = (self.places[source][0], self._shape(operation.output))
-                last_use[source] = max(last_use[source], last_use.get(operation.output, index))
+            if operation.output in bases:
+                self.places[operation.output] = (self.places[bases[operation.output]][0], self._shape(operation.output))
                 continue
             self._place(operation.output)
             getattr(self, f"_add_{operation.op}")(operation)
@@ -117,6 +118,15 @@ class _Compiler:
                     self.arena.release(name)
         steps = np.concatenate([np.zeros(0, STEP), *self.steps])
         return Program(steps, self.constants.arrays(), self.arena.size + SLACK, self.places)
+
+    def _bases(self) -> dict[str, str]:
+        """Return the maps that are the bytes of another map under another name, and that map."""
+        bases: dict[str, str] = {}
+        for operation in self.operations:
+            if operation.op == "reshape":
+                source = operation.inputs[0]
+                bases[operation.output] = bases.get(source, source)
+        return bases
 
     def _sources(self) -> list[str]:
         """Return the maps that come from elsewhere, but for the caller's image where it is packed as it is."""
