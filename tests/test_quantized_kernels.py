@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
-from minimobile_kernels import integers
+from minimobile_kernels.quantized import integers
 from minimobile_kernels.simd import LANES
 
 NONE = np.zeros(0)

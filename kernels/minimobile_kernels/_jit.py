@@ -113,8 +113,9 @@ def _is_private_and_writable(directory: Path) -> bool:
 def source_stamp() -> str:
     """Return a hash of all that the machine code follows from: the source of every kernel, and the vector sizes."""
     digest = hashlib.sha256(f"{numba.__version__} {simd.LANES} {simd.REGISTERS}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + path.read_bytes())
+    folder = Path(__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 

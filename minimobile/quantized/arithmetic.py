@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from minimobile.quantized.network import Tensor
-from minimobile_kernels.quantized_reference import Range, Scaling, scaling
+from minimobile_kernels.quantized.reference import Range, Scaling, scaling
 
 ACTIVATIONS: dict[str, tuple[float | None, float | None]] = {
     "linear": (None, None),

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from minimobile.quantized.arithmetic import activation_range, full_range, product_scaling
 from minimobile.quantized.network import Operation, Tensor
-from minimobile_kernels import quantized_activations, quantized_maps, quantized_reference
 from minimobile_kernels.geometry import Window, window
-from minimobile_kernels.quantized_maps import Affine
-from minimobile_kernels.quantized_reference import scaling
+from minimobile_kernels.quantized import reference, reference_activations, reference_maps
+from minimobile_kernels.quantized.reference import Scaling, scaling
+from minimobile_kernels.quantized.reference_maps import Affine
 
 Array = NDArray[Any]
 
@@ -42,7 +42,7 @@ def apply(operation: Operation, tensors: Mapping[str, Tensor], values: Mapping[s
 
 def _conv2d(call: _Call) -> Array:
     x, weight = call.inputs[:2]
-    return quantized_reference.conv2d(
+    return reference.conv2d(
         call.arrays[0], x.zero, call.arrays[1], weight.zero, call.bias, _slide(call, weight.shape[1:3]),
         product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.rounding,
     )  # fmt: skip
@@ -50,7 +50,7 @@ def _conv2d(call: _Call) -> Array:
 
 def _depthwise_conv2d(call: _Call) -> Array:
     x, weight = call.inputs[:2]
-    return quantized_reference.depthwise_conv2d(
+    return reference.depthwise_conv2d(
         call.arrays[0], x.zero, call.arrays[1][0], weight.zero, call.bias, _slide(call, weight.shape[1:3]),
         product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.rounding,
     )  # fmt: skip
@@ -58,7 +58,7 @@ def _depthwise_conv2d(call: _Call) -> Array:
 
 def _fully_connected(call: _Call) -> Array:
     x, weight = call.inputs[:2]
-    found = quantized_reference.conv2d(
+    found = reference.conv2d(
         call.arrays[0].reshape(-1, 1, 1, weight.shape[1]), x.zero, call.arrays[1][:, None, None, :], weight.zero,
         call.bias, window(1, 1, (1, 1), 1, 1, "VALID"), product_scaling(x, weight, call.out),
         activation_range(call.attributes["activation"], call.out), call.rounding,
@@ -68,20 +68,20 @@ def _fully_connected(call: _Call) -> Array:
 
 def _average_pool2d(call: _Call) -> Array:
     _, low, high = activation_range(call.attributes["activation"], call.out)
-    return quantized_reference.average_pool2d(call.arrays[0], _slide(call, call.attributes["kernel_size"]), low, high)
+    return reference.average_pool2d(call.arrays[0], _slide(call, call.attributes["kernel_size"]), low, high)
 
 
 def _add(call: _Call) -> Array:
     x, y = call.inputs
     scales = (float(x.scale), float(y.scale), float(call.out.scale))
     to = activation_range(call.attributes["activation"], call.out)
-    return quantized_reference.add(call.arrays[0], x.zero, call.arrays[1], y.zero, scales, to, call.rounding)
+    return reference.add(call.arrays[0], x.zero, call.arrays[1], y.zero, scales, to, call.rounding)
 
 
 def _mean(call: _Call) -> Array:
     (x,) = call.inputs
     axes, to = call.attributes["axes"], full_range(call.out)
-    found = quantized_maps.mean(call.arrays[0], x.zero, axes, _ratio(x, call.out), to, call.rounding)
+    found = reference_maps.mean(call.arrays[0], x.zero, axes, _ratio(x, call.out), to, call.rounding)
     return found.reshape(call.out.shape)
 
 
@@ -90,41 +90,41 @@ def _reshape(call: _Call) -> Array:
 
 
 def _softmax(call: _Call) -> Array:
-    return quantized_activations.softmax(call.arrays[0], float(call.inputs[0].scale), call.attributes["beta"])
+    return reference_activations.softmax(call.arrays[0], float(call.inputs[0].scale), call.attributes["beta"])
 
 
 def _logistic(call: _Call) -> Array:
-    return quantized_activations.logistic(call.arrays[0], float(call.inputs[0].scale), call.inputs[0].zero)
+    return reference_activations.logistic(call.arrays[0], float(call.inputs[0].scale), call.inputs[0].zero)
 
 
 def _concatenate(call: _Call) -> Array:
     own = [_affine(x) for x in call.inputs]
-    return quantized_maps.concatenate(call.arrays, own, _affine(call.out), call.attributes["axis"])
+    return reference_maps.concatenate(call.arrays, own, _affine(call.out), call.attributes["axis"])
 
 
 def _resize_bilinear(call: _Call) -> Array:
     _, height, width, _ = call.out.shape
-    return quantized_maps.resize_bilinear(call.arrays[0], height, width, **call.attributes)
+    return reference_maps.resize_bilinear(call.arrays[0], height, width, **call.attributes)
 
 
 def _quantize(call: _Call) -> Array:
     (x,), out = call.inputs, call.out
     if x.dtype == np.float32:
-        return quantized_maps.quantize(call.arrays[0], _affine(out), out.dtype)
+        return reference_maps.quantize(call.arrays[0], _affine(out), out.dtype)
     by, to = _ratio(x, out), full_range(out)
-    return quantized_maps.requantize_bytes(call.arrays[0], x.zero, by, to, out.dtype, call.rounding)
+    return reference_maps.requantize_bytes(call.arrays[0], x.zero, by, to, out.dtype, call.rounding)
 
 
 def _dequantize(call: _Call) -> Array:
-    return quantized_maps.dequantize(call.arrays[0], _affine(call.inputs[0]))
+    return reference_maps.dequantize(call.arrays[0], _affine(call.inputs[0]))
 
 
 def _pad(call: _Call) -> Array:
-    return quantized_maps.pad(call.arrays[0], call.attributes["padding"], call.out.zero)
+    return reference_maps.pad(call.arrays[0], call.attributes["padding"], call.out.zero)
 
 
 def _argmax(call: _Call) -> Array:
-    return quantized_maps.argmax(call.arrays[0], call.attributes["axis"], call.out.dtype)
+    return reference_maps.argmax(call.arrays[0], call.attributes["axis"], call.out.dtype)
 
 
 def _slide(call: _Call, kernel_size: tuple[int, ...]) -> Window:
@@ -139,7 +139,7 @@ def _affine(tensor: Tensor) -> Affine:
     return Affine(tensor.scale, tensor.zero)
 
 
-def _ratio(x: Tensor, out: Tensor) -> quantized_reference.Scaling:
+def _ratio(x: Tensor, out: Tensor) -> Scaling:
     return scaling(float(x.scale) / float(out.scale))._replace(scale=np.array([x.scale / out.scale]))
 
 

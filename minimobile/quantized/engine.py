@@ -16,13 +16,13 @@ from minimobile.quantized.definitions import apply
 from minimobile.quantized.network import Network, Operation
 from minimobile.quantized.program import Program, compile_program, is_compiled
 from minimobile.threads import Crew, check_thread_count, default_thread_count
-from minimobile_kernels import quantized_machine, sync
-from minimobile_kernels.dot_tile import TILE_SUMS
-from minimobile_kernels.quantized_step import ROUNDINGS, STEP
+from minimobile_kernels import sync
+from minimobile_kernels.quantized import machine
+from minimobile_kernels.quantized.step import ROUNDINGS, STEP
 from minimobile_kernels.simd import LANES
 
 Array = NDArray[Any]
-is_ready = quantized_machine.run.is_ready
+is_ready = machine.run.is_ready
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,11 @@ class QuantizedEngine:
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
         threads = self.num_threads
-        memory = self._arenas.take(threads * TILE_SUMS + -(-program.arena_size // 4))
-        sums, arena = memory[: threads * TILE_SUMS].view(np.int32), memory[threads * TILE_SUMS :].view(np.uint8)
+        memory = self._arenas.take(threads * machine.TILE_SUMS + -(-program.arena_size // 4))
+        sums, arena = (
+            memory[: threads * machine.TILE_SUMS].view(np.int32),
+            memory[threads * machine.TILE_SUMS :].view(np.uint8),
+        )
         image = arena[:0]
         for name in stage.reads:
             if name in program.places:
@@ -124,7 +127,7 @@ class QuantizedEngine:
 
         def work(thread: int) -> None:
             if not is_over:
-                quantized_machine.run(program.steps, image, *program.constants, arena, sums, control, thread, threads)
+                machine.run(program.steps, image, *program.constants, arena, sums, control, thread, threads)
 
         self._crew.invite(work)
         work(0)
@@ -142,8 +145,8 @@ def warm_up() -> None:
     """Compile the kernels of bytes, or load them from disk, without running a network."""
     steps, nothing = np.zeros(0, STEP), np.zeros(0, np.uint8)
     constants = (nothing.view(np.int8), nothing, nothing.view(np.int32), nothing.view(np.int64))
-    sums, control = np.zeros(TILE_SUMS, np.int32), np.zeros(1, np.int64)
-    quantized_machine.run(steps, nothing, *constants, nothing, sums, control, 0, 1)
+    sums, control = np.zeros(machine.TILE_SUMS, np.int32), np.zeros(1, np.int64)
+    machine.run(steps, nothing, *constants, nothing, sums, control, 0, 1)
 
 
 def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:

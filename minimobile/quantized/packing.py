@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile_kernels.byte_filter import VISITS
-from minimobile_kernels.integers import GROUP
-from minimobile_kernels.quantized_reference import Scaling
-from minimobile_kernels.requantize import SCALES
+from minimobile_kernels.quantized.byte_filter import VISITS
+from minimobile_kernels.quantized.integers import GROUP
+from minimobile_kernels.quantized.reference import Scaling
+from minimobile_kernels.quantized.requantize import SCALES
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.tile import PANEL_VECTORS
 

@@ -13,11 +13,11 @@ from minimobile.arena import Arena
 from minimobile.quantized.arithmetic import activation_range, product_scaling
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
-from minimobile_kernels.byte_filter import LINE_PIXELS
 from minimobile_kernels.geometry import Window, window
-from minimobile_kernels.integers import GROUP
-from minimobile_kernels.quantized_reference import ADDED_BITS, Range, Scaling, add_scalings
-from minimobile_kernels.quantized_step import KINDS, ROUNDINGS, STEP
+from minimobile_kernels.quantized.byte_filter import LINE_PIXELS
+from minimobile_kernels.quantized.integers import GROUP
+from minimobile_kernels.quantized.reference import ADDED_BITS, Range, Scaling, add_scalings
+from minimobile_kernels.quantized.step import KINDS, ROUNDINGS, STEP
 from minimobile_kernels.simd import LANES
 
 COMPILED = ("conv2d", "depthwise_conv2d", "fully_connected", "average_pool2d", "add", "reshape")
@@ -101,7 +101,7 @@ class _Compiler:
 
     def compile(self) -> Program:
         bases = self._bases()
-        last_use = {}
+        last_use: dict[str, int] = {}
         for index, operation in enumerate(self.operations):
             last_use.update((bases.get(name, name), index) for name in operation.inputs)
         last_use.update((bases.get(name, name), len(self.operations)) for name in self.kept)

@@ -12,7 +12,7 @@ from minimobile.errors import InputError, UnknownLayerError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Tensor
-from minimobile_kernels.quantized_maps import Affine, dequantize, quantize
+from minimobile_kernels.quantized.reference_maps import Affine, dequantize, quantize
 
 Array = NDArray[Any]
 _SAME_VALUES = ("reshape", "quantize", "dequantize")

@@ -16,8 +16,8 @@ from minimobile.errors import FormatError
 from minimobile.quantized.arithmetic import ACTIVATIONS
 from minimobile.quantized.network import Network, Operation, Tensor, shorten
 from minimobile_kernels.geometry import window
-from minimobile_kernels.quantized_activations import DIFFERENCE_BITS
-from minimobile_kernels.quantized_reference import ADDED_BITS
+from minimobile_kernels.quantized.reference import ADDED_BITS
+from minimobile_kernels.quantized.reference_activations import DIFFERENCE_BITS
 
 BYTES = (np.dtype(np.uint8), np.dtype(np.int8))
 ELEMENT_LIMIT = 2**28  # of one map, and of one image with its padding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled
-from minimobile_kernels.integers import (
+from minimobile_kernels.quantized.integers import (
     limit,
     load_integers,
     plus,
@@ -17,7 +17,7 @@ from minimobile_kernels.integers import (
     store_bytes,
     store_four,
 )
-from minimobile_kernels.quantized_step import ROUNDINGS
+from minimobile_kernels.quantized.step import ROUNDINGS
 from minimobile_kernels.simd import LANES, keep_apart
 
 SCALES = ("bias", "multiplier", "left", "right", "scale")  # for every channel; the last holds the bits of a float32

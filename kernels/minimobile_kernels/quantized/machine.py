@@ -6,12 +6,17 @@ from typing import Any
 
 from numba import from_dtype, int8, int32, int64, types, uint8
 
-from minimobile_kernels import quantized
 from minimobile_kernels._jit import entry
-from minimobile_kernels.quantized_step import KINDS, STEP
+from minimobile_kernels.quantized.conv2d import CONV2D_SUMS, conv2d
+from minimobile_kernels.quantized.depthwise import DEPTHWISE_SUMS, depthwise_conv2d
+from minimobile_kernels.quantized.layout import pack
+from minimobile_kernels.quantized.pooling import average_pool2d
+from minimobile_kernels.quantized.step import KINDS, STEP
+from minimobile_kernels.quantized.sums import add
 from minimobile_kernels.sync import claim, finish, wait
 
 CONV2D, DEPTHWISE_CONV2D, AVERAGE_POOL2D, ADD, PACK = range(len(KINDS))
+TILE_SUMS = max(CONV2D_SUMS, DEPTHWISE_SUMS)  # int32 of one thread
 
 
 def _read(element: Any, aligned: bool = True) -> Any:
@@ -28,9 +33,10 @@ def run(
 ) -> None:  # fmt: skip
     """Run a quantised program, alone or together with other threads that make the same call, as `machine.run` does.
 
-    Shapes: steps (S) of `quantized_step.STEP`; image, lines, arena: bytes; sums: threads * `dot_tile.TILE_SUMS` int32;
+    Shapes: steps (S) of `step.STEP`; image, lines, arena: bytes; sums: threads * TILE_SUMS int32;
     control: S * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread).
     """
+    place = thread * TILE_SUMS
     for index in range(steps.shape[0]):
         step = steps[index]
         kind = step.kind
@@ -38,15 +44,15 @@ def run(
         part = claim(control, index) if threads > 1 else 0
         while part < parts:
             if kind == CONV2D:
-                quantized.conv2d(step, arena, weights, scales, taps, arena, sums, part, parts, thread)
+                conv2d(step, arena, weights, scales, taps, arena, sums, part, parts, place)
             elif kind == DEPTHWISE_CONV2D:
-                quantized.depthwise_conv2d(step, weights, lines, scales, taps, arena, sums, part, parts, thread)
+                depthwise_conv2d(step, weights, lines, scales, taps, arena, sums, part, parts, place)
             elif kind == AVERAGE_POOL2D:
-                quantized.average_pool2d(step, arena, sums, part, parts, thread)
+                average_pool2d(step, arena, sums, part, parts, place)
             elif kind == ADD:
-                quantized.add(step, scales, arena, part, parts)
+                add(step, scales, arena, part, parts)
             elif kind == PACK:
-                quantized.pack(step, image, arena, part, parts)
+                pack(step, image, arena, part, parts)
             if threads == 1:
                 break
             finish(control, index)

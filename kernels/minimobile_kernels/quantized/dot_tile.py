@@ -8,12 +8,11 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from minimobile_kernels import integers, simd
-from minimobile_kernels.integers import GROUP
-from minimobile_kernels.tile import PANEL_VECTORS
+from minimobile_kernels import simd
+from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.integers import GROUP
 
 TILE_PIXELS = (12, 4, 1) if simd.REGISTERS == 32 else (4, 2, 1)  # bytes are written four pixels at a time
-TILE_SUMS = TILE_PIXELS[0] * PANEL_VECTORS * simd.LANES
 
 
 def make_dot_tile(pixels: int, vectors: int) -> Any:

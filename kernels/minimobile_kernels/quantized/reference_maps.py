@@ -1,6 +1,6 @@
 """The definitions of the other quantised kernels: into and out of bytes, moving them, and resizing.
 
-As in `quantized_reference.py`, a byte q stands for scale * (q - zero), images are (N, H, W, C), and the result has the
+As in `reference.py`, a byte q stands for scale * (q - zero), images are (N, H, W, C), and the result has the
 same bytes as LiteRT's reference kernels (`tflite/kernels/internal/reference`, the file named with each).
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minimobile_kernels.quantized_reference import Range, Scaling, rescale
+from minimobile_kernels.quantized.reference import Range, Scaling, rescale
 from minimobile_kernels.reference import Array, requantize
 
 RESIZE_BITS = 10  # of a position's fraction, where signed bytes are resized

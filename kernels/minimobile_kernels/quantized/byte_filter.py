@@ -11,8 +11,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from minimobile_kernels import integers, simd
-from minimobile_kernels.integers import GROUP
+from minimobile_kernels import simd
+from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.integers import GROUP
 
 TAPS = 3
 VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
