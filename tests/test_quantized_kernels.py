@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile.quantized.program import is_compiled
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.simd import LANES
 
@@ -25,7 +26,7 @@ def tensor(name, shape, dtype="uint8", scale=1.0, zero=0, values=None, axis=0):
 def one_operation(op, tensors, attributes):
     """Return the network of one operation; the first tensors are read, the last is written."""
     names = tuple(t.name for t in tensors)
-    images = tuple(t.name for t in tensors[:-1] if t.values is None)
+    images = tuple(dict.fromkeys(t.name for t in tensors[:-1] if t.values is None))
     operation = Operation(op, names[:-1], names[-1], attributes)
     return Network({t.name: t for t in tensors}, (operation,), images, (names[-1],))
 
@@ -149,6 +150,57 @@ def test_sums(seed, scales, channels):
     )
     network = Network({t.name: t for t in (x, y, out)}, operations, ("x",), ("z",))
     assert_same(network, random_bytes(rng, x.shape, dtype), threads=1 + seed % 2)
+
+
+ACTIVATION = {"softmax": {"beta": 0.7}, "logistic": {}, "quantize": {}}
+MAP_OPERATIONS = [*ACTIVATION, "mean", "pad", "concatenate", "resize_bilinear", "argmax"]
+
+
+@st.composite
+def map_operations(draw, op):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    dtype = draw(st.sampled_from(["uint8", "int8"]))
+    low = np.iinfo(dtype).min
+    zeros = rng.integers(low, low + 256, 3)
+    scales = np.exp(rng.uniform(-5, 1, 3)).astype(np.float32)
+    n, height, width, channels = draw(st.tuples(*[st.integers(1, most) for most in (2, 9, 19, 40)]))
+    shape, out_dtype, attributes = (n, height, width, channels), dtype, ACTIVATION.get(op, {})
+    x = tensor("x", shape, dtype, scales[0], zeros[0])
+    tensors = [x]
+    if op == "quantize":
+        out_dtype = draw(st.sampled_from(["uint8", "int8"]))
+        zeros[2] = rng.integers(np.iinfo(out_dtype).min, np.iinfo(out_dtype).max + 1)
+    if op == "mean":
+        shape, attributes = (n, 1, 1, channels), {"axes": draw(st.sampled_from([(1, 2), (2, 1)])), "keep_dims": True}
+    if op == "pad":
+        rows, columns = draw(st.tuples(*[st.tuples(st.integers(0, 3), st.integers(0, 20))] * 2))
+        attributes = {"padding": ((0, 0), rows, columns, (0, 0))}
+        shape, zeros[2], scales[2] = (n, height + sum(rows), width + sum(columns), channels), zeros[0], scales[0]
+    if op == "concatenate":
+        channels = draw(st.integers(1, 3)) * LANES
+        x = tensor("x", (*shape[:3], channels), dtype, scales[0], zeros[0])
+        same = draw(st.booleans())
+        tensors, attributes, shape = [x, x], {"axis": 3}, (*shape[:3], 2 * channels)
+        if same:
+            zeros[2], scales[2] = zeros[0], scales[0]
+    if op == "resize_bilinear":
+        choices = draw(st.sampled_from([(True, False), (False, True), (False, False)]))
+        attributes = dict(zip(("align_corners", "half_pixel_centers"), choices, strict=True))
+        shape = (n, *draw(st.tuples(st.integers(1, 30), st.integers(1, 50))), channels)
+    if op == "argmax":
+        out_dtype, attributes, shape = draw(st.sampled_from(["int32", "int64"])), {"axis": 3}, shape[:3]
+    tensors = [*tensors, tensor("out", shape, out_dtype, scales[2], zeros[2])]
+    rounding = draw(st.sampled_from(["double", "single", "float"]))
+    return one_operation(op, tensors, attributes), random_bytes(rng, x.shape, dtype), rounding, draw(st.integers(1, 3))
+
+
+@pytest.mark.parametrize("op", MAP_OPERATIONS)
+@settings(max_examples=40)
+@given(data=st.data())
+def test_operations_without_weights(op, data):
+    network, *rest = data.draw(map_operations(op))
+    assert is_compiled(network.operations[0], network, "double")
+    assert_same(network, *rest)
 
 
 def test_a_map_lives_as_long_as_its_last_name():

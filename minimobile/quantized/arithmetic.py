@@ -31,6 +31,11 @@ def product_scaling(x: Tensor, weight: Tensor, out: Tensor) -> Scaling:
     return scaling(real)._replace(scale=x.scale * weight.scales / out.scale)
 
 
+def change_of_scale(x: Tensor, out: Tensor) -> Scaling:
+    """Return how the bytes of x come to the scale of `out`."""
+    return scaling(float(x.scale) / float(out.scale))._replace(scale=np.array([x.scale / out.scale]))
+
+
 def activation_range(activation: str, out: Tensor) -> Range:
     """Return the zero point of `out`, and the bytes to which the activation clamps.
 

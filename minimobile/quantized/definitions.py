@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.quantized.arithmetic import activation_range, full_range, product_scaling
+from minimobile.quantized.arithmetic import activation_range, change_of_scale, full_range, product_scaling
 from minimobile.quantized.network import Operation, Tensor
 from minimobile_kernels.geometry import Window, window
 from minimobile_kernels.quantized import reference, reference_activations, reference_maps
-from minimobile_kernels.quantized.reference import Scaling, scaling
 from minimobile_kernels.quantized.reference_maps import Affine
 
 Array = NDArray[Any]
@@ -81,7 +80,7 @@ def _add(call: _Call) -> Array:
 def _mean(call: _Call) -> Array:
     (x,) = call.inputs
     axes, to = call.attributes["axes"], full_range(call.out)
-    found = reference_maps.mean(call.arrays[0], x.zero, axes, _ratio(x, call.out), to, call.rounding)
+    found = reference_maps.mean(call.arrays[0], x.zero, axes, change_of_scale(x, call.out), to, call.rounding)
     return found.reshape(call.out.shape)
 
 
@@ -111,7 +110,7 @@ def _quantize(call: _Call) -> Array:
     (x,), out = call.inputs, call.out
     if x.dtype == np.float32:
         return reference_maps.quantize(call.arrays[0], _affine(out), out.dtype)
-    by, to = _ratio(x, out), full_range(out)
+    by, to = change_of_scale(x, out), full_range(out)
     return reference_maps.requantize_bytes(call.arrays[0], x.zero, by, to, out.dtype, call.rounding)
 
 
@@ -137,10 +136,6 @@ def _slide(call: _Call, kernel_size: tuple[int, ...]) -> Window:
 
 def _affine(tensor: Tensor) -> Affine:
     return Affine(tensor.scale, tensor.zero)
-
-
-def _ratio(x: Tensor, out: Tensor) -> Scaling:
-    return scaling(float(x.scale) / float(out.scale))._replace(scale=np.array([x.scale / out.scale]))
 
 
 _DEFINITIONS: Mapping[str, Callable[[_Call], Array]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -123,21 +124,22 @@ class QuantizedEngine:
             else:
                 image = np.require(values[name], requirements=["C_CONTIGUOUS"]).view(np.uint8).reshape(-1)
         control = np.zeros(max(1, len(program.steps)) * sync.ENTRIES, np.int64)
+        result = np.empty(program.result_size, np.uint8)
         is_over = False
 
         def work(thread: int) -> None:
             if not is_over:
-                machine.run(program.steps, image, *program.constants, arena, sums, control, thread, threads)
+                machine.run(program.steps, image, *program.constants, arena, result, sums, control, thread, threads)
 
         self._crew.invite(work)
         work(0)
         is_over = True  # a helper that comes later finds nothing left to do
-        tensors = self.network.tensors
-        found = {
-            name: read_map(arena, program.places[name], tensors[name].dtype).reshape(tensors[name].shape)
-            for name in stage.kept
-        }
         self._arenas.give_back(memory)
+        found = {}
+        for name, place in program.results.items():
+            tensor = self.network.tensors[name]
+            stop = place + math.prod(tensor.shape) * tensor.dtype.itemsize
+            found[name] = result[place:stop].view(tensor.dtype).reshape(tensor.shape)
         return found
 
 
@@ -146,7 +148,7 @@ def warm_up() -> None:
     steps, nothing = np.zeros(0, STEP), np.zeros(0, np.uint8)
     constants = (nothing.view(np.int8), nothing, nothing.view(np.int32), nothing.view(np.int64))
     sums, control = np.zeros(machine.TILE_SUMS, np.int32), np.zeros(1, np.int64)
-    machine.run(steps, nothing, *constants, nothing, sums, control, 0, 1)
+    machine.run(steps, nothing, *constants, nothing, nothing, sums, control, 0, 1)
 
 
 def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:
@@ -167,15 +169,6 @@ def write_map(arena: NDArray[np.uint8], place: tuple[int, tuple[int, int, int, i
     padded[..., :channels] = values.reshape(n, height, width, channels).view(np.uint8) ^ _flip(values.dtype)
     split = padded.reshape(n, height, width, planes, LANES).transpose(3, 0, 1, 2, 4)
     arena[offset : offset + split.size] = split.reshape(-1)
-
-
-def read_map(arena: NDArray[np.uint8], place: tuple[int, tuple[int, int, int, int]], dtype: np.dtype[Any]) -> Array:
-    """Return a copy of a map as bytes (N, H, W, C) of type uint8 or int8."""
-    offset, (n, height, width, channels) = place
-    planes = -(-channels // LANES)
-    split = arena[offset : offset + planes * n * height * width * LANES].reshape(planes, n, height, width, LANES)
-    values = split.transpose(1, 2, 3, 0, 4).reshape(n, height, width, -1)[..., :channels]
-    return np.ascontiguousarray(values ^ _flip(dtype)).view(dtype)
 
 
 def _flip(dtype: np.dtype[Any]) -> int:

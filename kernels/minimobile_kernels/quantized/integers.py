@@ -102,11 +102,11 @@ def add_products(builder: Any, sums: Any, group: list[Any], weights: list[Any]) 
     """Emit sums + the products of the four bytes, for every lane."""
     for x, w in zip(group, weights, strict=True):
         if PRODUCTS == "vpdpbusd":
-            sums = _call(builder, f"llvm.x86.avx512.vpdpbusd.{32 * LANES}", INTEGERS, sums, x, w)
+            sums = call_intrinsic(builder, f"llvm.x86.avx512.vpdpbusd.{32 * LANES}", INTEGERS, sums, x, w)
         elif PRODUCTS == "pmaddwd":
             name = "llvm.x86.avx512.pmaddw.d.512" if LANES == 16 else "llvm.x86.avx2.pmadd.wd"
             halves = [builder.bitcast(value, HALVES) for value in (x, w)]
-            sums = builder.add(sums, _call(builder, name, INTEGERS, *halves))
+            sums = builder.add(sums, call_intrinsic(builder, name, INTEGERS, *halves))
         else:
             sums = builder.add(sums, builder.mul(x, w))
     return sums
@@ -126,7 +126,8 @@ def keep_order(builder: Any, sums: list[Any]) -> list[Any]:
     return [builder.extract_value(held, index) for index in range(len(sums))] if len(sums) > 1 else [held]
 
 
-def _call(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+def call_intrinsic(builder: Any, name: str, result: Any, *arguments: Any) -> Any:
+    """Emit the call of an intrinsic of LLVM."""
     function_type = ir.FunctionType(result, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), arguments)
 
@@ -210,6 +211,25 @@ def limit(typing_context, vector, low, high):  # type: ignore[no-untyped-def]
     return integers_type(integers_type, integers_type, integers_type), emit
 
 
+@intrinsic
+def divide_rounded(typing_context, vector, divisor):  # type: ignore[no-untyped-def]
+    """divide_rounded(vector, divisor): every lane / divisor, to the nearest, halves away from zero.
+
+    For |lane| <= 255 * divisor and divisor < 2**16: then a quotient in float32 is truncated to the right whole number,
+    for one that is not whole is at least 1/divisor below the next.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, divisor = arguments[0], splat(builder, builder.trunc(arguments[1], WORD), INTEGERS)
+        sign = builder.ashr(vector, constant(31))
+        half = builder.lshr(divisor, constant(1))
+        total = builder.add(vector, builder.sub(builder.xor(half, sign), sign))
+        quotient = builder.fdiv(builder.sitofp(total, VECTOR), builder.sitofp(divisor, VECTOR))
+        return builder.fptosi(quotient, INTEGERS)
+
+    return integers_type(integers_type, types.int64), emit
+
+
 def _multiply_high(builder: Any, x: Any, multiplier: Any, rounding: Any, shift: Any) -> Any:
     """Emit (x * multiplier + rounding) >> shift with 64-bit products; two long vectors each of rounding and shift."""
     thirty_two = ir.Constant(LONGS, [32] * (LANES // 2))
@@ -265,14 +285,15 @@ def scale_above_zero(typing_context, vector, multiplier, right):  # type: ignore
             both = builder.bitcast(value, LONGS)
             return builder.ashr(builder.shl(both, thirty_two), thirty_two), builder.ashr(both, thirty_two)
 
-        results = []
-        # The high half of a pair of lanes stays where it is: it is shifted by 32 less.
-        for x, m, r, less in zip(halves(vector), halves(multiplier), halves(right), (0, 32), strict=True):
+        words = []
+        for x, m, r in zip(halves(vector), halves(multiplier), halves(right), strict=True):
             half = builder.shl(longs(1 << 30), r)
             product = builder.add(builder.mul(x, m), builder.add(half, longs(1 << 30)))
-            results.append(builder.bitcast(builder.ashr(product, builder.add(r, longs(31 - less))), INTEGERS))
-        merged = [step for lane in range(0, LANES, 2) for step in (lane, LANES + lane + 1)]
-        return builder.shuffle_vector(*results, ir.Constant(ir.VectorType(WORD, LANES), merged))
+            words.append(builder.bitcast(product, INTEGERS))
+        # The high words of all products, in order, are shifted by what is left of 31 + right.
+        high = [step for lane in range(1, LANES, 2) for step in (lane, LANES + lane)]
+        merged = builder.shuffle_vector(*words, ir.Constant(ir.VectorType(WORD, LANES), high))
+        return builder.ashr(merged, builder.sub(right, constant(1)))
 
     return integers_type(integers_type, integers_type, integers_type), emit
 
@@ -315,11 +336,11 @@ def _store_packed(builder: Any, pointer: Any, vectors: Any, zero: Any, low: Any,
     offset = spread_over(shorts, builder.trunc(zero, ir.IntType(16)))
     pairs = []
     for first, second in (vectors[:2], vectors[2:]):
-        pair = _call(builder, "llvm.x86.avx512.packssdw.512", shorts, first, second)
-        pairs.append(_call(builder, "llvm.sadd.sat.v32i16", shorts, pair, offset))
-    packed = _call(builder, "llvm.x86.avx512.packuswb.512", bytes_, *pairs)
+        pair = call_intrinsic(builder, "llvm.x86.avx512.packssdw.512", shorts, first, second)
+        pairs.append(call_intrinsic(builder, "llvm.sadd.sat.v32i16", shorts, pair, offset))
+    packed = call_intrinsic(builder, "llvm.x86.avx512.packuswb.512", bytes_, *pairs)
     for name, limit_ in (("llvm.umax.v64i8", low), ("llvm.umin.v64i8", high)):
-        packed = _call(builder, name, bytes_, packed, spread_over(bytes_, builder.trunc(limit_, BYTE)))
+        packed = call_intrinsic(builder, name, bytes_, packed, spread_over(bytes_, builder.trunc(limit_, BYTE)))
     words = builder.bitcast(packed, INTEGERS)
     order = ir.Constant(ir.VectorType(WORD, 16), [lane * 4 + vector for vector in range(4) for lane in range(4)])
     ordered = builder.shuffle_vector(words, ir.Constant(INTEGERS, ir.Undefined), order)
@@ -351,6 +372,6 @@ def scale_as_float(typing_context, vector, scale):  # type: ignore[no-untyped-de
         product = builder.fmul(builder.sitofp(vector, VECTOR), builder.bitcast(scale, VECTOR))
         lowest, highest = (ir.Constant(VECTOR, [value] * LANES) for value in (-(2.0**30), 2.0**30))
         product = clamp_vector(builder, product, lowest, highest)  # beyond all bytes, within int32
-        return builder.fptosi(_call(builder, f"llvm.rint.v{LANES}f32", VECTOR, product), INTEGERS)
+        return builder.fptosi(call_intrinsic(builder, f"llvm.rint.v{LANES}f32", VECTOR, product), INTEGERS)
 
     return integers_type(integers_type, integers_type), emit

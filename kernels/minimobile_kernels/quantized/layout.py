@@ -1,13 +1,13 @@
-"""Bytes moved from one layout to another: no number changes."""
+"""Bytes moved from one place and layout to another, or replaced one for one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.quantized.integers import load_bytes, plus, spread, store_bytes
-from minimobile_kernels.simd import LANES
-from minimobile_kernels.step import share
+from minimobile_kernels.simd import LANES, keep_apart
+from minimobile_kernels.step import plane_count, share
 
 
 @inlined
@@ -40,8 +40,49 @@ def pack(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
 
 
 @inlined
+def unpack(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
+    """Copy a map to the caller's result: (N, H, W, C) from `step.out` on; signed bytes lose their 128 again."""
+    channels, flip = step.channels, 128 if step.is_signed else 0
+    pixels = step.batch * step.height * step.width
+    first, last = share(pixels, 1, part, parts)
+    for channel in range(0, channels, LANES):
+        plane = step.x + channel // LANES * step.x_plane
+        count = min(LANES, channels - channel)
+        for pixel in range(first, last):
+            _copy(arena, plane + pixel * LANES, result, step.out + pixel * channels + channel, count, flip)
+
+
+@inlined
+def pad(step: Any, arena: Any, part: int, parts: int) -> None:
+    """Copy a map to another, with zero points around every image. Defined by reference_maps.pad."""
+    planes = plane_count(step.channels, LANES)
+    rows = step.batch * step.out_height
+    first, last = share(planes * rows, 1, part, parts)
+    size, line = step.width * LANES, step.out_width * LANES
+    for item in range(first, last):
+        plane, n, i = item // rows, item % rows // step.out_height, item % step.out_height - step.pad_top
+        target = step.out + plane * step.out_plane + item % rows * line
+        if not 0 <= i < step.height:
+            _fill(arena, target, line, step.out_zero)
+            continue
+        start = target + step.pad_left * LANES
+        _fill(arena, target, start - target, step.out_zero)
+        _copy(arena, step.x + plane * step.x_plane + (n * step.height + i) * size, arena, start, size, 0)
+        _fill(arena, start + size, target + line - start - size, step.out_zero)
+
+
+@inlined
+def look_up(step: Any, tables: Any, arena: Any, part: int, parts: int) -> None:
+    """Replace every byte of a map by what a table of 256 has for it."""
+    first, last = share(plane_count(step.channels, LANES) * step.batch * step.height * step.width, 1, part, parts)
+    for byte in range(first * LANES, last * LANES):
+        arena[step.out + byte] = tables[step.table + arena[step.x + byte]]
+
+
+@compiled
 def _copy(source: Any, source_start: int, target: Any, target_start: int, count: int, flip: int) -> None:
     """Copy bytes, each plus `flip` modulo 256."""
+    keep_apart()
     if count < LANES:
         for byte in range(count):
             target[target_start + byte] = source[source_start + byte] ^ flip
@@ -54,8 +95,9 @@ def _copy(source: Any, source_start: int, target: Any, target_start: int, count:
         byte += LANES
 
 
-@inlined
+@compiled
 def _fill(target: Any, start: int, count: int, value: int) -> None:
+    keep_apart()
     if count < LANES:
         for byte in range(count):
             target[start + byte] = value

@@ -5,34 +5,55 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import load_bytes, plus, spread, store_integers
+from minimobile_kernels.quantized.integers import (
+    divide_rounded,
+    limit,
+    load_bytes,
+    plus,
+    spread,
+    store_bytes,
+    store_integers,
+)
+from minimobile_kernels.quantized.requantize import requantize
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
 
 
 @inlined
-def average_pool2d(step: Any, arena: Any, sums: Any, part: int, parts: int, place: int) -> None:
+def average_pool2d(step: Any, arena: Any, part: int, parts: int) -> None:
     """Average windows that lie inside the image. Defined by reference.average_pool2d."""
+    area, lowest = step.kernel_height * step.kernel_width, 128 if step.is_signed else 0
     rows = plane_count(step.channels, LANES) * step.batch * step.out_height
     first, last = share(rows, 1, part, parts)
     for row in range(first, last):
-        _average_row(step, arena, sums, row, place)
+        image, i = row // step.out_height, row % step.out_height  # planes and images lie side by side
+        for j in range(step.out_width):
+            start = (image * step.height + i * step.stride) * step.width + j * step.stride
+            total = _total(arena, step.x + start * LANES, step.kernel_height, step.kernel_width, step.width)
+            mean = plus(divide_rounded(plus(total, spread(-area * lowest)), area), spread(lowest))
+            target = step.out + (row * step.out_width + j) * LANES
+            store_bytes(arena, target, limit(mean, spread(step.low), spread(step.high)))
+
+
+@inlined
+def mean(step: Any, scales: Any, arena: Any, sums: Any, part: int, parts: int, place: int) -> None:
+    """Average whole images, at another scale. Defined by reference_maps.mean."""
+    planes = plane_count(step.channels, LANES)
+    first, last = share(planes * step.batch, 1, part, parts)
+    for item in range(first, last):
+        plane, n = item // step.batch, item % step.batch
+        start = step.x + plane * step.x_plane + n * step.height * step.width * LANES
+        store_integers(sums, place, _total(arena, start, step.height, step.width, step.width))
+        target = step.out + plane * step.out_plane + n * LANES
+        requantize(step, sums, place, 1, 0, 1, LANES, plane, 1, scales, arena, target, 0)
 
 
 @compiled
-def _average_row(step: Any, arena: Any, sums: Any, row: int, place: int) -> None:
+def _total(arena: Any, start: int, height: int, width: int, row: int) -> Any:
+    """Sum a window of `height` x `width` pixels in rows of `row`."""
     keep_apart()
-    area = step.kernel_height * step.kernel_width
-    offset = 128 if step.is_signed else 0
-    image, i = row // step.out_height, row % step.out_height  # planes and images lie side by side
-    for j in range(step.out_width):
-        total = spread(0)
-        for di in range(step.kernel_height):
-            line = (image * step.height + i * step.stride + di) * step.width + j * step.stride
-            for dj in range(step.kernel_width):
-                total = plus(total, load_bytes(arena, step.x + (line + dj) * LANES))
-        store_integers(sums, place, total)
-        for lane in range(LANES):
-            value = sums[place + lane] - area * offset
-            mean = (value + area // 2) // area if value >= 0 else -((area // 2 - value) // area)
-            arena[step.out + (row * step.out_width + j) * LANES + lane] = min(max(mean + offset, step.low), step.high)
+    total = spread(0)
+    for i in range(height):
+        for j in range(width):
+            total = plus(total, load_bytes(arena, start + (i * row + j) * LANES))
+    return total

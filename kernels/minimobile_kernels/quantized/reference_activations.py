@@ -31,7 +31,7 @@ def softmax(x: Array, scale: float, beta: float) -> Array:
     Shapes: x (..., C) in uint8 or int8, with values scale * x -> (..., C) of the same type.
     """
     smallest = int(np.iinfo(x.dtype).min)
-    power, addend = _powers(scale, beta)
+    power, addend = exponentials(scale, beta)
     result = np.empty(x.shape, x.dtype)
     for row in np.ndindex(x.shape[:-1]):
         below = int(x[row].max()) - x[row].astype(np.int64)
@@ -44,7 +44,7 @@ def softmax(x: Array, scale: float, beta: float) -> Array:
 
 
 @functools.lru_cache(maxsize=16)
-def _powers(scale: float, beta: float) -> tuple[Array, Array]:
+def exponentials(scale: float, beta: float) -> tuple[Array, Array]:
     """Return exp(-beta * scale * d) for the differences d of 0..255 in Q0.31, and in Q12.19 for the sum; (256) each."""
     multiplier, shift = quantized_multiplier(min(beta * scale * 2**DIFFERENCE_BITS, 2**31 - 1.0))
     difference = -np.arange(256)

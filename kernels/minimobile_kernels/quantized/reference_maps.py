@@ -7,13 +7,13 @@ same bytes as LiteRT's reference kernels (`tflite/kernels/internal/reference`, t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minimobile_kernels.quantized.reference import Range, Scaling, rescale
-from minimobile_kernels.reference import Array, requantize
+from minimobile_kernels.reference import Array
 
 RESIZE_BITS = 10  # of a position's fraction, where signed bytes are resized
 
@@ -78,16 +78,16 @@ def concatenate(arrays: Sequence[Array], by: Sequence[Affine], to: Affine, axis:
 
 
 def mean(x: Array, zero: int, axes: Sequence[int], by: Scaling, to: Range, rounding: str = "double") -> Array:
-    """Average over axes, which stay as axes of size 1. The number of values is a part of the factor (`reduce.h`)."""
+    """Average over axes, which stay as axes of size 1 (`reduce.h`)."""
     total = (x.astype(np.int64) - zero).sum(tuple(axes), keepdims=True)
-    count = x.size // total.size
-    if rounding == "float":
-        return rescale(total, by._replace(scale=by.scale / np.float32(count)), to, rounding).astype(x.dtype)
+    return rescale(total, mean_scaling(by, x.size // total.size), to, rounding).astype(x.dtype)
+
+
+def mean_scaling(by: Scaling, count: int) -> Scaling:
+    """Return a scaling that divides by `count` as well: the multiplier takes it in, with as many bits as it can."""
     multiplier, shift = int(by.multiplier[0]), int(by.shift[0])
     bits = min(count.bit_length() - 1, 32, 31 + shift)
-    steps = requantize(total, np.array((multiplier << bits) // count), np.array(shift - bits), rounding)
-    result: Array = np.clip(steps + to.zero, to.low, to.high).astype(x.dtype)
-    return result
+    return Scaling(np.array([(multiplier << bits) // count]), np.array([shift - bits]), by.scale / np.float32(count))
 
 
 def argmax(x: Array, axis: int, dtype: DTypeLike) -> Array:
@@ -101,15 +101,12 @@ def resize_bilinear(x: Array, height: int, width: int, align_corners: bool, half
 
     Shapes: x (N, H, W, C) -> (N, height, width, C).
     """
-    choices: Any = (align_corners, half_pixel_centers)
-    if x.dtype == np.uint8:
-        return _resize_unsigned(
-            x, _real_points(x.shape[1], height, *choices), _real_points(x.shape[2], width, *choices)
-        )
-    return _resize_signed(x, _whole_points(x.shape[1], height, *choices), _whole_points(x.shape[2], width, *choices))
+    rows = resize_points(x.shape[1], height, x.dtype, align_corners, half_pixel_centers)
+    columns = resize_points(x.shape[2], width, x.dtype, align_corners, half_pixel_centers)
+    return _resize_unsigned(x, rows, columns) if x.dtype == np.uint8 else _resize_signed(x, rows, columns)
 
 
-class _Points(NamedTuple):
+class Points(NamedTuple):
     """For every pixel of one axis: its neighbours, and the weights of both."""
 
     first: Array
@@ -118,7 +115,13 @@ class _Points(NamedTuple):
     second_weight: Array
 
 
-def _real_points(size: int, out_size: int, align_corners: bool, half_pixel_centers: bool) -> _Points:
+def resize_points(size: int, out_size: int, dtype: DTypeLike, align_corners: bool, half_pixel_centers: bool) -> Points:
+    """Return the neighbours and weights of one axis: in float32 for uint8, in whole 1024ths for int8."""
+    find = _real_points if np.dtype(dtype) == np.uint8 else _whole_points
+    return find(size, out_size, align_corners, half_pixel_centers)
+
+
+def _real_points(size: int, out_size: int, align_corners: bool, half_pixel_centers: bool) -> Points:
     scale = np.float32(size) / np.float32(out_size)
     if align_corners and out_size > 1:
         scale = np.float32(size - 1) / np.float32(out_size - 1)
@@ -128,10 +131,10 @@ def _real_points(size: int, out_size: int, align_corners: bool, half_pixel_cente
     first = np.clip(np.floor(position).astype(np.int64), 0, size - 1)
     second = np.minimum(np.ceil(position).astype(np.int64), size - 1)
     weight = position - first.astype(np.float32)
-    return _Points(first, second, np.float32(1) - weight, weight)
+    return Points(first, second, np.float32(1) - weight, weight)
 
 
-def _resize_unsigned(x: Array, rows: _Points, columns: _Points) -> Array:
+def _resize_unsigned(x: Array, rows: Points, columns: Points) -> Array:
     """Sum value * (weight of its row) * (weight of its column), in the order of columns, then rows, and truncate."""
     channels = x.shape[3]
     out = np.empty((x.shape[0], len(rows.first), len(columns.first), channels), x.dtype)
@@ -145,7 +148,7 @@ def _resize_unsigned(x: Array, rows: _Points, columns: _Points) -> Array:
     return out
 
 
-def _whole_points(size: int, out_size: int, align_corners: bool, half_pixel_centers: bool) -> _Points:
+def _whole_points(size: int, out_size: int, align_corners: bool, half_pixel_centers: bool) -> Points:
     one = 1 << RESIZE_BITS
     scale = (one * size + out_size // 2) // out_size
     if align_corners and out_size > 1:
@@ -156,10 +159,10 @@ def _whole_points(size: int, out_size: int, align_corners: bool, half_pixel_cent
     first = np.clip(_toward_zero(position, one), 0, size - 1)
     second = np.minimum(_toward_zero(position + one - 1, one), size - 1)
     weight = position - first * one
-    return _Points(first, second, one - weight, weight)
+    return Points(first, second, one - weight, weight)
 
 
-def _resize_signed(x: Array, rows: _Points, columns: _Points) -> Array:
+def _resize_signed(x: Array, rows: Points, columns: Points) -> Array:
     out = np.empty((x.shape[0], len(rows.first), len(columns.first), x.shape[3]), x.dtype)
     wide = x.astype(np.int32)
     left, right = wide[:, :, columns.first], wide[:, :, columns.second]

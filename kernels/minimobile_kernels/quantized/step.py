@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-KINDS = ("conv2d", "depthwise_conv2d", "average_pool2d", "add", "pack")
+KINDS = (
+    "conv2d", "depthwise_conv2d", "average_pool2d", "mean", "add", "resize_bilinear", "pad", "look_up", "softmax",
+    "argmax", "pack", "unpack",
+)  # fmt: skip
 ROUNDINGS = ("double", "single", "float")
 
 # Maps lie in the arena as unsigned bytes, in planes of LANES channels: [ceil(C / LANES)][N][H][W][LANES]. Signed bytes
@@ -27,7 +30,10 @@ STEP = np.dtype(
         # the number of visits per plane; other sizes: where they begin in the scales, [plane][K_h * K_w][LANES].
         *[(name, np.int64) for name in ("filters", "visits")],
         ("line", np.int64),  # depthwise: where a line of zero points begins, for what lies outside the image
-        ("scales", np.int64),  # where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]
+        ("table", np.int64),  # look_up: where the byte for each byte begins, (256)
+        *[(name, np.int64) for name in ("row_points", "column_points")],  # resizing: where they begin in the scales
+        ("item_size", np.int64),  # argmax: bytes of an integer of the result
+        ("scales", np.int64),  # where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]; or softmax's
         ("rounding", np.int64),  # index into ROUNDINGS
         ("is_simple", np.int64),  # rounded twice, without shifts to the left, and nothing below the zero point survives
         *[(name, np.int64) for name in ("x_zero", "y_zero", "out_zero")],

@@ -1,0 +1,125 @@
+"""What turns scores into answers: softmax, and the largest of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.quantized.integers import LONG, WORD, call_intrinsic, constant, load_bytes, spread
+from minimobile_kernels.quantized.reference_activations import SUM_BITS
+from minimobile_kernels.simd import INTEGERS, LANES, integers_type, keep_apart, splat
+from minimobile_kernels.step import share
+
+MOST_CHANNELS = 1 << 12
+PLACE_BITS = 23  # of a key that holds a byte and the place of its channel
+
+
+@inlined
+def softmax(step: Any, scales: Any, arena: Any, part: int, parts: int) -> None:
+    """Compute softmax over channels, of which there are at most `MOST_CHANNELS`.
+
+    Defined by reference_activations.softmax. Shapes: scales, from `step.scales` on: the exponential of every difference
+    0..255 in Q0.31, then the same for the sum, in Q12.19.
+    """
+    first, last = share(step.batch * step.height * step.width, 1, part, parts)
+    for pixel in range(first, last):
+        _softmax_pixel(step, scales, arena, pixel * LANES)
+
+
+@compiled
+def _softmax_pixel(step: Any, scales: Any, arena: Any, pixel: int) -> None:
+    keep_apart()
+    largest = 0
+    for channel in range(step.channels):
+        largest = max(largest, arena[step.x + channel // LANES * step.x_plane + pixel + channel % LANES])
+    powers, addends = step.scales, step.scales + 256
+    total = 0
+    for channel in range(step.channels):
+        below = largest - arena[step.x + channel // LANES * step.x_plane + pixel + channel % LANES]
+        total += scales[addends + below]
+    digits = 0
+    while total >> digits:
+        digits += 1
+    over = _reciprocal((total << (32 - digits)) - (1 << 31))
+    shift = digits - (31 - SUM_BITS) - 1 + 31 - 8
+    for channel in range(step.channels):
+        offset = channel // LANES * step.x_plane + pixel + channel % LANES
+        power = _times(scales[powers + (largest - arena[step.x + offset])], over)
+        target = step.out + channel // LANES * step.out_plane + pixel + channel % LANES
+        arena[target] = min((power + (1 << (shift - 1))) >> shift, 255)
+
+
+@inlined
+def _times(left: Any, right: Any) -> Any:
+    """Multiply fixed-point numbers. Defined by reference_activations.times."""
+    return (left * right + (1 << 30)) >> 31
+
+
+@inlined
+def _reciprocal(x: Any) -> Any:
+    """Return 1 / (1 + x). Defined by reference_activations.reciprocal."""
+    half = (x + (1 << 31)) >> 1
+    estimate = 1515870810 + _times(half, -1010580540)
+    for _ in range(3):
+        estimate += _times(estimate, (1 << 29) - _times(half, estimate)) << 2
+    return min(estimate << 1, (1 << 31) - 1)
+
+
+@inlined
+def argmax(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
+    """Write the channel of the largest byte of every pixel, the first of equals, to the caller's result.
+
+    Defined by reference_maps.argmax. Shapes: result: integers of `step.item_size` bytes, the lowest first.
+    """
+    first, last = share(step.batch * step.height * step.width, 1, part, parts)
+    _argmax(step, arena, result, first, last)
+
+
+@compiled
+def _argmax(step: Any, arena: Any, result: Any, first: int, last: int) -> None:
+    keep_apart()
+    for pixel in range(first, last):
+        best = spread(-1)
+        for channel in range(0, step.channels, LANES):
+            values = load_bytes(arena, step.x + channel // LANES * step.x_plane + pixel * LANES)
+            best = _larger_keys(best, values, channel, step.channels)
+        place = _largest_place(best)
+        for byte in range(step.item_size):
+            result[step.out + pixel * step.item_size + byte] = (place >> (8 * byte)) & 255
+
+
+@intrinsic
+def _larger_keys(typing_context, keys, values, first, channels):  # type: ignore[no-untyped-def]
+    """_larger_keys(keys, values, first, channels): the larger of `keys` and the keys of bytes from channel `first` on.
+
+    A key is greater for a greater byte, and among equal bytes for the earlier channel; lanes from `channels` on have
+    none.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        keys, values, first, channels = arguments
+        lanes = ir.Constant(INTEGERS, list(range(LANES)))
+        channel = builder.add(splat(builder, builder.trunc(first, WORD), INTEGERS), lanes)
+        place = builder.sub(constant((1 << PLACE_BITS) - 1), channel)
+        own = builder.or_(builder.shl(values, constant(PLACE_BITS)), place)
+        is_channel = builder.icmp_signed("<", channel, splat(builder, builder.trunc(channels, WORD), INTEGERS))
+        is_larger = builder.and_(is_channel, builder.icmp_signed(">", own, keys))
+        return builder.select(is_larger, own, keys)
+
+    return integers_type(integers_type, integers_type, types.int64, types.int64), emit
+
+
+@intrinsic
+def _largest_place(typing_context, keys):  # type: ignore[no-untyped-def]
+    """_largest_place(keys): the channel of the largest key."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        key = call_intrinsic(builder, f"llvm.vector.reduce.smax.v{LANES}i32", WORD, arguments[0])
+        place = builder.and_(key, ir.Constant(WORD, (1 << PLACE_BITS) - 1))
+        return builder.zext(builder.sub(ir.Constant(WORD, (1 << PLACE_BITS) - 1), place), LONG)
+
+    return types.int64(integers_type), emit
