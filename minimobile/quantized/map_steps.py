@@ -122,7 +122,7 @@ def add_argmax(builder: Builder, operation: Operation, place: int) -> None:
     x, out = builder.tensor(operation.inputs[0]), builder.tensor(operation.output)
     nothing = Range(0, 0, 0)
     cost = 16 * int(np.prod(x.shape))
-    builder.add_step("argmax", x.name, x.name, cost, nothing, out=place, item_size=out.dtype.itemsize)
+    builder.add_step("argmax", x.name, x.name, cost, nothing, out=place, words=out.dtype.itemsize // 4)
 
 
 def add_unpack(builder: Builder, name: str, place: int) -> None:

@@ -20,11 +20,12 @@ _wide_2 = make_byte_filter(FILTER_ROWS, WIDE, 2, 1)
 _narrow_1 = make_byte_filter(FILTER_ROWS, NARROW, 1, 1)
 _narrow_2 = make_byte_filter(FILTER_ROWS, NARROW, 2, 1)
 _tiny = make_byte_filter(FILTER_ROWS, TINY, 1, VISITS)
-_any = make_byte_filter(1, 1, None, 1)
+_any_narrow = make_byte_filter(1, NARROW, None, 1)
 _wide_twice_1 = make_byte_filter(FILTER_ROWS, WIDE, 1, 2)
 _wide_twice_2 = make_byte_filter(FILTER_ROWS, WIDE, 2, 2)
 _narrow_often_1 = make_byte_filter(FILTER_ROWS, NARROW, 1, VISITS)
 _narrow_often_2 = make_byte_filter(FILTER_ROWS, NARROW, 2, VISITS)
+_any_narrow_often = make_byte_filter(1, NARROW, None, VISITS)
 _any_often = make_byte_filter(1, 1, None, VISITS)
 
 
@@ -82,9 +83,22 @@ def _filter_rows(
             pixels = 1
             if is_tiled:
                 pixels = WIDE if out_width - j >= WIDE and visits <= 2 else min(NARROW, out_width)
-                j = min(j, out_width - pixels)
+            elif is_3x3 and out_width >= NARROW:
+                pixels = NARROW
+            j = min(j, out_width - pixels)
             column = j * stride - step.pad_left
-            if pixels == WIDE and visits == 1 and stride == 1:
+            if not is_3x3:
+                _filter_pixel(step, arena, image, scales, weight, top, column, sums, place)
+            elif not is_tiled and pixels == 1:
+                _any_often(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight, lines,
+                           line, sums, place)  # fmt: skip
+            elif not is_tiled and visits == 1:
+                _any_narrow(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight, lines,
+                            line, sums, place)  # fmt: skip
+            elif not is_tiled:
+                _any_narrow_often(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight,
+                                  lines, line, sums, place)  # fmt: skip
+            elif pixels == WIDE and visits == 1 and stride == 1:
                 _wide_1(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line, sums,
                         place)  # fmt: skip
             elif pixels == WIDE and visits == 1:
@@ -111,14 +125,6 @@ def _filter_rows(
             elif pixels == TINY:
                 _tiny(arena, image, x_row, top, height, column, width, 1, 1, weights, weight, lines, line, sums,
                       place)  # fmt: skip
-            elif is_3x3 and visits == 1:
-                _any(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight, lines, line,
-                     sums, place)  # fmt: skip
-            elif is_3x3:
-                _any_often(arena, image, x_row, top, height, column, width, stride, dilation, weights, weight,
-                           lines, line, sums, place)  # fmt: skip
-            else:
-                _filter_pixel(step, arena, image, scales, weight, top, column, sums, place)
             target = out + (i * out_width + j) * LANES
             requantize(step, sums, place, rows, pixels * LANES, pixels, LANES, plane, 1, scales, arena, target,
                        out_width * LANES)  # fmt: skip

@@ -9,9 +9,18 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import BYTES, constant, store_bytes
+from minimobile_kernels.quantized.integers import BYTES, constant, plus, store_bytes
 from minimobile_kernels.quantized.reference_maps import RESIZE_BITS
-from minimobile_kernels.simd import INTEGERS, LANES, VECTOR, element_pointer, integers_type, keep_apart, splat
+from minimobile_kernels.simd import (
+    INTEGERS,
+    LANES,
+    VECTOR,
+    element_pointer,
+    integers_type,
+    keep_apart,
+    splat,
+    vector_type,
+)
 from minimobile_kernels.step import plane_count, share
 
 POINT = 4  # of an output row or column: its two neighbours and the weights of both
@@ -38,69 +47,85 @@ def _resize_row(step: Any, scales: Any, arena: Any, image: int, i: int, target: 
     keep_apart()
     row = step.row_points + i * POINT
     line = step.width * LANES
-    above, below = image + scales[row] * line, image + scales[row + 1] * line
+    above, below = scales[row] * line, scales[row + 1] * line
     over, under = scales[row + 2], scales[row + 3]
-    for j in range(step.out_width):
-        column = step.column_points + j * POINT
-        left, right = scales[column] * LANES, scales[column + 1] * LANES
+    columns, is_signed, out_width = step.column_points, step.is_signed, step.out_width
+    last_left, last_right = -1, -1
+    for j in range(out_width):
+        column = columns + j * POINT
+        left, right = image + scales[column] * LANES, image + scales[column + 1] * LANES
         before, after = scales[column + 2], scales[column + 3]
-        if step.is_signed:
-            value = _interpolate_signed(arena, above + left, below + left, above + right, below + right,
-                                        over, under, before, after)  # fmt: skip
+        is_new = left != last_left or right != last_right
+        last_left, last_right = left, right
+        if is_signed:
+            if is_new:
+                a, b = _weigh_signed(arena, left + above, over), _weigh_signed(arena, left + below, under)
+                c, d = _weigh_signed(arena, right + above, over), _weigh_signed(arena, right + below, under)
+            store_bytes(arena, target + j * LANES, _blend_signed(plus(a, b), plus(c, d), before, after))
         else:
-            value = _interpolate_unsigned(arena, above + left, below + left, above + right, below + right,
-                                          over, under, before, after)  # fmt: skip
-        store_bytes(arena, target + j * LANES, value)
+            if is_new:
+                e, f = _weigh(arena, left + above, over), _weigh(arena, left + below, under)
+                g, h = _weigh(arena, right + above, over), _weigh(arena, right + below, under)
+            store_bytes(arena, target + j * LANES, _blend(e, f, g, h, before, after))
 
 
-def _make_interpolation(unsigned: bool) -> Any:
-    """Return an intrinsic that weighs four pixels: the left ones, above and below, then the right ones."""
+@intrinsic
+def _weigh(typing_context, array, offset, weight):  # type: ignore[no-untyped-def]
+    """_weigh(array, offset, weight): `LANES` unsigned bytes, in float32, times the float32 whose bits an int32 has."""
 
-    @intrinsic
-    def interpolate(  # type: ignore[no-untyped-def]
-        typing_context, array, left_above, left_below, right_above, right_below, above, below, left, right
-    ):
-        def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            pixels = []
-            for offset in arguments[1:5]:
-                pointer = element_pointer(builder, context, signature.args[0], arguments[0], offset)
-                narrow = builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1)
-                pixels.append(builder.zext(narrow, INTEGERS))
-            down, across = arguments[5:7], arguments[7:9]
-            weights = [(vertical, horizontal) for horizontal in across for vertical in down]
-            return (_emit_unsigned if unsigned else _emit_signed)(builder, pixels, weights)
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        values = builder.zext(builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1), INTEGERS)
+        return builder.fmul(builder.sitofp(values, VECTOR), _real(builder, arguments[2]))
 
-        offsets, weights = [types.int64] * 4, [types.int32] * 4
-        return integers_type(array, *offsets, *weights), emit
-
-    return interpolate
+    return vector_type(array, types.int64, types.int32), emit
 
 
-def _emit_unsigned(builder: Any, pixels: list[Any], weights: list[tuple[Any, Any]]) -> Any:
-    """Emit value * down * across, summed in order in float32, plus a half, truncated."""
-    real = ir.FloatType()
-    total = None
-    for pixel, pair in zip(pixels, weights, strict=True):
-        term = builder.sitofp(pixel, VECTOR)
-        for weight in pair:
-            term = builder.fmul(term, splat(builder, builder.bitcast(weight, real)))
-        total = term if total is None else builder.fadd(total, term)
-    return builder.fptosi(builder.fadd(total, ir.Constant(VECTOR, [0.5] * LANES)), INTEGERS)
+@intrinsic
+def _blend(typing_context, left_above, left_below, right_above, right_below, left, right):  # type: ignore[no-untyped-def]
+    """_blend(left_above, left_below, right_above, right_below, left, right): the left ones times `left` plus the right
+    ones times `right`, summed in order, plus a half, truncated.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        left, right = (_real(builder, weight) for weight in arguments[4:])
+        first, *rest = (builder.fmul(x, w) for x, w in zip(arguments[:4], (left, left, right, right), strict=True))
+        for term in (*rest, ir.Constant(VECTOR, [0.5] * LANES)):
+            first = builder.fadd(first, term)
+        return builder.fptosi(first, INTEGERS)
+
+    return integers_type(*[vector_type] * 4, *[types.int32] * 2), emit
 
 
-def _emit_signed(builder: Any, pixels: list[Any], weights: list[tuple[Any, Any]]) -> Any:
-    """Emit the sum of (value - 128) * down * across / 2**20, halves away from zero, plus 128."""
-    total = constant(0)
-    for pixel, (down, across) in zip(pixels, weights, strict=True):
-        weight = splat(builder, builder.mul(down, across), INTEGERS)
-        total = builder.add(total, builder.mul(builder.sub(pixel, constant(128)), weight))
-    bits = 2 * RESIZE_BITS
-    is_above_zero = builder.icmp_signed(">", total, constant(0))
-    half = builder.select(is_above_zero, constant(1 << (bits - 1)), constant(-(1 << (bits - 1))))
-    total = builder.add(total, half)
-    below_zero = builder.and_(builder.ashr(total, constant(31)), constant((1 << bits) - 1))
-    return builder.add(builder.ashr(builder.add(total, below_zero), constant(bits)), constant(128))
+def _real(builder: Any, bits: Any) -> Any:
+    return splat(builder, builder.bitcast(bits, ir.FloatType()))
 
 
-_interpolate_unsigned = _make_interpolation(unsigned=True)
-_interpolate_signed = _make_interpolation(unsigned=False)
+@intrinsic
+def _weigh_signed(typing_context, array, offset, weight):  # type: ignore[no-untyped-def]
+    """_weigh_signed(array, offset, weight): `LANES` bytes minus 128, times an int32."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        values = builder.zext(builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1), INTEGERS)
+        return builder.mul(builder.sub(values, constant(128)), splat(builder, arguments[2], INTEGERS))
+
+    return integers_type(array, types.int64, types.int32), emit
+
+
+@intrinsic
+def _blend_signed(typing_context, left, right, left_weight, right_weight):  # type: ignore[no-untyped-def]
+    """_blend_signed(left, right, left_weight, right_weight): the sum of both times their weights, divided by 2**20,
+    halves away from zero, plus 128.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        terms = [builder.mul(x, splat(builder, w, INTEGERS)) for x, w in zip(arguments[:2], arguments[2:], strict=True)]
+        total, bits = builder.add(*terms), 2 * RESIZE_BITS
+        is_above_zero = builder.icmp_signed(">", total, constant(0))
+        half = builder.select(is_above_zero, constant(1 << (bits - 1)), constant(-(1 << (bits - 1))))
+        total = builder.add(total, half)
+        below_zero = builder.and_(builder.ashr(total, constant(31)), constant((1 << bits) - 1))
+        return builder.add(builder.ashr(builder.add(total, below_zero), constant(bits)), constant(128))
+
+    return integers_type(*[integers_type] * 2, *[types.int32] * 2), emit

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.quantized.integers import LONG, WORD, call_intrinsic, constant, load_bytes, spread
 from minimobile_kernels.quantized.reference_activations import SUM_BITS
-from minimobile_kernels.simd import INTEGERS, LANES, integers_type, keep_apart, splat
+from minimobile_kernels.simd import INTEGERS, LANES, element_pointer, integers_type, keep_apart, splat
 from minimobile_kernels.step import share
 
 MOST_CHANNELS = 1 << 12
@@ -34,23 +34,27 @@ def softmax(step: Any, scales: Any, arena: Any, part: int, parts: int) -> None:
 def _softmax_pixel(step: Any, scales: Any, arena: Any, pixel: int) -> None:
     keep_apart()
     largest = 0
-    for channel in range(step.channels):
-        largest = max(largest, arena[step.x + channel // LANES * step.x_plane + pixel + channel % LANES])
+    for start in range(0, step.channels, LANES):
+        source = step.x + start // LANES * step.x_plane + pixel
+        for lane in range(min(LANES, step.channels - start)):
+            largest = max(largest, arena[source + lane])
     powers, addends = step.scales, step.scales + 256
     total = 0
-    for channel in range(step.channels):
-        below = largest - arena[step.x + channel // LANES * step.x_plane + pixel + channel % LANES]
-        total += scales[addends + below]
+    for start in range(0, step.channels, LANES):
+        source = step.x + start // LANES * step.x_plane + pixel
+        for lane in range(min(LANES, step.channels - start)):
+            total += scales[addends + (largest - arena[source + lane])]
     digits = 0
     while total >> digits:
         digits += 1
     over = _reciprocal((total << (32 - digits)) - (1 << 31))
     shift = digits - (31 - SUM_BITS) - 1 + 31 - 8
-    for channel in range(step.channels):
-        offset = channel // LANES * step.x_plane + pixel + channel % LANES
-        power = _times(scales[powers + (largest - arena[step.x + offset])], over)
-        target = step.out + channel // LANES * step.out_plane + pixel + channel % LANES
-        arena[target] = min((power + (1 << (shift - 1))) >> shift, 255)
+    for start in range(0, step.channels, LANES):
+        source = step.x + start // LANES * step.x_plane + pixel
+        target = step.out + start // LANES * step.out_plane + pixel
+        for lane in range(min(LANES, step.channels - start)):
+            power = _times(scales[powers + (largest - arena[source + lane])], over)
+            arena[target + lane] = min((power + (1 << (shift - 1))) >> shift, 255)
 
 
 @inlined
@@ -73,7 +77,7 @@ def _reciprocal(x: Any) -> Any:
 def argmax(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
     """Write the channel of the largest byte of every pixel, the first of equals, to the caller's result.
 
-    Defined by reference_maps.argmax. Shapes: result: integers of `step.item_size` bytes, the lowest first.
+    Defined by reference_maps.argmax. Shapes: result: integers of `step.words` times 32 bits, the lowest first.
     """
     first, last = share(step.batch * step.height * step.width, 1, part, parts)
     _argmax(step, arena, result, first, last)
@@ -82,14 +86,17 @@ def argmax(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
 @compiled
 def _argmax(step: Any, arena: Any, result: Any, first: int, last: int) -> None:
     keep_apart()
+    channels, x_plane, words = step.channels, step.x_plane, step.words
+    target = step.out + first * words * 4
     for pixel in range(first, last):
-        best = spread(-1)
-        for channel in range(0, step.channels, LANES):
-            values = load_bytes(arena, step.x + channel // LANES * step.x_plane + pixel * LANES)
-            best = _larger_keys(best, values, channel, step.channels)
+        source, best = step.x + pixel * LANES, spread(-1)
+        for channel in range(0, channels, LANES):
+            best = _larger_keys(best, load_bytes(arena, source), channel, channels)
+            source += x_plane
         place = _largest_place(best)
-        for byte in range(step.item_size):
-            result[step.out + pixel * step.item_size + byte] = (place >> (8 * byte)) & 255
+        for _ in range(words):
+            _store_word(result, target, place)
+            target, place = target + 4, 0
 
 
 @intrinsic
@@ -123,3 +130,15 @@ def _largest_place(typing_context, keys):  # type: ignore[no-untyped-def]
         return builder.zext(builder.sub(ir.Constant(WORD, (1 << PLACE_BITS) - 1), place), LONG)
 
     return types.int64(integers_type), emit
+
+
+@intrinsic
+def _store_word(typing_context, array, offset, value):  # type: ignore[no-untyped-def]
+    """_store_word(array, offset, value): write the low half of an int64 to an array of bytes."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        builder.store(builder.trunc(arguments[2], WORD), builder.bitcast(pointer, WORD.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), emit

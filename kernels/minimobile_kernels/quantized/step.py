@@ -32,7 +32,7 @@ STEP = np.dtype(
         ("line", np.int64),  # depthwise: where a line of zero points begins, for what lies outside the image
         ("table", np.int64),  # look_up: where the byte for each byte begins, (256)
         *[(name, np.int64) for name in ("row_points", "column_points")],  # resizing: where they begin in the scales
-        ("item_size", np.int64),  # argmax: bytes of an integer of the result
+        ("words", np.int64),  # argmax: of 32 bits, in an integer of the result
         ("scales", np.int64),  # where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]; or softmax's
         ("rounding", np.int64),  # index into ROUNDINGS
         ("is_simple", np.int64),  # rounded twice, without shifts to the left, and nothing below the zero point survives
