@@ -88,7 +88,7 @@ def warm_up() -> None:
     """Compile the kernels, or load them from disk, without running a network."""
     nothing = aligned_floats(16)
     steps, control = np.zeros(0, STEP), np.zeros(1, np.int64)
-    machine.run(steps, nothing, nothing, nothing, np.zeros(1, np.int64), control, 0, 1)
+    machine.run(steps, nothing, nothing, nothing, np.zeros(1, np.int64), control, control, 0, 1)
 
 
 def run_reference(
@@ -195,12 +195,12 @@ class _Compiled:
         arena: NDArray[np.float32],
     ) -> None:
         threads = self._crew.size + 1
-        control = np.zeros(len(program.steps) * sync.ENTRIES, np.int64)
+        control, bell = np.zeros(len(program.steps) * sync.ENTRIES, np.int64), self._crew.bell
         is_over = False
 
         def work(thread: int) -> None:
             if not is_over:
-                machine.run(program.steps, pixels, packed.values, arena, program.taps, control, thread, threads)
+                machine.run(program.steps, pixels, packed.values, arena, program.taps, control, bell, thread, threads)
 
         self._crew.invite(work)
         work(0)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 
+import numpy as np
+
 from minimobile.errors import InputError
 
 Task = Callable[[], object]
@@ -37,12 +39,14 @@ class Crew:
     """The helper threads of one engine: they wait for calls to help with.
 
     A helper that is busy with one call, or that the machine does not let run, comes late to the next; so the work must
-    be such that whoever is there can do all of it. After a fork the child process has no threads; the crew notices
-    and starts new ones.
+    be such that whoever is there can do all of it. `bell` is where compiled code says that a call has begun: helpers
+    listen to it for a moment after their work, before they go to sleep. After a fork the child process has no threads;
+    the crew notices and starts new ones.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
+        self.bell = np.zeros(1, np.int64)
         self._process = 0
         self._lock = threading.Lock()
         self._queues: list[SimpleQueue[Task | None]] = []

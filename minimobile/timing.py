@@ -68,7 +68,7 @@ def run_steps(
     """Run steps of a program on this thread and return the seconds that it took."""
     control = np.zeros(1, np.int64)
     start = time.perf_counter()
-    machine.run(steps, pixels, packed.values, arena, program.taps, control, 0, 1)
+    machine.run(steps, pixels, packed.values, arena, program.taps, control, control, 0, 1)
     return time.perf_counter() - start
 
 

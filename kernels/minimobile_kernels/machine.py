@@ -15,7 +15,7 @@ from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
 from minimobile_kernels.step import KINDS, STEP
-from minimobile_kernels.sync import claim, finish, wait
+from minimobile_kernels.sync import begin, claim, end, finish, wait
 
 (CONV2D, DEPTHWISE_CONV2D, POINTWISE_CONV2D, AVERAGE_POOL2D, RESIZE_BILINEAR, ADD, CONCATENATE, ACTIVATION,
  FAKE_QUANTIZE, PACK_PIXELS) = range(len(KINDS))  # fmt: skip
@@ -25,16 +25,20 @@ INPUTS = types.Array(float32, 1, "C", readonly=True)
 OFFSETS = types.Array(int64, 1, "C", readonly=True)
 
 
-@entry(STEPS, INPUTS, INPUTS, float32[::1], OFFSETS, int64[::1], int64, int64)
-def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, thread: int, threads: int) -> None:
+@entry(STEPS, INPUTS, INPUTS, float32[::1], OFFSETS, int64[::1], int64[::1], int64, int64)
+def run(
+    steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, bell: Any, thread: int, threads: int
+) -> None:  # fmt: skip
     """Run a program, alone or together with other threads that make the same call.
 
     A step is cut into parts; each thread takes the next part that nobody has taken, and goes on to the next step when
     all are done. So a thread that comes late, or never, costs nothing but its help.
 
     Shapes: steps (S) of `step.STEP`; pixels, weights, arena: one-dimensional float32; taps: one-dimensional int64;
-    control: S * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread).
+    control: S * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread);
+    bell: an int64 that all calls of the same helpers share.
     """
+    begin(bell, thread, threads)
     for index in range(steps.shape[0]):
         step = steps[index]
         x = pixels if step.is_from_pixels else arena
@@ -73,6 +77,7 @@ def run(steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: A
             part = claim(control, index)
         if threads > 1:
             wait(control, index, parts)
+    end(bell, thread)
 
 
 def is_compiled() -> bool:

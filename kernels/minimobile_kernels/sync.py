@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from typing import Any
 
@@ -15,6 +16,7 @@ from minimobile_kernels._jit import inlined
 LINE = 8  # int64 of a cache line
 ENTRIES = 2 * LINE  # of `control` for each step: parts claimed, and on another line parts done
 SPINS = 2000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
+PATIENCE = 3000  # of a helper without work: about 150 microseconds, many times what lies between two calls in a row
 
 
 @intrinsic
@@ -51,6 +53,20 @@ def yield_processor(typing_context):  # type: ignore[no-untyped-def]
     return types.int32(), emit
 
 
+@intrinsic
+def relax(typing_context):  # type: ignore[no-untyped-def]
+    """relax(): tell the processor that this is a loop that waits."""
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        if is_x86:
+            function_type = ir.FunctionType(ir.VoidType(), [])
+            builder.call(cgutils.get_or_insert_function(builder.module, function_type, "llvm.x86.sse2.pause"), [])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
 @inlined
 def claim(control: Any, index: int) -> Any:
     """Return the number of the next part of step `index` that nobody has taken."""
@@ -71,3 +87,24 @@ def wait(control: Any, index: int, parts: int) -> None:
         spins += 1
         if spins > SPINS:
             yield_processor()
+
+
+@inlined
+def begin(bell: Any, thread: int, threads: int) -> None:
+    """Tell the helpers that listen that a call has begun."""
+    if thread == 0 and threads > 1:
+        atomic_add(bell, 0, 1)
+
+
+@inlined
+def end(bell: Any, thread: int) -> None:
+    """Let a helper listen for the next call, for a while.
+
+    To wake a thread that sleeps takes as long as a small network; and one that goes back to Python at once would hold
+    the lock that the caller needs to return.
+    """
+    if thread > 0:
+        heard, spins = atomic_load(bell, 0), 0
+        while atomic_load(bell, 0) == heard and spins < PATIENCE:
+            relax()
+            spins += 1

@@ -112,24 +112,24 @@ class QuantizedEngine:
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
         threads = self.num_threads
-        memory = self._arenas.take(threads * machine.TILE_SUMS + -(-program.arena_size // 4))
-        sums, arena = (
-            memory[: threads * machine.TILE_SUMS].view(np.int32),
-            memory[threads * machine.TILE_SUMS :].view(np.uint8),
-        )
+        sums_size = threads * machine.TILE_SUMS
+        memory = self._arenas.take(sums_size + -(-program.arena_size // 4))
+        sums, arena = memory[:sums_size].view(np.int32), memory[sums_size:].view(np.uint8)
         image = arena[:0]
         for name in stage.reads:
             if name in program.places:
                 write_map(arena, program.places[name], values[name])
             else:
                 image = np.require(values[name], requirements=["C_CONTIGUOUS"]).view(np.uint8).reshape(-1)
-        control = np.zeros(max(1, len(program.steps)) * sync.ENTRIES, np.int64)
+        control, bell = np.zeros(len(program.steps) * sync.ENTRIES, np.int64), self._crew.bell
         result = np.empty(program.result_size, np.uint8)
         is_over = False
 
         def work(thread: int) -> None:
             if not is_over:
-                machine.run(program.steps, image, *program.constants, arena, result, sums, control, thread, threads)
+                machine.run(
+                    program.steps, image, *program.constants, arena, result, sums, control, bell, thread, threads
+                )
 
         self._crew.invite(work)
         work(0)
@@ -148,7 +148,7 @@ def warm_up() -> None:
     steps, nothing = np.zeros(0, STEP), np.zeros(0, np.uint8)
     constants = (nothing.view(np.int8), nothing, nothing.view(np.int32), nothing.view(np.int64))
     sums, control = np.zeros(machine.TILE_SUMS, np.int32), np.zeros(1, np.int64)
-    machine.run(steps, nothing, *constants, nothing, nothing, sums, control, 0, 1)
+    machine.run(steps, nothing, *constants, nothing, nothing, sums, control, control, 0, 1)
 
 
 def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:

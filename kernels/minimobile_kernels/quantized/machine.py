@@ -15,7 +15,7 @@ from minimobile_kernels.quantized.resize import resize_bilinear
 from minimobile_kernels.quantized.scores import argmax, softmax
 from minimobile_kernels.quantized.step import KINDS, STEP
 from minimobile_kernels.quantized.sums import add
-from minimobile_kernels.sync import claim, finish, wait
+from minimobile_kernels.sync import begin, claim, end, finish, wait
 
 (
     CONV2D, DEPTHWISE_CONV2D, AVERAGE_POOL2D, MEAN, ADD, RESIZE_BILINEAR, PAD, LOOK_UP, SOFTMAX, ARGMAX, PACK, UNPACK
@@ -29,17 +29,18 @@ def _read(element: Any, aligned: bool = True) -> Any:
 
 @entry(
     _read(from_dtype(STEP), aligned=False), _read(uint8), _read(int8), _read(uint8), _read(int32),
-    _read(int64), uint8[::1], uint8[::1], int32[::1], int64[::1], int64, int64,
+    _read(int64), uint8[::1], uint8[::1], int32[::1], int64[::1], int64[::1], int64, int64,
 )  # fmt: skip
 def run(
     steps: Any, image: Any, weights: Any, tables: Any, scales: Any, taps: Any, arena: Any, result: Any,
-    sums: Any, control: Any, thread: int, threads: int,
+    sums: Any, control: Any, bell: Any, thread: int, threads: int,
 ) -> None:  # fmt: skip
-    """Run a quantised program, alone or together with other threads that make the same call, as `machine.run` does.
+    """Run a quantised program, alone or together with other threads, as `minimobile_kernels.machine.run` does.
 
     Shapes: steps (S) of `step.STEP`; image, tables, arena, result: bytes; sums: threads * TILE_SUMS int32;
-    control: S * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread).
+    control and bell as for that.
     """
+    begin(bell, thread, threads)
     place = thread * TILE_SUMS
     for index in range(steps.shape[0]):
         step = steps[index]
@@ -77,3 +78,4 @@ def run(
             part = claim(control, index)
         if threads > 1:
             wait(control, index, parts)
+    end(bell, thread)
