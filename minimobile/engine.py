@@ -195,7 +195,7 @@ class _Compiled:
         arena: NDArray[np.float32],
     ) -> None:
         threads = self._crew.size + 1
-        control, bell = np.zeros(len(program.steps) * sync.ENTRIES, np.int64), self._crew.bell
+        control, bell = np.zeros(len(program.steps) * threads * sync.ENTRIES, np.int64), self._crew.bell
         is_over = False
 
         def work(thread: int) -> None:

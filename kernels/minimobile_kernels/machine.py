@@ -35,7 +35,7 @@ def run(
     all are done. So a thread that comes late, or never, costs nothing but its help.
 
     Shapes: steps (S) of `step.STEP`; pixels, weights, arena: one-dimensional float32; taps: one-dimensional int64;
-    control: S * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread);
+    control: S * threads * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread);
     bell: an int64 that all calls of the same helpers share.
     """
     begin(bell, thread, threads)
@@ -47,7 +47,7 @@ def run(
         following = steps[index + 1] if step.is_fused else step
         kind = step.kind
         parts = step.parts if threads > 1 else 1
-        part = claim(control, index) if threads > 1 else 0
+        part = claim(control, index, parts, thread, threads) if threads > 1 else 0
         while part < parts:
             if step.is_fused:
                 expanded_depthwise_conv2d(step, following, x, weights, arena, taps, part, parts, thread)
@@ -73,10 +73,10 @@ def run(
                 pack_pixels(step, x, weights, arena, taps, part, parts)
             if threads == 1:
                 break
-            finish(control, index)
-            part = claim(control, index)
+            finish(control, index, thread, threads)
+            part = claim(control, index, parts, thread, threads)
         if threads > 1:
-            wait(control, index, parts)
+            wait(control, index, parts, threads)
     end(bell, thread)
 
 

@@ -14,8 +14,8 @@ from minimobile_kernels import simd
 from minimobile_kernels._jit import inlined
 
 LINE = 8  # int64 of a cache line
-ENTRIES = 2 * LINE  # of `control` for each step: parts claimed, and on another line parts done
-SPINS = 2000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
+ENTRIES = 2 * LINE  # of `control` for each step and thread: its parts claimed, and on another line parts it has done
+SPINS = 1000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
 PATIENCE = 3000  # of a helper without work: about 150 microseconds, many times what lies between two calls in a row
 
 
@@ -68,22 +68,40 @@ def relax(typing_context):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def claim(control: Any, index: int) -> Any:
-    """Return the number of the next part of step `index` that nobody has taken."""
-    return atomic_add(control, index * ENTRIES, 1)
+def claim(control: Any, index: int, parts: int, thread: int, threads: int) -> Any:
+    """Return the number of a part of step `index` that nobody has taken, or `parts` when all are taken.
+
+    Every thread begins with a range of its own, the same of every step: what it reads of the step before is then mostly
+    what it wrote, and its counter lies in its own cache. Only then does it look for what others have left.
+    """
+    for distance in range(threads):
+        owner = thread + distance if thread + distance < threads else thread + distance - threads
+        place = (index * threads + owner) * ENTRIES
+        first, last = parts * owner // threads, parts * (owner + 1) // threads
+        if distance == 0 or atomic_load(control, place) < last - first:
+            part = first + atomic_add(control, place, 1)
+            if part < last:
+                return part
+    return parts
 
 
 @inlined
-def finish(control: Any, index: int) -> None:
+def finish(control: Any, index: int, thread: int, threads: int) -> None:
     """Count one part of step `index` as done, and all that was written for it as visible."""
-    atomic_add(control, index * ENTRIES + LINE, 1)
+    atomic_add(control, (index * threads + thread) * ENTRIES + LINE, 1)
 
 
 @inlined
-def wait(control: Any, index: int, parts: int) -> None:
+def wait(control: Any, index: int, parts: int, threads: int) -> None:
     """Wait until all parts of step `index` are done."""
     spins = 0
-    while atomic_load(control, index * ENTRIES + LINE) < parts:
+    while True:
+        done = 0
+        for thread in range(threads):
+            done += atomic_load(control, (index * threads + thread) * ENTRIES + LINE)
+        if done >= parts:
+            break
+        relax()
         spins += 1
         if spins > SPINS:
             yield_processor()

@@ -17,7 +17,7 @@ from minimobile_kernels.simd import LANES
 
 Shape = tuple[int, int, int, int]
 
-PARTS_PER_THREAD = 4
+PARTS_PER_THREAD = 2
 LEAST_PART = 100_000  # multiply-adds: half a microsecond
 LINE = 64  # bytes of a cache line
 

@@ -120,8 +120,8 @@ class QuantizedEngine:
             if name in program.places:
                 write_map(arena, program.places[name], values[name])
             else:
-                image = np.require(values[name], requirements=["C_CONTIGUOUS"]).view(np.uint8).reshape(-1)
-        control, bell = np.zeros(len(program.steps) * sync.ENTRIES, np.int64), self._crew.bell
+                image = np.ascontiguousarray(values[name]).view(np.uint8).reshape(-1)
+        control, bell = np.zeros(len(program.steps) * threads * sync.ENTRIES, np.int64), self._crew.bell
         result = np.empty(program.result_size, np.uint8)
         is_over = False
 

@@ -40,12 +40,18 @@ def depthwise_conv2d(
     """
     planes = plane_count(step.channels, LANES)
     rows = step.batch * step.out_height
-    first, last = share(planes * rows, 1, part, parts)
-    while first < last:
-        plane, n, i = first // rows, first % rows // step.out_height, first % step.out_height
-        count = min(last - first, step.out_height - i)
-        _filter_rows(step, weights, lines, scales, taps, arena, plane, n, i, i + count, sums, place)
-        first += count
+    first_plane, last_plane, first_row, last_row = 0, planes, 0, rows
+    if rows >= 2 * FILTER_ROWS * parts:  # of the map that the same thread made, where there are rows enough
+        first_row, last_row = share(rows, FILTER_ROWS, part, parts)
+    else:
+        first_plane, last_plane = share(planes, 1, part, parts)
+    for plane in range(first_plane, last_plane):
+        row = first_row
+        while row < last_row:
+            n, i = row // step.out_height, row % step.out_height
+            count = min(last_row - row, step.out_height - i)
+            _filter_rows(step, weights, lines, scales, taps, arena, plane, n, i, i + count, sums, place)
+            row += count
 
 
 @compiled

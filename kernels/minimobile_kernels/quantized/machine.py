@@ -46,7 +46,7 @@ def run(
         step = steps[index]
         kind = step.kind
         parts = step.parts if threads > 1 else 1
-        part = claim(control, index) if threads > 1 else 0
+        part = claim(control, index, parts, thread, threads) if threads > 1 else 0
         while part < parts:
             if kind == CONV2D:
                 conv2d(step, arena, weights, scales, taps, arena, sums, part, parts, place)
@@ -74,8 +74,8 @@ def run(
                 argmax(step, arena, result, part, parts)
             if threads == 1:
                 break
-            finish(control, index)
-            part = claim(control, index)
+            finish(control, index, thread, threads)
+            part = claim(control, index, parts, thread, threads)
         if threads > 1:
-            wait(control, index, parts)
+            wait(control, index, parts, threads)
     end(bell, thread)
