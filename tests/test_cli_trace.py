@@ -62,6 +62,13 @@ def test_the_table_has_a_row_per_layer_and_fits_80_columns(run: Run, full_size: 
     assert rows[0][:4] == ["conv_stem.first_conv", "conv", "32x112x112", "0101"]
 
 
+def test_names_of_the_head_are_abbreviated_before_they_are_folded(run: Run, segmenter: Path, photo: Path) -> None:
+    lines = run("trace", segmenter, photo).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[1] == "(head. is segmentation_head.)"
+    assert "head.conv_projection" in [line.partition(" ")[0] for line in lines]
+
+
 def test_json_has_the_numbers_of_the_values_themselves(run: Run, classifier: Path, photo: Path) -> None:
     code, out, _ = run("trace", classifier, photo, "--layer", "Conv2d_3_pointwise", "--layer", -1, "--format", "json")
     assert code == 0

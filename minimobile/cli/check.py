@@ -84,8 +84,8 @@ def _write_layers(report: Report) -> None:
         bound = ("" if layer.agrees else "*") + _shorten(layer.excess, 1)
         figures = (*(_shorten(x, 1) for x in sizes), *(_shorten(x, 2) for x in errors), _shorten(layer.median_ulps, 2))
         rows.append((layer.name, shape, *figures, _shorten(angle, 1), bound))
-    columns = ("layer", "shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
-    console.write_table(columns, rows, f"against {report.against}")
+    columns = ("shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
+    console.write_layer_table(columns, rows, f"against {report.against}")
     if report.agrees:
         console.write_text(f"agrees: rounding explains every difference in {len(rows)} layers")
         return

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+_HEAD = "segmentation_head."  # abbreviated, so that a row fits a terminal of 80 columns
+
 
 def prepare_streams() -> None:
     """Make stdout and stderr take whatever is written to them.
@@ -72,6 +74,14 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
     _write_lines(table)
+
+
+def write_layer_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:
+    """Write a table whose rows begin with the name of a layer; `columns` are the others."""
+    if any(str(row[0]).startswith(_HEAD) for row in rows):
+        title = f"{title}\n(head. is {_HEAD})"
+    short = [(str(row[0]).replace(_HEAD, "head."), *row[1:]) for row in rows]
+    write_table(("layer", *columns), short, title)
 
 
 def write_facts(facts: Sequence[tuple[str, object]]) -> None:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from minimobile.profile import Cost
     from minimobile.receptive_field import ReceptiveField
 
-_HEAD = "segmentation_head."  # abbreviated, so that a row fits a terminal of 80 columns
-
 _OPERATIONS = {
     "global_average_pool2d": "Avg Pool, all",
     "average_pool2d": "Avg Pool",
@@ -81,7 +79,7 @@ def write_layers(network: Network) -> None:
     totals = network.profile
     rows.append(("total", "", "", f"{totals.parameters:,}", f"{totals.multiply_adds:,}"))
     columns = ("operation", "output#", "parameters#", "mult-adds#")
-    _write_by_layer(columns, rows, "Layers (outputs: channels x height x width)")
+    console.write_layer_table(columns, rows, "Layers (outputs: channels x height x width)")
 
 
 def write_geometry(network: Network) -> None:
@@ -100,7 +98,7 @@ def write_geometry(network: Network) -> None:
         "Windows: kernel k, stride s, dilation d, padding (top bottom left right)\n"
         "(field: the receptive field in pixels, and its step from value to value)"
     )
-    _write_by_layer(("k#", "s#", "d#", "t b l r#", "field#", "step#", "output#"), rows, title)
+    console.write_layer_table(("k#", "s#", "d#", "t b l r#", "field#", "step#", "output#"), rows, title)
 
 
 def write_memory(network: Network) -> None:
@@ -112,7 +110,7 @@ def write_memory(network: Network) -> None:
         for name, memory in network.memory.items()
     ]
     title = "Memory of activations, layer by layer (live: with all that is needed later)"
-    _write_by_layer(("output#", "bytes#", "live#", ""), rows, title)
+    console.write_layer_table(("output#", "bytes#", "live#", ""), rows, title)
 
 
 def write_arrays(entries: Sequence[Entry], limit: int | None = None) -> None:
@@ -155,15 +153,7 @@ def _write_layers_of_two(left: Network, right: Network) -> None:
         rows.append((name, *outputs, *costs))
     rows.append(("total", "", "", *(f"{one.profile.multiply_adds:,}" for one in (left, right))))
     columns = ("output#", "output#", "mult-adds#", "mult-adds#")
-    _write_by_layer(columns, rows, f"Layer by layer: {left.title}, and {right.title}")
-
-
-def _write_by_layer(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    """Write a table whose first column are layers."""
-    if any(row[0].startswith(_HEAD) for row in rows):
-        title = f"{title}\n(head. is {_HEAD})"
-    rows = [(row[0].replace(_HEAD, "head."), *row[1:]) for row in rows]
-    console.write_table(("layer", *columns), rows, title)
+    console.write_layer_table(columns, rows, f"Layer by layer: {left.title}, and {right.title}")
 
 
 def _repeats(row: dict[str, Any]) -> str:

@@ -174,8 +174,8 @@ def _write_table(layers: Sequence[TracedLayer], title: str) -> None:
                 "+" if is_shared else taken + mark,
             )
         )
-    columns = ("layer", "kind", "CxHxW#", "pad#", "min#", "max#", "mean#", "0s#", "6s#", "us#")
-    console.write_table(columns, rows, title)
+    columns = ("kind", "CxHxW#", "pad#", "min#", "max#", "mean#", "0s#", "6s#", "us#")
+    console.write_layer_table(columns, rows, title)
     console.write_text("")
     console.write_text("pad: top, bottom, left, right; 0s and 6s: in percent; us: on one thread")
     if has_shared:
