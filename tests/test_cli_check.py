@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from planted import make_network, with_changed, with_weights
+from quantized_files import write_quantized
+from spelling import random_weights, spell
 
+import minimobile as mm
+from minimobile.formats.deduction import build_graph
+from minimobile.quantized.comparison import compare_with_dequantized
 from tests.conftest import Run
 
 PROCESSOR = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
@@ -33,6 +38,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         values = {"image_processor_type": "MobileNetV1ImageProcessor", **PROCESSOR}
         (folder / name / "preprocessor_config.json").write_text(json.dumps(values))
     return folder
+
+
+@pytest.fixture(scope="module")
+def quantized(folder: Path) -> Path:
+    """Return a quantised V2 DeepLab of random weights."""
+    config = mm.MobileNetV2Config(depth_multiplier=0.1, output_stride=8, num_labels=3)
+    graph = build_graph(config, "MobileNetV2ForSemanticSegmentation")
+    path = folder / "quantized.tflite"
+    path.write_bytes(write_quantized(spell(graph, random_weights(graph), folded=True)).write())
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -104,6 +119,37 @@ def test_what_goes_wrong_is_one_sentence_and_its_exit_code(run: Run, folder: Pat
     )
     code, out, err = run("check", model, photo, "--pixels")
     assert (code, out) == (1, "") and err.startswith("error: transformers: expected this package")
+
+
+def test_a_quantised_file_beside_its_floats_in_steps(run: Run, folder: Path, quantized: Path) -> None:
+    words = ("check", quantized, folder / "photo.png", "--against", "dequantized")
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[:2] == ["integers against dequantized: differences in steps", "(head. is segmentation_head.)"]
+    assert lines[2].split() == ["layer", "shape", "step", "largest", "mean", "bias", "clipped"]
+    rows = [line.split() for line in lines[4:-1]]
+    assert rows[0][:3] == ["conv_stem.first_conv", "8x16x16", "0.024"]
+    assert 0.4 < float(rows[0][3]) < 0.6, "one rounding"
+    assert rows[-1][0] == "head.classifier"
+    worst = max(rows, key=lambda row: float(row[3]))
+    name = worst[0].replace("head.", "segmentation_head.")
+    assert lines[-1] == f"largest: {worst[3]} steps at {name}; the last layer's mean: {rows[-1][4]}"
+    code, out, _ = run(*words, "--format", "json")
+    layers = [layer.to_dict() | {"shape": [*layer.shape]} for layer in compare_with_dequantized(*words[1:3])]
+    assert (code, json.loads(out)) == (0, {"against": "dequantized", "layers": layers})
+
+
+def test_what_has_no_steps_to_count_is_one_sentence(run: Run, folder: Path, quantized: Path) -> None:
+    photo = folder / "photo.png"
+    code, out, err = run("check", folder / "v1", photo, "--against", "dequantized")
+    wanted = "expected a quantised file to compare with its dequantised form, got one of floats"
+    assert (code, out, err) == (1, "", f"error: {folder / 'v1'}: {wanted}\n")
+    code, out, err = run("check", quantized, photo, "--against", "dequantized", "--other", folder / "v1")
+    assert (code, out) == (2, "") and "--other" in err and err.count("\n") == 1
+    code, out, err = run("check", quantized, folder / "none.png", "--against", "dequantized")
+    assert (code, out) == (1, "") and "none.png" in err and err.count("\n") == 1
 
 
 def test_pixels_beside_those_of_another_model(run: Run, folder: Path, monkeypatch) -> None:

@@ -1,8 +1,11 @@
-"""`minimobile check`: the same picture through another framework, layer by layer, and what differs first."""
+"""`minimobile check`: the same picture through another framework, layer by layer, and what differs first; or through a
+quantised file in integers and in floats, and by how many steps they differ.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +14,12 @@ import typer
 
 from minimobile.cli import console
 from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.errors import InputError
 
 if TYPE_CHECKING:
     from minimobile.crosscheck import Report
     from minimobile.pixels import PixelReport
+    from minimobile.quantized.comparison import LayerSteps
 
 
 class Against(str, Enum):
@@ -25,13 +30,14 @@ class Against(str, Enum):
     LITERT = "litert"
     ONNXRUNTIME = "onnxruntime"
     REFERENCE = "reference"
+    DEQUANTIZED = "dequantized"
 
 
 def check(
     source: Source,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
     against: Annotated[
-        Against, typer.Option("--against", help="The other side (extra `crosscheck`; reference needs nothing).")
+        Against, typer.Option("--against", help="The other side (extra `crosscheck`; the last two need nothing).")
     ] = Against.TRANSFORMERS,
     other: Annotated[
         str | None,
@@ -48,7 +54,17 @@ def check(
     the largest and the rms difference, each side's error relative to a run in float64, the median distance in float32
     numbers, one minus the cosine, and the other side's worst value as a multiple of what float32 can explain (above 1
     it differs). Exit code 0: all layers agree; 1: they do not, or something failed.
+
+    Against dequantized, a quantised file runs in integers and as the float network that it stands for. Columns: what a
+    step of the layer's bytes is worth; the largest and the mean difference in steps; its mean with the sign, integers
+    minus floats; and the share of values that the floats have beyond the bytes. There is no bound, so the exit code is
+    0.
     """
+    if against is Against.DEQUANTIZED and not pixels:
+        if other is not None:
+            raise typer.BadParameter("--other: --against dequantized compares SRC with itself; leave one of them out")
+        _write_steps(_compare_steps(source, image), output_format)
+        return
     from minimobile.cli.models import announce_compilation, load_model, processor_of
 
     report: Report | PixelReport
@@ -94,6 +110,33 @@ def _write_layers(report: Report) -> None:
     console.write_text(report.diagnosis or "no known fault explains it")
 
 
+def _compare_steps(source: str, image: Path) -> Sequence[LayerSteps]:
+    from minimobile.cli.models import announce_compilation
+    from minimobile.quantized.comparison import compare_with_dequantized
+    from minimobile.sources import read_checkpoint
+
+    checkpoint = read_checkpoint(source)
+    if checkpoint.quantized is None:
+        raise InputError(f"{source}: expected a quantised file to compare with its dequantised form, got one of floats")
+    announce_compilation()
+    return compare_with_dequantized(checkpoint, image)
+
+
+def _write_steps(layers: Sequence[LayerSteps], output_format: Format) -> None:
+    if output_format is Format.JSON:
+        console.write_json({"against": Against.DEQUANTIZED.value, "layers": [layer.to_dict() for layer in layers]})
+        return
+    rows = []
+    for layer in layers:
+        figures = (_shorten(x, 2) for x in (layer.step, layer.largest, layer.mean, layer.bias))
+        rows.append((layer.name, "x".join(map(str, layer.shape)), *figures, f"{100 * layer.clipped:.2f} %"))
+    columns = ("shape#", "step#", "largest#", "mean#", "bias#", "clipped#")
+    console.write_layer_table(columns, rows, "integers against dequantized: differences in steps")
+    worst = max(layers, key=lambda layer: layer.largest)
+    mean = _shorten(layers[-1].mean, 2)
+    console.write_text(f"largest: {_shorten(worst.largest, 2)} steps at {worst.name}; the last layer's mean: {mean}")
+
+
 def _write_pixels(report: PixelReport) -> None:
     rows = []
     for row in report.pixels:
@@ -124,7 +167,7 @@ def _shorten(value: float | None, digits: int) -> str:
         return ""
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
-    if 0.01 <= value < 1000:
-        return f"{value:.2g}" if value < 100 else f"{value:.0f}"
+    if 0.01 <= abs(value) < 1000:
+        return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
     significand, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     return f"{significand}e{int(exponent)}"
