@@ -13,6 +13,7 @@ from minimobile import models
 from minimobile.base_model import MobileNetModel
 from minimobile.config import config_from_dict
 from minimobile.errors import ConfigError, InputError
+from minimobile.outputs import require_finite
 from minimobile.sources import Config, read_checkpoint, read_config
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
@@ -46,7 +47,7 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     MINIMOBILE_MODEL, else google/mobilenet_v2_1.0_224 from the hub). Each item is {"index": int, "label": str,
     "probability": float, "logit": float}. The probability is the softmax's, or the sigmoid's where the config's
     `problem_type` is "multi_label_classification", computed in float64; a quantised file that ends in probabilities
-    has its own. Equal logits are in the order of index.
+    has its own. Equal logits are in the order of index. Raises InputError where a logit is NaN or infinite.
     """
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
@@ -61,6 +62,7 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     logits = output.logits
     if logits.shape[0] != 1 or logits.ndim != 2:
         raise InputError(f"image: expected one picture and one prediction for it, got logits {logits.shape}")
+    require_finite(logits, image if isinstance(image, str | Path) else "image", "logits")
     logits = logits[0].astype(np.float64)
     with np.errstate(all="ignore"):
         if output.probabilities is not None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.errors import InputError
+
 Array = NDArray[Any]
 
 
@@ -81,3 +83,13 @@ class SemanticSegmenterOutput(ModelOutput):
     hidden_states: tuple[Array, ...] | None = None
     attentions: None = None
     classes: Array | None = None
+
+
+def require_finite(values: Array, where: object, what: str) -> None:
+    """Raise InputError where a picture's results hold NaN or infinity: no class and no mask follows from them."""
+    count = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if count:
+        raise InputError(
+            f"{where}: expected finite {what}, got NaN or infinity in {count} of {values.size}; weights, or pixels "
+            "given as an array, are damaged or too large (`minimobile trace` shows in which layer it begins)"
+        )

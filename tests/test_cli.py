@@ -18,6 +18,7 @@ import pytest
 import minimobile as mm
 from minimobile import cli
 from minimobile.cli import console
+from minimobile.errors import InputError
 from minimobile.formats import hdf5
 from tests.conftest import Run
 
@@ -115,6 +116,37 @@ def test_a_broken_or_missing_model_is_one_sentence_and_code_1(run: Run, tmp_path
         assert err.startswith(f"error: {model}")
         assert err.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"broken.h5"}
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("spoilt", ["nan", "inf"])
+@pytest.mark.parametrize("command", ["classify", "segment", "features"])
+def test_nothing_is_made_of_nan_and_infinity(
+    run: Run, classifier: Path, segmenter: Path, photos: Path, tmp_path: Path, command: str, spoilt: str
+) -> None:
+    checkpoint = mm.load(segmenter if command == "segment" else classifier).to_checkpoint()
+    name = next(name for name in checkpoint.weights if "classifier" in name and name.endswith("bias"))
+    values = checkpoint.weights[name].copy()
+    values[1] = float(spoilt)
+    model, out_path = tmp_path / "spoilt.h5", tmp_path / "results.npz"
+    hdf5.write(model, dataclasses.replace(checkpoint, weights={**checkpoint.weights, name: values}))
+    rest = {"classify": [], "segment": ["--out", out_path], "features": ["--out", out_path, "--layer", "classifier"]}
+    code, out, err = run(command, photos, "--model", model, *rest[command])
+    assert (code, out) == (1, "")
+    warning, *errors = err.splitlines()
+    assert warning.endswith(f": 1 weights hold NaN or infinity: {name}")
+    assert [line.partition(", got")[0] for line in errors] == [
+        f"error: {photos / photo}: expected finite {'values of classifier' if command == 'features' else 'logits'}"
+        for photo in ("a.png", "b.jpg")
+    ]
+    assert all("of 3;" in line or "of 96;" in line for line in errors)
+    assert not out_path.exists() or not list(out_path.iterdir())
+    if command == "classify":
+        with (
+            pytest.warns(UserWarning),
+            pytest.raises(InputError, match="image: expected finite logits, got .* in 1 of 3;"),
+        ):
+            mm.classify(np.zeros((40, 50, 3), np.uint8), model=model)
 
 
 def test_the_environment_names_the_model(

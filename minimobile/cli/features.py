@@ -41,6 +41,7 @@ def features(
     of the layers is computed.
     """  # fmt: skip
     from minimobile.cli.models import open_model, processor_of
+    from minimobile.outputs import require_finite
 
     targets.check_target("--out", out, targets.ARRAY_SUFFIXES, may_replace=True)
     paths = pictures.expand_folders(images)
@@ -55,6 +56,7 @@ def features(
         pixel_values = process(path, return_tensors="np")["pixel_values"]
         found = network.features(pixel_values, layers=list(layers.values()))
         for name, key in layers.items():
+            require_finite(found[key], path, f"values of {name}")
             _require_same_shape(path, name, found[key], collected[name])
         for name, key in layers.items():
             collected[name].append(found[key])

@@ -54,7 +54,7 @@ def segment(
                     f"{path}: its result would overwrite {file}, which is one of the pictures; choose another --out"
                 )
         photo = open_image(path)
-        classes = find_classes(network, photo)
+        classes = find_classes(network, photo, path)
         for kind, drawn in _draw(photo, classes).items():
             with write_whole(files[kind]) as temporary:
                 drawn.save(temporary, "PNG")
@@ -69,21 +69,25 @@ def segment(
     raise typer.Exit(pictures.settle(rows))
 
 
-def find_classes(network: Any, photo: Image.Image) -> NDArray[np.int64]:
+def find_classes(network: Any, photo: Image.Image, where: object = "photo") -> NDArray[np.int64]:
     """Return the class of every pixel of the photo: int64 (H, W).
 
     The whole photo is brought to the network by its processor's canvas, else resized to the size that the processor
-    crops to; the logits are brought back to the photo's size.
+    crops to; the logits are brought back to the photo's size. Raises InputError, beginning with `where`, for logits
+    that are NaN or infinite.
     """
     from minimobile.cli.models import processor_of
+    from minimobile.outputs import require_finite
 
     process: Any = processor_of(network)
     whole: dict[str, Any] = {"central_fraction": None, "do_center_crop": False}
     if process.canvas_size is None:
         whole |= {"do_resize": True, "size": _input_size(network)}
     inputs = process(photo, **whole, return_tensors="np")
+    outputs = network(**inputs)
+    require_finite(outputs.logits, where, "logits")
     target = (photo.height, photo.width)
-    found = network.processor.post_process_semantic_segmentation(network(**inputs), target_sizes=[target])
+    found = network.processor.post_process_semantic_segmentation(outputs, target_sizes=[target])
     classes: NDArray[np.int64] = found[0]
     return classes
 
