@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,11 +13,12 @@ import numpy as np
 from minimobile import models
 from minimobile.base_model import MobileNetModel
 from minimobile.config import config_from_dict
-from minimobile.errors import ConfigError, InputError
+from minimobile.errors import ConfigError, InputError, MinimobileError
 from minimobile.outputs import require_finite
 from minimobile.sources import Config, read_checkpoint, read_config
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
+MODEL_VARIABLE = "MINIMOBILE_MODEL"
 
 
 def load(
@@ -51,12 +53,14 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     """
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
-    if not isinstance(model, MobileNetModel):
-        model = load(os.environ.get("MINIMOBILE_MODEL") or DEFAULT_MODEL if model is None else model)
-    if not isinstance(model, models.MobileNetV1ForImageClassification | models.MobileNetV2ForImageClassification):
-        raise InputError(f"model: expected one for image classification, got a {type(model).__name__}")
-    if model.processor is None:
-        raise InputError("model: expected one with image-processor settings, got none; call it with pixel_values")
+    named = os.environ.get(MODEL_VARIABLE) if model is None else None
+    with blaming_the_variable(named):
+        if not isinstance(model, MobileNetModel):
+            model = load(named or DEFAULT_MODEL if model is None else model)
+        if not isinstance(model, models.MobileNetV1ForImageClassification | models.MobileNetV2ForImageClassification):
+            raise InputError(f"model: expected one for image classification, got a {type(model).__name__}")
+        if model.processor is None:
+            raise InputError("model: expected one with image-processor settings, got none; call it with pixel_values")
     pixel_values = model.processor(image, return_tensors="np")["pixel_values"]
     output = model(pixel_values, return_dict=True)
     logits = output.logits
@@ -81,6 +85,17 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
         }
         for index in np.argsort(-logits, kind="stable")[:top]
     ]
+
+
+@contextmanager
+def blaming_the_variable(named: str | None) -> Iterator[None]:
+    """Have errors say that the environment's variable named the model, if it did so (`named` is not None or empty)."""
+    try:
+        yield
+    except MinimobileError as error:
+        if not named:
+            raise
+        raise type(error)(f"${MODEL_VARIABLE}: {error}") from None
 
 
 class AutoConfig:

@@ -18,7 +18,7 @@ import pytest
 import minimobile as mm
 from minimobile import cli
 from minimobile.cli import console
-from minimobile.errors import InputError
+from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5
 from tests.conftest import Run
 
@@ -144,7 +144,7 @@ def test_nothing_is_made_of_nan_and_infinity(
     if command == "classify":
         with (
             pytest.warns(UserWarning),
-            pytest.raises(InputError, match="image: expected finite logits, got .* in 1 of 3;"),
+            pytest.raises(InputError, match=r"image: expected finite logits, got .* in 1 of 3;"),
         ):
             mm.classify(np.zeros((40, 50, 3), np.uint8), model=model)
 
@@ -156,6 +156,27 @@ def test_the_environment_names_the_model(
     code, out, _ = run("classify", photos / "a.png")
     assert code == 0
     assert "emu" in out
+
+
+def test_an_error_says_that_the_environment_named_the_model(
+    run: Run, classifier: Path, segmenter: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing, rest = tmp_path / "missing", {"segment": ["--out", tmp_path], "features": ["--layer", 1, "--out", "x.npz"]}
+    for command in ("classify", "segment", "features"):
+        words = (command, photos / "a.png", *rest.get(command, []))
+        monkeypatch.setenv("MINIMOBILE_MODEL", str(missing))
+        code, out, err = run(*words)
+        assert (code, out) == (1, "")
+        assert err.startswith(f"error: $MINIMOBILE_MODEL: {missing}: ") and err.count("\n") == 1
+        assert run(*words, "--model", missing).err.startswith(f"error: {missing}: "), "the option comes first"
+    with pytest.raises(FormatError, match=r"^\$MINIMOBILE_MODEL: .*missing: "):
+        mm.classify(photos / "a.png")
+    monkeypatch.setenv("MINIMOBILE_MODEL", str(segmenter))
+    assert run("classify", photos / "a.png").err.startswith(
+        f"error: $MINIMOBILE_MODEL: {segmenter}: expected a model for"
+    )
+    with pytest.raises(InputError, match=r"^\$MINIMOBILE_MODEL: .*, got a MobileNetV2ForSemanticSegmentation$"):
+        mm.classify(photos / "a.png")
 
 
 def test_without_a_model_the_ways_out_are_named(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from minimobile.cli import console
+from minimobile.cli.options import FromEnvironment
 from minimobile.errors import InputError, UnavailableError
 
 
@@ -31,10 +32,13 @@ def open_model(source: str | None, task: str | None = None) -> Any:
     `task` is what its class must be for, as the end of the class's name says: "ImageClassification" or
     "SemanticSegmentation"; None takes any.
     """
-    model = load_model(source)
-    name = type(model).__name__
-    if task is not None and not name.endswith(task):
-        raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}")
+    from minimobile.auto import blaming_the_variable
+
+    with blaming_the_variable(source if isinstance(source, FromEnvironment) else None):
+        model = load_model(source)
+        name = type(model).__name__
+        if task is not None and not name.endswith(task):
+            raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}")
     announce_compilation(model)
     return model
 

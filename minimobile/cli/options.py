@@ -16,6 +16,17 @@ class Format(str, Enum):
     JSON = "json"
 
 
+class FromEnvironment(str):
+    """A source that the environment names, so that an error can say so."""
+
+    __slots__ = ()
+
+
+def _mark(context: typer.Context, parameter: typer.CallbackParam, value: str | None) -> str | None:
+    origin = context.get_parameter_source(str(parameter.name))
+    return FromEnvironment(value) if value and origin is not None and origin.name == "ENVIRONMENT" else value
+
+
 _A_MODEL = "A directory, a file of any known format, a hub id, or demo:digits or demo:scenes."
 
 Pictures = Annotated[
@@ -30,10 +41,14 @@ Model = Annotated[
         envvar="MINIMOBILE_MODEL",
         help=f"{_A_MODEL} Default: google/mobilenet_v2_1.0_224 through the hub's cache.",
         show_default=False,
+        callback=_mark,
     ),
 ]
 RequiredModel = Annotated[
-    str, typer.Option("--model", metavar="SRC", envvar="MINIMOBILE_MODEL", help=_A_MODEL, show_default=False)
+    str,
+    typer.Option(
+        "--model", metavar="SRC", envvar="MINIMOBILE_MODEL", help=_A_MODEL, show_default=False, callback=_mark
+    ),
 ]
 Source = Annotated[str, typer.Argument(metavar="SRC", help=_A_MODEL, show_default=False)]
 OutputFormat = Annotated[Format, typer.Option("--format", help="Tables for people, JSON for programs.")]
