@@ -16,7 +16,7 @@ from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_graph
 from minimobile.formats.description import Description
-from minimobile.imaging.summary import describe_settings
+from minimobile.imaging.summary import describe_settings, find_size
 from minimobile.paper_tables import paper_table
 from minimobile.profile import Profile, layer_names, profile, read_size
 from minimobile.receptive_field import ReceptiveField, receptive_fields
@@ -138,20 +138,23 @@ class Inspection:
         }
 
 
-def inspect(source: str | Path, image_size: int | Sequence[int] = 224, compare: Sequence[str] = ()) -> Inspection:
+def inspect(
+    source: str | Path, image_size: int | Sequence[int] | None = None, compare: Sequence[str] = ()
+) -> Inspection:
     """Say what a source holds and what its network costs for images of `image_size`, an integer or (height, width).
 
+    None takes the size that the source's image processor gives to pictures, or else its config's.
     `source` is what `load` takes, or a file of a known format that cannot be loaded. Each item of `compare` is a width
     multiplier ("0.5"), an image size ("@160", "@160x192"), both ("0.5@160"), or another source. Raises FormatError for
     a source that is missing, of no known format or so damaged that there is nothing to say of it, and for one that
     cannot be loaded where `compare` needs its network, InputError for an item of `compare` that is none of these.
     """
-    size = read_size(image_size)
+    asked = None if image_size is None else read_size(image_size)
     description, checkpoint = examine(source)
     network = None
     if checkpoint is not None:
         try:
-            network = _network(checkpoint, size, str(source))
+            network = _network(checkpoint, asked or _find_size(checkpoint), str(source))
         except MinimobileError as error:
             description = dataclasses.replace(description, problem=str(error))
     is_silent = not (description.entries or description.facts or description.producer)
@@ -159,6 +162,11 @@ def inspect(source: str | Path, image_size: int | Sequence[int] = 224, compare: 
         raise FormatError(str(description.problem))
     others = tuple(_vary(network, text) for text in compare) if network else ()
     return Inspection(str(source), description, checkpoint if network else None, network, others)
+
+
+def _find_size(checkpoint: Checkpoint) -> tuple[int, int]:
+    settings = checkpoint.processor
+    return (None if settings is None else find_size(settings)) or read_size(checkpoint.config.image_size)
 
 
 def _network(checkpoint: Checkpoint, size: tuple[int, int], where: str) -> Network:

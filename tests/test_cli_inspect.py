@@ -71,6 +71,12 @@ def test_the_head_in_lines_of_80_columns(run: Run, classifier: Path) -> None:
     assert facts["receptive field"] == "315 x 315 pixels, every 32 pixels, of layer.25"
 
 
+def test_it_is_shown_at_the_size_of_its_own_pictures(run: Run, classifier: Path) -> None:
+    out = run("inspect", classifier).out
+    assert "\nat 32 x 48 " in out
+    assert json.loads(run("inspect", "demo:digits", "--format", "json").out)["image_size"] == [64, 64]
+
+
 def test_every_table_fits_80_columns(run: Run, full_size: Path, segmenter: Path) -> None:
     for path in (full_size, segmenter):
         code, out, err = run("inspect", path, "--size", 513, "--table", "all")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import minimobile as mm
 from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.formats import hdf5
-from minimobile.imaging.summary import describe_settings
+from minimobile.imaging.summary import describe_settings, find_size
 from minimobile.inspection import inspect
 
 
@@ -36,6 +38,35 @@ def test_the_document_has_everything(segmenter: Path) -> None:
         == max(layer["live_bytes"] or 0 for layer in layers.values())
     )
     assert sum(kind["multiply_adds_share"] for kind in document["kinds"]) == pytest.approx(1)
+
+
+def test_the_size_is_the_model_s_own_unless_it_is_said(classifier: Path, tmp_path: Path) -> None:
+    sizes = {source: inspect(source).network for source in ("demo:digits", "demo:scenes", classifier)}
+    assert [network and network.image_size for network in sizes.values()] == [(64, 64), (160, 160), (32, 48)]
+    mm.MobileNetV1Model(mm.MobileNetV1Config(depth_multiplier=0.1, image_size=96)).save_pretrained(tmp_path / "x")
+    found = inspect(tmp_path / "x")
+    assert found.network is not None
+    assert (found.preprocessing, found.network.image_size) == (None, (96, 96))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({}, (224, 224)),
+        ({"crop_size": {"height": 96, "width": 64}}, (96, 64)),
+        ({"size": {"height": 96, "width": 64}, "do_center_crop": False}, (96, 64)),
+        ({"size": {"shortest_edge": 96}, "do_center_crop": False}, None),
+        ({"size": {"height": 96, "width": 64}, "do_resize": False, "do_center_crop": False}, None),
+        ({"size": {"max_height": 65, "max_width": 65}, "do_center_crop": False,
+          "canvas_size": {"height": 65, "width": 65}, "canvas_value": 0}, (65, 65)),
+    ],
+)  # fmt: skip
+def test_the_size_of_what_leaves_a_processor(settings: dict[str, Any], size: tuple[int, int] | None) -> None:
+    assert find_size(settings) == size
+    if size is not None:
+        picture = np.zeros((40, 50, 3), np.uint8)
+        processor = mm.MobileNetV2ImageProcessor.from_dict(settings)
+        assert processor(picture, return_tensors="np")["pixel_values"].shape[2:] == size
 
 
 def test_an_embedded_model() -> None:

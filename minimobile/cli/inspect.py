@@ -42,8 +42,15 @@ _WRITERS: Mapping[TableName, Callable[[Network], None]] = {
 def inspect(
     source: Source,
     size: Annotated[
-        int, typer.Option(min=1, max=65536, metavar="PIXELS", help="Height and width of the input picture.")
-    ] = 224,
+        int | None,
+        typer.Option(
+            min=1,
+            max=65536,
+            metavar="PIXELS",
+            help="Height and width of the input picture. Default: the model's own.",
+            show_default=False,
+        ),
+    ] = None,
     tables: Annotated[
         list[TableName] | None,
         typer.Option(

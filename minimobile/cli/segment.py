@@ -125,11 +125,10 @@ def choose_names(paths: Iterable[Path]) -> list[str]:
 
 
 def _input_size(network: Any) -> dict[str, int]:
-    crop = network.processor.crop_size if network.processor.do_center_crop else network.processor.size
-    if {"height", "width"} <= set(crop or ()):
-        return {"height": int(crop["height"]), "width": int(crop["width"])}
-    size = network.config.image_size
-    height, width = (size, size) if isinstance(size, int) else (size[0], size[-1])
+    from minimobile.imaging.summary import find_size
+    from minimobile.profile import read_size
+
+    height, width = find_size(network.processor.to_dict()) or read_size(network.config.image_size)
     return {"height": height, "width": width}
 
 

@@ -1,4 +1,4 @@
-"""What an image processor does to a picture, in one line."""
+"""What an image processor does to a picture, in one line, and the size that it gives to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
     >>> describe_settings({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}})
     'shortest edge to 256 (bilinear), crop 224 x 224, scale to [-1, 1]'
     """
-    values = {name: setting.default for name, setting in SETTINGS.items()} | dict(settings)
+    values = _complete(settings)
     steps = []
     if values["central_fraction"]:
         steps.append(f"keep the central {values['central_fraction']:g}")
@@ -34,6 +34,29 @@ def describe_settings(settings: Mapping[str, Any]) -> str:
     elif values["do_rescale"]:
         steps.append(f"multiply by {_show_factor(factor)}")
     return ", ".join(steps) or "nothing"
+
+
+def find_size(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return (height, width) that the processor brings pictures to, short of padding; None where it is each its own.
+
+    >>> find_size({"size": {"shortest_edge": 160}, "crop_size": {"height": 128, "width": 128}})
+    (128, 128)
+    """
+    values = _complete(settings)
+    last_first = {
+        "canvas_size": True,
+        "crop_size": values["do_center_crop"],
+        "size": values["do_resize"],
+    }
+    for name, is_done in last_first.items():
+        size = values[name]
+        if is_done and isinstance(size, Mapping) and {"height", "width"} <= set(size):
+            return int(size["height"]), int(size["width"])
+    return None
+
+
+def _complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: setting.default for name, setting in SETTINGS.items()} | dict(settings)
 
 
 def _show_size(size: Any) -> str:
