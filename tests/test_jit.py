@@ -1,5 +1,7 @@
 """The cache of machine code (H34): found again, never trusted when damaged, never kept where others may write."""
 
+import ctypes
+import re
 import shutil
 import subprocess
 import sys
@@ -9,11 +11,20 @@ import numpy as np
 import pytest
 from numba import types
 
+import minimobile
 from minimobile_kernels import _jit, simd
 
 PROGRAM = """
 import tests.test_jit as test
 print(*test.double_21())
+"""
+
+PROBE = """
+import contextlib, pathlib, minimobile, minimobile_kernels
+for package in (minimobile, minimobile_kernels):
+    print(place := pathlib.Path(package.__file__).parent)
+    with contextlib.suppress(PermissionError):
+        (place / "written").touch()
 """
 
 
@@ -79,13 +90,60 @@ def test_processes_that_start_at_once(directory):
     assert double_21() == (True, 42, 1)
 
 
-def test_an_installation_that_cannot_be_written_to_works(directory):
+def obey_file_modes():
+    """Have what this process executes next be root without root's right to write everywhere (CAP_DAC_OVERRIDE)."""
+    libc, zero = ctypes.CDLL(None), ctypes.c_ulong(0)
+    libc.prctl(24, ctypes.c_ulong(1), zero, zero, zero)  # PR_CAPBSET_DROP: exec gives root all that is left
+    libc.prctl(47, ctypes.c_ulong(4), zero, zero, zero)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc.capget(header, sets)
+    sets[2] = sets[5] = 0  # what is inheritable survives exec, too
+    libc.capset(header, sets)
+
+
+@pytest.fixture
+def run_read_only(tmp_path):
+    """Return what runs Python, with an empty home, on a copy of both packages that it cannot write to."""
+    site, home = tmp_path / "site", tmp_path / "home"
+    home.mkdir(mode=0o700)
+    for source in (Path(_jit.__file__).parent, Path(minimobile.__file__).parent):
+        shutil.copytree(source, site / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+    before = sorted(site.rglob("*"))
+    for path in (*before, site):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    environment = {"HOME": str(home), "XDG_CACHE_HOME": "", "PATH": "", "PYTHONPATH": ":".join([str(site), *sys.path])}
+
+    def run(*words):
+        done = subprocess.run(
+            [sys.executable, *words], check=False, env=environment, cwd=home, capture_output=True, text=True,
+            timeout=300, preexec_fn=obey_file_modes if sys.platform == "linux" else None,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done
+
+    assert run("-c", PROBE).stdout.split() == [str(site / name) for name in ("minimobile", "minimobile_kernels")]
+    if list(site.rglob("written")):
+        pytest.skip("this user writes where file modes forbid it")
+    yield run
+    assert sorted(site.rglob("*")) == before
+    assert list((home / ".cache" / "minimobile").glob("*.nbc"))
+    for path in (site, *before):
+        path.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="file modes are POSIX's")
+def test_an_installation_that_cannot_be_written_to_works(run_read_only):
     """Nothing is ever written beside the sources: the cache is the user's own."""
-    sources = Path(_jit.__file__).parent
-    before = {path.name for path in sources.iterdir()}
-    double_21()
-    assert {path.name for path in sources.iterdir()} == before
-    assert any(directory.rglob("*.nbc"))
+    outputs = [run_read_only("-c", PROGRAM).stdout.split() for _ in range(2)]
+    assert outputs == [["False", "42", "0"], ["True", "42", "1"]]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="file modes are POSIX's")
+def test_the_demo_runs_from_an_installation_that_cannot_be_written_to(run_read_only):
+    first, second = (run_read_only("-m", "minimobile", "demo", "--out", "scene.png") for _ in range(2))
+    assert "compiling" in first.stderr and second.stderr == ""
+    assert re.search(r"^(\d+) of \1 right", first.stdout, re.MULTILINE)
 
 
 def test_a_directory_that_others_may_write_to_is_not_used(tmp_path, monkeypatch):
