@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from minimobile import models
 from minimobile.diagnosis import Suspect, diagnose
 from minimobile.errors import InputError
+from minimobile.explanation import count_ulps
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.inputs import read_pixel_values
 from minimobile.models import MobileNetModel
@@ -199,7 +200,7 @@ def _compare(name: str, ours: Array, theirs: Array, truth: Array, multiple: floa
     with np.errstate(all="ignore"):
         wide, their_wide = ours.astype(np.float64), theirs.astype(np.float64)
         difference = np.abs(wide - their_wide)
-        distances = count_ulps(ours, theirs)
+        distances = count_ulps(ours.astype(np.float32), theirs.astype(np.float32))
         norms = math.sqrt(float(np.sum(wide**2)) * float(np.sum(their_wide**2)))
         return dataclasses.replace(
             layer,
@@ -211,20 +212,6 @@ def _compare(name: str, ours: Array, theirs: Array, truth: Array, multiple: floa
             median_ulps=float(np.median(distances)),
             cosine=float(np.sum(wide * their_wide)) / norms if norms else float(not difference.any()),
         )
-
-
-def count_ulps(x: Array, y: Array) -> NDArray[np.int64]:
-    """Return how many float32 numbers lie from x to y, element by element; zero and minus zero are the same number.
-
-    >>> count_ulps(np.array([1.0, 0.0]), np.array([1.0 + 2**-23, -(2.0**-149)])).tolist()
-    [1, 1]
-    """
-    places = []
-    for values in (x, y):
-        bits = np.ascontiguousarray(values, np.float32).view(np.int32).astype(np.int64)
-        places.append(np.where(bits < 0, -(bits + 2**31), bits))
-    distance: NDArray[np.int64] = np.abs(places[0] - places[1])
-    return distance
 
 
 def _open(source: MobileNetModel | str | Path) -> tuple[MobileNetModel, Peer]:

@@ -143,7 +143,7 @@ def _unfold(node: Node, weights: Weights, x: Array, at: Position, folded: Scalar
         shift=shift[0],
         normalized=normalized,
         folded=folded,
-        ulps=count_ulps(normalized, folded),
+        ulps=int(count_ulps(normalized, folded)),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from minimobile.shapes import MapShape
 
@@ -97,13 +98,22 @@ def bits(value: Scalar) -> str:
     return f"{int.from_bytes(value.tobytes(), 'little'):0{2 * value.nbytes}x}"
 
 
-def count_ulps(first: Scalar, second: Scalar) -> int:
-    """Return how many floats lie between two; 0 for two NaNs."""
-    places = []
-    for value in (first, second):
-        place = int.from_bytes(value.tobytes(), "little", signed=True)
-        places.append(place if place >= 0 else -(place & (1 << (8 * value.nbytes - 1)) - 1))
-    return 0 if np.isnan(first) and np.isnan(second) else abs(places[0] - places[1])
+def count_ulps(x: ArrayLike, y: ArrayLike) -> NDArray[np.uint64]:
+    """Return how many floats of their type lie from x to y, element by element.
+
+    Zero and minus zero are the same float, and so are all NaNs. Shapes: x and y alike, of one float type.
+
+    >>> count_ulps(np.float32([1, 0, np.nan]), np.float32([1 + 2**-23, -(2.0**-149), np.nan])).tolist()
+    [1, 1, 0]
+    """
+    first, second = np.asarray(x), np.asarray(y)
+    sign = np.uint64(1 << (8 * first.itemsize - 1))
+    places = [values.view(f"u{values.itemsize}").astype(np.uint64) for values in (first, second)]
+    sizes = [place & (sign - np.uint64(1)) for place in places]
+    is_one_side = (places[0] & sign) == (places[1] & sign)
+    distance = np.where(is_one_side, np.maximum(*sizes) - np.minimum(*sizes), sizes[0] + sizes[1])
+    both_nan = np.isnan(first) & np.isnan(second)
+    return np.where(both_nan, np.uint64(0), distance)
 
 
 def _plain(value: Any) -> Any:
