@@ -111,9 +111,9 @@ def count_ulps(x: ArrayLike, y: ArrayLike) -> NDArray[np.uint64]:
     places = [values.view(f"u{values.itemsize}").astype(np.uint64) for values in (first, second)]
     sizes = [place & (sign - np.uint64(1)) for place in places]
     is_one_side = (places[0] & sign) == (places[1] & sign)
-    distance = np.where(is_one_side, np.maximum(*sizes) - np.minimum(*sizes), sizes[0] + sizes[1])
-    both_nan = np.isnan(first) & np.isnan(second)
-    return np.where(both_nan, np.uint64(0), distance)
+    apart = np.where(is_one_side, np.maximum(*sizes) - np.minimum(*sizes), sizes[0] + sizes[1])
+    distance: NDArray[np.uint64] = np.where(np.isnan(first) & np.isnan(second), np.uint64(0), apart)
+    return distance
 
 
 def _plain(value: Any) -> Any:
