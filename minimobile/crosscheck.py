@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minimobile import models
-from minimobile.diagnosis import Suspect, diagnose
+from minimobile.diagnosis import Suspect, Verdict, diagnose
 from minimobile.errors import InputError
 from minimobile.explanation import count_ulps
 from minimobile.graph import INPUT, Graph, Node
@@ -53,31 +53,14 @@ class LayerComparison:
 
 
 @dataclass(frozen=True)
-class Report:
-    """What a comparison found. `first_difference` names a layer, `diagnosis` says what it looks like, where known.
+class Report(Verdict):
+    """What a comparison of layers found; `first_difference` names a layer.
 
     `agrees` is whether rounding explains every difference: that of float32, or of a tensor's integers.
     """
 
     against: str
     layers: tuple[LayerComparison, ...]
-    first_difference: str | None = None
-    diagnosis: str | None = None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether no layer differs."""
-        return self.first_difference is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: {"agrees", "first_difference", "diagnosis", "against", "layers"}."""
-        return {
-            "agrees": self.agrees,
-            "first_difference": self.first_difference,
-            "diagnosis": self.diagnosis,
-            "against": self.against,
-            "layers": [dataclasses.asdict(layer) for layer in self.layers],
-        }
 
 
 def check(
@@ -155,7 +138,8 @@ def compare_layers(
         if multiple > 1 and first is None:
             first = suspect
     differing = next((layer.name for layer in layers if not layer.agrees), None)
-    return Report(against, tuple(layers), differing, None if first is None else diagnose(first))
+    diagnosis = None if first is None else diagnose(first)
+    return Report(against, tuple(layers), first_difference=differing, diagnosis=diagnosis)
 
 
 def isolate(graph: Graph, weights: Mapping[str, Array], layer: str, known: Mapping[str, Array]) -> Suspect:

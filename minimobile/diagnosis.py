@@ -1,4 +1,6 @@
-"""What a difference looks like: known faults as hypotheses, each tried on the one layer that differs."""
+"""What comparisons end in: a verdict, and what a difference looks like, by known faults as hypotheses, each tried on
+the one layer that differs.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +22,25 @@ from minimobile.shapes import CONVOLUTIONS
 from minimobile_kernels.elementwise import CLAMPS
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a comparison found. `first_difference` names what differs first, `diagnosis` says what it looks like, where
+    known.
+    """
+
+    first_difference: str | None
+    diagnosis: str | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether nothing differs that should not."""
+        return self.first_difference is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON: {"agrees", "first_difference", "diagnosis", ...}."""
+        return {"agrees": self.agrees, **dataclasses.asdict(self)}
 
 
 @dataclass(frozen=True)

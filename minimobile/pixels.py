@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.diagnosis import Verdict
 from minimobile.errors import InputError, UnavailableError
 from minimobile.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.imaging.pictures import open_image
@@ -43,28 +43,12 @@ class PixelComparison:
 
 
 @dataclass(frozen=True)
-class PixelReport:
+class PixelReport(Verdict):
     """What a comparison of pixel values found. It agrees where those agree that are meant to be equal to ours:
     transformers' PIL class, and another model's processor; `first_difference` names the first that is not.
     """
 
     pixels: tuple[PixelComparison, ...]
-    first_difference: str | None
-    diagnosis: str | None
-
-    @property
-    def agrees(self) -> bool:
-        """Whether nothing differs that should not."""
-        return self.first_difference is None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON: {"agrees", "first_difference", "diagnosis", "pixels"}."""
-        return {
-            "agrees": self.agrees,
-            "first_difference": self.first_difference,
-            "diagnosis": self.diagnosis,
-            "pixels": [dataclasses.asdict(row) for row in self.pixels],
-        }
 
 
 def compare_pixels(processor: Processor, image: Any, other: Processor | None = None) -> PixelReport:
@@ -100,7 +84,7 @@ def compare_pixels(processor: Processor, image: Any, other: Processor | None = N
         diagnosis = f"settings: transformers does not know {', '.join(own_alone)}"
     elif first is not None and other is not None and first == meant_equal[-1]:
         diagnosis = _describe_settings(processor, other)
-    return PixelReport(rows, first, diagnosis)
+    return PixelReport(rows, first_difference=first, diagnosis=diagnosis)
 
 
 def _describe_settings(processor: Processor, other: Processor) -> str | None:
