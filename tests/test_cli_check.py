@@ -13,6 +13,7 @@ from quantized_files import write_quantized
 from spelling import random_weights, spell
 
 import minimobile as mm
+from minimobile.crosscheck import LayerComparison, Report
 from minimobile.formats.deduction import build_graph
 from minimobile.quantized.comparison import compare_with_dequantized
 from tests.conftest import Run
@@ -100,6 +101,28 @@ def test_the_table_fits_80_columns(run: Run, folder: Path, name: str) -> None:
     assert lines[-1].startswith("agrees: rounding explains every difference in ")
     assert max(map(len, lines)) <= 80
     assert {len(line.split()) for line in lines[2:-1]} == {9}
+
+
+def test_the_widest_figures_fit_80_columns(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LayerComparison(
+        "segmentation_head.conv_projection", (1, 16, 257, 257), (1, 16, 257, 257), False, 0.0281, 0.0281, 0.0281, 2.8e-5,
+        2.8e-5, 1234567, 123456.5, 0.9719,
+    )  # fmt: skip
+    found = Report("tensorflow", (layer,), first_difference=layer.name, diagnosis=None)
+    monkeypatch.setattr("minimobile.crosscheck.check", lambda *words: found)
+    row = run("check", folder / "v1", folder / "photo.png").out.splitlines()[4]
+    assert len(row) <= 80
+    assert row.split() == [
+        "head.conv_projection",
+        "16x257x257",
+        "0.03",
+        "0.03",
+        "2.8e-5",
+        "2.8e-5",
+        "1e5",
+        "0.03",
+        "*0.03",
+    ]
 
 
 def test_what_goes_wrong_is_one_sentence_and_its_exit_code(run: Run, folder: Path, monkeypatch) -> None:

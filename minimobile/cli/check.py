@@ -98,7 +98,7 @@ def _write_layers(report: Report) -> None:
         errors = (layer.our_error, layer.their_error)
         angle = None if layer.cosine is None else abs(1 - layer.cosine)
         bound = ("" if layer.agrees else "*") + _shorten(layer.excess, 1)
-        figures = (*(_shorten(x, 1) for x in sizes), *(_shorten(x, 2) for x in errors), _shorten(layer.median_ulps, 2))
+        figures = (*(_shorten(x, 1) for x in sizes), *(_shorten(x, 2) for x in errors), _shorten(layer.median_ulps, 1))
         rows.append((layer.name, shape, *figures, _shorten(angle, 1), bound))
     columns = ("shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
     console.write_layer_table(columns, rows, f"against {report.against}")
@@ -162,12 +162,18 @@ def _write_pixels(report: PixelReport) -> None:
 
 
 def _shorten(value: float | None, digits: int) -> str:
-    """Return a number with one or two significant digits and a short exponent."""
+    """Return a number with one or two significant digits, three from 100 on, and a short exponent.
+
+    >>> [_shorten(x, 1) for x in (0.000281, 0.0281, 0.281, 28.1, 281, 2810)]
+    ['3e-4', '0.03', '0.28', '28', '281', '3e3']
+    """
     if value is None:
         return ""
     if value == 0 or not math.isfinite(value):
         return f"{value:.0f}"
-    if 0.01 <= abs(value) < 1000:
-        return f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+    if 100 <= abs(value) < 1000:
+        return f"{value:.0f}"
+    if 0.01 <= abs(value) < 100:
+        return f"{value:.{digits if abs(value) < 0.1 else 2}g}"
     significand, _, exponent = f"{value:.{digits - 1}e}".partition("e")
     return f"{significand}e{int(exponent)}"
