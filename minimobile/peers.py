@@ -19,7 +19,7 @@ from minimobile.engine import run_reference
 from minimobile.errors import FormatError, InputError, UnavailableError
 from minimobile.graph import INPUT, Graph, needed_nodes
 from minimobile.models import MobileNetModel
-from minimobile.passes import keep_needed
+from minimobile.passes import fold_batch_norm, keep_needed
 from minimobile.profile import layer_names
 from minimobile.rivals import Network, run_tensorflow, write_onnx, write_tflite
 from minimobile.rounding import Grid
@@ -121,6 +121,11 @@ def _reference(peer: Peer, pixels: Array) -> dict[str, Array]:
 
 def _transformers(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run transformers' model on PyTorch; a Hugging Face directory is loaded by transformers itself."""
+    if _is_fake_quantized(peer.model.graph):
+        raise InputError(
+            "transformers: expected a network of plain floats, got one trained with fake quantisation, which it does "
+            "not know; compare with tensorflow or reference"
+        )
     torch = import_framework("torch")
     network = _load_transformers(peer).eval()
     wanted, found = set(compared_layers(peer.model.graph)), {}
@@ -173,9 +178,15 @@ def _onnxruntime(peer: Peer, pixels: Array) -> dict[str, Array]:
     return dict(zip(network.graph.outputs, session.run(None, {INPUT: pixels}), strict=True))
 
 
+def _is_fake_quantized(graph: Graph) -> bool:
+    return any(node.op == "fake_quantize" for node in graph.nodes)
+
+
 def _every_layer(peer: Peer, pixels: Array) -> Network:
     n, c, h, w = pixels.shape
     graph = keep_needed(peer.model.graph, compared_layers(peer.model.graph))
+    if _is_fake_quantized(graph):  # the weights are rounded with batch norm folded into them
+        graph = fold_batch_norm(graph)
     return Network(graph, peer.model.state_dict(), (n, c, h, w))
 
 

@@ -5,6 +5,7 @@ Each gets the same weights and geometry. A runtime is imported when it is asked 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import UnavailableError
+from minimobile.fake_quantization import FakeQuantization
 from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, fold_batch_norm, keep_needed, layout_weights
 from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
@@ -271,18 +273,24 @@ def run_tensorflow(network: Network, x: Any) -> list[Any]:
     tensorflow = import_module("tensorflow")
     nn, shapes = tensorflow.nn, network.shapes
 
+    def fake_quantize(x: Any, quantization: FakeQuantization) -> Any:
+        return tensorflow.quantization.fake_quant_with_min_max_args(x, *quantization)
+
     def convolve(node: Node, x: Any) -> Any:
-        weight, bias, _ = network.convolution(node)
+        quantization = node.attributes.get("weight_quantization")
+        attributes = {name: value for name, value in node.attributes.items() if name != "weight_quantization"}
+        weight, bias, _ = network.convolution(dataclasses.replace(node, attributes=attributes))
+        weight = weight.transpose((2, 3, 0, 1) if node.op == "depthwise_conv2d" else (2, 3, 1, 0))
+        weight = weight if quantization is None else fake_quantize(weight, quantization)
         stride, dilation = node.attributes.get("stride", 1), node.attributes.get("dilation", 1)
         padding: Any = node.attributes.get("padding", "VALID")
         if padding not in ("SAME", "VALID"):
             top, left, bottom, right = network.pads(node, *shapes[node.inputs[0]][1:])
             padding = [[0, 0], [top, bottom], [left, right], [0, 0]]
         if node.op == "depthwise_conv2d":
-            y = nn.depthwise_conv2d(x, weight.transpose(2, 3, 0, 1), [1, stride, stride, 1], padding,
-                                    dilations=[dilation, dilation])  # fmt: skip
+            y = nn.depthwise_conv2d(x, weight, [1, stride, stride, 1], padding, dilations=[dilation, dilation])
         else:
-            y = nn.conv2d(x, weight.transpose(2, 3, 1, 0), stride, padding)
+            y = nn.conv2d(x, weight, stride, padding)
         return nn.bias_add(y, bias)
 
     def apply(node: Node, x: Any, *others: Any) -> Any:
@@ -293,6 +301,8 @@ def run_tensorflow(network: Network, x: Any) -> list[Any]:
             return nn.batch_normalization(x, mean, variance, shift, scale, node.attributes["epsilon"])
         if node.op == "activation":
             return getattr(nn, node.attributes["function"])(x)
+        if node.op == "fake_quantize":
+            return fake_quantize(x, node.attributes["quantization"])
         if node.op == "global_average_pool2d":
             return tensorflow.reduce_mean(x, [1, 2], keepdims=True)
         if node.op == "average_pool2d":
