@@ -143,7 +143,7 @@ def test_a_quantised_file_beside_its_floats_in_steps(run: Run, folder: Path, qua
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[:2] == ["integers against dequantized: differences in steps", "(head. is segmentation_head.)"]
-    assert lines[2].split() == ["layer", "shape", "step", "largest", "mean", "bias", "clipped"]
+    assert lines[2].split() == ["layer", "shape", "step", "largest", "mean", "bias", "same", "clipped"]
     rows = [line.split() for line in lines[4:-1]]
     assert rows[0][:3] == ["conv_stem.first_conv", "8x16x16", "0.024"]
     assert 0.4 < float(rows[0][3]) < 0.6, "one rounding"

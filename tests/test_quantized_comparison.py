@@ -28,6 +28,8 @@ def test_the_first_layer_is_off_by_half_a_step_and_the_rest_by_what_follows(tmp_
     assert rows[0].step == pytest.approx(6 / 255)
     assert 0.05 < rows[0].mean < 0.3
     assert abs(rows[0].bias) < 0.05
+    assert 0.98 < rows[0].same < 1, "only what lies between two bytes goes either way"
+    assert min(row.same for row in rows) < rows[0].same
     assert 0.51 < max(row.largest for row in rows) < 20
     assert rows[0].to_dict()["name"] == "conv_stem"
     for wrong in ({}, {"image": "picture.png", "pixel_values": x}):

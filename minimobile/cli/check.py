@@ -57,8 +57,8 @@ def check(
 
     Against dequantized, a quantised file runs in integers and as the float network that it stands for. Columns: what a
     step of the layer's bytes is worth; the largest and the mean difference in steps; its mean with the sign, integers
-    minus floats; and the share of values that the floats have beyond the bytes. There is no bound, so the exit code is
-    0.
+    minus floats; the share of bytes that the floats round to as well; and the share of values that the floats have
+    beyond the bytes. There is no bound, so the exit code is 0.
     """
     if against is Against.DEQUANTIZED and not pixels:
         if other is not None:
@@ -128,9 +128,10 @@ def _write_steps(layers: Sequence[LayerSteps], output_format: Format) -> None:
         return
     rows = []
     for layer in layers:
-        figures = (_shorten(x, 2) for x in (layer.step, layer.largest, layer.mean, layer.bias))
-        rows.append((layer.name, "x".join(map(str, layer.shape)), *figures, f"{100 * layer.clipped:.2f} %"))
-    columns = ("shape#", "step#", "largest#", "mean#", "bias#", "clipped#")
+        figures = (*(_shorten(x, 2) for x in (layer.step, layer.largest, layer.mean)), _shorten(layer.bias, 1))
+        shares = (f"{100 * layer.same:.1f} %", f"{100 * layer.clipped:.2f} %")
+        rows.append((layer.name, "x".join(map(str, layer.shape)), *figures, *shares))
+    columns = ("shape#", "step#", "largest#", "mean#", "bias#", "same#", "clipped#")
     console.write_layer_table(columns, rows, "integers against dequantized: differences in steps")
     worst = max(layers, key=lambda layer: layer.largest)
     mean = _shorten(layers[-1].mean, 2)

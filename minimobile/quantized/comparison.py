@@ -24,7 +24,8 @@ class LayerSteps:
     """One layer: what a step of its bytes is worth, and by how many steps the two networks differ.
 
     `largest` and `mean` are of the absolute differences, `bias` is the mean with its sign (integers minus floats),
-    `clipped` the share of values that the floats have beyond what the layer's bytes can stand for.
+    `same` the share of bytes that the floats round to as well, `clipped` the share of values that the floats have
+    beyond what the layer's bytes can stand for.
     """
 
     name: str
@@ -33,6 +34,7 @@ class LayerSteps:
     largest: float
     mean: float
     bias: float
+    same: float
     clipped: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,13 +85,15 @@ def compare_with_dequantized(
         limits = np.iinfo(tensor.dtype)
         scale, zero = float(tensor.scale), tensor.zero
         exact = theirs[name].astype(np.float64).reshape(ours[name].shape) / scale
-        steps = ours[name].astype(np.float64) / scale - exact
+        stored = ours[name].astype(np.float64) / scale
+        steps = stored - exact
+        is_same = np.rint(stored) == np.rint(np.clip(exact, int(limits.min) - zero, int(limits.max) - zero))
         is_beyond = (exact < int(limits.min) - zero - 0.5) | (exact > int(limits.max) - zero + 0.5)
         sizes = np.abs(steps)
         rows.append(
             LayerSteps(
                 name, ours[name].shape[1:], scale, float(sizes.max()), float(sizes.mean()), float(steps.mean()),
-                float(is_beyond.mean()),
+                float(is_same.mean()), float(is_beyond.mean()),
             )
         )  # fmt: skip
     return tuple(rows)
