@@ -112,13 +112,16 @@ def apply_node(node: Node, weights: Weights, inputs: list[NDArray[Any]]) -> NDAr
     x, attributes = inputs[0], node.attributes
     if node.op in CONVOLUTIONS:
         weight, bias = layout_weights(node, weights, x.dtype.type)
+        block = attributes.get("block", reference.BLOCK)
         if node.op == "pointwise_conv2d":
-            return reference.pointwise_conv2d(x, weight, bias)
+            return reference.pointwise_conv2d(x, weight, bias, block)
         window = sliding_window(node, x.shape[1], x.shape[2])
-        convolve = reference.conv2d if node.op == "conv2d" else reference.depthwise_conv2d
-        return convolve(x, weight, bias, window)
+        if node.op == "conv2d":
+            return reference.conv2d(x, weight, bias, window, block)
+        return reference.depthwise_conv2d(x, weight, bias, window)
     if node.op in ("average_pool2d", "global_average_pool2d"):
-        return reference.average_pool2d(x, sliding_window(node, x.shape[1], x.shape[2]))
+        window = sliding_window(node, x.shape[1], x.shape[2])
+        return reference.average_pool2d(x, window, attributes.get("precision", "float64"))
     if node.op == "batch_norm":
         scale, shift, mean, variance = (weights[node.weights[role]] for role in ("weight", "bias", "mean", "variance"))
         return reference.batch_norm(x, scale, shift, mean, variance, attributes["epsilon"])

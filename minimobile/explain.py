@@ -61,6 +61,7 @@ def explain(
         source=source,
         source_shape=_channels_first(maps[source]),
         terms=terms,
+        block=_block(start) if start.op in CONVOLUTIONS else len(terms),
         stages=stages,
         unfolded=unfolded,
         value=stages[-1].value,
@@ -84,7 +85,8 @@ def _write_out(node: Node, weights: Weights, maps: dict[str, Array], at: Positio
     if node.op in CONVOLUTIONS:
         return source, _convolve(node, weights, x, at)
     if node.op in ("average_pool2d", "global_average_pool2d"):
-        return source, _average(x, sliding_window(node, *x.shape[:2]), at)
+        precision = np.promote_types(x.dtype, node.attributes.get("precision", "float64"))
+        return source, _average(x, sliding_window(node, *x.shape[:2]), at, precision)
     if node.op == "resize_bilinear":
         height, width = maps[node.inputs[1]].shape[:2]
         return source, _interpolate(x, height, width, node.attributes["align_corners"], at)
@@ -108,7 +110,7 @@ def _convolve(node: Node, weights: Weights, x: Array, at: Position) -> WrittenOu
     reads = _list_reads(slide, at, channels)
     is_inside = [0 <= y < slide.height and 0 <= column < slide.width for _, (y, column, _) in reads]
     pixels = np.array([x[where] if inside else 0 for (_, where), inside in zip(reads, is_inside, strict=True)], x.dtype)
-    running, stages = _sum_in_blocks(pixels, weight, np.array(is_inside))
+    running, stages = _sum_in_blocks(pixels, weight, np.array(is_inside), _block(node))
     with np.errstate(all="ignore"):
         products = pixels.astype(np.float64) * weight
     terms = tuple(
@@ -147,17 +149,17 @@ def _unfold(node: Node, weights: Weights, x: Array, at: Position, folded: Scalar
     )
 
 
-def _average(x: Array, slide: Window, at: Position) -> WrittenOut:
+def _average(x: Array, slide: Window, at: Position, precision: np.dtype[Any]) -> WrittenOut:
     reads = _list_reads(slide, at, [at[2]])
     with np.errstate(all="ignore"):
-        running = np.cumsum([0.0, *(x[where] for _, where in reads)])[1:]  # one after the other, from zero
+        running = np.cumsum([0.0, *(x[where] for _, where in reads)], dtype=precision)[1:]  # in order, from zero
         mean = (running[-1] / len(reads)).astype(x.dtype)
     terms = tuple(
         Term(tap, where, x[where], None, None, so_far)
         for (tap, where), so_far in zip(reads, running, strict=True)
     )  # fmt: skip
-    total = Stage("sum in float64", None, running[-1])
-    return terms, (total, Stage(f"divided, as {x.dtype}", np.float64(len(reads)), mean))
+    total = Stage(f"sum in {precision}", None, running[-1])
+    return terms, (total, Stage(f"divided, as {x.dtype}", precision.type(len(reads)), mean))
 
 
 def _interpolate(x: Array, height: int, width: int, align_corners: bool, at: Position) -> WrittenOut:
@@ -200,16 +202,21 @@ def _list_reads(slide: Window, at: Position, channels: Sequence[int]) -> list[tu
     ]
 
 
-def _sum_in_blocks(x: Array, w: Array, is_inside: NDArray[np.bool_]) -> tuple[Array, list[Stage]]:
+def _block(node: Node) -> int:
+    """Return how many terms of a convolution make one chain."""
+    return int(node.attributes.get("block", reference.BLOCK))
+
+
+def _sum_in_blocks(x: Array, w: Array, is_inside: NDArray[np.bool_], size: int) -> tuple[Array, list[Stage]]:
     """Return the sum of each term's block so far, and one stage per block: its sum, and the total with it.
 
-    Every block is a chain of its own, from zero. Shapes: x, w, is_inside (terms).
+    Every block of `size` terms is a chain of its own, from zero. Shapes: x, w, is_inside (terms).
     """
     running = np.zeros_like(x)
     stages: list[Stage] = []
-    for first in range(0, len(x), reference.BLOCK):
+    for first in range(0, len(x), size):
         block = np.zeros(1, x.dtype)
-        for index in range(first, min(first + reference.BLOCK, len(x))):
+        for index in range(first, min(first + size, len(x))):
             if is_inside[index]:
                 block = reference.fma(x[index : index + 1], w[index : index + 1], block)
             running[index] = block[0]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.fake_quantization import fold_as_trained
 from minimobile.graph import Graph, Node, needed_nodes
 from minimobile.shapes import CONVOLUTIONS
 from minimobile_kernels.elementwise import CLAMPS
@@ -109,7 +110,8 @@ def layout_weights(node: Node, weights: Weights, dtype: type[np.floating[Any]]) 
 
     Folding is done in float64 and rounded once to `dtype`: weight * scale / sqrt(variance + epsilon), and
     shift - mean * scale / sqrt(variance + epsilon). Source: Jacob et al. (arXiv 1712.05877), section 3.2, equation 14.
-    With the attribute "weight_quantization" the folded weight is rounded to the grid of that range, in float32.
+    With the attribute "weight_quantization" it is done by `fold_as_trained`, and the folded weight rounded to the grid
+    of that range, in float32.
 
     Shapes: weight (C_out, K_h, K_w, C_in), depthwise (K_h, K_w, C), pointwise (C_out, C_in); bias (C_out).
     """
@@ -120,10 +122,14 @@ def layout_weights(node: Node, weights: Weights, dtype: type[np.floating[Any]]) 
         scale, shift, mean, variance = (
             weights[node.weights[role]].astype(np.float64) for role in ("scale", "shift", "mean", "variance")
         )
+        epsilon = node.attributes["epsilon"]
         with np.errstate(all="ignore"):
-            scale = scale / np.sqrt(variance + node.attributes["epsilon"])
-            weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-            bias = (bias - mean) * scale + shift
+            if "weight_quantization" in node.attributes:
+                weight, bias = fold_as_trained(weight, bias, scale, shift, mean, variance, epsilon)
+            else:
+                scale = scale / np.sqrt(variance + epsilon)
+                weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+                bias = (bias - mean) * scale + shift
     if "weight_quantization" in node.attributes:
         weight = fake_quantize(weight.astype(np.float32), nudge_range(*node.attributes["weight_quantization"]))
     if node.op == "depthwise_conv2d":

@@ -16,7 +16,7 @@ from minimobile.graph import INPUT, Graph, Node
 from minimobile.passes import Weights, layout_weights
 from minimobile.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
 from minimobile_kernels.elementwise import CLAMPS, CURVES
-from minimobile_kernels.reference import nudge_range
+from minimobile_kernels.reference import BLOCK, nudge_range
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS, STEP
 from minimobile_kernels.tile import PANEL_VECTORS
@@ -319,6 +319,7 @@ class _Compiler:
         if node.op in CONVOLUTIONS:
             fields["weight"] = self.packed.offsets[weight_key(node)]
             fields["is_finite"] = int(weight_key(node) in self.packed.finite)
+            fields["block"] = node.attributes.get("block", BLOCK)
         if node.op == "conv2d":
             fields["taps"] = self._add_taps(fields, source)
         if node.op == "activation":
@@ -328,6 +329,8 @@ class _Compiler:
         if node.op == "fake_quantize":
             grid = nudge_range(*node.attributes["quantization"])
             fields.update(low=grid.low, high=grid.high, scale=grid.step, zero=grid.zero)
+        if node.op in ("average_pool2d", "global_average_pool2d"):
+            fields["option"] = int(node.attributes.get("precision") == "float32")
         if node.op == "resize_bilinear":
             fields["option"] = int(node.attributes["align_corners"])
         elif len(node.inputs) > 1:

@@ -8,7 +8,6 @@ import numpy as np
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.geometry import valid_range as _valid_range
-from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apart, load, store
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, make_tile
@@ -87,12 +86,12 @@ def _tile_row(
         source = row + j * x_step - step.pad_left * step.x_pixel
         out = out_start + j * LANES
         y = out + step.y - step.out if step.y >= 0 else -1
-        for term in range(0, terms, BLOCK):
+        for term in range(0, terms, step.block):
             if vectors == PANEL_VECTORS:
-                _small(x, source, x_step, term_offsets, weights, weight, terms, term, arena, y,
+                _small(x, source, x_step, term_offsets, weights, weight, terms, term, step.block, arena, y,
                        arena, out, out_plane, step.low, step.high)  # fmt: skip
             else:
-                _small_half(x, source, x_step, term_offsets, weights, weight, terms, term, arena, y,
+                _small_half(x, source, x_step, term_offsets, weights, weight, terms, term, step.block, arena, y,
                             arena, out, out_plane, step.low, step.high)  # fmt: skip
         j += SMALL
 
@@ -119,13 +118,13 @@ def _border_pixel(
             for kx in range(first_kx, last_kx):
                 first = (ky * step.kernel_width + kx) * step.channels
                 for k in range(first, first + step.channels):
-                    while k // BLOCK > blocks:
+                    while k >= (blocks + 1) * step.block:
                         total = add(total, block) if blocks > 0 else block
                         block = zero
                         blocks += 1
                     value = broadcast(x[source + term_offsets[k]])
                     block = fma(value, load(weights, lane + k * vectors * LANES), block)
-        while (terms - 1) // BLOCK > blocks:
+        while terms > (blocks + 1) * step.block:
             total = add(total, block) if blocks > 0 else block
             block = zero
             blocks += 1

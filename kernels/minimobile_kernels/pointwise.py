@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, make_tile
@@ -58,7 +57,7 @@ def multiply(
 ) -> None:  # fmt: skip
     """Compute `count` neighbouring pixels of one panel of output channels.
 
-    A block of 128 terms passes over a group of tiles before the next one does: its weights stay in the first-level
+    A block of terms passes over a group of tiles before the next one does: its weights stay in the first-level
     cache. What is left at the end is covered by a tile that overlaps the one before and computes the same bits again.
     """
     keep_apart()
@@ -67,7 +66,7 @@ def multiply(
     is_half = (panel + 1) * PANEL_VECTORS > plane_count(step.out_channels, LANES)
     tiled = count // LARGE * LARGE
     for group in range(0, tiled, GROUP * LARGE):
-        for first in range(0, terms, BLOCK):
+        for first in range(0, terms, step.block):
             for pixel in range(group, min(group + GROUP * LARGE, tiled), LARGE):
                 _call_tile(step, x, x_start, x_plane, weights, weight, first, arena, taps, y_start,
                            out_start, out_plane, pixel, LARGE, is_half)  # fmt: skip
@@ -75,7 +74,7 @@ def multiply(
     while pixel < count:
         size = SMALL if count >= SMALL else 1
         pixel = min(pixel, count - size)
-        for first in range(0, terms, BLOCK):
+        for first in range(0, terms, step.block):
             _call_tile(step, x, x_start, x_plane, weights, weight, first, arena, taps, y_start,
                        out_start, out_plane, pixel, size, is_half)  # fmt: skip
         pixel += size
@@ -87,21 +86,21 @@ def _call_tile(
     y_start: int, out_start: int, out_plane: int, pixel: int, size: int, is_half: bool,
 ) -> None:  # fmt: skip
     """Call the tile of `size` pixels on the pixels from `pixel` on."""
-    terms, low, high = step.channels, step.low, step.high
+    terms, block, low, high = step.channels, step.block, step.low, step.high
     source = x_start + pixel * LANES
     out = out_start + pixel * LANES
     y = y_start + pixel * LANES if y_start >= 0 else -1
     if size == LARGE and is_half:
-        _large_half(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+        _large_half(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
     elif size == LARGE:
-        _large(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+        _large(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
     elif size == SMALL and is_half:
-        _small_half(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+        _small_half(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
     elif size == SMALL:
-        _small(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+        _small(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
     elif is_half:
         _single_half(
-            x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high
+            x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high
         )
     else:
-        _single(x, source, x_plane, taps, weights, weight, terms, first, arena, y, arena, out, out_plane, low, high)
+        _single(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)

@@ -15,7 +15,7 @@ from minimobile_kernels.step import plane_count, share
 def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Average: out[n,i,j,c] = sum over ky,kx of x[n, i*s+ky, j*s+kx, c] / (K_h*K_w), summed in float64, rounded once.
 
-    Defined by reference.average_pool2d. Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
+    With `step.option` 1 in float32, rounded at every term. Defined by reference.average_pool2d. Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
     """
     windows = step.out_height * step.out_width
     pixels = step.batch * windows
@@ -26,8 +26,15 @@ def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part:
         n, i, j = pixel // windows, pixel % windows // step.out_width, pixel % step.out_width
         start = (n * step.height + i * step.stride) * step.width + j * step.stride
         total = widen(broadcast(np.float32(0)))
+        single = broadcast(np.float32(0))
         for ky in range(step.kernel_height):
             row = step.x + plane * step.x_plane + (start + ky * step.width) * LANES
             for kx in range(step.kernel_width):
-                total = add(total, widen(load(x, row + kx * LANES)))
+                term = load(x, row + kx * LANES)
+                if step.option:
+                    single = add(single, term)
+                else:
+                    total = add(total, widen(term))
+        if step.option:
+            total = widen(single)  # a quotient in float64 rounds to that in float32: it has more than twice the bits
         store(arena, step.out + plane * step.out_plane + pixel * LANES, divide(total, count))

@@ -3,7 +3,8 @@
 Images are (N, H, W, C). In float32 these functions define the exact bits that the fast kernels must give: each output
 is the sum over its terms in the order ky, kx, ci, cut into consecutive blocks of 128 terms; a block is a chain of
 fused multiply-adds from zero; the block sums are added in order; then the bias. Taps outside the image are skipped.
-In float64 a product and a sum take the place of the fused step.
+In float64 a product and a sum take the place of the fused step. Networks trained for quantisation sum as their training
+did, which `block` and `precision` tell.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ def fma(x: Array, w: Array, accumulator: Array) -> Array:
         return total.astype(np.float32)
 
 
-def conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
+def conv2d(x: Array, weight: Array, bias: Array, window: Window, block: int = BLOCK) -> Array:
     """Convolve: out[n,i,j,o] = bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * weight[o,ky,kx,ci].
 
-    Row y = i*stride - top + ky*dilation, and the column likewise.
+    Row y = i*stride - top + ky*dilation, and the column likewise. The sum is cut into blocks of `block` terms.
 
     Shapes: x (N, H, W, C_in), weight (C_out, K_h, K_w, C_in), bias (C_out) -> (N, H_out, W_out, C_out).
     """
@@ -58,7 +59,7 @@ def conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
         for ci in range(x.shape[3])
     )
     shape = (x.shape[0], window.out_height, window.out_width, weight.shape[0])
-    return _sum_in_blocks(terms, shape, x.dtype) + bias
+    return _sum_in_blocks(terms, shape, x.dtype, block) + bias
 
 
 def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
@@ -75,15 +76,17 @@ def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Ar
     return _sum_in_blocks(terms, shape, x.dtype) + bias
 
 
-def pointwise_conv2d(x: Array, weight: Array, bias: Array) -> Array:
+def pointwise_conv2d(x: Array, weight: Array, bias: Array, block: int = BLOCK) -> Array:
     """Mix the channels of every pixel: out[n,i,j,o] = bias[o] + sum over ci of x[n,i,j,ci] * weight[o,ci].
+
+    The sum is cut into blocks of `block` terms.
 
     Shapes: x (N, H, W, C_in), weight (C_out, C_in), bias (C_out) -> (N, H, W, C_out).
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1.
     """
     everywhere = slice(None)
     terms = ((everywhere, everywhere, x[..., ci, None], weight[:, ci]) for ci in range(x.shape[3]))
-    return _sum_in_blocks(terms, (*x.shape[:3], weight.shape[0]), x.dtype) + bias
+    return _sum_in_blocks(terms, (*x.shape[:3], weight.shape[0]), x.dtype, block) + bias
 
 
 def _taps(window: Window) -> Iterable[tuple[int, int, slice, slice, tuple[slice, slice]]]:
@@ -104,12 +107,12 @@ def _reach(tap: int, size: int, stride: int, before: int, out_size: int) -> tupl
 
 
 def _sum_in_blocks(
-    terms: Iterable[tuple[slice, slice, Array, Array]], shape: tuple[int, ...], dtype: np.dtype[Any]
+    terms: Iterable[tuple[slice, slice, Array, Array]], shape: tuple[int, ...], dtype: np.dtype[Any], size: int = BLOCK
 ) -> Array:
     total: Array | None = None
     block = np.zeros(shape, dtype)
     for index, (rows, columns, x, w) in enumerate(terms):
-        if index and index % BLOCK == 0:
+        if index and index % size == 0:
             total = block if total is None else total + block
             block = np.zeros(shape, dtype)
         block[:, rows, columns] = fma(x, w, block[:, rows, columns])
@@ -136,12 +139,15 @@ def add(x: Array, y: Array) -> Array:
         return x + y
 
 
-def average_pool2d(x: Array, window: Window) -> Array:
+def average_pool2d(x: Array, window: Window, precision: str = "float64") -> Array:
     """Average over windows that lie inside the image (no padding): summed in the order ky, kx in float64, rounded once.
+
+    With `precision` "float32" the sum of float32 is one, rounded at every term, and so is its division.
 
     Shapes: x (N, H, W, C) -> (N, H_out, W_out, C).
     """
-    total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.float64)
+    shape = (x.shape[0], window.out_height, window.out_width, x.shape[3])
+    total = np.zeros(shape, np.promote_types(x.dtype, precision))
     for *_, (rows, columns) in _taps(window):
         total += x[:, rows, columns]
     return (total / (window.kernel_height * window.kernel_width)).astype(x.dtype)

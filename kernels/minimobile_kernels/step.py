@@ -36,12 +36,13 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("x_plane", "y_plane", "out_plane")],
         *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel", "x_channel")],  # of the caller's image
         ("y_channels", np.int64),
+        ("block", np.int64),  # conv2d, pointwise_conv2d: how many terms make one chain of the sum
         ("weight", np.int64),  # where the packed weights begin
         ("is_finite", np.int64),  # all weights are: a tap times zero is zero
         ("taps", np.int64),  # where the offsets of a dense convolution's terms begin
         ("scratch", np.int64),  # where each thread's own memory begins
         ("scratch_size", np.int64),  # and its size for one thread
-        ("option", np.int64),  # activation: index into CURVES; resize: align_corners
+        ("option", np.int64),  # activation: index into CURVES; resize: align_corners; pool: sum in float32
         ("low", np.float32),  # the result is clamped to low..high
         ("high", np.float32),
         ("scale", np.float32),  # fake_quantize: the step of its grid

@@ -23,10 +23,11 @@ TILE_PIXELS = (14, 7, 1) if simd.REGISTERS == 32 else (6, 3, 1)
 def make_tile(pixels: int, vectors: int, has_taps: bool) -> Any:
     """Return an intrinsic that computes `pixels` x (`vectors` * LANES) outputs of a matrix product.
 
-    tile(x, x_start, x_step, taps, panel, panel_start, terms, first, y, y_start, out, out_start, out_plane, low, high)
+    tile(x, x_start, x_step, taps, panel, panel_start, terms, first, block, y, y_start, out, out_start, out_plane, low,
+    high)
 
     for pixel p and channel o: clamp(bias[o] + y[p,o] + sum over k of x[p,k] * weight[k,o]). One call adds one block of
-    128 terms, from `first` on, as the contract cuts the sum: the first block writes its sums to `out`, the next ones
+    `block` terms, from `first` on, as the contract cuts the sum: the first block writes its sums to `out`, the next ones
     add theirs to what rests there, and the last one, which may be short, adds bias and y and clamps. All arrays are
     one-dimensional. Where the parts lie:
 
@@ -38,18 +39,18 @@ def make_tile(pixels: int, vectors: int, has_taps: bool) -> Any:
 
     @intrinsic
     def tile(  # type: ignore[no-untyped-def]
-        typing_context, x, x_start, x_step, taps, panel, panel_start, terms, first,
+        typing_context, x, x_start, x_step, taps, panel, panel_start, terms, first, block,
         y, y_start, out, out_start, out_plane, low, high,
     ):  # fmt: skip
         index = types.int64
         signature = types.void(
-            x, index, index, taps, panel, index, index, index, y, index,
+            x, index, index, taps, panel, index, index, index, index, y, index,
             out, index, index, types.float32, types.float32,
         )  # fmt: skip
 
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            names = ("x", "x_start", "x_step", "taps", "panel", "panel_start", "terms", "first", "y", "y_start",
-                     "out", "out_start", "out_plane", "low", "high")  # fmt: skip
+            names = ("x", "x_start", "x_step", "taps", "panel", "panel_start", "terms", "first", "block",
+                     "y", "y_start", "out", "out_start", "out_plane", "low", "high")  # fmt: skip
             given = dict(zip(names, arguments, strict=True))
             array_types = dict(zip(names, signature.args, strict=True))
 
@@ -100,7 +101,7 @@ class _Tile:
 
     def emit(self) -> None:
         builder, first, terms = self.builder, self.given["first"], self.given["terms"]
-        after = builder.add(first, self.constant(BLOCK))
+        after = builder.add(first, self.given["block"])
         is_last = builder.icmp_signed(">=", after, terms)
         self.sum_block(first, builder.select(is_last, terms, after))
         with builder.if_then(builder.icmp_signed(">", first, self.constant(0))):

@@ -10,7 +10,6 @@ from minimobile.cli import console
 if TYPE_CHECKING:
     from minimobile.explanation import Explanation, Scalar, Term, Unfolded
 
-BLOCK = 128  # terms, as the numeric contract has it
 SHORT_BLOCK, EDGE = 12, 3  # longer blocks are shown by this many of their first and last terms
 
 
@@ -21,12 +20,12 @@ def write_explanation(explanation: Explanation, every_term: bool) -> None:
     console.write_text(
         f"{explanation.layer} ({_sizes(explanation.shape)}) at row {row}, column {column}, channel {channel}"
     )
-    blocks = f", in blocks of {BLOCK}" if count > BLOCK else ""
+    blocks = f", in blocks of {explanation.block}" if count > explanation.block else ""
     console.write_text(
         f"{explanation.operation} of {explanation.source} ({_sizes(explanation.source_shape)}): "
         f"{count} term{'s' * (count > 1)}{blocks}"
     )
-    _write_terms(explanation.terms, every_term)
+    _write_terms(explanation.terms, explanation.block, every_term)
     console.write_text("")
     rows = [
         (stage.name, "" if stage.operand is None else stage.operand, stage.value, _bits(stage.value))
@@ -41,11 +40,11 @@ def write_explanation(explanation: Explanation, every_term: bool) -> None:
     console.write_text(f"written out: {value!s} ({_bits(value)}); the engine: {computed!s} ({_bits(computed)})")
 
 
-def _write_terms(terms: Sequence[Term], every_term: bool) -> None:
+def _write_terms(terms: Sequence[Term], size: int, every_term: bool) -> None:
     has_weights = terms[0].weight is not None
     rows: list[tuple[object, ...]] = []
-    for first in range(0, len(terms), BLOCK):
-        block = terms[first : first + BLOCK]
+    for first in range(0, len(terms), size):
+        block = terms[first : first + size]
         left_out = 0 if every_term or len(block) <= SHORT_BLOCK else len(block) - 2 * EDGE
         rows += [_describe_term(term, has_weights) for term in block[: EDGE if left_out else None]]
         if left_out:
