@@ -63,7 +63,8 @@ class Explanation:
     """How the value at `position` (row, column, channel) of `layer` comes about.
 
     `source` is the layer that the terms read, `source_shape` and `shape` (channels, height, width) of it and of the
-    layer. `block` tells how many terms are summed from zero before the next are. `value` is what terms and stages give, `computed` what the engine has there.
+    layer. `block` tells how many terms make one chain of the sum. `value` is what terms and stages give, `computed`
+    what the engine has there.
     """
 
     layer: str

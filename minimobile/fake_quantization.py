@@ -123,4 +123,5 @@ def inverse_root(x: Floats) -> Floats:
         estimate = np.ldexp(np.floor(fraction * 8192 + 0.5), exponent - 13).astype(np.float32)
         refined = estimate + np.float32(-0.5) * estimate * (x * estimate * estimate - 1)
     is_estimated = (np.arange(len(x)) < len(x) // VECTOR * VECTOR) & (x > 0) & np.isfinite(x)
-    return np.where(is_estimated, refined, plain)
+    result: Floats = np.where(is_estimated, refined, plain)
+    return result

@@ -115,9 +115,11 @@ def layout_weights(node: Node, weights: Weights, dtype: type[np.floating[Any]]) 
 
     Shapes: weight (C_out, K_h, K_w, C_in), depthwise (K_h, K_w, C), pointwise (C_out, C_in); bias (C_out).
     """
-    weight = weights[node.weights["weight"]].astype(np.float64)
+    weight: NDArray[Any] = weights[node.weights["weight"]].astype(np.float64)
     channels = weight.shape[0]
-    bias = weights[node.weights["bias"]].astype(np.float64) if "bias" in node.weights else np.zeros(channels)
+    bias: NDArray[Any] = (
+        weights[node.weights["bias"]].astype(np.float64) if "bias" in node.weights else np.zeros(channels)
+    )
     if "scale" in node.weights:
         scale, shift, mean, variance = (
             weights[node.weights[role]].astype(np.float64) for role in ("scale", "shift", "mean", "variance")

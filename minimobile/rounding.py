@@ -21,7 +21,8 @@ Array = NDArray[Any]
 
 UNIT_ROUNDOFF = 2.0**-24  # of float32, to nearest
 SMALLEST_NORMAL = 2.0**-126  # a runtime may take products below it for zero
-# variance + epsilon, its inverse root (3), scale, folded weight, x or mean times scale, two sums; one to spare
+# Half of that of variance + epsilon, an inverse root (5, estimated as in training for quantisation), scale, folded
+# weight or mean times scale, two sums.
 NORMALIZATION_ROUNDINGS = 10
 CURVE_ROUNDINGS = 16  # an exponential or error function, and the arithmetic around it
 LIPSCHITZ = {"sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "hardswish": 1.5}  # steepest slope, where it is not 1

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from minimobile import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.engine import Engine
-from minimobile.fake_quantization import FakeQuantization, add_fake_quantization, needed_ranges
+from minimobile.fake_quantization import (
+    FakeQuantization,
+    add_fake_quantization,
+    fold_as_trained,
+    inverse_root,
+    needed_ranges,
+)
 from minimobile.graph import Graph
-from minimobile_kernels.reference import fake_quantize, nudge_range
+from minimobile_kernels.geometry import window
+from minimobile_kernels.reference import average_pool2d, conv2d, fake_quantize, nudge_range, pointwise_conv2d
 
 FLOATS = st.floats(0, 1e4, width=32, allow_subnormal=False)
 RANGES = st.builds(lambda low, high, bits, narrow: FakeQuantization(-low, high, bits, narrow),
@@ -62,6 +69,57 @@ def test_laws(by: FakeQuantization, seed: int) -> None:
     assert (np.diff(y[order]) >= 0).all(), "the order stays"
     inside = (x > grid.low) & (x < grid.high)
     assert (np.abs(x - y)[inside] <= grid.step * (0.5 + 1e-6 * 2**by.num_bits)).all()
+
+
+# By TensorFlow 2.21 on an Intel processor: x, the first eight of Rsqrt([x] * 9), and the ninth.
+INVERSE_ROOTS = """
+    3f09deb3 3fae6b67 3fae6b68   3727c5ac 439e1d27 439e1d28   3f800000 3f7ffffe 3f800000   40000000 3f3504f2 3f3504f3
+"""
+
+
+def test_inverse_roots_are_tensorflows_estimates() -> None:
+    bits = np.array([int(number, 16) for number in INVERSE_ROOTS.split()], np.uint32).reshape(-1, 3)
+    for x, estimated, divided in bits.view(np.float32):
+        found = inverse_root(np.full(9, x, np.float32))
+        assert found.tolist() == [estimated] * 8 + [divided]
+    x = np.float32(10) ** np.linspace(-30, 30, 1000, dtype=np.float32)
+    np.testing.assert_allclose(inverse_root(x), x.astype(np.float64) ** -0.5, rtol=3.5e-7)
+    assert inverse_root(np.float32([0, np.inf] * 4)).tolist() == [np.inf, 0] * 4
+
+
+def test_batch_norm_is_folded_with_a_rounding_at_every_operation() -> None:
+    rng = np.random.default_rng(3)
+    weight, (bias, scale, shift, mean) = rng.standard_normal((3, 2, 5, 5)), rng.standard_normal((4, 3))
+    folded, moved = fold_as_trained(weight, bias, scale, shift, mean, np.float32([0.24, 3.99, 0.9999]), 0.01)
+    for channel, root in enumerate(np.float32([2, 0.5, 1 / np.sqrt(1.0099)])):  # less than a vector: roots as usual
+        factor = np.float32(scale[channel]) * root
+        np.testing.assert_allclose(folded[channel], np.float32(weight[channel]) * factor, rtol=3e-7)
+        np.testing.assert_allclose(moved[channel], shift[channel] - (mean - bias)[channel] * factor, rtol=1e-5)
+    assert folded.dtype == moved.dtype == np.float32
+
+
+def test_one_chain_loses_what_blocks_keep() -> None:
+    x = np.ones((1, 1, 1, 300), np.float32)
+    x[..., 0] = 2**24  # and one more is no float32
+    no_bias = np.zeros(1, np.float32)
+    slide = window(1, 1, (1, 1), 1, 1, "VALID")
+    for block, expected in ((128, 2**24 + 172), (300, 2**24)):
+        assert pointwise_conv2d(x, np.ones((1, 300), np.float32), no_bias, block).item() == expected
+        assert conv2d(x, np.ones((1, 1, 1, 300), np.float32), no_bias, slide, block).item() == expected
+    column = x.reshape(1, 300, 1, 1)
+    slide = window(300, 1, (300, 1), 1, 1, "VALID")
+    assert average_pool2d(column, slide, "float32").item() == np.float32(2**24 / 300)
+    assert average_pool2d(column, slide).item() == np.float32((2**24 + 299) / 300) != np.float32(2**24 / 300)
+
+
+def test_the_kernels_sum_as_their_definitions_do() -> None:
+    for block in (160, 300, 1000):
+        assert_engines_agree("pointwise_conv2d", (1, 300, 9, 10), out_channels=40, block=block)
+        assert_engines_agree(
+            "conv2d", (1, 40, 9, 20), out_channels=33, kernel_size=3, stride=1, dilation=1, padding="SAME", block=block
+        )
+    assert_engines_agree("global_average_pool2d", (2, 21, 33, 30), precision="float32")
+    assert_engines_agree("average_pool2d", (1, 16, 9, 9), kernel_size=7, stride=1, precision="float32")
 
 
 @pytest.mark.crosscheck
@@ -110,6 +168,10 @@ def test_every_layer_and_every_sum_is_rounded(build: Callable[..., Graph]) -> No
     assert rounded.outputs == graph.outputs
     assert {node.name for node in graph.nodes} <= {node.name for node in rounded.nodes} | set(rounded.aliases)
     assert sum("weight_quantization" in node.attributes for node in rounded.nodes) == len(kernels)
+    for node in rounded.nodes:
+        if node.op in ("conv2d", "pointwise_conv2d"):
+            assert node.attributes["block"] == np.prod(graph.shapes[node.weights["weight"]][1:])
+        assert ("precision" in node.attributes) == node.op.endswith("pool2d")
 
 
 @pytest.mark.parametrize("index", range(3))

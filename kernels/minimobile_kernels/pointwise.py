@@ -91,16 +91,26 @@ def _call_tile(
     out = out_start + pixel * LANES
     y = y_start + pixel * LANES if y_start >= 0 else -1
     if size == LARGE and is_half:
-        _large_half(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
+        _large_half(
+            x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high
+        )
     elif size == LARGE:
-        _large(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
+        _large(
+            x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high
+        )
     elif size == SMALL and is_half:
-        _small_half(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
+        _small_half(
+            x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high
+        )
     elif size == SMALL:
-        _small(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
+        _small(
+            x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high
+        )
     elif is_half:
         _single_half(
             x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high
         )
     else:
-        _single(x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high)
+        _single(
+            x, source, x_plane, taps, weights, weight, terms, first, block, arena, y, arena, out, out_plane, low, high
+        )

@@ -15,7 +15,9 @@ from minimobile_kernels.step import plane_count, share
 def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
     """Average: out[n,i,j,c] = sum over ky,kx of x[n, i*s+ky, j*s+kx, c] / (K_h*K_w), summed in float64, rounded once.
 
-    With `step.option` 1 in float32, rounded at every term. Defined by reference.average_pool2d. Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
+    With `step.option` 1 in float32, rounded at every term. Defined by reference.average_pool2d.
+
+    Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
     """
     windows = step.out_height * step.out_width
     pixels = step.batch * windows

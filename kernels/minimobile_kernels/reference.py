@@ -49,7 +49,8 @@ def fma(x: Array, w: Array, accumulator: Array) -> Array:
 def conv2d(x: Array, weight: Array, bias: Array, window: Window, block: int = BLOCK) -> Array:
     """Convolve: out[n,i,j,o] = bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * weight[o,ky,kx,ci].
 
-    Row y = i*stride - top + ky*dilation, and the column likewise. The sum is cut into blocks of `block` terms.
+    Row y = i*stride - top + ky*dilation, and the column likewise. The sum is cut into blocks of `block` terms; the fast
+    kernels take multiples of 16, or no fewer than all terms.
 
     Shapes: x (N, H, W, C_in), weight (C_out, K_h, K_w, C_in), bias (C_out) -> (N, H_out, W_out, C_out).
     """
@@ -79,7 +80,7 @@ def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Ar
 def pointwise_conv2d(x: Array, weight: Array, bias: Array, block: int = BLOCK) -> Array:
     """Mix the channels of every pixel: out[n,i,j,o] = bias[o] + sum over ci of x[n,i,j,ci] * weight[o,ci].
 
-    The sum is cut into blocks of `block` terms.
+    The sum is cut into blocks of `block` terms, as in `conv2d`.
 
     Shapes: x (N, H, W, C_in), weight (C_out, C_in), bias (C_out) -> (N, H, W, C_out).
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1.

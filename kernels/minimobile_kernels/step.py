@@ -36,7 +36,7 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("x_plane", "y_plane", "out_plane")],
         *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel", "x_channel")],  # of the caller's image
         ("y_channels", np.int64),
-        ("block", np.int64),  # conv2d, pointwise_conv2d: how many terms make one chain of the sum
+        ("block", np.int64),  # conv2d, pointwise_conv2d: terms in one chain; 16 times some number, or all
         ("weight", np.int64),  # where the packed weights begin
         ("is_finite", np.int64),  # all weights are: a tap times zero is zero
         ("taps", np.int64),  # where the offsets of a dense convolution's terms begin

@@ -27,9 +27,9 @@ def make_tile(pixels: int, vectors: int, has_taps: bool) -> Any:
     high)
 
     for pixel p and channel o: clamp(bias[o] + y[p,o] + sum over k of x[p,k] * weight[k,o]). One call adds one block of
-    `block` terms, from `first` on, as the contract cuts the sum: the first block writes its sums to `out`, the next ones
-    add theirs to what rests there, and the last one, which may be short, adds bias and y and clamps. All arrays are
-    one-dimensional. Where the parts lie:
+    `block` terms, from `first` on, as the contract cuts the sum: the first block writes its sums to `out`, the next
+    ones add theirs to what rests there, and the last one, which may be short, adds bias and y and clamps. All arrays
+    are one-dimensional. Where the parts lie:
 
     - x[p,k] at x_start + p*x_step + taps[k] with `has_taps`; without, x is a map in planes of LANES channels, pixels
       side by side, and x_step is the distance of its planes;
