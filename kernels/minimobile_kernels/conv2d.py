@@ -86,13 +86,15 @@ def _tile_row(
         source = row + j * x_step - step.pad_left * step.x_pixel
         out = out_start + j * LANES
         y = out + step.y - step.out if step.y >= 0 else -1
-        for term in range(0, terms, step.block):
+        term = 0
+        while term < terms:
             if vectors == PANEL_VECTORS:
                 _small(x, source, x_step, term_offsets, weights, weight, terms, term, step.block, arena, y,
                        arena, out, out_plane, step.low, step.high)  # fmt: skip
             else:
                 _small_half(x, source, x_step, term_offsets, weights, weight, terms, term, step.block, arena, y,
                             arena, out, out_plane, step.low, step.high)  # fmt: skip
+            term += step.block
         j += SMALL
 
 

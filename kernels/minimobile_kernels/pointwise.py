@@ -66,17 +66,21 @@ def multiply(
     is_half = (panel + 1) * PANEL_VECTORS > plane_count(step.out_channels, LANES)
     tiled = count // LARGE * LARGE
     for group in range(0, tiled, GROUP * LARGE):
-        for first in range(0, terms, step.block):
+        first = 0
+        while first < terms:  # `range` with a step that is not known would divide
             for pixel in range(group, min(group + GROUP * LARGE, tiled), LARGE):
                 _call_tile(step, x, x_start, x_plane, weights, weight, first, arena, taps, y_start,
                            out_start, out_plane, pixel, LARGE, is_half)  # fmt: skip
+            first += step.block
     pixel = tiled
     while pixel < count:
         size = SMALL if count >= SMALL else 1
         pixel = min(pixel, count - size)
-        for first in range(0, terms, step.block):
+        first = 0
+        while first < terms:
             _call_tile(step, x, x_start, x_plane, weights, weight, first, arena, taps, y_start,
                        out_start, out_plane, pixel, size, is_half)  # fmt: skip
+            first += step.block
         pixel += size
 
 
