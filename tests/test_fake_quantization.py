@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from minimobile import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.engine import Engine
+from minimobile.explain import explain
 from minimobile.fake_quantization import (
     FakeQuantization,
     add_fake_quantization,
@@ -120,6 +121,19 @@ def test_the_kernels_sum_as_their_definitions_do() -> None:
         )
     assert_engines_agree("global_average_pool2d", (2, 21, 33, 30), precision="float32")
     assert_engines_agree("average_pool2d", (1, 16, 9, 9), kernel_size=7, stride=1, precision="float32")
+
+
+@pytest.mark.parametrize(("layer", "terms"), [("layer.25", 256), ("pooler", 4)])
+def test_a_value_is_written_out_as_it_is_summed(layer: str, terms: int) -> None:
+    config = MobileNetV1Config(depth_multiplier=0.25, num_labels=3)
+    graph = round_all(mobilenet_v1.build(config, "classification"))
+    weights = random_weights(graph)
+    image = np.random.default_rng(4).standard_normal((1, 64, 64, 3)).astype(np.float32)
+    for engine in ("compiled", "reference"):
+        explanation = explain(graph, weights, Engine(graph, weights, engine=engine), image, layer, (0, 0, 7))
+        assert explanation.agrees
+        assert explanation.block == len(explanation.terms) == terms
+        assert sum(stage.name.startswith("block") for stage in explanation.stages) == (terms > 4)
 
 
 @pytest.mark.crosscheck
