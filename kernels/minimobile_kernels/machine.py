@@ -35,8 +35,8 @@ def run(
     all are done. So a thread that comes late, or never, costs nothing but its help.
 
     Shapes: steps (S) of `step.STEP`; pixels, weights, arena: one-dimensional float32; taps: one-dimensional int64;
-    control: S * threads * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one thread);
-    bell: an int64 that all calls of the same helpers share.
+    control: S * threads * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one
+    thread); bell: an int64 that all calls of the same helpers share.
     """
     begin(bell, thread, threads)
     for index in range(steps.shape[0]):
