@@ -149,7 +149,8 @@ def test_sums(seed, scales, channels):
         Operation("add", ("x", "y"), "z", {"activation": "relu"}),
     )
     network = Network({t.name: t for t in (x, y, out)}, operations, ("x",), ("z",))
-    assert_same(network, random_bytes(rng, x.shape, dtype), threads=1 + seed % 2)
+    rounding = ("double", "single", "float")[seed % 3]
+    assert_same(network, random_bytes(rng, x.shape, dtype), rounding, threads=1 + seed % 2)
 
 
 ACTIVATION = {"softmax": {"beta": 0.7}, "logistic": {}, "quantize": {}}
@@ -199,7 +200,7 @@ def map_operations(draw, op):
 @given(data=st.data())
 def test_operations_without_weights(op, data):
     network, *rest = data.draw(map_operations(op))
-    assert is_compiled(network.operations[0], network, "double")
+    assert is_compiled(network.operations[0], network)
     assert_same(network, *rest)
 
 

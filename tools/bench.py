@@ -188,4 +188,7 @@ def _case(name: str) -> tuple[Graph, dict[str, np.ndarray], Shape]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except mm.MinimobileError as error:
+        sys.exit(f"error: {error}")

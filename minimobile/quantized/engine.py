@@ -86,8 +86,8 @@ class QuantizedEngine:
         operations = needed_operations(self.network, names)
         groups: list[list[Operation]] = []
         for operation in operations:
-            may_join = self._is_compiled and is_compiled(operation, self.network, self.rounding)
-            if may_join and groups and is_compiled(groups[-1][-1], self.network, self.rounding):
+            may_join = self._is_compiled and is_compiled(operation, self.network)
+            if may_join and groups and is_compiled(groups[-1][-1], self.network):
                 groups[-1].append(operation)
             else:
                 groups.append([operation])
@@ -103,7 +103,7 @@ class QuantizedEngine:
                     if name not in made and constants[name].values is None
                 )
             )  # fmt: skip
-            has_program = self._is_compiled and is_compiled(group[0], self.network, self.rounding)
+            has_program = self._is_compiled and is_compiled(group[0], self.network)
             program = None
             if has_program:
                 program = compile_program(self.network, group, kept, self.rounding, self.num_threads)

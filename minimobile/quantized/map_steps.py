@@ -9,7 +9,7 @@ from minimobile.quantized.arithmetic import activation_range, change_of_scale, f
 from minimobile.quantized.builder import Builder, Constants, lift, lifted_zero
 from minimobile.quantized.network import Operation, Tensor
 from minimobile.quantized.packing import pack_scales
-from minimobile_kernels.quantized.reference import ADDED_BITS, Range, Scaling, add_scalings
+from minimobile_kernels.quantized.reference import ADDED_BITS, Range, Scaling, add_scalings, whole_factors
 from minimobile_kernels.quantized.reference_activations import exponentials, logistic
 from minimobile_kernels.quantized.reference_maps import (
     Affine,
@@ -18,6 +18,7 @@ from minimobile_kernels.quantized.reference_maps import (
     requantize_bytes,
     resize_points,
 )
+from minimobile_kernels.quantized.requantize import SCALES
 from minimobile_kernels.simd import LANES
 
 
@@ -45,12 +46,15 @@ def add_mean(builder: Builder, operation: Operation) -> None:
 def add_add(builder: Builder, operation: Operation) -> None:
     """Add a sum of two maps."""
     x, y, out = (builder.tensor(name) for name in (*operation.inputs, operation.output))
-    by_x, by_y, by_sum = add_scalings((float(x.scale), float(y.scale), float(out.scale)))
-    rows = []
-    for by, shift in ((by_x, ADDED_BITS), (by_y, ADDED_BITS), (by_sum, 0)):
-        table = pack_scales(LANES, _repeat(by, LANES), np.zeros(1, np.int64))
-        table[0, 2] += shift
-        rows.append(table)
+    scales = (float(x.scale), float(y.scale), float(out.scale))
+    if builder.rounding == "float":
+        by_x, by_y, shift = whole_factors(scales)
+        bys, bits = [_whole(by_x, 0), _whole(by_y, 0), _whole(0, -shift)], 0
+    else:
+        bys, bits = list(add_scalings(scales)), ADDED_BITS
+    rows = [pack_scales(LANES, _repeat(by, LANES), np.zeros(1, np.int64)) for by in bys]
+    for row in rows[:2]:
+        row[0, SCALES.index("left")] += bits
     builder.add_step(
         "add", x.name, out.name, int(np.prod(out.shape)) * 16,
         activation_range(operation.attributes["activation"], out), y=builder.places[y.name], y_zero=lifted_zero(y),
@@ -151,6 +155,10 @@ def _put_table(builder: Builder, results: NDArray[np.uint8] | NDArray[np.int8]) 
 def _put_scale(builder: Builder, by: Scaling, channels: int, bias: int) -> int:
     table = pack_scales(channels, _repeat(by, channels), np.full(channels, bias, np.int64))
     return Constants.put(builder.constants.scales, table)
+
+
+def _whole(multiplier: int, shift: int) -> Scaling:
+    return Scaling(np.array([multiplier]), np.array([shift]), np.zeros(1, np.float32))
 
 
 def _repeat(by: Scaling, channels: int) -> Scaling:

@@ -62,7 +62,7 @@ _ADDERS: Mapping[str, Callable[[Builder, Operation], None]] = {
 }
 
 
-def is_compiled(operation: Operation, network: Network, rounding: str) -> bool:
+def is_compiled(operation: Operation, network: Network) -> bool:
     """Say whether the kernels can do an operation; what they cannot, the definitions do."""
     *inputs, out = (network.tensors[name] for name in (*operation.inputs, operation.output))
     x, attributes = inputs[0], operation.attributes
@@ -72,7 +72,7 @@ def is_compiled(operation: Operation, network: Network, rounding: str) -> bool:
     if not all(_is_map(tensor) for tensor in maps):
         return False
     if operation.op == "add":
-        return rounding == "double" and len(maps) == 3 and inputs[1].shape == x.shape
+        return len(maps) == 3 and inputs[1].shape == x.shape
     if operation.op == "average_pool2d":
         return bool(attributes["padding"] == "VALID") and int(np.prod(attributes["kernel_size"])) < 2**16
     if operation.op == "mean":

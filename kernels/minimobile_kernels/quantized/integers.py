@@ -200,6 +200,28 @@ def plus(typing_context, x, y):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def times(typing_context, x, y):  # type: ignore[no-untyped-def]
+    """times(x, y) -> x * y for two vectors of int32."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.mul(*arguments)
+
+    return integers_type(integers_type, integers_type), emit
+
+
+@intrinsic
+def shift_rounded(typing_context, vector, right):  # type: ignore[no-untyped-def]
+    """shift_rounded(vector, right): every lane / 2**right, to the nearest, halves up."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector, right = arguments
+        half = builder.lshr(builder.shl(constant(1), right), constant(1))
+        return builder.ashr(builder.add(vector, half), right)
+
+    return integers_type(integers_type, integers_type), emit
+
+
+@intrinsic
 def limit(typing_context, vector, low, high):  # type: ignore[no-untyped-def]
     """limit(vector, low, high) -> every lane clamped to the vectors low and high."""
 

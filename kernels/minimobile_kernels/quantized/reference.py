@@ -133,9 +133,7 @@ def add(
     """
     steps = [values.astype(np.int64) - zero for values, zero in ((x, x_zero), (y, y_zero))]
     if rounding == "float":
-        factors = [np.float32(scale) / np.float32(scales[2]) for scale in scales[:2]]
-        shift = ADDED_BITS + 1 - int(np.frexp(max(factors))[1])
-        by_x, by_y = (int(np.rint(np.float64(factor) * 2.0**shift)) for factor in factors)
+        by_x, by_y, shift = whole_factors(scales)
         total = steps[0] * by_x + steps[1] * by_y
         result: Array = np.clip(((total + (1 << (shift - 1))) >> shift) + to.zero, to.low, to.high)
         return result.astype(x.dtype)
@@ -151,3 +149,11 @@ def add_scalings(scales: tuple[float, float, float]) -> tuple[Scaling, Scaling, 
     s_x, s_y, s_out = scales
     common = 2 * max(s_x, s_y)
     return scaling(s_x / common), scaling(s_y / common), scaling(common / (2**ADDED_BITS * s_out))
+
+
+def whole_factors(scales: tuple[float, float, float]) -> tuple[int, int, int]:
+    """Return what x and y are multiplied by in "float" addition, and how far their sum is shifted to the right."""
+    factors = [np.float32(scale) / np.float32(scales[2]) for scale in scales[:2]]
+    shift = ADDED_BITS + 1 - int(np.frexp(max(factors))[1])
+    by_x, by_y = (int(np.rint(np.float64(factor) * 2.0**shift)) for factor in factors)
+    return by_x, by_y, shift
