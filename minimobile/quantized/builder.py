@@ -18,7 +18,7 @@ from minimobile_kernels.simd import LANES
 Shape = tuple[int, int, int, int]
 
 PARTS_PER_THREAD = 2
-LEAST_PART = 100_000  # multiply-adds: half a microsecond
+LEAST_PART = 50_000  # multiply-adds: half a microsecond
 LINE = 64  # bytes of a cache line
 
 
@@ -52,6 +52,7 @@ class Builder:
         self.network = network
         self.rounding = rounding
         self.num_threads = num_threads
+        self.cost = 0
         self.constants = Constants()
         self.arena = Arena()
         self.steps: list[NDArray[np.void]] = []
@@ -102,7 +103,9 @@ class Builder:
         for name, value in values.items():
             step[name] = value
         step["is_simple"] &= step["low"] == step["out_zero"]
-        step["parts"] = max(1, min(PARTS_PER_THREAD * self.num_threads, cost // LEAST_PART))
+        self.cost += cost
+        parts = min(PARTS_PER_THREAD * self.num_threads, cost // LEAST_PART)
+        step["parts"] = max(1, parts // self.num_threads * self.num_threads)  # as many for each
         self.steps.append(step)
 
 

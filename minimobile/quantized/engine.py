@@ -111,7 +111,7 @@ class QuantizedEngine:
         return stages
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
-        threads = self.num_threads
+        threads = program.num_threads
         sums_size = threads * machine.TILE_SUMS
         memory = self._arenas.take(sums_size + -(-program.arena_size // 4))
         sums, arena = memory[:sums_size].view(np.int32), memory[sums_size:].view(np.uint8)
@@ -131,7 +131,8 @@ class QuantizedEngine:
                     program.steps, image, *program.constants, arena, result, sums, control, bell, thread, threads
                 )
 
-        self._crew.invite(work)
+        if threads > 1:
+            self._crew.invite(work)
         work(0)
         is_over = True  # a helper that comes later finds nothing left to do
         self._arenas.give_back(memory)

@@ -29,16 +29,19 @@ from minimobile_kernels.quantized.scores import MOST_CHANNELS
 from minimobile_kernels.quantized.step import STEP
 from minimobile_kernels.simd import LANES
 
+LEAST_SHARED = 15_000_000  # multiply-adds: a fifth of a millisecond; to call a helper takes a tenth of that
+
 
 @dataclass(frozen=True)
 class Program:
-    """Steps and their constants for one input shape.
+    """Steps and their constants for one input shape, for a number of threads.
 
     `places` are (offset, shape) in the arena of the maps that come from elsewhere; `results` the offset of every tensor
     that is kept, in the result.
     """
 
     steps: NDArray[np.void]
+    num_threads: int
     constants: tuple[NDArray[Any], ...]
     arena_size: int
     result_size: int
@@ -124,9 +127,14 @@ def compile_program(
             if last_use.get(taken, index) <= index:
                 builder.arena.release(taken)
     return Program(
-        np.concatenate([np.zeros(0, STEP), *builder.steps]), builder.constants.arrays(), builder.arena.size + SLACK,
-        result_size, {name: (builder.places[name], builder.shape(name)) for name in sources}, results,
-    )  # fmt: skip
+        steps=np.concatenate([np.zeros(0, STEP), *builder.steps]),
+        num_threads=num_threads if builder.cost >= LEAST_SHARED else 1,
+        constants=builder.constants.arrays(),
+        arena_size=builder.arena.size + SLACK,
+        result_size=result_size,
+        places={name: (builder.places[name], builder.shape(name)) for name in sources},
+        results=results,
+    )
 
 
 def _bases(operations: Sequence[Operation], network: Network) -> dict[str, str]:
