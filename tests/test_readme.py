@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import re
 from pathlib import Path
 
@@ -70,12 +71,24 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_the_ratios_of_the_speed_table_follow_from_its_times() -> None:
-    rows = re.findall(r"^\| (?:V1|V2|DeepLab) .*\|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| (?:V1|V2|DeepLab) [\w. ]*\|.*\|$", README, re.MULTILINE)
     assert len(rows) == 12
     for row in rows:
         _, _, ours, *rivals, ratio = [cell.strip() for cell in row.strip("|").split("|")]
         expected = float(ours) / min(map(float, rivals))
         assert abs(float(ratio) - expected) <= 0.005 + 0.01 * expected, row
+
+
+def test_the_ratios_of_the_table_of_quantised_files_follow_from_its_times() -> None:
+    rows = re.findall(r"^\| .*, u?int8 \| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE)
+    assert len(rows) == 8
+    ratios: dict[str, list[float]] = {"1": [], "2": []}
+    for threads, ours, litert, ratio in rows:
+        assert abs(float(ratio) - float(ours) / float(litert)) <= 0.005 + 0.03 * float(ratio)
+        ratios[threads].append(float(ratio))
+    (stated,) = re.findall(r"ratios: ([\d.]+) on one thread, ([\d.]+) on two", README)
+    for mean, found in zip(stated, ratios.values(), strict=True):
+        assert abs(float(mean) - math.prod(found) ** 0.25) <= 0.006
 
 
 def test_the_held_out_figures_are_those_in_the_files() -> None:
