@@ -58,11 +58,11 @@ def make_filter(rows: int, pixels: int, stride: int | None) -> Any:
     return filter_pixels
 
 
-class Filter:
-    """Emits one tile. Every method writes instructions; none of them computes.
+class WindowTile:
+    """Where the pixels of a tile's windows lie, and whether they are inside the image.
 
     `given` are the emitted arguments by name, as in `make_filter`, and `address(array, start)` emits an address in one
-    of the arrays among them.
+    of the arrays among them. Every method writes instructions; none of them computes.
     """
 
     def __init__(self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None):
@@ -73,23 +73,6 @@ class Filter:
         self.stride = stride
         self.columns = (pixels - 1) * (stride or 1) + TAPS
         self.image = address("x", "image")
-        self.out = address("out", "out_start")
-        self.filter = address("weights", "weight")
-        self.weights = [simd.load_vector(builder, self.vector_at(self.filter, tap)) for tap in range(TAPS * TAPS)]
-        zero = ir.Constant(simd.VECTOR, [0.0] * simd.LANES)
-        self.sums = {(row, pixel): zero for row in range(rows) for pixel in range(pixels)}
-        self.zeros = self.outside(address)
-
-    def outside(self, address: Any) -> Any:
-        """Emit the address of a line of zeros, as long as the tile is wide."""
-        count = self.columns * simd.LANES
-        zeros = ir.Constant(ir.ArrayType(simd.FLOAT, count), [0.0] * count)
-        constant = cgutils.global_constant(self.builder, "zeros", zeros)
-        return self.builder.bitcast(constant, simd.FLOAT.as_pointer())
-
-    def load(self, pointer: Any) -> Any:
-        """Emit one pixel's vector of channels as floats."""
-        return simd.load_vector(self.builder, pointer)
 
     def constant(self, value: int) -> Any:
         """Return a number as an emitted value."""
@@ -104,24 +87,53 @@ class Filter:
         """Emit whether 0 <= start + distance < size."""
         return self.builder.icmp_unsigned("<", self.builder.add(self.given[start], distance), self.given[size])
 
-    def emit(self) -> None:
-        """Emit the whole tile."""
-        if self.stride is None:
-            for row, pixel in self.sums:
-                self.add_window(row, pixel)
-        else:
-            first = self.is_within("column", self.constant(0), "width")
-            last = self.is_within("column", self.constant(self.columns - 1), "width")
-            for input_row in range((self.rows - 1) * self.stride + TAPS):
-                self.add_row(input_row, first, last)
-        self.finish()
-
     def row_at(self, distance: Any) -> tuple[Any, Any]:
         """Emit the address of the pixel at `column` in row top + distance, and whether that row is inside."""
         builder, given = self.builder, self.given
         offset = builder.mul(builder.add(given["top"], distance), given["x_row"])
         row = builder.gep(self.image, [offset], inbounds=False)
         return self.vector_at(row, given["column"]), self.is_within("top", distance, "height")
+
+    def distance(self, output: int, tap: int) -> Any:
+        """Emit how far a tap of an output's window lies from the tile's first, along rows or columns."""
+        steps = self.builder.mul(self.given["stride"], self.constant(output))
+        return self.builder.add(steps, self.builder.mul(self.given["dilation"], self.constant(tap)))
+
+    def tap_at(self, cell: tuple[int, int], ky: int, kx: int, outside: Any) -> Any:
+        """Emit the address of one tap of one output, or `outside` where it is outside."""
+        row, is_row_inside = self.row_at(self.distance(cell[0], ky))
+        right = self.distance(cell[1], kx)
+        is_inside = self.builder.and_(is_row_inside, self.is_within("column", right, "width"))
+        return self.builder.select(is_inside, self.vector_at(row, right), outside)
+
+
+class Filter(WindowTile):
+    """Emits one tile of floats."""
+
+    def __init__(self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None):
+        super().__init__(builder, given, address, rows, pixels, stride)
+        self.out = address("out", "out_start")
+        self.filter = address("weights", "weight")
+        self.weights = [simd.load_vector(builder, self.vector_at(self.filter, tap)) for tap in range(TAPS * TAPS)]
+        zero = ir.Constant(simd.VECTOR, [0.0] * simd.LANES)
+        self.sums = {(row, pixel): zero for row in range(rows) for pixel in range(pixels)}
+        count = self.columns * simd.LANES
+        line = ir.Constant(ir.ArrayType(simd.FLOAT, count), [0.0] * count)  # of zeros, as long as the tile is wide
+        self.zeros = builder.bitcast(cgutils.global_constant(builder, "zeros", line), simd.FLOAT.as_pointer())
+
+    def emit(self) -> None:
+        """Emit the whole tile."""
+        if self.stride is None:
+            for cell in self.sums:
+                for tap in range(TAPS * TAPS):
+                    pointer = self.tap_at(cell, *divmod(tap, TAPS), self.zeros)
+                    self.add_product(cell, simd.load_vector(self.builder, pointer), tap)
+        else:
+            first = self.is_within("column", self.constant(0), "width")
+            last = self.is_within("column", self.constant(self.columns - 1), "width")
+            for input_row in range((self.rows - 1) * self.stride + TAPS):
+                self.add_row(input_row, first, last)
+        self.finish()
 
     def add_row(self, input_row: int, is_first_inside: Any, is_last_inside: Any) -> None:
         """Emit all that one input row adds to the outputs, for each of them in the order kx."""
@@ -140,28 +152,12 @@ class Filter:
                 pointer = builder.select(is_first_inside, pointer, self.zeros)
             elif column == self.columns - 1:
                 pointer = builder.select(is_last_inside, pointer, self.zeros)
-            x = self.load(pointer)
+            x = simd.load_vector(builder, pointer)
             for output, ky in reached:
                 for pixel in range(self.pixels):
                     kx = column - pixel * self.stride
                     if 0 <= kx < TAPS:
                         self.add_product((output, pixel), x, ky * TAPS + kx)
-
-    def add_window(self, row: int, pixel: int) -> None:
-        """Emit the nine taps of one output, each with its own check."""
-        builder, given = self.builder, self.given
-        for tap in range(TAPS * TAPS):
-            down, right = (
-                builder.add(
-                    builder.mul(given["stride"], self.constant(output)),
-                    builder.mul(given["dilation"], self.constant(k)),
-                )
-                for output, k in ((row, tap // TAPS), (pixel, tap % TAPS))
-            )
-            pointer, is_row_inside = self.row_at(down)
-            is_inside = builder.and_(is_row_inside, self.is_within("column", right, "width"))
-            pointer = builder.select(is_inside, self.vector_at(pointer, right), self.zeros)
-            self.add_product((row, pixel), self.load(pointer), tap)
 
     def add_product(self, cell: tuple[int, int], x: Any, tap: int) -> None:
         """Emit what one pixel and one tap add to the sum of an output."""

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
+from minimobile_kernels.filter import TAPS, WindowTile
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.integers import GROUP
 
-TAPS = 3
 VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
 LINE_PIXELS = 17  # of a line outside the image: as wide as eight outputs of stride 2 reach
 
@@ -59,59 +58,37 @@ def make_byte_filter(rows: int, pixels: int, stride: int | None, visits: int) ->
     return filter_pixels
 
 
-class _ByteFilter:
-    """Emits one tile. Every method writes instructions; none of them computes."""
+class _ByteFilter(WindowTile):
+    """Emits one tile of bytes."""
 
     def __init__(
         self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None, visits: int
     ):
-        self.builder = builder
-        self.given = given
-        self.rows = rows
-        self.pixels = pixels
-        self.stride = stride
-        self.columns = (pixels - 1) * (stride or 1) + TAPS
-        self.image = address("x", "image")
+        super().__init__(builder, given, address, rows, pixels, stride)
         self.line = address("lines", "line")
         self.sums_pointer = address("sums", "sums_start")
         start = address("weights", "weight")
         self.weights = [
             [
-                integers.load_weights(builder, self.at(start, (visit * TAPS + column) * simd.LANES * GROUP))
+                integers.load_weights(builder, self.vector_at(start, (visit * TAPS + column) * GROUP))
                 for column in range(TAPS)
             ]
             for visit in range(visits)
         ]
         self.sums = {(row, pixel): integers.constant(0) for row in range(rows) for pixel in range(pixels)}
 
-    def number(self, value: int) -> Any:
-        return ir.Constant(simd.INDEX, value)
-
-    def at(self, pointer: Any, offset: Any) -> Any:
-        value = self.number(offset) if isinstance(offset, int) else offset
-        return self.builder.gep(pointer, [value], inbounds=False)
-
-    def is_within(self, start: str, distance: Any, size: str) -> Any:
-        """Emit whether 0 <= start + distance < size."""
-        return self.builder.icmp_unsigned("<", self.builder.add(self.given[start], distance), self.given[size])
-
     def emit(self) -> None:
         """Emit the whole tile."""
         if self.stride is None:
-            for row, pixel in self.sums:
-                self.add_window(row, pixel)
+            for cell in self.sums:
+                for kx in range(TAPS):
+                    pixels = [self.load(self.tap_at(cell, ky, kx, self.line)) for ky in range(TAPS)]
+                    self.add_group(cell, integers.part_groups(self.builder, self.stack(pixels)), kx)
         else:
             self.add_columns(self.stride)
         for place, total in enumerate(self.sums.values()):
-            pointer = self.builder.bitcast(self.at(self.sums_pointer, place * simd.LANES), simd.INTEGERS.as_pointer())
-            self.builder.store(total, pointer, align=4)
-
-    def row_at(self, distance: Any) -> tuple[Any, Any]:
-        """Emit the address of the pixel at `column` in row top + distance, and whether that row is inside."""
-        builder, given = self.builder, self.given
-        row = self.at(self.image, builder.mul(builder.add(given["top"], distance), given["x_row"]))
-        pixel = self.at(row, builder.mul(given["column"], self.number(simd.LANES)))
-        return pixel, self.is_within("top", distance, "height")
+            pointer = self.vector_at(self.sums_pointer, place)
+            self.builder.store(total, self.builder.bitcast(pointer, simd.INTEGERS.as_pointer()), align=4)
 
     def load(self, pointer: Any) -> Any:
         """Emit one pixel's vector of channels, each in the low byte of its lane."""
@@ -127,16 +104,16 @@ class _ByteFilter:
     def add_columns(self, stride: int) -> None:
         """Emit all that every column of the input adds to the outputs: each pixel is loaded once."""
         builder = self.builder
-        first = self.is_within("column", self.number(0), "width")
-        last = self.is_within("column", self.number(self.columns - 1), "width")
+        first = self.is_within("column", self.constant(0), "width")
+        last = self.is_within("column", self.constant(self.columns - 1), "width")
         lines = []
         for input_row in range((self.rows - 1) * stride + TAPS):
-            row, is_inside = self.row_at(self.number(input_row))
+            row, is_inside = self.row_at(self.constant(input_row))
             lines.append(builder.select(is_inside, row, self.line))
         for column in range(self.columns):
             pixels = []
             for line in lines:
-                pointer = self.at(line, column * simd.LANES)
+                pointer = self.vector_at(line, column)
                 if column == 0:
                     pointer = builder.select(first, pointer, self.line)
                 elif column == self.columns - 1:
@@ -154,25 +131,6 @@ class _ByteFilter:
                     kx = column - pixel * stride
                     if 0 <= kx < TAPS:
                         self.add_group((row, pixel), parts, kx)
-
-    def add_window(self, row: int, pixel: int) -> None:
-        """Emit the nine taps of one output, each with its own check."""
-        builder, given = self.builder, self.given
-
-        def distance(output: int, tap: int) -> Any:
-            steps = builder.mul(given["stride"], self.number(output))
-            return builder.add(steps, builder.mul(given["dilation"], self.number(tap)))
-
-        for kx in range(TAPS):
-            right = distance(pixel, kx)
-            is_column_inside = self.is_within("column", right, "width")
-            pixels = []
-            for ky in range(TAPS):
-                pointer, is_row_inside = self.row_at(distance(row, ky))
-                pointer = self.at(pointer, builder.mul(right, self.number(simd.LANES)))
-                is_inside = builder.and_(is_row_inside, is_column_inside)
-                pixels.append(self.load(builder.select(is_inside, pointer, self.line)))
-            self.add_group((row, pixel), integers.part_groups(builder, self.stack(pixels)), kx)
 
     def add_group(self, cell: tuple[int, int], parts: list[Any], kx: int) -> None:
         """Emit what one column of a window adds to the sum of an output."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.quantized.integers import (
-    divide_rounded,
     limit,
     load_bytes,
     plus,
@@ -15,6 +14,7 @@ from minimobile_kernels.quantized.integers import (
     store_integers,
 )
 from minimobile_kernels.quantized.requantize import requantize
+from minimobile_kernels.quantized.scaling import divide_rounded
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
 

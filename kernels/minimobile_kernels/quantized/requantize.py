@@ -9,13 +9,15 @@ from minimobile_kernels.quantized.integers import (
     limit,
     load_integers,
     plus,
+    spread,
+    store_bytes,
+    store_four,
+)
+from minimobile_kernels.quantized.scaling import (
     scale_above_zero,
     scale_as_float,
     scale_once_rounded,
     scale_twice_rounded,
-    spread,
-    store_bytes,
-    store_four,
 )
 from minimobile_kernels.quantized.step import ROUNDINGS
 from minimobile_kernels.simd import LANES, keep_apart

@@ -10,14 +10,12 @@ from minimobile_kernels.quantized.integers import (
     load_bytes,
     load_integers,
     plus,
-    scale_once_rounded,
-    scale_twice_rounded,
-    shift_rounded,
     spread,
     store_bytes,
     times,
 )
 from minimobile_kernels.quantized.requantize import DOUBLE, SCALES, SINGLE
+from minimobile_kernels.quantized.scaling import scale_once_rounded, scale_twice_rounded, shift_rounded
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
 
