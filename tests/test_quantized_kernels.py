@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -252,6 +256,27 @@ def test_a_map_lives_as_long_as_its_last_name():
 )
 def test_products_follow_the_cpu(name, features, lanes, expected):
     assert integers.host_products(name, features, lanes) == expected
+
+
+OTHERS = {
+    "haswell": ("+avx2,+fma,+avx,+sse4.2", 8, "pmaddwd"),
+    "skylake-avx512": ("+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx2,+fma", 16, "pmaddwd"),
+    "generic": ("", 4, "multiply"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_code_for_other_processors_gives_the_same_bytes(name, tmp_path):
+    features, lanes, products = OTHERS[name]
+    cpu = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = {**os.environ, **cpu}
+    told = "from minimobile_kernels.quantized.integers import LANES, PRODUCTS; print(LANES, PRODUCTS)"
+    done = subprocess.run([sys.executable, "-c", told], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [str(lanes), products]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-m", "not slow", __file__]
+    done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_groups_with_weights_too_large_for_a_byte_are_visited_again():
