@@ -240,6 +240,28 @@ def test_a_map_lives_as_long_as_its_last_name():
     np.testing.assert_array_equal(found["out"], defined["out"])
 
 
+@pytest.mark.parametrize("outputs", [("y",), ("y", "signed"), ("signed",)])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("same", [True, False])
+def test_an_image_of_another_type(outputs, kernel, same):
+    # As converters write it for uint8 in and out: with the scale kept, a change of name and no more.
+    rng = np.random.default_rng(4)
+    weight = rng.integers(-127, 128, (20, kernel, kernel, 3)).astype(np.int8)
+    tensors = (
+        tensor("x", (1, 9, 9, 3), "uint8", 0.02, 127),
+        tensor("signed", (1, 9, 9, 3), "int8", 0.02 if same else 0.03, -1),
+        tensor("w", weight.shape, "int8", 0.01, 0, weight),
+        tensor("y", (1, 9, 9, 20), "int8", 0.3, 5),
+    )
+    attributes = {"stride": 1, "dilation": 1, "padding": "SAME", "activation": "relu"}
+    operations = (Operation("quantize", ("x",), "signed"), Operation("conv2d", ("signed", "w"), "y", attributes))
+    network = Network({t.name: t for t in tensors}, operations, ("x",), outputs)
+    x = rng.integers(0, 256, (1, 9, 9, 3)).astype(np.uint8)
+    defined, found = (QuantizedEngine(network, engine=engine).run(x) for engine in ("reference", "compiled"))
+    for name in outputs:
+        np.testing.assert_array_equal(found[name], defined[name])
+
+
 @pytest.mark.parametrize(
     ("name", "features", "lanes", "expected"),
     [

@@ -21,9 +21,7 @@ SLACK = 64  # bytes that a tile may read beyond a packed image
 
 
 def is_packing(operation: Operation, network: Network) -> bool:
-    """Say whether an operation is a convolution whose windows are more than single pixels, side by side."""
-    if operation.op != "conv2d":
-        return False
+    """Say whether the windows of a convolution are more than single pixels, side by side."""
     _, *kernel_size, _ = network.tensors[operation.inputs[1]].shape
     shapes = [network.tensors[name].shape for name in (operation.inputs[0], operation.output)]
     same_size = shapes[0][1:3] == shapes[1][1:3]
@@ -54,9 +52,12 @@ def add_conv2d(builder: Builder, operation: Operation) -> None:
     packed = f"{out.name} packed"
     builder.reserve(packed, x.shape[0] * height * width * channels + SLACK)
     place = builder.places[packed]
+    is_from_image = x.name not in builder.places
+    source = builder.tensor(builder.network.inputs[0]) if is_from_image else x
     builder.add_step(
         "pack", x.name, x.name, x.shape[0] * height * width * channels, out=place, out_height=height, out_width=width,
-        pad_top=slide.pad_top, pad_left=slide.pad_left, is_from_image=int(x.name not in builder.places),
+        pad_top=slide.pad_top, pad_left=slide.pad_left, is_from_image=int(is_from_image),
+        is_signed=int(source.dtype == np.int8),
     )  # fmt: skip
     line = width * channels
     taps = [

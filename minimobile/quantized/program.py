@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.quantized.builder import LINE, Builder, Shape, as_image
+from minimobile.quantized.builder import LINE, Builder, Shape, as_image, lifted_zero
 from minimobile.quantized.map_steps import (
     add_add,
     add_argmax,
@@ -21,6 +21,7 @@ from minimobile.quantized.map_steps import (
     add_quantize,
     add_resize_bilinear,
     add_softmax,
+    add_split,
     add_unpack,
 )
 from minimobile.quantized.network import Network, Operation, Tensor
@@ -36,8 +37,8 @@ LEAST_SHARED = 15_000_000  # multiply-adds: a fifth of a millisecond; to call a 
 class Program:
     """Steps and their constants for one input shape, for a number of threads.
 
-    `places` are (offset, shape) in the arena of the maps that come from elsewhere; `results` the offset of every tensor
-    that is kept, in the result.
+    `places` are (offset, shape) in the arena of the maps that come from elsewhere, but for the caller's image;
+    `results` the offset of every tensor that is kept, in the result.
     """
 
     steps: NDArray[np.void]
@@ -108,16 +109,19 @@ def compile_program(
     last_use: dict[str, int] = {}
     for index, operation in enumerate(operations):
         last_use.update((bases.get(name, name), index) for name in operation.inputs)
-    sources = _sources(network, operations)
+    sources = _sources(network, operations, bases, kept)
     for name in sources:
         builder.place(name)
+        if name in network.inputs:
+            add_split(builder, name)
     results, result_size = _lay_out(network, kept)
     for index, operation in enumerate(operations):
         name = operation.output
         if operation.op == "argmax":
             add_argmax(builder, operation, results[name])
         elif name in bases:
-            builder.places[name] = builder.places[bases[name]]
+            if bases[name] in builder.places:
+                builder.places[name] = builder.places[bases[name]]
         else:
             builder.place(name)
             _ADDERS[operation.op](builder, operation)
@@ -132,7 +136,7 @@ def compile_program(
         constants=builder.constants.arrays(),
         arena_size=builder.arena.size + SLACK,
         result_size=result_size,
-        places={name: (builder.places[name], builder.shape(name)) for name in sources},
+        places={name: (builder.places[name], builder.shape(name)) for name in sources if name not in network.inputs},
         results=results,
     )
 
@@ -141,26 +145,31 @@ def _bases(operations: Sequence[Operation], network: Network) -> dict[str, str]:
     """Return the maps that are the bytes of another map under another name, and that map."""
     bases: dict[str, str] = {}
     for operation in operations:
-        source = operation.inputs[0]
-        keeps_size = network.tensors[source].shape == network.tensors[operation.output].shape
-        if operation.op == "reshape" or (operation.op == "resize_bilinear" and keeps_size):
-            bases[operation.output] = bases.get(source, source)
+        x, out = network.tensors[operation.inputs[0]], network.tensors[operation.output]
+        if (
+            operation.op == "reshape"
+            or (operation.op == "resize_bilinear" and x.shape == out.shape)
+            or (operation.op == "quantize" and (x.scale, lifted_zero(x)) == (out.scale, lifted_zero(out)))
+        ):
+            bases[out.name] = bases.get(x.name, x.name)
     return bases
 
 
-def _sources(network: Network, operations: Sequence[Operation]) -> list[str]:
+def _sources(
+    network: Network, operations: Sequence[Operation], bases: Mapping[str, str], kept: Sequence[str]
+) -> list[str]:
     """Return the maps that come from elsewhere, but for the caller's image where it is packed as it is."""
     made = {operation.output for operation in operations}
-    read: dict[str, list[Operation]] = {}
+    is_packed: dict[str, bool] = {}
     for operation in operations:
+        is_image = operation.op == "conv2d" and is_packing(operation, network)
+        if operation.output in bases:
+            is_image = operation.output not in kept
         for name in operation.inputs:
-            if name not in made and network.tensors[name].values is None:
-                read.setdefault(name, []).append(operation)
-    images = {
-        name for name, users in read.items()
-        if name in network.inputs and all(is_packing(user, network) for user in users)
-    }  # fmt: skip
-    return [name for name in read if name not in images]
+            base = bases.get(name, name)
+            if base not in made and network.tensors[base].values is None:
+                is_packed[base] = is_packed.get(base, base in network.inputs) and is_image
+    return [name for name, is_only in is_packed.items() if not is_only]
 
 
 def _lay_out(network: Network, kept: Sequence[str]) -> tuple[dict[str, int], int]:

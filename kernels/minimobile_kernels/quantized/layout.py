@@ -40,6 +40,22 @@ def pack(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
 
 
 @inlined
+def split(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
+    """Copy the caller's image (N, H, W, C) to a map; what its last plane has beyond C channels is left as it is."""
+    first, last = share(step.batch * step.height * step.width, 1, part, parts)
+    _split(image, arena, step.out, step.out_plane, step.channels, 128 if step.is_signed else 0, first, last)
+
+
+@compiled
+def _split(image: Any, arena: Any, out: int, out_plane: int, channels: int, flip: int, first: int, last: int) -> None:
+    keep_apart()
+    for pixel in range(first, last):
+        for channel in range(channels):
+            target = out + channel // LANES * out_plane + pixel * LANES + channel % LANES
+            arena[target] = image[pixel * channels + channel] ^ flip
+
+
+@inlined
 def unpack(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
     """Copy a map to the caller's result: (N, H, W, C) from `step.out` on; signed bytes lose their 128 again."""
     channels, flip = step.channels, 128 if step.is_signed else 0
@@ -75,8 +91,14 @@ def pad(step: Any, arena: Any, part: int, parts: int) -> None:
 def look_up(step: Any, tables: Any, arena: Any, part: int, parts: int) -> None:
     """Replace every byte of a map by what a table of 256 has for it."""
     first, last = share(plane_count(step.channels, LANES) * step.batch * step.height * step.width, 1, part, parts)
-    for byte in range(first * LANES, last * LANES):
-        arena[step.out + byte] = tables[step.table + arena[step.x + byte]]
+    _look_up(tables, step.table, arena, step.x + first * LANES, step.out + first * LANES, (last - first) * LANES)
+
+
+@compiled
+def _look_up(tables: Any, table: int, arena: Any, source: int, target: int, count: int) -> None:
+    keep_apart()
+    for byte in range(count):
+        arena[target + byte] = tables[table + arena[source + byte]]
 
 
 @compiled

@@ -6,7 +6,7 @@ import numpy as np
 
 KINDS = (
     "conv2d", "depthwise_conv2d", "average_pool2d", "mean", "add", "resize_bilinear", "pad", "look_up", "softmax",
-    "argmax", "pack", "unpack",
+    "argmax", "pack", "split", "unpack",
 )  # fmt: skip
 ROUNDINGS = ("double", "single", "float")
 
