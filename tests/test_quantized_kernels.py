@@ -240,6 +240,22 @@ def test_a_map_lives_as_long_as_its_last_name():
     np.testing.assert_array_equal(found["out"], defined["out"])
 
 
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 2**32 - 1), shape=st.tuples(*[st.integers(1, most) for most in (2, 9, 9, 20)]),
+    scale=st.floats(2**-20, 2**10, width=32), dtype=st.sampled_from(["uint8", "int8"]), threads=st.integers(1, 3),
+)  # fmt: skip
+def test_numbers_become_bytes(seed, shape, scale, dtype, threads):
+    rng = np.random.default_rng(seed)
+    zero = int(rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1))
+    network = one_operation("quantize", (tensor("x", shape, "float32"), tensor("out", shape, dtype, scale, zero)), {})
+    assert is_compiled(network.operations[0], network)
+    steps = rng.choice([rng.normal(0, 90, shape), rng.integers(-300, 300, shape) / 2, rng.normal(0, 1e30, shape)])
+    x = (steps * scale).astype(np.float32)
+    x.reshape(-1)[rng.integers(x.size)] = rng.choice([np.inf, -np.inf, 0.5 * scale, np.nextafter(0.5 * scale, 0)])
+    assert_same(network, x, threads=threads)
+
+
 @pytest.mark.parametrize("outputs", [("y",), ("y", "signed"), ("signed",)])
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("same", [True, False])

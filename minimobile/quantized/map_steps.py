@@ -87,15 +87,19 @@ def add_concatenate(builder: Builder, operation: Operation) -> None:
         if own == to:
             builder.add_step("pad", name, name, cost, out=target)
         else:
-            table = _put_table(builder, concatenate([every_byte(x)], [own], to, 0))
+            table = _put_table(builder, concatenate([_every_byte(x)], [own], to, 0))
             builder.add_step("look_up", name, name, 4 * cost, out=target, table=table)
         target += builder.shape(name)[3] // LANES * builder.plane(name)
 
 
 def add_quantize(builder: Builder, operation: Operation) -> None:
-    """Add a change of scale, zero point or type."""
+    """Add a change of scale, zero point or type, or what makes bytes of the caller's numbers."""
     x, out = builder.tensor(operation.inputs[0]), builder.tensor(operation.output)
-    every = every_byte(x)
+    if x.dtype == np.float32:
+        scales = Constants.put(builder.constants.scales, out.scales.view(np.int32))
+        builder.add_step("quantize", out.name, out.name, 16 * int(np.prod(out.shape)), scales=scales)
+        return
+    every = _every_byte(x)
     found = requantize_bytes(every, x.zero, change_of_scale(x, out), full_range(out), out.dtype, builder.rounding)
     _add_look_up(builder, operation, found)
 
@@ -103,7 +107,7 @@ def add_quantize(builder: Builder, operation: Operation) -> None:
 def add_logistic(builder: Builder, operation: Operation) -> None:
     """Add the logistic function of a map."""
     x = builder.tensor(operation.inputs[0])
-    _add_look_up(builder, operation, logistic(every_byte(x), float(x.scale), x.zero))
+    _add_look_up(builder, operation, logistic(_every_byte(x), float(x.scale), x.zero))
 
 
 def add_pad(builder: Builder, operation: Operation) -> None:
@@ -145,14 +149,14 @@ def _add_look_up(builder: Builder, operation: Operation, results: NDArray[np.uin
     builder.add_step("look_up", operation.inputs[0], out.name, 4 * int(np.prod(out.shape)), table=table)
 
 
-def every_byte(x: Tensor) -> NDArray[np.uint8] | NDArray[np.int8]:
+def _every_byte(x: Tensor) -> NDArray[np.uint8] | NDArray[np.int8]:
     """Return all values of a tensor's type, in the order of the bytes as the kernels have them."""
     every: NDArray[np.uint8] | NDArray[np.int8] = (np.arange(256) - lift(x)).astype(x.dtype)
     return every
 
 
 def _put_table(builder: Builder, results: NDArray[np.uint8] | NDArray[np.int8]) -> int:
-    """Keep the results for `every_byte`."""
+    """Keep the results for `_every_byte`."""
     lifted = results.astype(np.int64) + (128 if results.dtype == np.int8 else 0)
     return Constants.put(builder.constants.tables, lifted.astype(np.uint8))
 

@@ -73,6 +73,8 @@ def is_compiled(operation: Operation, network: Network) -> bool:
     maps = [x, *(tensor for tensor in inputs[1:] if tensor.values is None), out]
     if operation.op == "argmax":
         return _is_map(x) and attributes["axis"] == len(x.shape) - 1
+    if _is_from_numbers(operation, network):
+        return x.name in network.inputs and _is_map(out)
     if not all(_is_map(tensor) for tensor in maps):
         return False
     if operation.op == "add":
@@ -94,6 +96,10 @@ def is_compiled(operation: Operation, network: Network) -> bool:
     if operation.op == "fully_connected":
         return inputs[1].shape[1] == x.shape[-1]
     return operation.op in _ADDERS
+
+
+def _is_from_numbers(operation: Operation, network: Network) -> bool:
+    return operation.op == "quantize" and network.tensors[operation.inputs[0]].dtype == np.float32
 
 
 def _is_map(tensor: Tensor) -> bool:
@@ -146,6 +152,8 @@ def _bases(operations: Sequence[Operation], network: Network) -> dict[str, str]:
     bases: dict[str, str] = {}
     for operation in operations:
         x, out = network.tensors[operation.inputs[0]], network.tensors[operation.output]
+        if _is_from_numbers(operation, network):
+            continue
         if (
             operation.op == "reshape"
             or (operation.op == "resize_bilinear" and x.shape == out.shape)
@@ -162,7 +170,9 @@ def _sources(
     made = {operation.output for operation in operations}
     is_packed: dict[str, bool] = {}
     for operation in operations:
-        is_image = operation.op == "conv2d" and is_packing(operation, network)
+        is_image = _is_from_numbers(operation, network)
+        if operation.op == "conv2d":
+            is_image = is_packing(operation, network)
         if operation.output in bases:
             is_image = operation.output not in kept
         for name in operation.inputs:

@@ -33,10 +33,16 @@ def pack(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
         if step.is_from_image:
             _copy(image, source * channels, arena, start, step.width * channels, flip)
             continue
+        _join(arena, step.x + source * LANES, step.x_plane, channels, start, step.width)
+
+
+@compiled
+def _join(arena: Any, x: int, x_plane: int, channels: int, start: int, width: int) -> None:
+    """Copy a row of a map to a row of pixels with all channels together."""
+    keep_apart()
+    for j in range(width):
         for channel in range(channels):
-            plane = step.x + channel // LANES * step.x_plane + channel % LANES
-            for j in range(step.width):
-                arena[start + j * channels + channel] = arena[plane + (source + j) * LANES]
+            arena[start + j * channels + channel] = arena[x + channel // LANES * x_plane + j * LANES + channel % LANES]
 
 
 @inlined

@@ -11,6 +11,7 @@ from minimobile_kernels.quantized.conv2d import CONV2D_SUMS, conv2d
 from minimobile_kernels.quantized.depthwise import DEPTHWISE_SUMS, depthwise_conv2d
 from minimobile_kernels.quantized.layout import look_up, pack, pad, split, unpack
 from minimobile_kernels.quantized.pooling import average_pool2d, mean
+from minimobile_kernels.quantized.quantize import quantize
 from minimobile_kernels.quantized.resize import resize_bilinear
 from minimobile_kernels.quantized.scores import argmax, softmax
 from minimobile_kernels.quantized.step import KINDS, STEP
@@ -18,8 +19,8 @@ from minimobile_kernels.quantized.sums import add
 from minimobile_kernels.sync import begin, claim, end, finish, wait
 
 (
-    CONV2D, DEPTHWISE_CONV2D, AVERAGE_POOL2D, MEAN, ADD, RESIZE_BILINEAR, PAD, LOOK_UP, SOFTMAX, ARGMAX, PACK, SPLIT,
-    UNPACK,
+    CONV2D, DEPTHWISE_CONV2D, AVERAGE_POOL2D, MEAN, ADD, RESIZE_BILINEAR, PAD, LOOK_UP, SOFTMAX, ARGMAX, QUANTIZE,
+    PACK, SPLIT, UNPACK,
 ) = range(len(KINDS))  # fmt: skip
 TILE_SUMS = max(CONV2D_SUMS, DEPTHWISE_SUMS)  # int32 of one thread
 
@@ -61,6 +62,8 @@ def run(
                 add(step, scales, arena, part, parts)
             elif kind == PACK:
                 pack(step, image, arena, part, parts)
+            elif kind == QUANTIZE:
+                quantize(step, image, scales, arena, part, parts)
             elif kind == SPLIT:
                 split(step, image, arena, part, parts)
             elif kind == UNPACK:

@@ -32,9 +32,10 @@ def quantize(x: Array, to: Affine, dtype: DTypeLike) -> Array:
     """
     limits = np.iinfo(np.dtype(dtype))
     with np.errstate(over="ignore"):
-        steps = np.clip(x.astype(np.float32) / np.float32(to.scale), -(2.0**30), 2.0**30).astype(np.float64)
-    rounded = np.copysign(np.floor(np.abs(steps) + 0.5), steps).astype(np.int64)
-    result: Array = np.clip(rounded + to.zero, limits.min, limits.max).astype(dtype)
+        steps = np.clip(x.astype(np.float32) / np.float32(to.scale), np.float32(-(2.0**30)), np.float32(2.0**30))
+    whole = np.trunc(steps)  # what is left is exact
+    whole += np.copysign(np.abs(steps - whole) >= np.float32(0.5), steps)
+    result: Array = np.clip(whole.astype(np.int64) + to.zero, limits.min, limits.max).astype(dtype)
     return result
 
 

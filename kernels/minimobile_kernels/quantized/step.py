@@ -6,7 +6,7 @@ import numpy as np
 
 KINDS = (
     "conv2d", "depthwise_conv2d", "average_pool2d", "mean", "add", "resize_bilinear", "pad", "look_up", "softmax",
-    "argmax", "pack", "split", "unpack",
+    "argmax", "quantize", "pack", "split", "unpack",
 )  # fmt: skip
 ROUNDINGS = ("double", "single", "float")
 
@@ -33,7 +33,10 @@ STEP = np.dtype(
         ("table", np.int64),  # look_up: where the byte for each byte begins, (256)
         *[(name, np.int64) for name in ("row_points", "column_points")],  # resizing: where they begin in the scales
         ("words", np.int64),  # argmax: of 32 bits, in an integer of the result
-        ("scales", np.int64),  # where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]; or softmax's
+        (
+            "scales",
+            np.int64,
+        ),  # where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]; or softmax's, or one
         ("rounding", np.int64),  # index into ROUNDINGS
         ("is_simple", np.int64),  # rounded twice, without shifts to the left, and nothing below the zero point survives
         *[(name, np.int64) for name in ("x_zero", "y_zero", "out_zero")],

@@ -1,0 +1,53 @@
+"""Numbers turned into bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.simd import LANES, element_pointer, keep_apart
+from minimobile_kernels.step import share
+
+LARGEST = np.float32(2.0**30)
+
+
+@inlined
+def quantize(step: Any, image: Any, scales: Any, arena: Any, part: int, parts: int) -> None:
+    """Turn the caller's image, the bytes of float32 (N, H, W, C), into a map. Defined by reference_maps.quantize.
+
+    Shapes: scales, at `step.scales`: the bits of the scale.
+    """
+    first, last = share(step.batch * step.height * step.width, 1, part, parts)
+    _quantize(step, image, scales, arena, first, last)
+
+
+@compiled
+def _quantize(step: Any, image: Any, scales: Any, arena: Any, first: int, last: int) -> None:
+    keep_apart()
+    scale, channels, out, out_plane = _load_float(scales, step.scales), step.channels, step.out, step.out_plane
+    zero, low, high = step.out_zero, step.low, step.high
+    for pixel in range(first, last):
+        for channel in range(channels):
+            value = _load_float(image, (pixel * channels + channel) * 4) / scale
+            value = min(max(value, -LARGEST), LARGEST)
+            whole = np.int64(value)
+            if abs(value - np.float32(whole)) >= np.float32(0.5):  # halves away from zero
+                whole += 1 if value > 0 else -1
+            target = out + channel // LANES * out_plane + pixel * LANES + channel % LANES
+            arena[target] = min(max(whole + zero, low), high)
+
+
+@intrinsic
+def _load_float(typing_context, array, offset):  # type: ignore[no-untyped-def]
+    """_load_float(array, offset): the float32 whose bits begin at an element of an array of another type."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return builder.load(builder.bitcast(pointer, ir.FloatType().as_pointer()), align=1)
+
+    return types.float32(array, types.int64), emit
