@@ -25,6 +25,7 @@ from minimobile.inputs import DataFormat, read_layers, read_pixel_values
 from minimobile.outputs import (
     ModelOutput,
 )
+from minimobile.quantized.network import Tensor
 from minimobile.quantized.runner import QuantizedRunner, make_runner
 from minimobile.sources import Config, read_checkpoint
 from minimobile.trace import Trace, choose_rows, trace_run
@@ -211,6 +212,13 @@ class MobileNetModel:
     def is_quantized(self) -> bool:
         """Whether the model runs in integers."""
         return isinstance(self._engine, QuantizedRunner)
+
+    @property
+    def quantized_input(self) -> Tensor:
+        """The shape, type and scale of what `run_quantized` takes. Raises InputError for a model in floats."""
+        if not isinstance(self._engine, QuantizedRunner):
+            raise InputError("quantized_input: expected a model that runs in integers, got one in floats")
+        return self._engine.network.tensors[self._engine.network.inputs[0]]
 
     def run_quantized(self, array: ArrayLike) -> Array:
         """Run a quantised file as it is: its input tensor in, its output tensor out, both in the file's types.

@@ -69,38 +69,48 @@ def compare(
     ]
 
 
-def compare_quantized(path: str | Path, num_threads: int, seconds: float = 4.0) -> list[Timing]:
-    """Time a quantised TFLite file in turn: our integers, LiteRT's default kernels, and our floats of the same network.
+def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int, seconds: float = 4.0) -> list[Timing]:
+    """Time a quantised file in turn: our integers, our floats of the same network, and LiteRT's default kernels.
 
-    Each from the file's input tensor to its output tensor, ours and LiteRT's on the same random bytes; the floats from
-    pixel values to logits, or to classes where the file's output are classes.
+    Each from the file's input tensor to its output tensor, ours and LiteRT's on the same random input; the floats from
+    pixel values to logits, or to classes where the file's output are classes. `against` may name "litert" alone. The
+    difference of LiteRT is in steps of the output.
     """
     from minimobile.auto import load
 
-    ours = load(path, num_threads=num_threads)
+    unknown = [name for name in against if name != "litert"]
+    if unknown:
+        raise InputError(f"against: expected litert, which alone runs quantised files, got {unknown[0]!r}")
+    ours: Any = load(path, num_threads=num_threads)
     if not ours.is_quantized:
         raise InputError(f"{path}: expected a quantised file, got a network of floats")
     floats: Any = load(path, dequantize=True, num_threads=num_threads)
-    run_litert, shape, dtype = open_tflite(path, num_threads)
-    x = np.random.default_rng(0).integers(0, 256, shape, np.uint8).view(dtype)
-    pixels = np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32) / 128 - 1
-    found = {"minimobile": ours.run_quantized(x), "litert": run_litert(x)}
-    are_classes = found["minimobile"].dtype.itemsize > 1
+    rng = np.random.default_rng(0)
+    _, height, width, channels = shape = ours.quantized_input.shape
+    pixels = rng.uniform(-1, 1, (1, channels, height, width)).astype(np.float32)
+    x = rng.integers(0, 256, shape, np.uint8).view(np.int8 if ours.quantized_input.dtype == np.int8 else np.uint8)
+    if ours.quantized_input.dtype == np.float32:
+        x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    result = ours.run_quantized(x)
+    are_classes = result.dtype.kind == "i" and result.dtype.itemsize > 1
 
     def run_floats() -> None:
         outputs = floats(pixels)
         if are_classes:
-            floats.processor.post_process_semantic_segmentation(outputs, target_sizes=[shape[1:3]])
+            floats.processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])
 
     contestants: dict[str, Callable[[], Any]] = {
         "minimobile": lambda: ours.run_quantized(x),
-        "litert": lambda: run_litert(x),
         "minimobile float32": run_floats,
     }
-    steps = np.abs(found["litert"].astype(np.int64) - found["minimobile"]).max()
+    differences = dict.fromkeys(contestants, 0.0)
+    if against:
+        run_litert = open_tflite(path, num_threads)
+        contestants["litert"] = lambda: run_litert(x)
+        differences["litert"] = float(np.abs(run_litert(x).astype(np.float64) - result).max())
     times = _take_turns(contestants, seconds)
     return [
-        Timing(name, num_threads, min(taken), float(np.median(taken)), float(steps) if name == "litert" else 0.0)
+        Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
         for name, taken in times.items()
     ]
 

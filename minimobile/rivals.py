@@ -228,8 +228,8 @@ def _litert(network: Network, num_threads: int) -> Run:
     return run
 
 
-def open_tflite(path: str | Path, num_threads: int) -> tuple[Run, tuple[int, ...], np.dtype[Any]]:
-    """Return a function that runs a TFLite file in LiteRT's default kernels, and its input's shape and type."""
+def open_tflite(path: str | Path, num_threads: int) -> Run:
+    """Return a function that runs a TFLite file in LiteRT's default kernels, from input to output as they are."""
     try:
         interpreter_module = import_module("ai_edge_litert.interpreter")
     except ImportError:
@@ -245,7 +245,7 @@ def open_tflite(path: str | Path, num_threads: int) -> tuple[Run, tuple[int, ...
         interpreter.invoke()
         return interpreter.get_tensor(target["index"])  # type: ignore[no-any-return]
 
-    return run, tuple(map(int, source["shape"])), np.dtype(source["dtype"])
+    return run
 
 
 def write_tflite(network: Network) -> bytes:

@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from quantized_files import write_quantized
+from spelling import random_weights, spell
 
 import minimobile as mm
 from minimobile import cli
 from minimobile.cli import console
 from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5
+from minimobile.formats.deduction import build_graph
 from tests.conftest import Run
 
 
@@ -327,6 +330,20 @@ def test_bench_gives_a_row_per_number_of_threads(run: Run, classifier: Path) -> 
     assert code == 0
     assert [(row["name"], row["num_threads"]) for row in timings] == [("minimobile", 1), ("minimobile", 2)]
     assert all(0 < row["minimum"] <= row["median"] for row in timings)
+
+
+def test_bench_times_a_quantised_file_as_it_is(run: Run, tmp_path: Path) -> None:
+    config = mm.MobileNetV1Config(depth_multiplier=0.1, min_depth=1, num_labels=3)
+    graph = build_graph(config, "MobileNetV1ForImageClassification")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_quantized(spell(graph, random_weights(graph), folded=True), dtype="int8").write())
+    code, out, _ = run("bench", path, "--threads", "1", "--seconds", 0, "--format", "json")
+    assert code == 0
+    assert [row["name"] for row in json.loads(out)["timings"]] == ["minimobile", "minimobile float32"]
+    for words, found in ((("--size", 64), "a quantised file"), (("--against", "torch"), "got 'torch'")):
+        code, out, err = run("bench", path, *words, "--seconds", 0)
+        assert (code, out) == (1, "")
+        assert found in err
 
 
 def test_bench_by_layers_names_every_step(run: Run, classifier: Path) -> None:

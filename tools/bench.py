@@ -103,7 +103,7 @@ def quantized_table(results: dict[tuple[str, int], list[Timing]]) -> str:
     """Return a Markdown table of quantised files: milliseconds (minimum), and our ratio to LiteRT's default kernels."""
     lines = ["| file | threads | minimobile | LiteRT | ratio | minimobile in float32 |", "|---" * 6 + "|"]
     ratios = []
-    for (case, threads), (ours, litert, floats) in results.items():
+    for (case, threads), (ours, floats, litert) in results.items():
         ratios.append(ours.minimum / litert.minimum)
         times = f"{ours.minimum:.2f} | {litert.minimum:.2f} | {ratios[-1]:.2f} | {floats.minimum:.2f}"
         lines.append(f"| {case} | {threads} | {times} |")
@@ -136,7 +136,7 @@ def main() -> int:
         return 0
     if options.quantized:
         found = {
-            (Path(path).stem, threads): compare_quantized(path, threads, options.seconds)
+            (Path(path).stem, threads): compare_quantized(path, ["litert"], threads, options.seconds)
             for path in options.quantized
             for threads in options.threads
         }

@@ -9,6 +9,7 @@ import typer
 
 from minimobile.cli import console
 from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.errors import InputError
 
 if TYPE_CHECKING:
     from minimobile.bench import Timing
@@ -24,8 +25,11 @@ def bench(
         ),
     ] = "",
     size: Annotated[
-        int, typer.Option(min=1, max=8192, metavar="PIXELS", help="Height and width of the picture.")
-    ] = 224,
+        int | None,
+        typer.Option(
+            min=1, max=8192, metavar="PIXELS", help="Height and width of the picture. Default: 224.", show_default=False
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per call.")] = 1,
     threads: Annotated[str, typer.Option(metavar="N,N", help="Numbers of threads to try.")] = "1,2",
     seconds: Annotated[float, typer.Option(min=0.0, max=3600.0, help="Time per number of threads.")] = 4.0,
@@ -39,14 +43,27 @@ def bench(
 
     Times are milliseconds from array to array, minimum and median. The ratio is our minimum over the rival's of the
     same run: below 1 we are faster. With --layers: microseconds, GFLOP/s, and the share of what one core reaches in a
-    tile whose operands are in its nearest cache.
+    tile whose operands are in its nearest cache. A quantised file is timed as it is, at its own size, beside its floats
+    and, if asked, LiteRT.
     """
-    from minimobile.bench import compare, time_steps
+    from minimobile.bench import compare, compare_quantized, time_steps
     from minimobile.cli.models import open_model
     from minimobile.memory import measure_memory
     from minimobile.threads import check_thread_count
 
     model = open_model(source)
+    rivals = [name.strip() for name in against.split(",") if name.strip()]
+    counts = [check_thread_count(count) for count in threads.split(",")]
+    if model.is_quantized:
+        if layers or memory or size or batch > 1:
+            raise InputError(
+                f"{source}: expected a network of floats for --layers, --memory, --size and --batch, got a quantised "
+                "file; `minimobile convert` makes a float one of it"
+            )
+        timings = [timing for count in counts for timing in compare_quantized(source, rivals, count, seconds)]
+        _write(timings, f"{type(model).__name__} in integers, one picture", output_format)
+        return
+    size = size or 224
     shape = (batch, model.config.num_channels, size, size)
     if layers:
         steps = time_steps(model.graph, model.state_dict(), shape)
@@ -55,21 +72,19 @@ def bench(
         else:
             _write_steps(steps, f"{type(model).__name__} at {size}x{size}, one thread")
         return
-    rivals = [name.strip() for name in against.split(",") if name.strip()]
     if memory:
         _write_memory(measure_memory(model, shape, rivals), f"{type(model).__name__} at {size}x{size}", output_format)
         return
-    counts = [check_thread_count(count) for count in threads.split(",")]
     timings = [
         timing for count in counts for timing in compare(model.graph, model.state_dict(), shape, rivals, count, seconds)
     ]
+    _write(timings, f"{type(model).__name__} at {size}x{size}, batch {batch}", output_format)
+
+
+def _write(timings: list[Timing], title: str, output_format: Format) -> None:
     if output_format is Format.JSON:
         console.write_json({"timings": [dataclasses.asdict(timing) for timing in timings]})
-    else:
-        _write_timings(timings, f"{type(model).__name__} at {size}x{size}, batch {batch}")
-
-
-def _write_timings(timings: list[Timing], title: str) -> None:
+        return
     ours = {timing.num_threads: timing.minimum for timing in timings if timing.name == "minimobile"}
     rows = [
         (
