@@ -24,6 +24,7 @@ from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")
+TURN = 3e-3  # seconds of calls in a row
 AGREEMENT = 1e-3  # relative to the largest output: another float32 order of sums, and nothing worse
 
 
@@ -113,9 +114,6 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
         Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
         for name, taken in times.items()
     ]
-
-
-TURN = 3e-3  # seconds
 
 
 def _take_turns(contestants: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:

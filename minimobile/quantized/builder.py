@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.arena import Arena
+from minimobile.arena import Arena, aligned_floats
 from minimobile.quantized.arithmetic import full_range
 from minimobile.quantized.network import Network, Tensor
 from minimobile_kernels.quantized.reference import Range
@@ -42,7 +42,7 @@ class Constants:
     def arrays(self) -> tuple[NDArray[Any], ...]:
         """Return weights, tables, scales and taps as one array each, every chunk at the beginning of a cache line."""
         kinds = ((self.weights, np.int8), (self.tables, np.uint8), (self.scales, np.int32), (self.taps, np.int64))
-        return tuple(_aligned(np.concatenate([np.zeros(0, dtype), *chunks]).astype(dtype)) for chunks, dtype in kinds)
+        return tuple(_align(np.concatenate([np.zeros(0, dtype), *chunks]).astype(dtype)) for chunks, dtype in kinds)
 
 
 class Builder:
@@ -90,7 +90,7 @@ class Builder:
         _, out_height, out_width, out_channels = self.shape(target)
         x, y = self.tensor(source), self.tensor(target)
         to = to or full_range(y)
-        shift = lift(y)
+        shift = lift(y.dtype)
         step = np.zeros(1, STEP)
         values = {
             "kind": KINDS.index(kind), "batch": n, "height": height, "width": width, "channels": channels,
@@ -114,14 +114,14 @@ def as_image(shape: tuple[int, ...]) -> Shape:
     return (shape[0], 1, 1, shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2], shape[3])
 
 
-def lift(tensor: Tensor) -> int:
-    """Return what the kernels add to the bytes of a tensor: they know unsigned ones alone."""
-    return 128 if tensor.dtype == np.int8 else 0
+def lift(dtype: np.dtype[Any]) -> int:
+    """Return what the kernels add to bytes of a type, modulo 256: they know unsigned ones alone."""
+    return 128 if dtype == np.int8 else 0
 
 
 def lifted_zero(tensor: Tensor) -> int:
     """Return the zero point of a tensor as the kernels have it; 0 where it has none."""
-    return tensor.zero + lift(tensor) if len(tensor.zero_points) else 0
+    return tensor.zero + lift(tensor.dtype) if len(tensor.zero_points) else 0
 
 
 def values_of(tensor: Tensor) -> NDArray[Any]:
@@ -130,9 +130,8 @@ def values_of(tensor: Tensor) -> NDArray[Any]:
     return tensor.values
 
 
-def _aligned(values: NDArray[Any]) -> NDArray[Any]:
-    memory = np.empty(values.nbytes + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    result = memory[start : start + values.nbytes].view(values.dtype)
+def _align(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of whole cache lines that begins at one."""
+    result = aligned_floats(values.nbytes // 4).view(values.dtype)
     result[:] = values
     return result

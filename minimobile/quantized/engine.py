@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from minimobile.arena import ArenaPool
 from minimobile.errors import InputError
+from minimobile.quantized.builder import Shape, lift
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.network import Network, Operation
 from minimobile.quantized.program import Program, compile_program, is_compiled
@@ -32,7 +33,6 @@ class _Stage:
 
     operations: tuple[Operation, ...]
     reads: tuple[str, ...]
-    kept: tuple[str, ...]
     program: Program | None
 
 
@@ -84,16 +84,16 @@ class QuantizedEngine:
 
     def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
         operations = needed_operations(self.network, names)
-        groups: list[list[Operation]] = []
+        groups: list[tuple[bool, list[Operation]]] = []
         for operation in operations:
-            may_join = self._is_compiled and is_compiled(operation, self.network)
-            if may_join and groups and is_compiled(groups[-1][-1], self.network):
-                groups[-1].append(operation)
+            has_kernel = self._is_compiled and is_compiled(operation, self.network)
+            if has_kernel and groups and groups[-1][0]:
+                groups[-1][1].append(operation)
             else:
-                groups.append([operation])
+                groups.append((has_kernel, [operation]))
         stages = []
-        for index, group in enumerate(groups):
-            later = {name for rest in groups[index + 1 :] for operation in rest for name in operation.inputs}
+        for index, (has_kernel, group) in enumerate(groups):
+            later = {name for _, rest in groups[index + 1 :] for operation in rest for name in operation.inputs}
             made = [operation.output for operation in group]
             kept = tuple(name for name in made if name in later or name in names)
             constants = self.network.tensors
@@ -103,11 +103,10 @@ class QuantizedEngine:
                     if name not in made and constants[name].values is None
                 )
             )  # fmt: skip
-            has_program = self._is_compiled and is_compiled(group[0], self.network)
             program = None
-            if has_program:
+            if has_kernel:
                 program = compile_program(self.network, group, kept, self.rounding, self.num_threads)
-            stages.append(_Stage(tuple(group), reads, kept, program))
+            stages.append(_Stage(tuple(group), reads, program))
         return stages
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
@@ -162,16 +161,11 @@ def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]
     return kept[::-1]
 
 
-def write_map(arena: NDArray[np.uint8], place: tuple[int, tuple[int, int, int, int]], values: Array) -> None:
-    """Write an image or batch of bytes, signed or not, to its place as planes of LANES channels."""
+def write_map(arena: NDArray[np.uint8], place: tuple[int, Shape], values: Array) -> None:
+    """Write a map of bytes, signed or not, to its place as planes of LANES channels."""
     offset, (n, height, width, channels) = place
     planes = -(-channels // LANES)
     padded = np.zeros((n, height, width, planes * LANES), np.uint8)
-    padded[..., :channels] = values.reshape(n, height, width, channels).view(np.uint8) ^ _flip(values.dtype)
+    padded[..., :channels] = values.reshape(n, height, width, channels).view(np.uint8) ^ lift(values.dtype)
     split = padded.reshape(n, height, width, planes, LANES).transpose(3, 0, 1, 2, 4)
     arena[offset : offset + split.size] = split.reshape(-1)
-
-
-def _flip(dtype: np.dtype[Any]) -> int:
-    """Return what turns bytes as the kernels have them into bytes of `dtype` and back: 128 more is the top bit."""
-    return 128 if dtype == np.int8 else 0

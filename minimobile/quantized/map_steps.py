@@ -151,13 +151,13 @@ def _add_look_up(builder: Builder, operation: Operation, results: NDArray[np.uin
 
 def _every_byte(x: Tensor) -> NDArray[np.uint8] | NDArray[np.int8]:
     """Return all values of a tensor's type, in the order of the bytes as the kernels have them."""
-    every: NDArray[np.uint8] | NDArray[np.int8] = (np.arange(256) - lift(x)).astype(x.dtype)
+    every: NDArray[np.uint8] | NDArray[np.int8] = (np.arange(256) - lift(x.dtype)).astype(x.dtype)
     return every
 
 
 def _put_table(builder: Builder, results: NDArray[np.uint8] | NDArray[np.int8]) -> int:
     """Keep the results for `_every_byte`."""
-    lifted = results.astype(np.int64) + (128 if results.dtype == np.int8 else 0)
+    lifted = results.astype(np.int64) + lift(results.dtype)
     return Constants.put(builder.constants.tables, lifted.astype(np.uint8))
 
 

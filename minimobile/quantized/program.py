@@ -123,15 +123,15 @@ def compile_program(
     results, result_size = _lay_out(network, kept)
     for index, operation in enumerate(operations):
         name = operation.output
-        if operation.op == "argmax":
-            add_argmax(builder, operation, results[name])
-        elif name in bases:
+        if name in bases:
             if bases[name] in builder.places:
                 builder.places[name] = builder.places[bases[name]]
+        elif operation.op == "argmax":  # its numbers are no map: it writes the result itself
+            add_argmax(builder, operation, results[name])
         else:
             builder.place(name)
             _ADDERS[operation.op](builder, operation)
-        if name in results and operation.op != "argmax":
+        if name in results and name in builder.places:
             add_unpack(builder, name, results[name])
         for taken in builder.arena.names():
             if last_use.get(taken, index) <= index:

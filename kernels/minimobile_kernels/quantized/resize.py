@@ -9,13 +9,12 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import BYTES, constant, plus, store_bytes
+from minimobile_kernels.quantized.integers import constant, load_bytes, plus, store_bytes
 from minimobile_kernels.quantized.reference_maps import RESIZE_BITS
 from minimobile_kernels.simd import (
     INTEGERS,
     LANES,
     VECTOR,
-    element_pointer,
     integers_type,
     keep_apart,
     splat,
@@ -57,28 +56,30 @@ def _resize_row(step: Any, scales: Any, arena: Any, image: int, i: int, target: 
         before, after = scales[column + 2], scales[column + 3]
         is_new = left != last_left or right != last_right
         last_left, last_right = left, right
+        if is_new:
+            left_above, left_below = load_bytes(arena, left + above), load_bytes(arena, left + below)
+            right_above, right_below = load_bytes(arena, right + above), load_bytes(arena, right + below)
         if is_signed:
             if is_new:
-                a, b = _weigh_signed(arena, left + above, over), _weigh_signed(arena, left + below, under)
-                c, d = _weigh_signed(arena, right + above, over), _weigh_signed(arena, right + below, under)
-            store_bytes(arena, target + j * LANES, _blend_signed(plus(a, b), plus(c, d), before, after))
+                left_sum = plus(_weigh_signed(left_above, over), _weigh_signed(left_below, under))
+                right_sum = plus(_weigh_signed(right_above, over), _weigh_signed(right_below, under))
+            value = _blend_signed(left_sum, right_sum, before, after)
         else:
             if is_new:
-                e, f = _weigh(arena, left + above, over), _weigh(arena, left + below, under)
-                g, h = _weigh(arena, right + above, over), _weigh(arena, right + below, under)
-            store_bytes(arena, target + j * LANES, _blend(e, f, g, h, before, after))
+                left_over, left_under = _weigh(left_above, over), _weigh(left_below, under)
+                right_over, right_under = _weigh(right_above, over), _weigh(right_below, under)
+            value = _blend(left_over, left_under, right_over, right_under, before, after)
+        store_bytes(arena, target + j * LANES, value)
 
 
 @intrinsic
-def _weigh(typing_context, array, offset, weight):  # type: ignore[no-untyped-def]
-    """_weigh(array, offset, weight): `LANES` unsigned bytes, in float32, times the float32 whose bits an int32 has."""
+def _weigh(typing_context, values, weight):  # type: ignore[no-untyped-def]
+    """_weigh(values, weight): the values, in float32, times the float32 whose bits an int32 has."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
-        values = builder.zext(builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1), INTEGERS)
-        return builder.fmul(builder.sitofp(values, VECTOR), _real(builder, arguments[2]))
+        return builder.fmul(builder.sitofp(arguments[0], VECTOR), _real(builder, arguments[1]))
 
-    return vector_type(array, types.int64, types.int32), emit
+    return vector_type(integers_type, types.int32), emit
 
 
 @intrinsic
@@ -102,15 +103,13 @@ def _real(builder: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _weigh_signed(typing_context, array, offset, weight):  # type: ignore[no-untyped-def]
-    """_weigh_signed(array, offset, weight): `LANES` bytes minus 128, times an int32."""
+def _weigh_signed(typing_context, values, weight):  # type: ignore[no-untyped-def]
+    """_weigh_signed(values, weight): the values minus 128, times an int32."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
-        values = builder.zext(builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1), INTEGERS)
-        return builder.mul(builder.sub(values, constant(128)), splat(builder, arguments[2], INTEGERS))
+        return builder.mul(builder.sub(arguments[0], constant(128)), splat(builder, arguments[1], INTEGERS))
 
-    return integers_type(array, types.int64, types.int32), emit
+    return integers_type(integers_type, types.int32), emit
 
 
 @intrinsic

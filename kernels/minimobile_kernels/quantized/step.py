@@ -22,7 +22,7 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("out_height", "out_width", "out_channels")],
         *[(name, np.int64) for name in ("kernel_height", "kernel_width", "stride", "dilation")],
         *[(name, np.int64) for name in ("pad_top", "pad_left")],
-        *[(name, np.int64) for name in ("x_plane", "y_plane", "out_plane")],
+        *[(name, np.int64) for name in ("x_plane", "out_plane")],
         *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel")],  # distances of what the windows begin at
         *[(name, np.int64) for name in ("is_from_image", "is_signed")],  # pack: from the caller's image, of int8
         ("panels", np.int64),  # convolution: where the table of panels begins: [panel][first tap, groups, weights]
@@ -33,10 +33,8 @@ STEP = np.dtype(
         ("table", np.int64),  # look_up: where the byte for each byte begins, (256)
         *[(name, np.int64) for name in ("row_points", "column_points")],  # resizing: where they begin in the scales
         ("words", np.int64),  # argmax: of 32 bits, in an integer of the result
-        (
-            "scales",
-            np.int64,
-        ),  # where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]; or softmax's, or one
+        # Where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]; or softmax's, or one scale.
+        ("scales", np.int64),
         ("rounding", np.int64),  # index into ROUNDINGS
         ("is_simple", np.int64),  # rounded twice, without shifts to the left, and nothing below the zero point survives
         *[(name, np.int64) for name in ("x_zero", "y_zero", "out_zero")],
