@@ -1,4 +1,4 @@
-"""The published network trained for quantisation beside TensorFlow live on its frozen graph: whole, and by layers."""
+"""The published network trained for quantisation beside TensorFlow: recorded, and live on its frozen graph."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from minimobile_kernels.reference import nudge_range
 PORTRAIT = "deeplabv3_mobilenet_v2_0.5_513_portrait_quant_frozen.pb"
 FIRST = "MobilenetV2/MobilenetV2/input"
 LAST = "logits/semantic/act_quant/FakeQuantWithMinMaxVars"
+RECORDED = "deeplabv3_portrait_quant_intel_logits.npz"  # TensorFlow 2.21 on an Intel processor
 LAYERS = {**layer_scopes(), "logits/semantic": "segmentation_head.classifier"}
 SCOPES = {f"{layer}.convolution.weight": scope for scope, layer in LAYERS.items()}
 
@@ -53,6 +54,16 @@ def live(
 def bias_name(scope: str) -> str:
     """Return the operation that gives a layer's bias."""
     return f"{scope}/biases/read" if scope == "logits/semantic" else f"{scope}/BatchNorm_Fold/bias"
+
+
+@pytest.mark.crosscheck
+def test_every_logit_is_the_one_that_tensorflow_gave_on_an_intel_processor(model: Any, test_data: Path) -> None:
+    with np.load(test_data / "models" / "tensorflow" / RECORDED) as recorded:
+        for picture in (0, 1):
+            pixel_values = model.processor(recorded[f"image{picture}"], return_tensors="np")["pixel_values"]
+            expected = recorded[f"logits{picture}"].transpose(2, 0, 1)[None]  # (1, 2, 65, 65)
+            assert len(np.unique(expected)) > 25
+            np.testing.assert_array_equal(model(pixel_values).logits, expected)
 
 
 @pytest.mark.crosscheck
