@@ -57,6 +57,10 @@ def test_a_clean_tree_has_no_faults(check: Check) -> None:
     }) == []  # fmt: skip
 
 
+def test_a_worktree_may_say_where_its_repository_is(check: Check) -> None:
+    assert check({".git": f"gitdir: {'/ho' + 'me/'}somebody/models/.git/worktrees/mine\n"}) == []
+
+
 PLANTED = {
     "upwards": ("from minimobile.engine import run\n", "stands above it"),
     "upwards inside a function": ("def _f():\n    import minimobile.cli.demo\n", "stands above it"),

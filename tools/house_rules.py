@@ -254,7 +254,7 @@ def _check_arguments(module: Module, function: ast.FunctionDef | ast.AsyncFuncti
 def check_machine_paths(root: Path) -> Iterator[Fault]:
     """No file names a folder of somebody's machine."""
     folders = ("minimobile", "kernels", "tests", "tools", ".ci", "docs")
-    files = [path for path in root.iterdir() if path.is_file()]
+    files = [path for path in root.iterdir() if path.is_file() and path.name != ".git"]  # a worktree's link to its own
     files += [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
     for path in sorted(files):
         if path.suffix not in TEXT_SUFFIXES or "__pycache__" in path.parts:
