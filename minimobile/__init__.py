@@ -8,11 +8,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError, UnavailableError, UnknownLayerError
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 if TYPE_CHECKING:
-    from minimobile.auto import (
+    from minimobile.comparison.crosscheck import LayerComparison, Report, check
+    from minimobile.comparison.pixels import PixelReport, compare_pixels
+    from minimobile.imaging.image_processing import (
+        AutoImageProcessor,
+        MobileNetV1FeatureExtractor,
+        MobileNetV1ImageProcessor,
+        MobileNetV2FeatureExtractor,
+        MobileNetV2ImageProcessor,
+    )
+    from minimobile.models.auto import (
         AutoConfig,
         AutoModel,
         AutoModelForImageClassification,
@@ -20,25 +29,16 @@ if TYPE_CHECKING:
         classify,
         load,
     )
-    from minimobile.conversion import ConversionReport, convert
-    from minimobile.crosscheck import LayerComparison, Report, check
-    from minimobile.explanation import Explanation
-    from minimobile.image_processing import (
-        AutoImageProcessor,
-        MobileNetV1FeatureExtractor,
-        MobileNetV1ImageProcessor,
-        MobileNetV2FeatureExtractor,
-        MobileNetV2ImageProcessor,
-    )
-    from minimobile.models import (
+    from minimobile.models.classes import (
         MobileNetV1ForImageClassification,
         MobileNetV1Model,
         MobileNetV2ForImageClassification,
         MobileNetV2ForSemanticSegmentation,
         MobileNetV2Model,
     )
-    from minimobile.pixels import PixelReport, compare_pixels
-    from minimobile.trace import Trace, TracedLayer
+    from minimobile.models.conversion import ConversionReport, convert
+    from minimobile.tracing.explanation import Explanation
+    from minimobile.tracing.trace import Trace, TracedLayer
 
 __all__ = [
     "AutoConfig",
@@ -78,7 +78,7 @@ __all__ = [
 ]
 
 _LATE = {
-    "minimobile.auto": (
+    "minimobile.models.auto": (
         "AutoConfig",
         "AutoModel",
         "AutoModelForImageClassification",
@@ -86,25 +86,25 @@ _LATE = {
         "classify",
         "load",
     ),
-    "minimobile.conversion": ("ConversionReport", "convert"),
-    "minimobile.crosscheck": ("LayerComparison", "Report", "check"),
-    "minimobile.explanation": ("Explanation",),
-    "minimobile.image_processing": (
+    "minimobile.models.conversion": ("ConversionReport", "convert"),
+    "minimobile.comparison.crosscheck": ("LayerComparison", "Report", "check"),
+    "minimobile.tracing.explanation": ("Explanation",),
+    "minimobile.imaging.image_processing": (
         "AutoImageProcessor",
         "MobileNetV1FeatureExtractor",
         "MobileNetV1ImageProcessor",
         "MobileNetV2FeatureExtractor",
         "MobileNetV2ImageProcessor",
     ),
-    "minimobile.models": (
+    "minimobile.models.classes": (
         "MobileNetV1ForImageClassification",
         "MobileNetV1Model",
         "MobileNetV2ForImageClassification",
         "MobileNetV2ForSemanticSegmentation",
         "MobileNetV2Model",
     ),
-    "minimobile.pixels": ("PixelReport", "compare_pixels"),
-    "minimobile.trace": ("Trace", "TracedLayer"),
+    "minimobile.comparison.pixels": ("PixelReport", "compare_pixels"),
+    "minimobile.tracing.trace": ("Trace", "TracedLayer"),
 }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minimobile.engine import Engine
-from minimobile.graph import INPUT, Graph, Node
+from minimobile.execution.engine import Engine
+from minimobile.networks.graph import INPUT, Graph, Node
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")
 

@@ -73,7 +73,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _are_ready() -> bool:
-    from minimobile import engine
+    from minimobile.execution import engine
     from minimobile.quantized import engine as quantized_engine
 
     return engine.is_compiled() and quantized_engine.is_ready()

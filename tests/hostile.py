@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minimobile.config import MobileNetV1Config
 from minimobile.errors import MinimobileError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.files import SPARE_BYTES
+from minimobile.networks.config import MobileNetV1Config
 
 SECONDS = 2.0  # for a file of less than 1 MB
 

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.mobilenet_v1 import SEPARABLE_LAYERS
+from minimobile.networks.mobilenet_v1 import SEPARABLE_LAYERS
 
 GROUPS = {  # class -> what Keras 3 calls its groups
     "Conv2D": "conv2d",

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import minimobile as mm
-from minimobile.models import MobileNetModel
+from minimobile.models.classes import MobileNetModel
 
 V1 = mm.MobileNetV1Config(depth_multiplier=0.1, num_labels=11)
 V2 = mm.MobileNetV2Config(depth_multiplier=0.1, num_labels=11, finegrained_output=False)

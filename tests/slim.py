@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minimobile.formats.deduction import build_graph
+from minimobile.networks.build_graph import build_graph
 
 PARTS = {"expand_1x1": "expand", "conv_3x3": "depthwise", "reduce_1x1": "project"}
 HEAD = {"conv_pool": "image_pooling", "conv_aspp": "aspp0", "conv_projection": "concat_projection"}

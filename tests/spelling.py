@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.formats.matching.network import PICTURE, Layer
-from minimobile.graph import INPUT, Graph, Node
-from minimobile.passes import fold_batch_norm, keep_needed, layout_weights
-from minimobile.shapes import infer_shapes
+from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.networks.passes import fold_batch_norm, keep_needed, layout_weights
+from minimobile.networks.shapes import infer_shapes
 from minimobile_kernels.geometry import pad_amounts
 
 Weights = dict[str, NDArray[Any]]

@@ -7,10 +7,10 @@ import math
 import pytest
 
 import minimobile as mm
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.activation_memory import activation_memory
-from minimobile.graph import INPUT, Graph, needed_nodes
-from minimobile.shapes import infer_shapes
+from minimobile.costs.activation_memory import activation_memory
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks.graph import INPUT, Graph, needed_nodes
+from minimobile.networks.shapes import infer_shapes
 
 
 def test_by_hand() -> None:

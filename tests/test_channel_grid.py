@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimobile.imaging.channel_grid import (
+from minimobile.tracing.channel_grid import (
     BAR_FOOT,
     BAR_HEIGHT,
     BAR_WIDTH,
@@ -16,7 +16,7 @@ from minimobile.imaging.channel_grid import (
     draw_channels,
     lay_out,
 )
-from minimobile.imaging.colour_scales import NOT_FINITE, colour_values, diverging_scale, sequential_scale
+from minimobile.tracing.colour_scales import NOT_FINITE, colour_values, diverging_scale, sequential_scale
 
 BLUE, WHITE, ORANGE = (diverging_scale()[index].tolist() for index in (0, 127, 254))
 DARK, LIGHT = (sequential_scale()[index].tolist() for index in (0, 254))

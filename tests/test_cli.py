@@ -22,7 +22,7 @@ from minimobile import cli
 from minimobile.cli import console
 from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5
-from minimobile.formats.deduction import build_graph
+from minimobile.networks.build_graph import build_graph
 from tests.conftest import Run
 
 
@@ -68,7 +68,7 @@ def test_help_needs_no_compiler_and_no_framework() -> None:
 def test_reading_a_file_needs_no_compiler() -> None:
     program = (
         "import sys; from minimobile.cli import main; assert main(['inspect', 'demo:digits']) == 0; "
-        "import minimobile.conversion; print('numba' in sys.modules)"
+        "import minimobile.models.conversion; print('numba' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
@@ -200,7 +200,7 @@ def test_a_fault_of_ours_is_confessed_without_a_traceback(run: Run, monkeypatch:
     def fail(*given: object) -> None:
         raise KeyError("no such thing")
 
-    monkeypatch.setattr("minimobile.inspection.inspect", fail)
+    monkeypatch.setattr("minimobile.models.inspection.inspect", fail)
     code, out, err = run("inspect", "x")
     assert code == 1
     assert out == ""
@@ -212,7 +212,7 @@ def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
     def interrupt(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minimobile.inspection.inspect", interrupt)
+    monkeypatch.setattr("minimobile.models.inspection.inspect", interrupt)
     assert run("inspect", "x").code == 130
 
 
@@ -221,7 +221,7 @@ def test_control_c_leaves_no_traceback(tmp_path: Path) -> None:
     waiting = tmp_path / "sitecustomize.py"
     waiting.write_text(
         "import signal, time\n"
-        "from minimobile import inspection\n"
+        "from minimobile.models import inspection\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it
         "def wait(*given):\n"
         "    print('waiting', flush=True)\n"

@@ -13,9 +13,9 @@ from quantized_files import write_quantized
 from spelling import random_weights, spell
 
 import minimobile as mm
-from minimobile.crosscheck import LayerComparison, Report
-from minimobile.formats.deduction import build_graph
-from minimobile.quantized.comparison import compare_with_dequantized
+from minimobile.comparison.crosscheck import LayerComparison, Report
+from minimobile.comparison.quantized_steps import compare_with_dequantized
+from minimobile.networks.build_graph import build_graph
 from tests.conftest import Run
 
 PROCESSOR = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
@@ -54,7 +54,7 @@ def quantized(folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no test see the note on stderr that the first run on a machine has to compile."""
-    monkeypatch.setattr("minimobile.engine.is_compiled", lambda: True)
+    monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: True)
 
 
 def test_a_variance_a_third_too_large_is_named_with_its_layer(run: Run, folder: Path) -> None:
@@ -110,7 +110,7 @@ def test_the_widest_figures_fit_80_columns(run: Run, folder: Path, monkeypatch: 
         rms_difference=0.0281, our_error=2.8e-5, their_error=2.8e-5, median_ulps=123456.5, cosine=0.9719,
     )  # fmt: skip
     found = Report("tensorflow", (layer,), first_difference=layer.name, diagnosis=None)
-    monkeypatch.setattr("minimobile.crosscheck.check", lambda *words: found)
+    monkeypatch.setattr("minimobile.comparison.crosscheck.check", lambda *words: found)
     row = run("check", folder / "v1", folder / "photo.png").out.splitlines()[4]
     assert len(row) <= 80
     figures = "0.03 0.03 2.8e-5 2.8e-5 1e5 0.03 *28"
@@ -125,7 +125,7 @@ def test_what_goes_wrong_is_one_sentence_and_its_exit_code(run: Run, folder: Pat
     assert code == 1 and out == "" and err.startswith("error: ") and "none.png" in err and err.count("\n") == 1
     code, out, err = run("check", model, photo, "--against", "reference", "--other", folder / "nothing")
     assert code == 1 and out == "" and err.startswith("error: ") and err.count("\n") == 1
-    monkeypatch.setattr("minimobile.peers.import_module", _missing)
+    monkeypatch.setattr("minimobile.comparison.peers.import_module", _missing)
     code, out, err = run("check", model, photo)
     assert (code, out) == (1, "")
     assert err == (
@@ -168,7 +168,7 @@ def test_what_has_no_steps_to_count_is_one_sentence(run: Run, folder: Path, quan
 
 
 def test_pixels_beside_those_of_another_model(run: Run, folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr("minimobile.peers.import_module", _missing)
+    monkeypatch.setattr("minimobile.comparison.peers.import_module", _missing)
     values = {"image_processor_type": "MobileNetV1ImageProcessor", **PROCESSOR, "image_mean": [0.0, 0.0, 0.0]}
     (folder / "padding" / "preprocessor_config.json").write_text(json.dumps(values))
     words = ("check", folder / "v1", folder / "photo.png", "--pixels", "--other", folder / "padding")

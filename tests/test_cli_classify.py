@@ -147,12 +147,12 @@ def test_real_networks_know_the_cat_and_the_parrot(run: Run, test_data: Path) ->
 def test_whoever_waits_for_the_compiler_is_told(
     run: Run, classifier: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minimobile.engine.is_compiled", lambda: False)
+    monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: False)
     code, out, err = run("classify", photos / "a.png", "--model", classifier, "--format", "json")
     assert code == 0
     assert json.loads(out)[0]["image"] == str(photos / "a.png")
     assert err == "note: compiling the kernels for this processor; the next run will find them ready\n"
-    monkeypatch.setattr("minimobile.engine.is_compiled", lambda: True)
+    monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: True)
     assert run("classify", photos / "a.png", "--model", classifier).err == ""
 
 

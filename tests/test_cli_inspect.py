@@ -142,5 +142,5 @@ def test_what_cannot_be_loaded_is_described(run: Run, classifier: Path, tmp_path
 
 
 def test_inspecting_compiles_nothing(run: Run, classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minimobile.engine.is_compiled", lambda: False)
+    monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: False)
     assert run("inspect", classifier).err == ""

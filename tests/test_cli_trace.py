@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 import minimobile
-from minimobile import mobilenet_v2
-from minimobile.imaging.channel_grid import draw_channels
-from minimobile.profile import profile
+from minimobile.costs.profile import profile
+from minimobile.networks import mobilenet_v2
+from minimobile.tracing.channel_grid import draw_channels
 from tests.conftest import Run
 
 FULL_SIZE = minimobile.MobileNetV2Config(num_labels=1001, initializer_range=0.2)

@@ -8,14 +8,14 @@ import json
 import pytest
 import twins
 
-from minimobile.config import (
+from minimobile.errors import ConfigError
+from minimobile.networks.config import (
     ACTIVATIONS,
     MobileNetV1Config,
     MobileNetV2Config,
     config_from_dict,
     make_divisible,
 )
-from minimobile.errors import ConfigError
 
 BOTH = pytest.mark.parametrize("config_class", [MobileNetV1Config, MobileNetV2Config])
 # As older and newer transformers wrote them: "torch_dtype" or "dtype", keys as strings, things of no concern to us.

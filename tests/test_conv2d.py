@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_depthwise import PADDINGS, fits
 
-from minimobile.engine import Engine
+from minimobile.execution.engine import Engine
 
 
 def test_the_stem():

@@ -17,13 +17,14 @@ import pytest
 import safetensors.numpy
 
 import minimobile as mm
-from minimobile import conversion, formats
-from minimobile.conversion import convert
+from minimobile import formats
 from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
-from minimobile.formats.deduction import build_graph
-from minimobile.weights import draw_weights
+from minimobile.models import conversion
+from minimobile.models.conversion import convert
+from minimobile.models.weights import draw_weights
+from minimobile.networks.build_graph import build_graph
 
 COUNTER = "num_batches_tracked"
 
@@ -321,7 +322,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_conversion import TOUCHES
-from minimobile import conversion
+from minimobile.models import conversion
 
 found = conversion.examine({source!r})
 conversion.examine = lambda source: found  # read once

@@ -12,11 +12,11 @@ import twins
 from planted import CLASSES, draw_pixels, make_network, with_changed, with_weights
 
 import minimobile as mm
-from minimobile.crosscheck import check
+from minimobile.comparison.crosscheck import check
+from minimobile.comparison.peers import compared_layers
 from minimobile.errors import InputError
-from minimobile.fake_quantization import FakeQuantization, needed_ranges
-from minimobile.models import MobileNetModel
-from minimobile.peers import compared_layers
+from minimobile.models.classes import MobileNetModel
+from minimobile.networks.fake_quantization import FakeQuantization, needed_ranges
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -124,7 +124,7 @@ def test_misuse_is_one_sentence() -> None:
 
 
 def test_a_missing_framework_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minimobile.peers.import_module", _missing)
+    monkeypatch.setattr("minimobile.comparison.peers.import_module", _missing)
     model = make_network("v1")
     for name in ("transformers", "tensorflow", "litert", "onnxruntime"):
         with pytest.raises(mm.UnavailableError, match=r"not installed; .*minimobile\[crosscheck\]"):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
-from minimobile.formats.deduction import build_checkpoint, build_graph, deduce_config
+from minimobile.formats.deduction import build_checkpoint, deduce_config
 from minimobile.formats.dialects import DIALECTS
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 V1 = "MobileNetV1ForImageClassification"
 V2 = "MobileNetV2ForImageClassification"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import twins
 
-from minimobile.config import MobileNetV2Config
-from minimobile.deeplab import build
 from minimobile.errors import ConfigError
-from minimobile.graph import needed_nodes
-from minimobile.shapes import infer_shapes
+from minimobile.networks.config import MobileNetV2Config
+from minimobile.networks.deeplab import build
+from minimobile.networks.graph import needed_nodes
+from minimobile.networks.shapes import infer_shapes
 
 HEAD = ["avg_pool", "conv_pool", "upsample", "conv_aspp", "concat", "conv_projection", "classifier"]
 

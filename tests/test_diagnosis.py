@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 from planted import draw_pixels, make_network, with_changed, with_weights
 
-from minimobile.crosscheck import Report, check
-from minimobile.diagnosis import Suspect, diagnose
-from minimobile.graph import INPUT, Node
-from minimobile.models import MobileNetModel
-from minimobile.peers import compared_layers
-from minimobile.rounding import exact
+from minimobile.comparison.crosscheck import Report, check
+from minimobile.comparison.diagnosis import Suspect, diagnose
+from minimobile.comparison.float32_bounds import exact
+from minimobile.comparison.peers import compared_layers
+from minimobile.models.classes import MobileNetModel
+from minimobile.networks.graph import INPUT, Node
 from minimobile_kernels import reference
 
 STEMS = {"v1": "conv_stem", "v2": "conv_stem.first_conv", "deeplab": "conv_stem.first_conv"}

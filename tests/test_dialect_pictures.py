@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minimobile
-from minimobile import models
 from minimobile.cli.segment import find_classes
 from minimobile.errors import InputError
 from minimobile.formats import read
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS, processor_settings
-from minimobile.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.imaging import transforms
+from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
+from minimobile.models import classes
 from tests.conftest import Run
 
 V1, V2, SEGMENTER = (
@@ -335,7 +335,7 @@ def test_torch_s_pictures_equal_torch(dialect: str, shape: tuple[int, int]) -> N
 
 def with_school(checkpoint: Checkpoint, dialect: str, side: int) -> Any:
     values = processor_settings(DIALECTS[dialect], checkpoint.architecture, (side, side))
-    kind = getattr(models, checkpoint.architecture)
+    kind = getattr(classes, checkpoint.architecture)
     return kind.from_checkpoint(dataclasses.replace(checkpoint, processor=values))
 
 

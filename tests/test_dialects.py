@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minimobile import models
 from minimobile.errors import ConfigError, FormatError, InputError
 from minimobile.formats.checkpoint import ARCHITECTURES
-from minimobile.formats.deduction import build_checkpoint, build_graph
+from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.dialects import DIALECTS, find_dialect, processor_settings
-from minimobile.image_processing import AutoImageProcessor, MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
-from minimobile.weights import draw_weights
+from minimobile.imaging.image_processing import AutoImageProcessor, MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
+from minimobile.models import classes
+from minimobile.models.weights import draw_weights
+from minimobile.networks.build_graph import build_graph
 
 V1, V2, SEGMENTER = (
     "MobileNetV1ForImageClassification",
@@ -124,7 +125,7 @@ def test_checkpoints_of_other_counts_get_no_names() -> None:
 def test_a_saved_model_keeps_its_school_s_pictures(tmp_path: Path) -> None:
     weights = random_weights(V1, depth_multiplier=0.1, num_labels=4)
     checkpoint = build_checkpoint(weights, DIALECTS["slim"], "here", image_size=(32, 32))
-    model = models.MobileNetV1ForImageClassification.from_checkpoint(checkpoint)
+    model = classes.MobileNetV1ForImageClassification.from_checkpoint(checkpoint)
     model.save(tmp_path / "model.h5")
     model.save_pretrained(tmp_path / "folder")
     picture = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
@@ -133,7 +134,7 @@ def test_a_saved_model_keeps_its_school_s_pictures(tmp_path: Path) -> None:
     assert not np.array_equal(plain, expected)
     for source in ("model.h5", "folder"):
         for processor in (
-            models.MobileNetV1ForImageClassification.from_pretrained(tmp_path / source).processor,
+            classes.MobileNetV1ForImageClassification.from_pretrained(tmp_path / source).processor,
             AutoImageProcessor.from_pretrained(tmp_path / source),
         ):
             assert np.array_equal(processor(picture, return_tensors="np").pixel_values, expected)
@@ -170,7 +171,7 @@ def test_settings_that_need_each_other_say_so() -> None:
 
 
 def random_weights(architecture: str, **fields: object) -> dict[str, np.ndarray]:
-    config_class = getattr(models, architecture).config_class
+    config_class = getattr(classes, architecture).config_class
     return dict(draw_weights(build_graph(config_class(**fields), architecture), 0.1, 0))
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from cases import assert_same_bits, random_image, random_weights
 
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.engine import Engine
 from minimobile.errors import InputError
+from minimobile.execution.engine import Engine
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 V1_WINDOW = MobileNetV1Config(depth_multiplier=0.25, pool_size=2)
 NETWORKS = {
@@ -176,7 +176,7 @@ _OTHER_CPU = """
 import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np
 from cases import random_image, random_weights
-from minimobile.engine import Engine
+from minimobile.execution.engine import Engine
 from minimobile_kernels.simd import LANES
 from test_engine import NETWORKS
 for name in ("v1", "v2", "deeplab"):

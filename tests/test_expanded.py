@@ -6,9 +6,9 @@ from cases import assert_same_bits, random_image, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimobile import program
-from minimobile.engine import Engine
-from minimobile.graph import INPUT, Graph, Node
+from minimobile.execution import program
+from minimobile.execution.engine import Engine
+from minimobile.networks.graph import INPUT, Graph, Node
 
 
 def expanded_graph(channels, expanded, stride, dilation, kernel_size=3, padding="SAME"):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minimobile.explanation import count_ulps
+from minimobile.tracing.explanation import count_ulps
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

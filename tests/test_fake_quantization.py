@@ -11,18 +11,18 @@ from cases import assert_engines_agree, random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.engine import Engine
-from minimobile.explain import explain
-from minimobile.fake_quantization import (
+from minimobile.execution.engine import Engine
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.fake_quantization import (
     FakeQuantization,
     add_fake_quantization,
     fold_as_trained,
     inverse_root,
     needed_ranges,
 )
-from minimobile.graph import Graph
+from minimobile.networks.graph import Graph
+from minimobile.tracing.explain import explain
 from minimobile_kernels.geometry import window
 from minimobile_kernels.reference import average_pool2d, conv2d, fake_quantize, nudge_range, pointwise_conv2d
 

@@ -12,12 +12,12 @@ from tensorflow_process import run_frozen_graph
 
 import minimobile as mm
 from minimobile import formats
-from minimobile.engine import Engine
+from minimobile.execution.engine import Engine
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.tensorflow.slim_names import layer_scopes
-from minimobile.graph import INPUT, Graph
-from minimobile.passes import fold_batch_norm, layout_weights
-from minimobile.shapes import CONVOLUTIONS
+from minimobile.networks.graph import INPUT, Graph
+from minimobile.networks.passes import fold_batch_norm, layout_weights
+from minimobile.networks.shapes import CONVOLUTIONS
 from minimobile_kernels.reference import nudge_range
 
 PORTRAIT = "deeplabv3_mobilenet_v2_0.5_513_portrait_quant_frozen.pb"

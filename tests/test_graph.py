@@ -6,12 +6,12 @@ import dataclasses
 
 import pytest
 
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import UnknownLayerError
-from minimobile.graph import INPUT, Graph, Node, needed_nodes
-from minimobile.layers import Draft, spread_strides
-from minimobile.weights import trim
+from minimobile.models.weights import trim
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.graph import INPUT, Graph, Node, needed_nodes
+from minimobile.networks.layers import Draft, spread_strides
 
 A = Node("a", "pointwise_conv2d", (INPUT,), weights={"weight": "a.weight"})
 B = Node("b", "add", (INPUT, "a"))

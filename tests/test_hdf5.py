@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 from hostile import FOREIGN, assert_refused, assert_same, flip_bytes, tiny_checkpoint, truncations
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import ConfigError, FormatError, MinimobileError
 from minimobile.formats import hdf5
 from minimobile.formats.guarded_hdf5 import open_hdf5
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 PACKAGE = Path(hdf5.__file__).parents[1]
 

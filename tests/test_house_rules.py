@@ -1,3 +1,5 @@
+"""The house rules: this tree keeps them, and every fault planted in a small one is found in its line."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -51,7 +53,7 @@ def test_this_tree_keeps_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_clean_tree_has_no_faults(check: Check) -> None:
     assert check({
         "minimobile/errors.py": HEAD,
-        "minimobile/graph.py": HEAD + "from minimobile.errors import X\nimport numpy\n",
+        "minimobile/networks/graph.py": HEAD + "from minimobile.errors import X\nimport numpy\n",
         "kernels/minimobile_kernels/machine.py": HEAD + "from minimobile_kernels import simd\n",
         "kernels/minimobile_kernels/simd.py": HEAD + "import llvmlite.ir\nfrom numba import types\n",
     }) == []  # fmt: skip
@@ -62,11 +64,11 @@ def test_a_worktree_may_say_where_its_repository_is(check: Check) -> None:
 
 
 PLANTED = {
-    "upwards": ("from minimobile.engine import run\n", "stands above it"),
+    "upwards": ("from minimobile.execution.engine import run\n", "stands above it"),
     "upwards inside a function": ("def _f():\n    import minimobile.cli.demo\n", "stands above it"),
-    "upwards by a relative import": ("from .engine import run\n", "stands above it"),
+    "upwards by a relative import": ("from ..execution.engine import run\n", "stands above it"),
     "upwards for types only": (
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from minimobile.engine import run\n",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from minimobile.execution.engine import run\n",
         "stands above it",
     ),
     "a framework": ("import tensorflow_probability\n", "may not import tensorflow_probability"),
@@ -103,13 +105,17 @@ PLANTED = {
 @pytest.mark.parametrize("fault", PLANTED)
 def test_a_planted_fault_is_found_in_its_line(check: Check, fault: str) -> None:
     text, sentence = PLANTED[fault]
-    lines = check({"minimobile/graph.py": HEAD + text, "minimobile/engine.py": HEAD, "minimobile/cli/demo.py": HEAD})
+    lines = check({
+        "minimobile/networks/graph.py": HEAD + text,
+        "minimobile/execution/engine.py": HEAD,
+        "minimobile/cli/demo.py": HEAD,
+    })  # fmt: skip
     assert len(lines) == 1, lines
     assert sentence in lines[0]
-    assert lines[0].startswith("minimobile/graph.py:")
+    assert lines[0].startswith("minimobile/networks/graph.py:")
 
 
-def test_a_circle_within_a_layer_is_found_once(check: Check) -> None:
+def test_a_circle_within_a_package_is_found_once(check: Check) -> None:
     lines = check({
         "minimobile/formats/keras/keras.py": HEAD + "from minimobile.formats import hdf5\n",
         "minimobile/formats/hdf5.py": HEAD + "\nfrom minimobile.formats.keras.keras import read\n",
@@ -118,20 +124,38 @@ def test_a_circle_within_a_layer_is_found_once(check: Check) -> None:
     assert "imports go in a circle: minimobile.formats" in lines[0]
 
 
-def test_a_module_without_a_layer_is_found(check: Check) -> None:
+def test_a_module_beside_the_packages_is_found(check: Check) -> None:
     assert check({"minimobile/utils.py": HEAD}) == [
-        "minimobile/utils.py:1: minimobile.utils has no row in LAYERS; give it one"
+        "minimobile/utils.py:1: minimobile.utils has no place in PACKAGES; give it one"
+    ]
+
+
+def test_a_definition_that_leans_on_what_it_defines_is_found(check: Check) -> None:
+    lines = check({
+        "kernels/minimobile_kernels/reference.py": HEAD + "from minimobile_kernels.pooling import pool\n",
+        "kernels/minimobile_kernels/pooling.py": HEAD,
+    })  # fmt: skip
+    assert [line.partition(": ")[2] for line in lines] == [
+        "minimobile_kernels.reference is a definition and imports minimobile_kernels.pooling, which is none"
+    ]
+
+
+def test_a_package_that_is_not_installed_is_found(check: Check) -> None:
+    setup = "[options]\npackages =\n    minimobile.formats\ninstall_requires =\n    numpy\n"
+    files = {"setup.cfg": setup, "minimobile/formats/__init__.py": HEAD, "minimobile/costs/__init__.py": HEAD}
+    assert check(files) == [
+        "setup.cfg:1: minimobile.costs is a folder of modules and missing under packages: it would not be installed"
     ]
 
 
 def test_kernels_know_neither_models_nor_other_packages(check: Check) -> None:
     lines = check({
-        "kernels/minimobile_kernels/pooling.py": HEAD + "import h5py\nimport minimobile.graph\n",
-        "minimobile/graph.py": HEAD,
+        "kernels/minimobile_kernels/pooling.py": HEAD + "import h5py\nimport minimobile.networks.graph\n",
+        "minimobile/networks/graph.py": HEAD,
     })  # fmt: skip
     assert [line.partition(": ")[2] for line in lines] == [
         "minimobile_kernels.pooling may not import h5py; see THIRD_PARTY",
-        "minimobile_kernels.pooling imports minimobile.graph, which stands above it",
+        "minimobile_kernels.pooling imports minimobile.networks.graph, which stands above it",
     ]
 
 

@@ -17,11 +17,11 @@ import pytest
 from hostile import FOREIGN, assert_refused, assert_same, tiny_checkpoint
 
 from minimobile import formats
-from minimobile.config import MobileNetV1Config
 from minimobile.errors import FormatError
 from minimobile.formats import hdf5, huggingface, safetensors_file
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.validation import check_weights
+from minimobile.networks.config import MobileNetV1Config
 
 
 def test_write_and_read_give_the_same_checkpoint(tmp_path: Path) -> None:

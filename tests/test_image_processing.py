@@ -15,20 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from minimobile.config import MobileNetV1Config
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError, UnavailableError
 from minimobile.formats import hdf5, hub
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.image_processing import (
+from minimobile.imaging import transforms
+from minimobile.imaging.batches import BatchFeature
+from minimobile.imaging.image_processing import (
     AutoImageProcessor,
     MobileNetV1FeatureExtractor,
     MobileNetV1ImageProcessor,
     MobileNetV2FeatureExtractor,
     MobileNetV2ImageProcessor,
 )
-from minimobile.imaging import transforms
-from minimobile.imaging.batches import BatchFeature
 from minimobile.imaging.transforms import center_crop, resized_size
+from minimobile.networks.config import MobileNetV1Config
 
 PROCESSORS = (MobileNetV1ImageProcessor, MobileNetV2ImageProcessor)
 PLAIN = {"do_resize": False, "do_center_crop": False, "do_rescale": False, "do_normalize": False}
@@ -348,7 +348,7 @@ def test_absent_frameworks_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_framework_is_imported() -> None:
     code = (
-        "import sys, numpy as np; from minimobile.image_processing import MobileNetV2ImageProcessor as P; "
+        "import sys, numpy as np; from minimobile.imaging.image_processing import MobileNetV2ImageProcessor as P; "
         "P()(np.zeros((9, 9, 3), np.uint8), return_tensors='np'); "
         "assert not {'torch', 'tensorflow', 'jax', 'transformers'} & set(sys.modules)"
     )

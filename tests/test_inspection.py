@@ -14,7 +14,7 @@ import minimobile as mm
 from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.formats import hdf5
 from minimobile.imaging.summary import describe_settings, find_size
-from minimobile.inspection import inspect
+from minimobile.models.inspection import inspect
 
 
 def test_the_document_has_everything(segmenter: Path) -> None:

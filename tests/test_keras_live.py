@@ -16,7 +16,7 @@ from PIL import Image
 
 import minimobile as mm
 from minimobile.formats.keras import keras as keras_format
-from minimobile.mobilenet_v1 import SEPARABLE_LAYERS
+from minimobile.networks.mobilenet_v1 import SEPARABLE_LAYERS
 
 pytestmark = pytest.mark.crosscheck
 

@@ -10,9 +10,9 @@ import twins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import InputError
-from minimobile.losses import classification_loss, infer_problem_type, segmentation_loss
+from minimobile.models.losses import classification_loss, infer_problem_type, segmentation_loss
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 LOGITS = np.array([[0.0, np.log(3.0)], [0.0, 0.0]], np.float32)
 

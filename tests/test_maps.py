@@ -5,8 +5,8 @@ from cases import assert_engines_agree, assert_same_bits, random_image, random_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimobile.engine import Engine
-from minimobile.graph import INPUT, Graph, Node
+from minimobile.execution.engine import Engine
+from minimobile.networks.graph import INPUT, Graph, Node
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9))
 

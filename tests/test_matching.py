@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from spelling import random_weights, replace, spell
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.engine import run_reference
 from minimobile.errors import FormatError
-from minimobile.formats.deduction import build_graph
+from minimobile.execution.engine import run_reference
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import PICTURE, Layer
-from minimobile.passes import fold_batch_norm, keep_needed, layout_weights
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.passes import fold_batch_norm, keep_needed, layout_weights
 
 V1 = "MobileNetV1ForImageClassification"
 V2 = "MobileNetV2ForImageClassification"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from minimobile.comparison.memory import measure_memory
 from minimobile.errors import InputError
-from minimobile.memory import measure_memory
 
 
 def test_the_command_tells_the_peak_of_a_process_of_its_own(run, classifier: Path) -> None:

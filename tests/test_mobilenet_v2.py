@@ -7,10 +7,10 @@ import pytest
 import twins
 
 import minimobile as mm
-from minimobile.config import MobileNetV2Config
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.mobilenet_v2 import build
-from minimobile.shapes import infer_shapes
+from minimobile.networks.config import MobileNetV2Config
+from minimobile.networks.mobilenet_v2 import build
+from minimobile.networks.shapes import infer_shapes
 
 # arXiv:1801.04381, Table 2: input size, channels in, t, c, n, s.
 TABLE = [

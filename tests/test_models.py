@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 import minimobile as mm
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.graph import Node
+from minimobile.networks.graph import Node
 
 TINY = {"depth_multiplier": 0.1, "min_depth": 4}
 V1 = mm.MobileNetV1Config(**TINY, num_labels=5)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import twins
 
-from minimobile.outputs import (
+from minimobile.models.outputs import (
     BaseModelOutputWithPoolingAndNoAttention,
     ImageClassifierOutputWithNoAttention,
     SemanticSegmenterOutput,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import minimobile as mm
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.paper_tables import body_table, paper_table, stage_table
+from minimobile.costs.paper_tables import body_table, paper_table, stage_table
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 
 TABLE_1 = """
 1 Conv / s2 | 3 x 3 x 3 x 32 | 224 x 224 x 3

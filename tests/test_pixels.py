@@ -10,7 +10,7 @@ import twins
 from PIL import Image
 
 import minimobile as mm
-from minimobile.pixels import compare_pixels
+from minimobile.comparison.pixels import compare_pixels
 
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 44, 3), dtype=np.uint8))
 SMALL = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
@@ -27,7 +27,7 @@ def without_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("minimobile.peers.import_module", fail)
+    monkeypatch.setattr("minimobile.comparison.peers.import_module", fail)
 
 
 @pytest.mark.usefixtures("without_frameworks")

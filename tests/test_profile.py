@@ -7,11 +7,11 @@ import math
 
 import pytest
 
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.costs.profile import profile, profile_nodes
 from minimobile.errors import InputError
-from minimobile.graph import INPUT, Graph, Node
-from minimobile.profile import profile, profile_nodes
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.graph import INPUT, Graph, Node
 
 # TF-slim, nets/mobilenet/README.md: width -> parameters in millions, and multiply-adds in millions per image size.
 # The exact figures behind them count convolutions and the logits of 1001 classes; parameters are without batch norm.

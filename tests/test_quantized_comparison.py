@@ -8,10 +8,10 @@ from quantized_files import write_quantized
 from spelling import random_weights, spell
 
 import minimobile as mm
-from minimobile.config import MobileNetV1Config
+from minimobile.comparison.quantized_steps import compare_with_dequantized
 from minimobile.errors import InputError
-from minimobile.formats.deduction import build_graph
-from minimobile.quantized.comparison import compare_with_dequantized
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config
 
 
 def test_the_first_layer_is_off_by_half_a_step_and_the_rest_by_what_follows(tmp_path):

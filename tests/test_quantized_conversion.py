@@ -14,11 +14,11 @@ from test_slim_ranges import CONFIGS, DEEPLAB, V1, V2, write_checkpoint
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError, InputError
-from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import quantize
 from minimobile.formats.tflite import tflite
-from minimobile.graph import INPUT, Graph, Node
+from minimobile.networks.fake_quantization import FakeQuantization
+from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.quantized.conversion import quantize_graph
 from minimobile.quantized.engine import QuantizedEngine
 
@@ -71,8 +71,8 @@ def test_integers_stay_within_a_step_of_the_simulation(architecture: str, tmp_pa
 
 def run_from(simulation: Any, numbers: dict[str, np.ndarray], name: str) -> np.ndarray:
     """Return the values of one node of a simulation, given those of the nodes that are rounded before it."""
-    from minimobile.engine import apply_node
-    from minimobile.passes import fold_batch_norm
+    from minimobile.execution.engine import apply_node
+    from minimobile.networks.passes import fold_batch_norm
 
     graph = fold_batch_norm(simulation.graph)
     nodes = {node.name: node for node in graph.nodes}

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import minimobile as mm
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.receptive_field import Reach, receptive_fields
+from minimobile.costs.receptive_field import Reach, receptive_fields
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 
 
 def test_the_published_fields() -> None:

@@ -7,9 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimobile.config import ACTIVATIONS
-from minimobile.graph import Node
-from minimobile.rounding import CURVE_ROUNDINGS, Estimate, estimate, exact, excess
+from minimobile.comparison.float32_bounds import (
+    CURVE_ROUNDINGS,
+    Estimate,
+    estimate,
+    exact,
+    excess,
+)
+from minimobile.networks.config import ACTIVATIONS
+from minimobile.networks.graph import Node
 
 NORMALIZATION = {role: role for role in ("weight", "bias", "mean", "variance")}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from slim import random_weights, slim_variables
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
 from minimobile.formats.tensorflow.slim_names import canonical_weights, find_node, variable_targets
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 NETWORKS = {
     "MobileNetV1ForImageClassification": MobileNetV1Config(depth_multiplier=0.1, num_labels=3),

@@ -14,12 +14,12 @@ from slim import random_weights, slim_scope, slim_variables
 
 import minimobile as mm
 from minimobile import formats
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.conversion import convert
 from minimobile.errors import FormatError
-from minimobile.fake_quantization import FakeQuantization, needed_ranges
-from minimobile.formats.deduction import build_graph
 from minimobile.formats.tensorflow.slim_ranges import read_ranges
+from minimobile.models.conversion import convert
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.fake_quantization import FakeQuantization, needed_ranges
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"

@@ -15,9 +15,9 @@ from slim import random_weights, slim_variables
 
 import minimobile
 from minimobile import formats
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.formats.tensorflow import tensorflow_checkpoint
 from minimobile.formats.tensorflow.tensor_bundle import Bundle
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"

@@ -16,12 +16,12 @@ from spelling import random_weights, spell
 
 import minimobile as mm
 from minimobile import formats
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.engine import run_reference
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats.deduction import build_graph
+from minimobile.execution.engine import run_reference
 from minimobile.formats.tflite import tflite
-from minimobile.passes import fold_batch_norm, layout_weights
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.passes import fold_batch_norm, layout_weights
 
 V1 = "MobileNetV1ForImageClassification"
 V2 = "MobileNetV2ForImageClassification"

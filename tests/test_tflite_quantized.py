@@ -13,12 +13,12 @@ from quantized_files import as_bytes, random_bytes, run_litert, start, write_qua
 from spelling import random_weights, spell
 
 import minimobile as mm
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, InputError, MinimobileError, UnknownLayerError
-from minimobile.formats.deduction import build_graph
 from minimobile.formats.tflite import tflite
 from minimobile.formats.tflite.tflite_model import read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 V1 = "MobileNetV1ForImageClassification"
 V2 = "MobileNetV2ForImageClassification"

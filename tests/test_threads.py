@@ -4,7 +4,7 @@ import threading
 import pytest
 
 from minimobile.errors import InputError
-from minimobile.threads import Crew, check_thread_count, default_thread_count
+from minimobile.execution.threads import Crew, check_thread_count, default_thread_count
 
 
 def test_every_helper_is_asked_once_and_is_a_thread_of_its_own():

@@ -16,11 +16,11 @@ from slim import random_weights
 
 import minimobile
 from minimobile import formats
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import MinimobileError
 from minimobile.formats import safetensors_file
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.pytorch.torch_names import torch_schools
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minimobile
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.engine import Engine
+from minimobile.costs.profile import profile
 from minimobile.errors import InputError, UnknownLayerError
-from minimobile.explain import explain
-from minimobile.explanation import Explanation, bits
-from minimobile.graph import INPUT, Graph, Node
-from minimobile.profile import profile
-from minimobile.trace import choose_rows
+from minimobile.execution.engine import Engine
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.tracing.explain import explain
+from minimobile.tracing.explanation import Explanation, bits
+from minimobile.tracing.trace import choose_rows
 
 NETWORKS = {
     "v1": (mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25, pool_size=2), "classification"), (65, 50)),
@@ -322,7 +322,7 @@ def test_nan_passes_through_without_a_warning(
 
 
 def shapes(graph: Graph, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
-    from minimobile.shapes import infer_shapes
+    from minimobile.networks.shapes import infer_shapes
 
     return infer_shapes(graph, *size)
 

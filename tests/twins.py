@@ -12,8 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 import minimobile as mm
-from minimobile.config import ACTIVATIONS
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.networks.config import ACTIVATIONS
 
 CLASSES = {
     "MobileNetV1Model": mm.MobileNetV1Config,

@@ -22,11 +22,17 @@ from typing import Any
 import numpy as np
 
 import minimobile as mm
-from minimobile.bench import RIVALS, Timing, compare, compare_quantized, time_steps
-from minimobile.graph import Graph
-from minimobile.memory import MEASURED, measure_memory
-from minimobile.models import MobileNetModel
-from minimobile.rivals import Shape
+from minimobile.comparison.bench import (
+    RIVALS,
+    Timing,
+    compare,
+    compare_quantized,
+    time_steps,
+)
+from minimobile.comparison.memory import MEASURED, measure_memory
+from minimobile.comparison.rivals import Shape
+from minimobile.models.classes import MobileNetModel
+from minimobile.networks.graph import Graph
 
 
 def v1(width: float) -> MobileNetModel:

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import minimobile as mm
-from minimobile.fake_quantization import FakeQuantization, needed_ranges
-from minimobile.models import MobileNetModel
+from minimobile.models.classes import MobileNetModel
+from minimobile.networks.fake_quantization import FakeQuantization, needed_ranges
 
 FILE = Path(__file__).resolve().parent.parent / "tests" / "bits.json"
 RUNS: Mapping[str, Mapping[str, Any]] = {

@@ -7,6 +7,7 @@ there is any. It reads the sources and imports none of them.
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,48 +17,35 @@ from typing import NamedTuple
 
 MAX_LINES = 400
 
-# From the bottom up. A name stands for its module and all below it, unless a longer name matches. Modules of a row may
-# import those of lower rows and, without going in circles, each other.
-LAYERS: tuple[tuple[str, ...], ...] = (
-    ("minimobile_kernels.geometry", "minimobile_kernels.elementwise", "minimobile_kernels.reference"),
-    ("minimobile_kernels",),
-    ("minimobile_kernels.machine",),
-    ("minimobile.errors", "minimobile.demo"),
-    ("minimobile.config", "minimobile.graph", "minimobile.quantized.network"),
-    ("minimobile.layers", "minimobile.mobilenet_v1", "minimobile.mobilenet_v2", "minimobile.deeplab"),
-    (
-        "minimobile.quantized",
-        "minimobile.arena",
-        "minimobile.shapes",
-        "minimobile.passes",
-        "minimobile.fake_quantization",
-        "minimobile.program",
-        "minimobile.profile",
-    ),
-    ("minimobile.receptive_field", "minimobile.activation_memory", "minimobile.paper_tables"),
-    ("minimobile.formats",),
-    ("minimobile.imaging",),
-    ("minimobile.image_processing",),
-    ("minimobile.threads", "minimobile.engine", "minimobile.quantized.engine", "minimobile.quantized.runner"),
-    ("minimobile.inputs", "minimobile.outputs", "minimobile.losses", "minimobile.weights"),
-    ("minimobile.timing", "minimobile.trace", "minimobile.explain", "minimobile.explanation"),
-    ("minimobile.sources", "minimobile.base_model", "minimobile.models", "minimobile.auto", "minimobile.conversion"),
-    ("minimobile.quantized.comparison",),
-    ("minimobile.inspection",),
-    ("minimobile.bench", "minimobile.memory", "minimobile.rivals"),
-    ("minimobile.rounding",),
-    ("minimobile.diagnosis", "minimobile.peers", "minimobile.pixels"),
-    ("minimobile.crosscheck",),
-    ("minimobile",),
-    ("minimobile.cli", "minimobile.__main__"),
-)
+# From the bottom up: a package may import those that stand before it, its modules each other, and none goes in circles.
+PACKAGES: Mapping[str, str] = {
+    "minimobile_kernels": "arrays in, arrays out",
+    "minimobile.errors": "what is said to a user",
+    "minimobile.demo": "embedded models and pictures",
+    "minimobile.networks": "the papers' networks as graphs",
+    "minimobile.costs": "what a network costs before it runs",
+    "minimobile.execution": "from a graph to a run",
+    "minimobile.quantized": "networks of integers",
+    "minimobile.formats": "from a file to a checkpoint and back",
+    "minimobile.imaging": "from a picture to pixel values and back",
+    "minimobile.tracing": "what happened inside a run",
+    "minimobile.models": "what a user holds",
+    "minimobile.comparison": "is it the same, and is it faster",
+    "minimobile": "the public names",
+    "minimobile.cli": "the commands",
+    "minimobile.__main__": "python -m minimobile",
+}
+
+# Definitions stand by themselves: what they define may use them, and they nothing of it.
+DEFINITIONS = ("geometry", "elementwise", "reference", "quantized.reference", "quantized.reference_activations",
+               "quantized.reference_maps")  # fmt: skip
 
 # What may be imported from outside, by the longest name that matches: at the top of a module, and inside functions.
 THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
     "minimobile_kernels": ({"numpy", "numba", "llvmlite"}, set()),
     "minimobile": ({"numpy", "PIL"}, {"torch", "tensorflow", "jax"}),
-    "minimobile.rivals": ({"numpy"}, {"torch", "onnxruntime", "openvino", "ai_edge_litert"}),
-    "minimobile.peers": (
+    "minimobile.comparison.rivals": ({"numpy"}, {"torch", "onnxruntime", "openvino", "ai_edge_litert"}),
+    "minimobile.comparison.peers": (
         {"numpy"},
         {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert", "onnx", "onnxruntime"},
     ),
@@ -137,25 +125,37 @@ def read_modules(root: Path) -> dict[str, Module]:
 
 
 def check_layers(modules: Modules) -> Iterator[Fault]:
-    """Imports point downwards only, and never in circles."""
-    ranks = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+    """Imports point downwards only, and never in circles; a definition imports definitions alone."""
+    ranks = {name: rank for rank, name in enumerate(PACKAGES)}
+    definitions = {f"minimobile_kernels.{name}" for name in DEFINITIONS}
     graph: dict[str, dict[str, ast.stmt]] = {}
     for module in modules.values():
         graph[module.name] = {}
-        home = _longest_match(module.name, ranks, module.name.startswith("minimobile."))
-        if home is None:
-            yield module.fault(None, f"{module.name} has no row in LAYERS; give it one")
+        home = _package(module.name)
+        if home not in ranks:
+            yield module.fault(None, f"{home} has no place in PACKAGES; give it one")
             continue
         for found in find_imports(module, modules):
             if found.name not in modules or found.name == module.name:
                 continue
             graph[module.name][found.name] = found.node
-            other = _longest_match(found.name, ranks, found.name.startswith("minimobile."))
-            if other is not None and ranks[other] > ranks[home]:
+            if ranks.get(_package(found.name), 0) > ranks[home]:
                 yield module.fault(found.node, f"{module.name} imports {found.name}, which stands above it")
+            if module.name in definitions and found.name not in definitions:
+                yield module.fault(found.node, f"{module.name} is a definition and imports {found.name}, which is none")
     for circle in _find_circles(graph):
         node = graph[circle[0]][circle[1]]
         yield modules[circle[0]].fault(node, f"imports go in a circle: {' -> '.join(circle)}")
+
+
+def _package(name: str) -> str:
+    """Return the entry of `PACKAGES` that a module should belong to.
+
+    >>> _package("minimobile.formats.keras.keras"), _package("minimobile_kernels.simd"), _package("minimobile")
+    ('minimobile.formats', 'minimobile_kernels', 'minimobile')
+    """
+    root, _, rest = name.partition(".")
+    return root if root != "minimobile" or not rest else f"{root}.{rest.partition('.')[0]}"
 
 
 def check_third_party(modules: Modules) -> Iterator[Fault]:
@@ -265,6 +265,20 @@ def check_machine_paths(root: Path) -> Iterator[Fault]:
                 yield Fault(path.relative_to(root), number, f"names a path of a machine: {line[found.start() :][:40]}")
 
 
+def check_packaging(root: Path, modules: Modules) -> Iterator[Fault]:
+    """Every folder of modules stands under `packages` in setup.cfg: what does not is missing where it is installed."""
+    setup = root / "setup.cfg"
+    if not setup.is_file():
+        return
+    parser = configparser.ConfigParser()
+    parser.read(setup, encoding="utf-8")
+    listed = parser["options"]["packages"].split()
+    for module in modules.values():
+        if module.path.name == "__init__.py" and module.name not in listed:
+            sentence = "is a folder of modules and missing under packages: it would not be installed"
+            yield Fault(setup.relative_to(root), 1, f"{module.name} {sentence}")
+
+
 CHECKS: tuple[Callable[[Modules], Iterator[Fault]], ...] = (
     check_layers,
     check_third_party,
@@ -349,7 +363,8 @@ def main(arguments: list[str]) -> int:
     """Check the tree at ROOT (default: the one this file stands in) and return the exit code."""
     root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
     modules = read_modules(root)
-    faults = [fault for check in CHECKS for fault in check(modules)] + list(check_machine_paths(root))
+    faults = [fault for check in CHECKS for fault in check(modules)]
+    faults += [*check_packaging(root, modules), *check_machine_paths(root)]
     for fault in sorted(faults):
         print(f"{fault.path}:{fault.line}: {fault.sentence}")
     print(f"house rules: {len(modules)} modules, {len(faults)} {'fault' if len(faults) == 1 else 'faults'}")

@@ -21,9 +21,9 @@ import torch
 import transformers
 from torch import nn
 
-from minimobile.config import config_from_dict
 from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.networks.config import config_from_dict
 from tools.demo_data import (
     BADGE_SIDE,
     DIGIT_SIDE,

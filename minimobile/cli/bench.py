@@ -12,7 +12,7 @@ from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
-    from minimobile.bench import Timing
+    from minimobile.comparison.bench import Timing
 
 
 def bench(
@@ -46,10 +46,10 @@ def bench(
     tile whose operands are in its nearest cache. A quantised file is timed as it is, at its own size, beside its floats
     and, if asked, LiteRT.
     """
-    from minimobile.bench import compare, compare_quantized, time_steps
     from minimobile.cli.models import open_model
-    from minimobile.memory import measure_memory
-    from minimobile.threads import check_thread_count
+    from minimobile.comparison.bench import compare, compare_quantized, time_steps
+    from minimobile.comparison.memory import measure_memory
+    from minimobile.execution.threads import check_thread_count
 
     model = open_model(source)
     rivals = [name.strip() for name in against.split(",") if name.strip()]

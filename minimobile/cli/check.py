@@ -17,9 +17,9 @@ from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
-    from minimobile.crosscheck import Report
-    from minimobile.pixels import PixelReport
-    from minimobile.quantized.comparison import LayerSteps
+    from minimobile.comparison.crosscheck import Report
+    from minimobile.comparison.pixels import PixelReport
+    from minimobile.comparison.quantized_steps import LayerSteps
 
 
 class Against(str, Enum):
@@ -69,12 +69,12 @@ def check(
 
     report: Report | PixelReport
     if pixels:
-        from minimobile.pixels import compare_pixels
+        from minimobile.comparison.pixels import compare_pixels
 
         theirs = None if other is None else processor_of(load_model(other))
         report = compare_pixels(processor_of(load_model(source)), image, theirs)  # type: ignore[arg-type]
     else:
-        from minimobile.crosscheck import check as compare
+        from minimobile.comparison.crosscheck import check as compare
 
         announce_compilation()
         report = compare(source, image, against.value, other)
@@ -112,8 +112,8 @@ def _write_layers(report: Report) -> None:
 
 def _compare_steps(source: str, image: Path) -> Sequence[LayerSteps]:
     from minimobile.cli.models import announce_compilation
-    from minimobile.quantized.comparison import compare_with_dequantized
-    from minimobile.sources import read_checkpoint
+    from minimobile.comparison.quantized_steps import compare_with_dequantized
+    from minimobile.models.sources import read_checkpoint
 
     checkpoint = read_checkpoint(source)
     if checkpoint.quantized is None:

@@ -15,7 +15,7 @@ from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
-    from minimobile.conversion import ConversionReport
+    from minimobile.models.conversion import ConversionReport
 
 
 class Dtype(str, Enum):
@@ -44,7 +44,7 @@ def convert(
     DST is one native HDF5 file, or a directory that transformers reads too. Weights are kept as they are, without loss
     (unless float16 is asked for), and DST appears whole or not at all.
     """  # fmt: skip
-    from minimobile import conversion
+    from minimobile.models import conversion
 
     try:
         conversion.choose_layout(destination)

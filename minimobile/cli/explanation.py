@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from minimobile.cli import console
 
 if TYPE_CHECKING:
-    from minimobile.explanation import Explanation, Scalar, Term, Unfolded
+    from minimobile.tracing.explanation import Explanation, Scalar, Term, Unfolded
 
 SHORT_BLOCK, EDGE = 12, 3  # longer blocks are shown by this many of their first and last terms
 
@@ -77,7 +77,7 @@ def _write_unfolded(unfolded: Unfolded) -> None:
 
 
 def _bits(value: Scalar) -> str:
-    from minimobile.explanation import bits
+    from minimobile.tracing.explanation import bits
 
     return bits(value)
 

@@ -41,7 +41,7 @@ def features(
     of the layers is computed.
     """  # fmt: skip
     from minimobile.cli.models import open_model, processor_of
-    from minimobile.outputs import require_finite
+    from minimobile.models.outputs import require_finite
 
     targets.check_target("--out", out, targets.ARRAY_SUFFIXES, may_replace=True)
     paths = pictures.expand_folders(images)

@@ -12,7 +12,7 @@ from minimobile.cli import console, network_tables
 from minimobile.cli.options import Format, OutputFormat, Source
 
 if TYPE_CHECKING:
-    from minimobile.inspection import Inspection, Network
+    from minimobile.models.inspection import Inspection, Network
 
 
 ARRAYS_SHOWN = 12  # of a file that cannot be loaded, unless all are asked for
@@ -77,7 +77,7 @@ def inspect(
     Parameters count batch norm's scale and shift, not its statistics, as transformers does; multiply-adds count the
     convolutions and the classifier, for one picture.
     """
-    from minimobile import inspection
+    from minimobile.models import inspection
 
     found = inspection.inspect(source, size, tuple(compare or ()))
     if output_format is Format.JSON:

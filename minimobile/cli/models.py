@@ -12,7 +12,7 @@ from minimobile.errors import InputError, UnavailableError
 
 def load_model(source: str | None) -> Any:
     """Load a model, or the default model where no source is given (`--model` and $MINIMOBILE_MODEL both absent)."""
-    from minimobile.auto import DEFAULT_MODEL, load
+    from minimobile.models.auto import DEFAULT_MODEL, load
 
     try:
         return load(source or DEFAULT_MODEL)
@@ -32,7 +32,7 @@ def open_model(source: str | None, task: str | None = None) -> Any:
     `task` is what its class must be for, as the end of the class's name says: "ImageClassification" or
     "SemanticSegmentation"; None takes any.
     """
-    from minimobile.auto import blaming_the_variable
+    from minimobile.models.auto import blaming_the_variable
 
     with blaming_the_variable(source if isinstance(source, FromEnvironment) else None):
         model = load_model(source)
@@ -45,7 +45,7 @@ def open_model(source: str | None, task: str | None = None) -> Any:
 
 def announce_compilation(model: Any = None) -> None:
     """Say on stderr, before the first run on this machine, that the kernels `model` needs have to be compiled."""
-    from minimobile import engine
+    from minimobile.execution import engine
     from minimobile.quantized import engine as quantized_engine
 
     is_ready = engine.is_compiled() if model is None or not model.is_quantized else quantized_engine.is_ready()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from minimobile.cli import console
 
 if TYPE_CHECKING:
+    from minimobile.costs.profile import Cost
+    from minimobile.costs.receptive_field import ReceptiveField
     from minimobile.formats.description import Entry
-    from minimobile.inspection import Network
-    from minimobile.profile import Cost
-    from minimobile.receptive_field import ReceptiveField
+    from minimobile.models.inspection import Network
 
 _OPERATIONS = {
     "global_average_pool2d": "Avg Pool, all",

@@ -77,7 +77,7 @@ def find_classes(network: Any, photo: Image.Image, where: object = "photo") -> N
     that are NaN or infinite.
     """
     from minimobile.cli.models import processor_of
-    from minimobile.outputs import require_finite
+    from minimobile.models.outputs import require_finite
 
     process: Any = processor_of(network)
     whole: dict[str, Any] = {"central_fraction": None, "do_center_crop": False}
@@ -125,8 +125,8 @@ def choose_names(paths: Iterable[Path]) -> list[str]:
 
 
 def _input_size(network: Any) -> dict[str, int]:
+    from minimobile.costs.profile import read_size
     from minimobile.imaging.summary import find_size
-    from minimobile.profile import read_size
 
     height, width = find_size(network.processor.to_dict()) or read_size(network.config.image_size)
     return {"height": height, "width": width}

@@ -15,7 +15,7 @@ from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError, MinimobileError
 
 if TYPE_CHECKING:
-    from minimobile.trace import Trace, TracedLayer
+    from minimobile.tracing.trace import Trace, TracedLayer
 
 SHORT_NAMES = {
     "conv2d": "conv", "depthwise_conv2d": "dwise", "pointwise_conv2d": "1x1", "batch_norm": "norm", "activation": "act",
@@ -135,7 +135,7 @@ def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any)
 
 def _draw(path: Path, traced: Trace, channels: int) -> None:
     from minimobile.formats.files import write_whole_bytes
-    from minimobile.imaging.channel_grid import draw_channels
+    from minimobile.tracing.channel_grid import draw_channels
 
     drawn = io.BytesIO()
     draw_channels({name: values[0] for name, values in traced.tensors.items()}, channels).save(drawn, "PNG")

@@ -12,7 +12,7 @@ def warmup() -> None:
 
     Those for floats and those for quantised networks; the machine code is kept on disk, for this processor and version.
     """
-    from minimobile import engine
+    from minimobile.execution import engine
     from minimobile.quantized import engine as quantized_engine
 
     start = time.perf_counter()

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
@@ -21,6 +20,7 @@ from minimobile.formats.pytorch import torch_models
 from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
 from minimobile.formats.tflite import tflite
 from minimobile.formats.validation import check_weights
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 __all__ = [
     "ARCHITECTURES",

@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import MinimobileError
-from minimobile.fake_quantization import Ranges
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.fake_quantization import Ranges
 from minimobile.quantized.network import Network
 
 ARCHITECTURES = (

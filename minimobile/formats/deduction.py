@@ -6,17 +6,17 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
-from minimobile import deeplab, mobilenet_v1, mobilenet_v2
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import Dialect, processor_settings
 from minimobile.formats.labels import class_labels
-from minimobile.graph import Graph
+from minimobile.networks import mobilenet_v1, mobilenet_v2
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.quantized.network import Network
 
 Config = MobileNetV1Config | MobileNetV2Config
@@ -128,14 +128,6 @@ def deduce_config(
                 f"{config.width_multiplier:g}, the closest there is, found {shape}"
             )
     return config
-
-
-def build_graph(config: Config, architecture: str) -> Graph:
-    """Return the graph that the class named `architecture` runs."""
-    head: Literal["none", "classification"] = "classification" if architecture.endswith("Classification") else "none"
-    if isinstance(config, MobileNetV1Config):
-        return mobilenet_v1.build(config, head)
-    return deeplab.build(config) if architecture.endswith("Segmentation") else mobilenet_v2.build(config, head)
 
 
 def settle_quantized(checkpoint: Checkpoint, own_config: Config) -> Checkpoint:

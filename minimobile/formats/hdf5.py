@@ -20,9 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError
-from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
@@ -36,6 +34,8 @@ from minimobile.formats.guarded_hdf5 import (
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.strict_json import parse_json_object
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.networks.fake_quantization import FakeQuantization
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")

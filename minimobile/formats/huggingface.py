@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.errors import ConfigError, FormatError, MinimobileError
 from minimobile.formats import safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
@@ -22,6 +21,7 @@ from minimobile.formats.directories import write_directory
 from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.strict_json import read_json_object
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from minimobile.errors import FormatError
-from minimobile.fake_quantization import FakeQuantization, Ranges, needed_ranges
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.deduction import build_graph
 from minimobile.formats.dialects import settle_bytes
-from minimobile.graph import Graph
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.fake_quantization import FakeQuantization, Ranges, needed_ranges
+from minimobile.networks.graph import Graph
 from minimobile.quantized.conversion import quantize_graph
 
 _LISTED = 3  # names in a message

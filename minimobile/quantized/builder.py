@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.arena import Arena, aligned_floats
+from minimobile.execution.arena import Arena, aligned_floats
 from minimobile.quantized.arithmetic import full_range
 from minimobile.quantized.network import Network, Tensor
 from minimobile_kernels.quantized.reference import Range

@@ -13,13 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.fake_quantization import FakeQuantization, Ranges, add_fake_quantization
-from minimobile.graph import INPUT, Graph, Node
-from minimobile.passes import Weights, fold_batch_norm, fuse_activations, keep_needed, layout_weights
+from minimobile.networks.fake_quantization import FakeQuantization, Ranges, add_fake_quantization
+from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.networks.passes import (
+    Weights,
+    fold_batch_norm,
+    fuse_activations,
+    keep_needed,
+    layout_weights,
+)
+from minimobile.networks.shapes import CONVOLUTIONS, infer_shapes, sliding_window
 from minimobile.quantized.arithmetic import ACTIVATIONS
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.validation import check_network
-from minimobile.shapes import CONVOLUTIONS, infer_shapes, sliding_window
 
 _BYTES = np.dtype(np.uint8)
 _SAME_SCALE = ("average_pool2d", "global_average_pool2d", "resize_bilinear")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.arena import ArenaPool
 from minimobile.errors import InputError
+from minimobile.execution.arena import ArenaPool
+from minimobile.execution.threads import Crew, check_thread_count, default_thread_count
 from minimobile.quantized.builder import Shape, lift
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.network import Network, Operation
 from minimobile.quantized.program import Program, compile_program, is_compiled
-from minimobile.threads import Crew, check_thread_count, default_thread_count
 from minimobile_kernels import sync
 from minimobile_kernels.quantized import machine
 from minimobile_kernels.quantized.step import ROUNDINGS, STEP

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError, UnknownLayerError
-from minimobile.formats.checkpoint import Checkpoint
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Tensor
 from minimobile_kernels.quantized.reference_maps import Affine, dequantize, quantize
@@ -112,16 +111,3 @@ def _as_numbers(tensor: Tensor, values: Array) -> Array:
     """Return what stored values stand for; (N, C) becomes (N, 1, 1, C), one pixel."""
     numbers = dequantize(values, Affine(tensor.scale, tensor.zero)) if tensor.dtype in (np.uint8, np.int8) else values
     return numbers[:, None, None, :] if numbers.ndim == 2 else numbers
-
-
-def make_runner(
-    checkpoint: Checkpoint, engine: str, dtype: str, num_threads: int | None, rounding: str
-) -> QuantizedRunner:
-    """Return the runner of a checkpoint that holds integers. Raises what its reader had to say where it does not."""
-    network = checkpoint.quantized
-    if not isinstance(network, Network):
-        assert network is not None, "a checkpoint of floats"
-        raise network
-    if dtype != "float32":
-        raise InputError(f"dtype: expected 'float32' for what a quantised network computes, got {dtype!r}")
-    return QuantizedRunner(network, checkpoint.endpoints, rounding=rounding, engine=engine, num_threads=num_threads)

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile import mobilenet_v1, mobilenet_v2
 from minimobile.errors import FormatError
 from minimobile.formats.guarded_hdf5 import GuardedFile
 from minimobile.formats.keras.keras_arrays import fetch_arrays, find_named, find_numbered, is_numbered
 from minimobile.formats.keras.keras_layers import to_pytorch
+from minimobile.networks import mobilenet_v1, mobilenet_v2
 
 _BATCH_NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.config import OUTPUT_STRIDES, MobileNetV1Config
-from minimobile.deeplab import HEAD_EPSILON
 from minimobile.errors import FormatError
-from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.deduction import Config, build_checkpoint, build_graph, deduce_config
+from minimobile.formats.deduction import Config, build_checkpoint, deduce_config
 from minimobile.formats.dialects import Dialect
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.recognition import Finding, describe_layer, recognise_network
 from minimobile.formats.matching.simplification import simplify
 from minimobile.formats.ranges import add_ranges
-from minimobile.graph import INPUT, Graph, Node
-from minimobile.passes import fold_batch_norm, fuse_activations
-from minimobile.shapes import CONVOLUTIONS, infer_shapes
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import OUTPUT_STRIDES, MobileNetV1Config
+from minimobile.networks.deeplab import HEAD_EPSILON
+from minimobile.networks.fake_quantization import FakeQuantization
+from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.networks.passes import fold_batch_norm, fuse_activations
+from minimobile.networks.shapes import CONVOLUTIONS, infer_shapes
 from minimobile_kernels.geometry import axis_padding, pad_amounts
 
 Size = tuple[int, int]

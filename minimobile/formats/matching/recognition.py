@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile import mobilenet_v1, mobilenet_v2
 from minimobile.errors import FormatError
 from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.networks import mobilenet_v1, mobilenet_v2
 
 CONVOLUTION, DEPTHWISE, POINTWISE = "3x3 convolution", "3x3 depthwise convolution", "1x1 convolution"
 POOL, SUM, CONCATENATION, RESIZE = "average pool", "sum", "concatenation", "bilinear resize"

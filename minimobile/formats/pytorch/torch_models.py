@@ -14,7 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats import huggingface, safetensors_file
 from minimobile.formats.checkpoint import Checkpoint
@@ -25,6 +24,7 @@ from minimobile.formats.files import open_regular
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.pytorch.torch_names import find_school, map_names
 from minimobile.formats.strict_json import read_json_object
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 TORCHVISION_V2_HASH = "7ebf99e0"  # torchvision names its files after the first digits of their SHA-256
 _RESAMPLING = {"nearest": NEAREST, "bilinear": BILINEAR, "bicubic": BICUBIC}

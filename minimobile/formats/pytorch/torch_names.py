@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from minimobile.errors import FormatError
-from minimobile.mobilenet_v1 import SEPARABLE_LAYERS
-from minimobile.mobilenet_v2 import STAGES
+from minimobile.networks.mobilenet_v1 import SEPARABLE_LAYERS
+from minimobile.networks.mobilenet_v2 import STAGES
 
 WRAPPINGS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 NORMALIZATION = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")

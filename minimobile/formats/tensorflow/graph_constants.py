@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.fake_quantization import FakeQuantization
 from minimobile.formats.files import SPARE_BYTES
 from minimobile.formats.tensorflow.graph_def import GraphNode
+from minimobile.networks.fake_quantization import FakeQuantization
 
 IDENTITIES = frozenset(
     {"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "PlaceholderWithDefault"}

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.mobilenet_v1 import SEPARABLE_LAYERS
-from minimobile.mobilenet_v2 import STAGES
+from minimobile.networks.mobilenet_v1 import SEPARABLE_LAYERS
+from minimobile.networks.mobilenet_v2 import STAGES
 
 MOVING_AVERAGE = "/ExponentialMovingAverage"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_checkpoint
@@ -16,6 +15,7 @@ from minimobile.formats.huggingface import CONFIG
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.tensorflow import slim_names, slim_ranges, sorted_table
 from minimobile.formats.tensorflow.tensor_bundle import INDEX, Bundle
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 LATEST = "checkpoint"  # the file in a directory that names its newest checkpoint
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

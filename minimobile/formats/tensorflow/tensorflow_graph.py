@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description, Entry
@@ -26,6 +25,7 @@ from minimobile.formats.tensorflow.graph_def import (
 from minimobile.formats.tensorflow.protobuf import read_varint
 from minimobile.formats.tensorflow.tensorflow_ops import TRANSLATORS, translate
 from minimobile.formats.tensorflow.tensorflow_preamble import Preamble, find_start
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
 START_BYTES = 1024  # what is read of a file to recognise it

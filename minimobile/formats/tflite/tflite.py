@@ -7,7 +7,6 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from minimobile.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.errors import FormatError
 from minimobile.formats import stored_zip
 from minimobile.formats.checkpoint import Checkpoint
@@ -21,6 +20,7 @@ from minimobile.formats.tflite.tflite_layers import translate
 from minimobile.formats.tflite.tflite_model import Model, read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.quantized.network import Network
 
 LABEL_LIMIT = 4 * 2**20

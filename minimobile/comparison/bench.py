@@ -1,0 +1,192 @@
+"""Timing: our engine beside other runtimes on one network, interleaved in one run, and ourselves step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.comparison.rivals import (
+    PACKAGES,
+    Run,
+    Shape,
+    open_tflite,
+    prepare,
+)
+from minimobile.errors import InputError
+from minimobile.execution.arena import aligned_floats
+from minimobile.execution.engine import Engine
+from minimobile.execution.program import compile_program, multiply_adds, pack_weights
+from minimobile.execution.timing import SteppedProgram, run_steps
+from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.networks.passes import Weights
+from minimobile_kernels.simd import LANES
+from minimobile_kernels.step import KINDS
+
+RIVALS = (*PACKAGES, "openvino-bf16")
+TURN = 3e-3  # seconds of calls in a row
+AGREEMENT = 1e-3  # relative to the largest output: another float32 order of sums, and nothing worse
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one contestant at one number of threads, and its largest difference from our output."""
+
+    name: str
+    num_threads: int
+    minimum: float
+    median: float
+    difference: float
+
+
+def compare(
+    graph: Graph, weights: Weights, shape: Shape, against: Sequence[str], num_threads: int, seconds: float = 4.0
+) -> list[Timing]:
+    """Time one inference of `shape` (N, C, H, W) in turn by our engine and each rival, for about `seconds`.
+
+    Our time covers the whole call from NumPy array to NumPy array, as theirs does. A rival whose output differs from
+    ours by more than rounding is refused: it would not be the same network (bf16 is there for the record).
+    """
+    unknown = [name for name in against if name not in RIVALS]
+    if unknown:
+        raise InputError(f"against: expected some of {', '.join(RIVALS)}, got {unknown[0]!r}")
+    engine = Engine(graph, weights, num_threads=num_threads)
+    output = graph.outputs[:1]
+    contestants: dict[str, Run] = {"minimobile": lambda x: engine.run(x, output)[output[0]]}
+    contestants.update({name: prepare(name, graph, weights, shape, num_threads) for name in against})
+    x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+    differences: dict[str, float] = {}
+    ours = contestants["minimobile"](x)
+    for name, run in contestants.items():
+        differences[name] = _difference(run(x), ours)
+        if differences[name] > AGREEMENT and not name.endswith("bf16"):
+            raise InputError(
+                f"{name}: expected our output within {AGREEMENT}, got a difference of {differences[name]:.2g}"
+            )
+    times = _take_turns({name: partial(run, x) for name, run in contestants.items()}, seconds)
+    return [
+        Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
+        for name, taken in times.items()
+    ]
+
+
+def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int, seconds: float = 4.0) -> list[Timing]:
+    """Time a quantised file in turn: our integers, our floats of the same network, and LiteRT's default kernels.
+
+    Each from the file's input tensor to its output tensor, ours and LiteRT's on the same random input; the floats from
+    pixel values to logits, or to classes where the file's output are classes. `against` may name "litert" alone. The
+    difference of LiteRT is in steps of the output.
+    """
+    from minimobile.models.auto import load
+
+    unknown = [name for name in against if name != "litert"]
+    if unknown:
+        raise InputError(f"against: expected litert, which alone runs quantised files, got {unknown[0]!r}")
+    ours: Any = load(path, num_threads=num_threads)
+    if not ours.is_quantized:
+        raise InputError(f"{path}: expected a quantised file, got a network of floats")
+    floats: Any = load(path, dequantize=True, num_threads=num_threads)
+    rng = np.random.default_rng(0)
+    _, height, width, channels = shape = ours.quantized_input.shape
+    pixels = rng.uniform(-1, 1, (1, channels, height, width)).astype(np.float32)
+    x = rng.integers(0, 256, shape, np.uint8).view(np.int8 if ours.quantized_input.dtype == np.int8 else np.uint8)
+    if ours.quantized_input.dtype == np.float32:
+        x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    result = ours.run_quantized(x)
+    are_classes = result.dtype.kind == "i" and result.dtype.itemsize > 1
+
+    def run_floats() -> None:
+        outputs = floats(pixels)
+        if are_classes:
+            floats.processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])
+
+    contestants: dict[str, Callable[[], Any]] = {
+        "minimobile": lambda: ours.run_quantized(x),
+        "minimobile float32": run_floats,
+    }
+    differences = dict.fromkeys(contestants, 0.0)
+    if against:
+        run_litert = open_tflite(path, num_threads)
+        contestants["litert"] = lambda: run_litert(x)
+        differences["litert"] = float(np.abs(run_litert(x).astype(np.float64) - result).max())
+    times = _take_turns(contestants, seconds)
+    return [
+        Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
+        for name, taken in times.items()
+    ]
+
+
+def _take_turns(contestants: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Return the milliseconds of calls, in turn, for about `seconds` and five rounds at least.
+
+    A turn is a few calls in a row, of which the first does not count: the threads of those before may still be waiting
+    for work on the processors, and its own are asleep.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or min(map(len, times.values())) < 5:
+        for name, run in contestants.items():
+            run()
+            turn = time.perf_counter() + TURN
+            while True:
+                start = time.perf_counter()
+                run()
+                stop = time.perf_counter()
+                times[name].append((stop - start) * 1e3)
+                if stop > turn:
+                    break
+    return times
+
+
+def _difference(found: NDArray[np.float32], ours: NDArray[np.float32]) -> float:
+    return float(np.abs(found.reshape(ours.shape) - ours).max() / np.abs(ours).max())
+
+
+def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) -> list[dict[str, Any]]:
+    """Return a row per step of the program, run alone on one thread, minimum of `repeats`.
+
+    Keys: name, kernel, output (N, H, W, C), microseconds, gflops (GFLOP/s), share (of `measure_peak`). Steps that are
+    done together are one row.
+    """
+    program = SteppedProgram(graph, weights, shape)
+    pixels = np.random.default_rng(0).uniform(-1, 1, int(np.prod(shape))).astype(np.float32)
+    peak = measure_peak()
+    rows = []
+    for part in program.parts():
+        steps = program.steps(part)
+        program.run(part, pixels)
+        seconds = min(program.run(part, pixels) for _ in range(repeats))
+        gflops = sum(multiply_adds(step) for step in steps) * 2e-9 / seconds
+        rows.append(
+            {
+                "name": " + ".join(program.names(part)),
+                "kernel": " + ".join(KINDS[step["kind"]] for step in steps),
+                "output": program.output(part),
+                "microseconds": seconds * 1e6,
+                "gflops": gflops,
+                "share": gflops / peak,
+            }
+        )
+    return rows
+
+
+def measure_peak() -> float:
+    """Return the GFLOP/s of one core in a register tile whose operands stay in the first-level cache."""
+    channels, pixels, count = 128, 14 * 8, 64
+    node = Node("peak", "pointwise_conv2d", ("map",), {}, {"weight": "w"})
+    source = Node("map", "activation", (INPUT,), {"function": "linear"})
+    graph = Graph((source, node), channels, ("peak",), {"w": (2 * LANES, channels, 1, 1)})
+    packed = pack_weights(graph.nodes, {"w": np.ones((2 * LANES, channels, 1, 1), np.float32)})
+    program = compile_program(graph, packed, (1, channels, 8, pixels // 8), is_channels_last=False)
+    arena = aligned_floats(program.arena_size)
+    image = np.ones(channels * pixels, np.float32)
+    run_steps(program, program.steps, image, packed, arena)
+    steps = np.repeat(program.steps[-1:], count)
+    seconds = min(run_steps(program, steps, image, packed, arena) for _ in range(200))
+    return 2e-9 * channels * pixels * 2 * LANES * count / seconds

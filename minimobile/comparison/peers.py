@@ -1,0 +1,329 @@
+"""The other side of a comparison: the same pixels through another framework, every layer's values under our names."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.comparison.float32_bounds import Grid
+from minimobile.comparison.rivals import Network, run_tensorflow, write_onnx, write_tflite
+from minimobile.costs.profile import layer_names
+from minimobile.errors import FormatError, InputError, UnavailableError
+from minimobile.execution.engine import run_reference
+from minimobile.models.classes import MobileNetModel
+from minimobile.networks.graph import INPUT, Graph, needed_nodes
+from minimobile.networks.passes import fold_batch_norm, keep_needed
+
+Array = NDArray[Any]
+
+OURS_ALONE = ("model_type", "pool_size", "bottom_right_padding")  # fields that transformers' configs do not have
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
+
+
+@dataclass(frozen=True)
+class Peer:
+    """What the other side is to run: a network as we read it, and the file itself where there is one.
+
+    `endpoints` are those of its checkpoint: node name -> name of the tensor in the file.
+    """
+
+    model: MobileNetModel
+    path: Path | None = None
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a side computed for one layer. Shapes: values (N, C, H, W); `grid` says of which numbers, if of integers."""
+
+    values: Array
+    grid: Grid | None = None
+
+
+def compared_layers(graph: Graph) -> list[str]:
+    """Return the layers that the outputs depend on: a convolution with its batch norm and activation is one."""
+    layers = set(layer_names(graph).values())
+    return [node.name for node in needed_nodes(graph, graph.outputs) if node.name in layers]
+
+
+def run_peer(name: str, peer: Peer, pixels: Array) -> dict[str, Observed]:
+    """Run the network in the framework `name`, a key of `PEERS`; returns layer name -> values, as many as it shows.
+
+    `pixel_values` are among them where the framework had to round them. Shapes: pixels (N, C, H, W) float32. Raises
+    UnavailableError where the framework is not installed.
+    """
+    if name not in PEERS:
+        raise InputError(f"against: expected one of {', '.join(PEERS)}, got {name!r}")
+    if name == "litert" and peer.path is not None and peer.path.suffix.lower() == ".tflite":
+        return _run_tflite(peer, pixels)
+    return {layer: Observed(as_map(np.asarray(values))) for layer, values in PEERS[name](peer, pixels).items()}
+
+
+def as_map(values: Array) -> Array:
+    """Return (N, C) as (N, C, 1, 1), and anything else as it is."""
+    return values[:, :, None, None] if values.ndim == 2 else values
+
+
+def import_framework(name: str) -> Any:
+    """Import a framework quietly, or raise UnavailableError that names the extra."""
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return import_module(name)
+        except ImportError:
+            package = name.partition(".")[0]
+            raise UnavailableError(
+                f"{package}: expected this package to compare with, it is not installed; "
+                "python -m pip install 'minimobile[crosscheck]'"
+            ) from None
+
+
+@contextlib.contextmanager
+def _explaining(path: Path, framework: str) -> Iterator[None]:
+    """Turn whatever a framework says of a file that it cannot load into one sentence."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FormatError(f"{path}: {framework} cannot load it ({reason[:200]})") from None
+
+
+@contextlib.contextmanager
+def _hushed(logger_name: str) -> Iterator[None]:
+    """Keep a logger's warnings to itself."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reference(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run the NumPy definitions in float32."""
+    graph = peer.model.graph
+    found = run_reference(graph, peer.model.state_dict(), pixels.transpose(0, 2, 3, 1), compared_layers(graph))
+    return {name: values.transpose(0, 3, 1, 2) for name, values in found.items()}
+
+
+def _transformers(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run transformers' model on PyTorch; a Hugging Face directory is loaded by transformers itself."""
+    if _is_fake_quantized(peer.model.graph):
+        raise InputError(
+            "transformers: expected a network of plain floats, got one trained with fake quantisation, which it does "
+            "not know; compare with tensorflow or reference"
+        )
+    torch = import_framework("torch")
+    network = _load_transformers(peer).eval()
+    wanted, found = set(compared_layers(peer.model.graph)), {}
+
+    def watch(name: str) -> Callable[..., None]:
+        def keep(module: Any, inputs: Any, output: Any) -> None:
+            found[name] = output.numpy().copy()
+
+        return keep
+
+    for path, module in network.named_modules():
+        name = path.removeprefix(f"{peer.model.config.model_type}.")
+        if name in wanted:
+            module.register_forward_hook(watch(name))
+    with torch.inference_mode():
+        network(torch.from_numpy(pixels))
+    return found
+
+
+def _load_transformers(peer: Peer) -> Any:
+    torch, transformers = import_framework("torch"), import_framework("transformers")
+    network_class = getattr(transformers, type(peer.model).__name__)
+    if peer.path is not None and (peer.path / "config.json").is_file():
+        bars = transformers.utils.logging
+        had_bars = bars.is_progress_bar_enabled()
+        bars.disable_progress_bar()
+        try:
+            with _explaining(peer.path, "transformers"):
+                return network_class.from_pretrained(peer.path)
+        finally:
+            if had_bars:
+                bars.enable_progress_bar()
+    config = peer.model.config
+    values = {key: value for key, value in config.to_dict().items() if key not in OURS_ALONE}
+    network = network_class(getattr(transformers, type(config).__name__)(**values))
+    own_names = network.state_dict()
+    weights = {name: torch.tensor(array) for name, array in peer.model.state_dict().items()}
+    bare = {name.removeprefix(f"{config.model_type}."): values for name, values in weights.items()}
+    network.load_state_dict(
+        {name: values for name, values in (weights | bare).items() if name in own_names}, strict=False
+    )
+    return network
+
+
+def _onnxruntime(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run our graph as an ONNX model, batch norm as it is trained."""
+    import_framework("onnx")
+    runtime, network = import_framework("onnxruntime"), _every_layer(peer, pixels)
+    session = runtime.InferenceSession(write_onnx(network), providers=["CPUExecutionProvider"])
+    return dict(zip(network.graph.outputs, session.run(None, {INPUT: pixels}), strict=True))
+
+
+def _is_fake_quantized(graph: Graph) -> bool:
+    return any(node.op == "fake_quantize" for node in graph.nodes)
+
+
+def _every_layer(peer: Peer, pixels: Array) -> Network:
+    n, c, h, w = pixels.shape
+    graph = keep_needed(peer.model.graph, compared_layers(peer.model.graph))
+    if _is_fake_quantized(graph):  # the weights are rounded with batch norm folded into them
+        graph = fold_batch_norm(graph)
+    return Network(graph, peer.model.state_dict(), (n, c, h, w))
+
+
+def _tensorflow(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run a frozen graph or a Keras model itself; of anything else, our graph in TensorFlow's operations."""
+    tensorflow = import_framework("tensorflow")
+    runners = {".pb": _run_frozen_graph, ".keras": _run_keras, ".h5": _run_keras, ".hdf5": _run_keras}
+    run = runners.get(peer.path.suffix.lower()) if peer.path is not None and peer.endpoints else None
+    if peer.path is not None and run is not None:
+        found = run(tensorflow, peer.path, peer.endpoints, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    else:
+        network = _every_layer(peer, pixels)
+        values = run_tensorflow(network, tensorflow.constant(pixels.transpose(0, 2, 3, 1)))
+        found = dict(zip(network.graph.outputs, (value.numpy() for value in values), strict=True))
+    return {name: _channels_first(values) for name, values in found.items()}
+
+
+def _run_frozen_graph(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Array) -> dict[str, Array]:
+    """Fetch the endpoints of a frozen graph; it is fed where its first convolution reads, after any scaling."""
+    definition = tensorflow.compat.v1.GraphDef()
+    with _explaining(path, "TensorFlow"):
+        definition.ParseFromString(path.read_bytes())
+    graph = tensorflow.Graph()
+    with graph.as_default():
+        tensorflow.import_graph_def(definition, name="")
+        fetched = {node: graph.get_tensor_by_name(f"{name.partition(':')[0]}:0") for node, name in endpoints.items()}
+        entry = next(iter(fetched.values()))  # after the first convolution
+        while entry.op.type != "Conv2D":
+            entry = entry.op.inputs[0]
+        entry = entry.op.inputs[0]
+        while entry.op.type in ("Pad", "PadV2", "Identity"):
+            entry = entry.op.inputs[0]
+        with tensorflow.compat.v1.Session(graph=graph) as session:
+            return session.run(fetched, {entry: x})  # type: ignore[no-any-return]
+
+
+def _run_keras(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Array) -> dict[str, Array]:
+    """Let Keras load its file and return the outputs of the layers."""
+    keras = import_framework("keras")
+    depthwise = keras.layers.DepthwiseConv2D
+
+    def build(cls: Any, config: dict[str, Any]) -> Any:  # Keras 2 wrote `groups`, which Keras 3 does not take
+        return depthwise(**{key: value for key, value in config.items() if key != "groups"})
+
+    older = {"DepthwiseConv2D": type("DepthwiseConv2D", (depthwise,), {"from_config": classmethod(build)})}
+    with _explaining(path, "Keras"):
+        loaded = keras.models.load_model(path, custom_objects=older, compile=False)
+    outputs = {node: loaded.get_layer(name).output for node, name in endpoints.items()}
+    return {node: np.asarray(y) for node, y in keras.Model(loaded.inputs, outputs)([x]).items()}
+
+
+def _litert(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run our graph as TensorFlow converts it."""
+    litert = import_framework("ai_edge_litert.interpreter")
+    import_framework("tensorflow")  # which writes the file
+    network = _every_layer(peer, pixels)
+    with _hushed("absl"):  # it calls this way of converting deprecated
+        interpreter = litert.Interpreter(model_content=write_tflite(network))
+    _invoke(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    named = {details["name"]: details["index"] for details in interpreter.get_output_details()}
+    names = ["Identity", *(f"Identity_{index}" for index in range(1, len(network.graph.outputs)))]
+    pairs = zip(network.graph.outputs, names, strict=True)  # an output that only repeats another has no name
+    return {layer: _channels_first(interpreter.get_tensor(named[name])) for layer, name in pairs if name in named}
+
+
+def _run_tflite(peer: Peer, pixels: Array) -> dict[str, Observed]:
+    """Run a .tflite file on LiteRT's own kernels (a delegate would keep the values between to itself).
+
+    Of those, the reference kernels for integers: the others round otherwise. What is kept in integers comes as the
+    numbers that they stand for.
+    """
+    litert = import_framework("ai_edge_litert.interpreter")
+    kinds = litert.OpResolverType
+    is_quantized = peer.path is not None and any(
+        details["dtype"] in (np.int8, np.uint8) and len(details["shape"]) == 4
+        for details in litert.Interpreter(str(peer.path)).get_tensor_details()
+    )
+    kernels = kinds.BUILTIN_REF if is_quantized else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = litert.Interpreter(
+        str(peer.path), experimental_op_resolver_type=kernels, experimental_preserve_all_tensors=True
+    )
+    entry = _invoke(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    tensors = {details["name"]: details for details in interpreter.get_tensor_details()}
+    names = {layer: name for layer, name in peer.endpoints.items() if name in tensors}
+    if _grid(tensors[entry]) is not None:
+        names[INPUT] = entry
+    return {
+        layer: Observed(
+            as_map(_channels_first(_dequantise(interpreter.get_tensor(tensors[name]["index"]), tensors[name]))),
+            _grid(tensors[name]),
+        )
+        for layer, name in names.items()
+    }
+
+
+def _invoke(interpreter: Any, x: Array) -> str:
+    """Run on x (N, H, W, C), as integers where the file wants those; returns the name of the input."""
+    (entry,) = interpreter.get_input_details()
+    if tuple(entry["shape"]) != x.shape:
+        interpreter.resize_tensor_input(entry["index"], x.shape)
+    interpreter.allocate_tensors()
+    grid = _grid(entry)
+    if grid is not None:
+        scale, zero_point = entry["quantization"]
+        limits = np.iinfo(entry["dtype"])
+        x = np.clip(np.rint(x / scale) + zero_point, limits.min, limits.max).astype(entry["dtype"])
+    interpreter.set_tensor(entry["index"], x)
+    interpreter.invoke()
+    name: str = entry["name"]
+    return name
+
+
+def _grid(details: Mapping[str, Any]) -> Grid | None:
+    """Return the grid of a LiteRT tensor, or None for one of floats."""
+    scale, zero_point = details["quantization"]
+    if details["dtype"] not in (np.int8, np.uint8) or scale == 0:
+        return None
+    limits = np.iinfo(details["dtype"])
+    return Grid(float(scale), float(scale * (limits.min - zero_point)), float(scale * (limits.max - zero_point)))
+
+
+def _dequantise(values: Array, details: Mapping[str, Any]) -> Array:
+    if _grid(details) is None:
+        return values
+    scale, zero_point = details["quantization"]
+    numbers: Array = (values.astype(np.float64) - zero_point) * scale
+    return numbers.astype(np.float32)
+
+
+def _channels_first(values: Array) -> Array:
+    return values.transpose(0, 3, 1, 2) if values.ndim == 4 else values
+
+
+PEERS: Mapping[str, Callable[[Peer, Array], dict[str, Array]]] = {
+    "transformers": _transformers,
+    "tensorflow": _tensorflow,
+    "litert": _litert,
+    "onnxruntime": _onnxruntime,
+    "reference": _reference,
+}

@@ -1,0 +1,376 @@
+"""Graph + input shape -> program: steps, arena offsets, padding, and weights in the order that kernels read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.errors import InputError
+from minimobile.execution.arena import Arena, aligned_floats
+from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.networks.passes import Weights, layout_weights
+from minimobile.networks.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
+from minimobile_kernels.elementwise import CLAMPS, CURVES
+from minimobile_kernels.reference import BLOCK, nudge_range
+from minimobile_kernels.simd import LANES
+from minimobile_kernels.step import KINDS, STEP
+from minimobile_kernels.tile import PANEL_VECTORS
+
+MAXIMUM_ARENA_BYTES = 1 << 36
+_KIND_OF_OP = {"global_average_pool2d": "average_pool2d"}
+
+
+PARTS_PER_THREAD = 4
+LEAST_PART = 100_000  # multiply-adds: about two microseconds
+SCRATCH_BYTES = 3 << 17  # for the rows of an expanded map that are filtered next; they should stay in the cache
+
+
+def padded(channels: int) -> int:
+    """Return the channels of a map in the arena: whole vectors."""
+    return -(-channels // LANES) * LANES
+
+
+def read_map(program: Program, arena: NDArray[np.float32], name: str, is_channels_last: bool) -> NDArray[np.float32]:
+    """Return a copy of an output's map as (N, C, H, W), or (N, H, W, C) with `is_channels_last`."""
+    offset, (channels, height, width) = program.places[name]
+    planes = padded(channels) // LANES
+    stored = arena[offset : offset + planes * program.batch * height * width * LANES]
+    split = stored.reshape(planes, program.batch, height, width, LANES)
+    if is_channels_last:
+        y = split.transpose(1, 2, 3, 0, 4).reshape(program.batch, height, width, -1)[..., :channels]
+    else:
+        y = split.transpose(1, 0, 4, 2, 3).reshape(program.batch, -1, height, width)[:, :channels]
+    return np.array(y, np.float32, order="C")  # a copy always: a contiguous view would stay in the arena
+
+
+@dataclass(frozen=True)
+class PackedWeights:
+    """All weights of a graph in one array, and where each node's begin."""
+
+    values: NDArray[np.float32]
+    offsets: Mapping[str, int]  # by `weight_key`
+    finite: frozenset[str]  # the keys of those without infinities and NaN
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the machine runs. A map of `places` lies at (offset, channels, height, width) of the arena."""
+
+    steps: NDArray[np.void]
+    names: tuple[str, ...]
+    taps: NDArray[np.int64]
+    arena_size: int
+    batch: int
+    num_threads: int
+    places: Mapping[str, tuple[int, MapShape]]
+
+    def table(self) -> list[dict[str, Any]]:
+        """Return the program as rows for people: name, kernel, output shape, padding, offsets.
+
+        `is_fused` rows are done by the row after them; their `out` is scratch memory of `size` floats, not a map.
+        """
+        return [
+            {
+                "name": name,
+                "kernel": KINDS[step["kind"]],
+                "output": (self.batch, int(step["out_height"]), int(step["out_width"]), int(step["out_channels"])),
+                "is_fused": bool(step["is_fused"]),
+                "size": self._size(step),
+                "pad": (int(step["pad_top"]), int(step["pad_left"])),
+                **{field: int(step[field]) for field in ("stride", "dilation", "x", "y", "out", "weight")},
+            }
+            for name, step in zip(self.names, self.steps, strict=True)
+        ]
+
+    def _size(self, step: np.void) -> int:
+        """Return how many floats of the arena a step writes at most, from its `out` on."""
+        if step["is_fused"]:
+            return int(step["scratch_size"]) * self.num_threads
+        return int(step["out_plane"]) * padded(int(step["out_channels"])) // LANES
+
+
+def weight_key(node: Node) -> str:
+    """Return the name under which a convolution's packed weights are kept: folded and plain ones differ."""
+    return ("folded " if "scale" in node.weights else "plain ") + node.weights["weight"]
+
+
+def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
+    """Fold and pack the weights of all convolutions among `nodes`.
+
+    Dense and pointwise: panels of `PANEL_VECTORS` vectors of output channels, each [terms + 1][channels], bias last.
+    Depthwise: one vector of channels after the other, each [K_h*K_w + 1][LANES], bias last.
+    """
+    chunks: list[NDArray[np.float32]] = []
+    offsets: dict[str, int] = {}
+    finite = set()
+    size = 0
+    for node in nodes:
+        if node.op not in CONVOLUTIONS or weight_key(node) in offsets:
+            continue
+        weight, bias = layout_weights(node, weights, np.float32)
+        if node.op == "depthwise_conv2d":
+            rows, panel = weight.reshape(-1, weight.shape[2]), LANES  # (K_h*K_w, C)
+        else:
+            rows, panel = weight.reshape(weight.shape[0], -1).T, PANEL_VECTORS * LANES  # (terms, C_out)
+        channels = rows.shape[1]
+        table = np.zeros((rows.shape[0] + 1, padded(channels)), np.float32)
+        table[:-1, :channels] = rows
+        table[-1, :channels] = bias
+        for first in range(0, padded(channels), panel):
+            chunk = table[:, first : first + panel].ravel()
+            chunks.append(chunk)
+        offsets[weight_key(node)] = size
+        size += table.size
+        if np.isfinite(table).all():
+            finite.add(weight_key(node))
+    packed = aligned_floats(size)
+    np.concatenate(chunks or [np.zeros(0, np.float32)], out=packed)
+    return PackedWeights(packed, offsets, frozenset(finite))
+
+
+def multiply_adds(step: np.void) -> int:
+    """Return the multiply-adds of a convolution step; zero for others."""
+    kind = KINDS[step["kind"]]
+    if not kind.endswith("conv2d"):
+        return 0
+    taps = 1 if kind == "pointwise_conv2d" else int(step["kernel_height"]) * int(step["kernel_width"])
+    inputs = 1 if kind == "depthwise_conv2d" else int(step["channels"])
+    outputs = int(step["batch"]) * int(step["out_height"]) * int(step["out_width"]) * int(step["out_channels"])
+    return outputs * taps * inputs
+
+
+def _cut(step: np.void, num_threads: int) -> int:
+    """Return the number of parts of a step.
+
+    Several per thread, so that the threads finish together whatever the machine does meanwhile, but none so small
+    that taking it costs more than it saves.
+    """
+    if step["kind"] == KINDS.index("activation") and step["option"] >= 0:
+        return PARTS_PER_THREAD * num_threads
+    outputs = int(step["out_plane"]) * int(step["out_channels"]) // LANES
+    cost = max(multiply_adds(step), 4 * outputs)
+    return max(1, min(PARTS_PER_THREAD * num_threads, cost // LEAST_PART))
+
+
+def compile_program(
+    graph: Graph, packed: PackedWeights, shape: tuple[int, int, int, int], is_channels_last: bool, num_threads: int = 1
+) -> Program:
+    """Turn a fused graph into a program for `shape`, (N, C, H, W) of the input whatever its layout.
+
+    The program may be run by up to `num_threads` threads.
+    """
+    return _Compiler(graph, packed, shape, is_channels_last, num_threads).compile()
+
+
+class _Compiler:
+    def __init__(
+        self,
+        graph: Graph,
+        packed: PackedWeights,
+        shape: tuple[int, int, int, int],
+        is_channels_last: bool,
+        num_threads: int,
+    ) -> None:
+        self.graph = graph
+        self.num_threads = num_threads
+        self.packed = packed
+        self.batch, self.channels, self.height, self.width = shape
+        self.is_channels_last = is_channels_last
+        self.shapes = infer_shapes(graph, self.height, self.width)
+        self.steps: list[NDArray[np.void]] = []
+        self.names: list[str] = []
+        self.taps: list[int] = []
+        self.arena = Arena()
+        self.scratch_size = 0
+
+    def compile(self) -> Program:
+        for name, shape in self.shapes.items():
+            if min(shape) < 1:
+                raise InputError(
+                    f"pixel_values: expected an image large enough for {name}, got {self.height}x{self.width} pixels, "
+                    f"which leaves it {shape[1]}x{shape[2]}"
+                )
+        last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
+        fused = self._find_fused()
+        joined = self._find_joined(fused)
+        for index, node in enumerate(self.graph.nodes):
+            for name in node.inputs:
+                last_use[name] = max(last_use.get(name, 0), index + (node.name in fused))
+        for name, node in joined.items():
+            last_use[node.name] = max(last_use[node.name], last_use[name])
+        if any(self._reads_packed_pixels(node) for node in self.graph.nodes):
+            self._place(INPUT)
+            self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides())
+        for index, node in enumerate(self.graph.nodes):
+            if node.name in fused:
+                self._place_scratch(node, fused[node.name])
+            elif node.name in joined:
+                self._place_joined(joined[node.name])
+            elif node not in joined.values():
+                self._place(node.name)
+            if node not in joined.values():
+                self._add_node(node, is_fused=node.name in fused)
+            for name in self.arena.names():
+                if last_use.get(name, index) <= index:
+                    self.arena.release(name)
+        if self.arena.size * 4 > MAXIMUM_ARENA_BYTES:
+            raise InputError(
+                f"pixel_values: expected an input whose maps fit {MAXIMUM_ARENA_BYTES >> 30} GiB, got {self.batch} "
+                f"images of {self.height}x{self.width} pixels, which need {self.arena.size * 4 >> 30} GiB; "
+                "use smaller batches"
+            )
+        return Program(
+            np.concatenate(self.steps),
+            tuple(self.names),
+            np.array(self.taps or [0], np.int64),
+            self.arena.size,
+            self.batch,
+            self.num_threads,
+            {name: (self.arena.offsets[name], self.shapes[name]) for name in self.graph.outputs},
+        )
+
+    def _reads_packed_pixels(self, node: Node) -> bool:
+        """Tell whether a node needs the image in the arena's layout; a dense convolution reads it as it is."""
+        return INPUT in node.inputs and (node.op != "conv2d" or node.inputs.index(INPUT) > 0)
+
+    def _find_fused(self) -> dict[str, Node]:
+        """Return the convolutions that the depthwise one after them, their only consumer, does by itself."""
+        uses = [name for node in self.graph.nodes for name in node.inputs] + list(self.graph.outputs)
+        return {
+            node.name: after
+            for node, after in itertools.pairwise(self.graph.nodes)
+            if node.op in ("pointwise_conv2d", "conv2d")
+            and len(node.inputs) == 1
+            and after.op == "depthwise_conv2d"
+            and after.inputs == (node.name,)
+            and uses.count(node.name) == 1
+        }
+
+    def _find_joined(self, fused: Mapping[str, Node]) -> dict[str, Node]:
+        """Return the maps that are computed where a concatenation wants them, so that nothing is left for it to do.
+
+        That needs whole vectors of channels in the first map, and a map may be at one place only.
+        """
+        joined: dict[str, Node] = {}
+        produced = {node.name for node in self.graph.nodes} - fused.keys()
+        for node in self.graph.nodes:
+            if node.op != "concatenate" or self.shapes[node.inputs[0]][0] % LANES:
+                continue
+            names = {*node.inputs, node.name}
+            if len(names) == 3 and names <= produced and not names & {*joined, *(n.name for n in joined.values())}:
+                joined.update(dict.fromkeys(node.inputs, node))
+        return joined
+
+    def _place_joined(self, node: Node) -> None:
+        """Place the map of a concatenation, and in it those that it joins, when the first of them is computed."""
+        if node.name in self.arena.offsets:
+            return
+        self._place(node.name)
+        first, second = node.inputs
+        start = self.arena.offsets[node.name]
+        self.arena.offsets[first] = start
+        self.arena.offsets[second] = start + self.shapes[first][0] // LANES * self._plane(first)
+
+    def _place(self, name: str) -> None:
+        channels, height, width = self.shapes[name]
+        self.arena.place(name, self.batch * height * width * padded(channels))
+
+    def _place_scratch(self, node: Node, after: Node) -> None:
+        """Reserve, for every thread, the rows of a panel of the expanded map that are in work at once."""
+        _, height, width = self.shapes[node.name]
+        reach = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
+        row = PANEL_VECTORS * LANES * width
+        self.scratch_size = row * min(height, max(SCRATCH_BYTES // (4 * row), reach))
+        self.arena.place(node.name, self.scratch_size * self.num_threads)
+
+    def _pixel_strides(self) -> dict[str, int]:
+        pixels = self.height * self.width
+        if self.is_channels_last:
+            row, pixel, channel = self.width * self.channels, self.channels, 1
+        else:
+            row, pixel, channel = self.width, 1, pixels
+        strides = {"x_image": pixels * self.channels, "x_row": row, "x_pixel": pixel, "x_channel": channel}
+        return {"is_from_pixels": 1, "x": 0, **strides}
+
+    def _plane(self, name: str) -> int:
+        _, height, width = self.shapes[name]
+        return self.batch * height * width * LANES
+
+    def _map_strides(self, name: str) -> dict[str, int]:
+        _, height, width = self.shapes[name]
+        row = width * LANES
+        return {"x": self.arena.offsets[name], "x_image": height * row, "x_row": row, "x_pixel": LANES}
+
+    def _add_node(self, node: Node, is_fused: bool) -> None:
+        source = node.inputs[0]
+        is_from_pixels = source == INPUT and node.op == "conv2d"
+        fields: dict[str, Any] = self._pixel_strides() if is_from_pixels else self._map_strides(source)
+        fields["is_fused"] = int(is_fused)
+        fields["low"], fields["high"] = CLAMPS[node.attributes.get("activation", "linear")]
+        if node.op in ("conv2d", "depthwise_conv2d", "average_pool2d", "global_average_pool2d"):
+            slide = sliding_window(node, *self.shapes[source][1:])
+            for name in ("kernel_height", "kernel_width", "stride", "dilation", "pad_top", "pad_left"):
+                fields[name] = getattr(slide, name)
+        if node.op in CONVOLUTIONS:
+            fields["weight"] = self.packed.offsets[weight_key(node)]
+            fields["is_finite"] = int(weight_key(node) in self.packed.finite)
+            fields["block"] = node.attributes.get("block", BLOCK)
+        if node.op == "conv2d":
+            fields["taps"] = self._add_taps(fields, source)
+        if node.op == "activation":
+            function = node.attributes["function"]
+            fields["option"] = CURVES.index(function) if function in CURVES else -1
+            fields["low"], fields["high"] = CLAMPS.get(function, CLAMPS["linear"])
+        if node.op == "fake_quantize":
+            grid = nudge_range(*node.attributes["quantization"])
+            fields.update(low=grid.low, high=grid.high, scale=grid.step, zero=grid.zero)
+        if node.op in ("average_pool2d", "global_average_pool2d"):
+            fields["option"] = int(node.attributes.get("precision") == "float32")
+        if node.op == "resize_bilinear":
+            fields["option"] = int(node.attributes["align_corners"])
+        elif len(node.inputs) > 1:
+            second = node.inputs[1]
+            fields.update(y=self.arena.offsets[second], y_channels=self.shapes[second][0], y_plane=self._plane(second))
+        self._add_step(_KIND_OF_OP.get(node.op, node.op), node.name, source, fields)
+
+    def _add_taps(self, fields: Mapping[str, int], source: str) -> int:
+        """Append the offset of every term (ky, kx, ci) of a dense convolution from the first pixel of its window."""
+        start = len(self.taps)
+        down, right = fields["dilation"] * fields["x_row"], fields["dilation"] * fields["x_pixel"]
+        channels, plane = self.shapes[source][0], self._plane(source)
+
+        def channel(ci: int) -> int:
+            if "x_channel" in fields:
+                return ci * fields["x_channel"]
+            return ci // LANES * plane + ci % LANES
+
+        self.taps.extend(
+            ky * down + kx * right + channel(ci)
+            for ky in range(fields["kernel_height"])
+            for kx in range(fields["kernel_width"])
+            for ci in range(channels)
+        )
+        return start
+
+    def _add_step(self, kind: str, name: str, source: str, fields: Mapping[str, Any]) -> None:
+        channels, height, width = self.shapes[source]
+        out_channels, out_height, out_width = self.shapes[name]
+        step = np.zeros(1, STEP)
+        values = {
+            "kind": KINDS.index(kind), "y": -1, "low": -np.inf, "high": np.inf, "out": self.arena.offsets[name],
+            "batch": self.batch, "channels": channels, "height": height, "width": width, "out_channels": out_channels,
+            "out_height": out_height, "out_width": out_width, "out_plane": self._plane(name),
+            "x_plane": self._plane(source), "scratch_size": self.scratch_size, **fields,
+        }  # fmt: skip
+        if self.steps and self.steps[-1]["is_fused"][0]:
+            values["scratch"] = values["x"]
+        for field, value in values.items():
+            step[field] = value
+        step["parts"] = _cut(step[0], self.num_threads)
+        self.steps.append(step)
+        self.names.append(name)

@@ -1,0 +1,334 @@
+"""What the five model classes share: loading, saving, and running a graph with its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minimobile.errors import ConfigError, InputError
+from minimobile.execution.engine import DataFormat, Engine
+from minimobile.formats import hdf5, huggingface
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.ranges import check_ranges, quantize
+from minimobile.models.inputs import read_layers, read_pixel_values
+from minimobile.models.outputs import ModelOutput
+from minimobile.models.runners import make_runner
+from minimobile.models.sources import Config, read_checkpoint
+from minimobile.models.weights import draw_weights, fit_weights, trim
+from minimobile.networks.config import MobileNetConfig
+from minimobile.networks.fake_quantization import add_fake_quantization
+from minimobile.networks.graph import Graph
+from minimobile.quantized.network import Tensor
+from minimobile.quantized.runner import QuantizedRunner
+from minimobile.tracing.explain import explain
+from minimobile.tracing.explanation import Explanation
+from minimobile.tracing.trace import Trace, choose_rows, trace_run
+
+Array = NDArray[Any]
+AskedStates = bool | Sequence[str | int] | None
+ModelT = TypeVar("ModelT", bound="MobileNetModel")
+
+_IS_QUANTIZED = (
+    "{}: expected a model in floats, got one that runs in integers; load it with dequantize=True, or what `minimobile "
+    "convert` makes of it"
+)
+_POOLED = ("pooler", "classifier")  # nodes whose single pixel is dropped: (N, C, 1, 1) -> (N, C)
+
+
+class MobileNetModel:
+    """What the five classes share: a config, a graph, weights, and the engine that runs them.
+
+    A model does not change after it is made, and may be called from several threads at once.
+    """
+
+    config_class: ClassVar[type[MobileNetConfig]]
+    build: ClassVar[Callable[..., Graph]]
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        add_pooling_layer: bool = True,
+        *,
+        seed: int = 0,
+        engine: str = "compiled",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+    ) -> None:
+        """Make a model with random weights, drawn as transformers draws them; the same ones for the same `seed`.
+
+        `add_pooling_layer=False` leaves out the pooling layer of a model without a head (`pooler_output` is None).
+        """
+        settled = self._check_config(self.config_class() if config is None else config)
+        graph = self._build(settled, add_pooling_layer)
+        weights = draw_weights(graph, settled.initializer_range, seed)
+        self._settle(Checkpoint(settled, weights, type(self).__name__), graph, engine, dtype, num_threads)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[ModelT],
+        source: str | Path,
+        *,
+        config: Config | Mapping[str, Any] | None = None,
+        add_pooling_layer: bool = True,
+        engine: str = "compiled",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        rounding: str = "double",
+        dequantize: bool = False,
+        quantized: bool = False,
+        **overrides: Any,
+    ) -> ModelT:
+        """Load a model from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
+
+        `config` stands in for the source's own; single fields of it can be given as `overrides` (`output_stride=8`),
+        and so can the hub's `revision` and `cache_dir`.
+        `engine` is "compiled" or "reference" (NumPy; with dtype "float64" the truth). The bits do not depend on
+        `num_threads` (None: all cores). A quantised file is run in integers, whose products come to bytes by `rounding`
+        ("double", "single" or "float": see `quantized.engine`), or, with `dequantize`, as the float network that it
+        stands for. A checkpoint trained with fake quantisation is run in floats that are rounded as in training, or,
+        with `quantized`, in the integers that it was trained for, on pictures of the config's size. Raises FormatError
+        or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot be reached.
+        """
+        checkpoint = read_checkpoint(source, config, overrides, cls.config_class.model_type)
+        return cls.from_checkpoint(
+            checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads,
+            rounding=rounding, dequantize=dequantize, quantized=quantized,
+        )  # fmt: skip
+
+    @classmethod
+    def from_checkpoint(
+        cls: type[ModelT],
+        checkpoint: Checkpoint,
+        *,
+        add_pooling_layer: bool = True,
+        engine: str = "compiled",
+        dtype: str = "float32",
+        num_threads: int | None = None,
+        rounding: str = "double",
+        dequantize: bool = False,
+        quantized: bool = False,
+    ) -> ModelT:
+        """Make a model of a checkpoint that has been read; its arrays are shared, not copied."""
+        if quantized and dequantize:
+            raise InputError(f"{cls.__name__}: expected one of quantized and dequantize, got both")
+        checkpoint = quantize(checkpoint) if quantized else checkpoint
+        config = cls._check_config(checkpoint.config)
+        where = checkpoint.provenance.get("source", cls.__name__)
+        weights, graph = fit_weights(checkpoint.weights, cls._build(config, add_pooling_layer), where)
+        if checkpoint.ranges:
+            check_ranges(checkpoint.ranges, graph, where)
+            graph = add_fake_quantization(graph, checkpoint.ranges)
+        model = cls.__new__(cls)
+        own = None if dequantize else checkpoint.quantized
+        settled = dataclasses.replace(checkpoint, weights=weights, quantized=own)
+        model._settle(settled, graph, engine, dtype, num_threads, rounding)
+        return model
+
+    def _settle(
+        self,
+        checkpoint: Checkpoint,
+        graph: Graph,
+        engine: str,
+        dtype: str,
+        num_threads: int | None,
+        rounding: str = "double",
+    ) -> None:
+        self.config = checkpoint.config
+        self.graph = graph
+        self._weights = {name: _protect(values) for name, values in checkpoint.weights.items()}
+        self._processor_values = checkpoint.processor
+        self._provenance = checkpoint.provenance
+        self._ranges = checkpoint.ranges
+        self._dtype = dtype
+        self._engine: Engine | QuantizedRunner
+        if checkpoint.quantized is None:
+            self._engine = Engine(graph, self._weights, engine=engine, dtype=dtype, num_threads=num_threads)
+        else:
+            self._engine = make_runner(checkpoint, engine, dtype, num_threads, rounding)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Write config.json, model.safetensors and preprocessor_config.json, as transformers reads them."""
+        huggingface.write(directory, self.to_checkpoint())
+
+    def save(self, path: str | Path, dtype: str = "float32") -> None:
+        """Write our native HDF5 file; `dtype="float16"` halves it."""
+        hdf5.write(path, self.to_checkpoint(), dtype)
+
+    def to_checkpoint(self) -> Checkpoint:
+        """Return the model as data, as the formats write it; raises InputError for one that runs in integers."""
+        if isinstance(self._engine, QuantizedRunner):
+            raise InputError(_IS_QUANTIZED.format("to_checkpoint"))
+        name = type(self).__name__
+        config = self.config.replace(architectures=(name,))
+        return Checkpoint(config, self._weights, name, self._processor_values, self._provenance, ranges=self._ranges)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Return the weights as read-only arrays under canonical names (`mobilenet_v1.layer.3.convolution.weight`)."""
+        return dict(self._weights)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Class number -> name."""
+        return self.config.labels
+
+    @functools.cached_property
+    def processor(self) -> Any:
+        """The image processor whose settings came with the weights, or None."""
+        if self._processor_values is None:
+            return None
+        from minimobile.imaging import image_processing
+
+        processor_class = getattr(image_processing, self.config_class.__name__.replace("Config", "ImageProcessor"))
+        return processor_class.from_dict(self._processor_values)
+
+    def features(
+        self, pixel_values: ArrayLike | None, layers: Sequence[str | int], data_format: DataFormat = "channels_first"
+    ) -> dict[str | int, Array]:
+        """Return {layer as it was asked for: its output}; nothing after the last of them is computed.
+
+        A layer is a name of transformers (`layer.12.expand_1x1`), an endpoint of TF-slim (`layer_15/expansion_output`,
+        `Conv2d_11_pointwise`) or the index of a hidden state. Outputs are (N, C, H, W), or (N, H, W, C) for
+        `data_format="channels_last"`; those of `pooler` and `classifier` are (N, C) where they are one pixel. Layers of
+        a quantised file may be named as its tensors are; what they hold comes as the numbers that it stands for.
+        """
+        asked = read_layers(layers, "layers")
+        names = [self.resolve(layer) for layer in asked]
+        return dict(zip(asked, self._run(pixel_values, names, data_format), strict=True))
+
+    def resolve(self, layer: str | int) -> str:
+        """Return the name of the node, or of the quantised file's tensor, that a layer's name or index means."""
+        if isinstance(self._engine, QuantizedRunner) and layer in self._engine.network.tensors:
+            return str(layer)
+        return self.graph.resolve(layer)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the model runs in integers."""
+        return isinstance(self._engine, QuantizedRunner)
+
+    @property
+    def quantized_input(self) -> Tensor:
+        """The shape, type and scale of what `run_quantized` takes. Raises InputError for a model in floats."""
+        if not isinstance(self._engine, QuantizedRunner):
+            raise InputError("quantized_input: expected a model that runs in integers, got one in floats")
+        return self._engine.network.tensors[self._engine.network.inputs[0]]
+
+    def run_quantized(self, array: ArrayLike) -> Array:
+        """Run a quantised file as it is: its input tensor in, its output tensor out, both in the file's types.
+
+        Shapes: array (N, H, W, C), of the type of the file's input (uint8, int8, or float32 around a body of integers)
+        -> what the file's output has for one picture, N times along the first axis. Raises InputError for another
+        shape or type, and for a model that is not quantised.
+        """
+        if not isinstance(self._engine, QuantizedRunner):
+            raise InputError("run_quantized: expected a model that runs in integers, got one in floats")
+        return self._engine.run_stored(np.asarray(array))
+
+    def trace(
+        self,
+        pixel_values: ArrayLike | None,
+        layers: Sequence[str | int] | None = None,
+        *,
+        every_node: bool = False,
+        data_format: DataFormat = "channels_first",
+    ) -> Trace:
+        """Return the range, the time and the values of every layer of a run, or of the `layers` asked for.
+
+        A layer is named as for `features`; the name of an inverted residual (`layer.5`) stands for all of its layers.
+        `every_node` adds the convolutions and batch norms inside each. The values are those of any other run, to the
+        bit; a convolution before its batch norm, which a run skips, is computed from unfolded weights.
+        """
+        asked = None if layers is None else read_layers(layers, "layers")
+        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
+        rows = choose_rows(self.graph, asked, every_node)
+        traced = trace_run(self.graph, self._weights, self._engine, values, rows, data_format)
+        tensors = {name: _drop_single_pixel(name, y, data_format) for name, y in traced.tensors.items()}
+        return dataclasses.replace(traced, tensors=tensors)
+
+    def explain(
+        self,
+        pixel_values: ArrayLike | None,
+        layer: str | int,
+        position: Sequence[int],
+        *,
+        data_format: DataFormat = "channels_first",
+    ) -> Explanation:
+        """Write out one value of a layer, at `position` (row, column, channel), as its sum; for one image.
+
+        Its terms, block sums, bias, residual and activation give the engine's value to the bit; beside it stands how
+        the value comes about from unfolded weights and batch norm. `pooler` and `classifier` have row and column 0.
+        """
+        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
+        if isinstance(self._engine, QuantizedRunner):
+            raise InputError(_IS_QUANTIZED.format("explain"))
+        channels_last = values if data_format == "channels_last" else values.transpose(0, 2, 3, 1)
+        return explain(self.graph, self._weights, self._engine, channels_last, layer, position)
+
+    def _run(self, pixel_values: ArrayLike | None, names: Sequence[str], data_format: DataFormat) -> tuple[Array, ...]:
+        """Return the output of each node, in the order asked."""
+        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
+        if not names:
+            return ()
+        found = self._engine.run(values, tuple(dict.fromkeys(names)), data_format)
+        return tuple(_drop_single_pixel(name, found[name], data_format) for name in names)
+
+    def _run_with_states(
+        self, pixel_values: ArrayLike | None, names: Sequence[str], asked_states: AskedStates, data_format: DataFormat
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...] | None]:
+        """Return the outputs of the nodes `names`, and the hidden states (None where none are asked for)."""
+        asked: Any = self.config.output_hidden_states if asked_states is None else asked_states
+        if not isinstance(asked, bool | np.bool_):
+            states = tuple(self.graph.resolve(layer) for layer in read_layers(asked, "output_hidden_states"))
+        elif asked:
+            states = self.graph.hidden_states
+        else:
+            return self._run(pixel_values, names, data_format), None
+        found = self._run(pixel_values, (*names, *states), data_format)
+        return found[: len(names)], found[len(names) :]
+
+    def _find_result(self, what: str) -> tuple[str, ...]:
+        """Return the tensor with the "probabilities" or "classes" in which a quantised file ends, if it does."""
+        results = self._engine.results() if isinstance(self._engine, QuantizedRunner) else {}
+        return (results[what],) if what in results else ()
+
+    def _present(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        wants_record = self.config.return_dict if return_dict is None else return_dict
+        return output if wants_record else output.to_tuple()
+
+    @classmethod
+    def _build(cls, config: Config, add_pooling_layer: bool) -> Graph:
+        graph = cls.build(config)
+        if add_pooling_layer:
+            return graph
+        if "pooler" not in graph.outputs:
+            raise InputError(f"{cls.__name__}: expected add_pooling_layer=False only for a model without a head")
+        return trim(dataclasses.replace(graph, outputs=graph.outputs[:1]))
+
+    @classmethod
+    def _check_config(cls, config: object) -> Any:
+        if not isinstance(config, cls.config_class):
+            raise ConfigError(f"{cls.__name__}: expected a {cls.config_class.__name__}, got {type(config).__name__}")
+        return config
+
+    def __repr__(self) -> str:
+        parameters = sum(values.size for name, values in self._weights.items() if ".running_" not in name)
+        return f"{type(self).__name__}({parameters:,} parameters)"
+
+
+def _protect(values: Array) -> Array:
+    view: Array = values.view()
+    view.flags.writeable = False
+    return view
+
+
+def _drop_single_pixel(name: str, values: Array, data_format: DataFormat) -> Array:
+    if name not in _POOLED:
+        return values
+    height, width = values.shape[2:] if data_format == "channels_first" else values.shape[1:3]
+    return values.reshape(len(values), -1) if height == width == 1 else values

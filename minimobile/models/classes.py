@@ -1,0 +1,137 @@
+"""The five model classes, with the names, arguments and results of transformers' classes."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minimobile.execution.engine import DataFormat
+from minimobile.models.base_model import AskedStates, MobileNetModel
+from minimobile.models.losses import classification_loss, segmentation_loss
+from minimobile.models.outputs import (
+    BaseModelOutputWithPoolingAndNoAttention,
+    ImageClassifierOutputWithNoAttention,
+    SemanticSegmenterOutput,
+)
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+
+Array = NDArray[Any]
+
+__all__ = [
+    "MobileNetModel",
+    "MobileNetV1ForImageClassification",
+    "MobileNetV1Model",
+    "MobileNetV2ForImageClassification",
+    "MobileNetV2ForSemanticSegmentation",
+    "MobileNetV2Model",
+]
+
+
+class _Backbone(MobileNetModel):
+    """A network without a head: feature maps and their mean."""
+
+    def __call__(
+        self,
+        pixel_values: ArrayLike | None = None,
+        *,
+        output_hidden_states: AskedStates = None,
+        return_dict: bool | None = None,
+        data_format: DataFormat = "channels_first",
+    ) -> Any:
+        """Return `BaseModelOutputWithPoolingAndNoAttention`, or its tuple with `return_dict=False`.
+
+        `pixel_values` is (N, C, H, W), or (N, H, W, C) for `data_format="channels_last"`, which feature maps follow.
+        `output_hidden_states` is True for those that transformers lists, or a list of layers: these, in this order.
+        """
+        found, states = self._run_with_states(pixel_values, self.graph.outputs, output_hidden_states, data_format)
+        return self._present(BaseModelOutputWithPoolingAndNoAttention(*_pad(found), hidden_states=states), return_dict)
+
+
+class _ImageClassifier(MobileNetModel):
+    """A network that names pictures."""
+
+    def __call__(
+        self,
+        pixel_values: ArrayLike | None = None,
+        *,
+        labels: ArrayLike | None = None,
+        output_hidden_states: AskedStates = None,
+        return_dict: bool | None = None,
+        data_format: DataFormat = "channels_first",
+    ) -> Any:
+        """Return `ImageClassifierOutputWithNoAttention`, or its tuple with `return_dict=False`.
+
+        The loss is there with `labels` (see `losses.py`). The other arguments are those of the models without a head.
+        """
+        names = (*self.graph.outputs, *self._find_result("probabilities"))
+        found, states = self._run_with_states(pixel_values, names, output_hidden_states, data_format)
+        loss = None if labels is None else classification_loss(found[0], labels, self.config)
+        own = found[1].reshape(found[0].shape) if len(found) > 1 else None
+        return self._present(ImageClassifierOutputWithNoAttention(loss, found[0], states, own), return_dict)
+
+
+class MobileNetV1Model(_Backbone):
+    """transformers' class of this name: MobileNet V1 without a head."""
+
+    config_class = MobileNetV1Config
+    build = staticmethod(functools.partial(mobilenet_v1.build, head="none"))
+
+
+class MobileNetV1ForImageClassification(_ImageClassifier):
+    """transformers' class of this name: MobileNet V1 with a linear classifier."""
+
+    config_class = MobileNetV1Config
+    build = staticmethod(functools.partial(mobilenet_v1.build, head="classification"))
+
+
+class MobileNetV2Model(_Backbone):
+    """transformers' class of this name: MobileNet V2 without a head."""
+
+    config_class = MobileNetV2Config
+    build = staticmethod(functools.partial(mobilenet_v2.build, head="none"))
+
+
+class MobileNetV2ForImageClassification(_ImageClassifier):
+    """transformers' class of this name: MobileNet V2 with a linear classifier."""
+
+    config_class = MobileNetV2Config
+    build = staticmethod(functools.partial(mobilenet_v2.build, head="classification"))
+
+
+class MobileNetV2ForSemanticSegmentation(MobileNetModel):
+    """transformers' class of this name: MobileNet V2 with the reduced DeepLabV3 head."""
+
+    config_class = MobileNetV2Config
+    build = staticmethod(deeplab.build)
+    config: MobileNetV2Config
+
+    def __call__(
+        self,
+        pixel_values: ArrayLike | None = None,
+        *,
+        labels: ArrayLike | None = None,
+        output_hidden_states: AskedStates = None,
+        return_dict: bool | None = None,
+        data_format: DataFormat = "channels_first",
+    ) -> Any:
+        """Return `SemanticSegmenterOutput`, or its tuple with `return_dict=False`.
+
+        Logits are (N, num_labels, h, w) at the resolution of the last block. `labels` (N, H, W) give a loss; the other
+        arguments are those of the models without a head.
+        """
+        names = (*self.graph.outputs, *self._find_result("classes"))
+        found, states = self._run_with_states(pixel_values, names, output_hidden_states, data_format)
+        loss = None
+        if labels is not None:
+            is_last = data_format == "channels_last"
+            loss = segmentation_loss(np.moveaxis(found[0], 3, 1) if is_last else found[0], labels, self.config)
+        own = found[1].reshape(len(found[0]), *found[1].shape[-2:]) if len(found) > 1 else None
+        return self._present(SemanticSegmenterOutput(loss, found[0], states, classes=own), return_dict)
+
+
+def _pad(found: tuple[Array, ...]) -> tuple[Array | None, Array | None]:
+    return found[0], found[1] if len(found) > 1 else None

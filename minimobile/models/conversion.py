@@ -1,0 +1,225 @@
+"""From a checkpoint of any known format to our native file or transformers' directory, with a report of all arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minimobile.errors import FormatError, InputError
+from minimobile.formats import hdf5, huggingface
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.hub import has_file_ending
+from minimobile.formats.ranges import name_range
+from minimobile.formats.safetensors_file import is_counter
+from minimobile.models.sources import examine
+from minimobile.models.weights import fit_weights, idle_weights
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config
+
+NATIVE_SUFFIXES = (".h5", ".hdf5")
+NATIVE, DIRECTORY = "native HDF5 file", "Hugging Face directory"
+_NO_RANGES = "a range of training for quantisation, which transformers does not know"
+PROCESSOR_SETTINGS = {
+    "do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size", "do_rescale",
+    "rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size", "do_reduce_labels",
+    "data_format", "input_data_format", "return_tensors", "device", "disable_grouping", "image_seq_length",
+    "image_processor_type", "feature_extractor_type", "processor_class", "use_fast", "backend",
+}  # fmt: skip
+"""What transformers' image processors of MobileNets can be told (5.23)."""
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion read and wrote.
+
+    `format`, `dialect` and `producer` are the source's. `mapped` is {name of an array in the source: canonical name},
+    `ignored` {name of an array or a layer there: why it is not needed}. `missing` are the weights of the network that
+    the source lacks and no output needs, `idle` those of them that were written all the same, as zeros, because the
+    class that reads them has them. `rounded` are the weights that `dtype` cannot hold exactly, `written` the arrays of
+    the destination, by their names there. `notes` say what the written layout cannot tell its readers.
+    """
+
+    source: str
+    destination: str
+    format: str
+    dialect: str
+    producer: str | None
+    architecture: str
+    layout: str
+    dtype: str
+    mapped: Mapping[str, str]
+    ignored: Mapping[str, str]
+    missing: tuple[str, ...]
+    idle: tuple[str, ...]
+    rounded: tuple[str, ...]
+    written: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def convert(
+    source: str | Path, destination: str | Path, *, dtype: str = "float32", overwrite: bool = False
+) -> ConversionReport:
+    """Write a checkpoint as our native file (`destination` ends in .h5) or as a directory that transformers loads.
+
+    `source` is what `load` takes. Arrays keep their bits; `dtype="float16"` halves a native file. The destination
+    appears whole or not at all. Raises FormatError for a source that is no network of ours or a place that cannot be
+    written, InputError for a destination that is taken (unless `overwrite`), that is the source itself, or that
+    stands in no existing directory.
+    """
+    path = Path(destination).expanduser()
+    layout = choose_layout(path)
+    if layout == DIRECTORY and dtype != "float32":
+        raise InputError(
+            f"{path}: expected dtype float32, in which transformers computes, got {dtype!r}; a native file "
+            "(NAME.h5) takes float16"
+        )
+    _check_place(path, layout, overwrite)
+    _check_apart(Path(source).expanduser(), path, layout)
+    description, checkpoint = examine(source)
+    if checkpoint is None:
+        raise FormatError(str(description.problem))
+    fitted, missing, ignored = _fit(checkpoint, str(source))
+    ranges = _name_ranges(checkpoint)
+    kept = fitted.weights.keys() | (ranges if layout == NATIVE else set())
+    idle = missing if layout == DIRECTORY else {}
+    complete = dataclasses.replace(fitted, weights={**fitted.weights, **idle_weights(idle)})
+    if layout == NATIVE:
+        hdf5.write(path, complete, dtype)
+        written = tuple(complete.weights)
+    else:
+        huggingface.write(path, dataclasses.replace(complete, ranges={}))
+        written = tuple(huggingface.name_weights(complete))
+    return ConversionReport(
+        source=str(source),
+        destination=str(path),
+        format=description.format,
+        dialect=checkpoint.dialect,
+        producer=description.producer,
+        architecture=checkpoint.architecture,
+        layout=layout,
+        dtype=dtype,
+        mapped={name: canonical for name, canonical in _names(checkpoint).items() if canonical in kept},
+        ignored=ignored | {name: _NO_RANGES for name, range_ in checkpoint.mapped.items() if range_ in ranges - kept},
+        missing=tuple(missing),
+        idle=tuple(idle),
+        rounded=_find_rounded(complete, dtype) if layout == NATIVE else (),
+        written=written,
+        notes=(*_explain_rounding(checkpoint), *(_explain_losses(complete) if layout == DIRECTORY else ())),
+    )
+
+
+def choose_layout(destination: Path) -> str:
+    """Return `NATIVE` for a name that ends in .h5 or .hdf5, `DIRECTORY` for one without a file's ending."""
+    if destination.suffix.lower() in NATIVE_SUFFIXES:
+        return NATIVE
+    if has_file_ending(destination.name) and not destination.is_dir():
+        raise InputError(
+            f"{destination}: expected a name ending in .h5 (native file) or a directory without a suffix (Hugging Face "
+            f"layout), got the suffix {destination.suffix!r}"
+        )
+    return DIRECTORY
+
+
+def _check_place(path: Path, layout: str, overwrite: bool) -> None:
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: expected to write into {path.absolute().parent}, which is not a directory")
+    if not path.exists():
+        return
+    if path.is_dir() == (layout == NATIVE):
+        expected, found = ("a file", "a directory") if layout == NATIVE else ("a directory", "a file")
+        raise InputError(f"{path}: expected {expected}, found {found} of that name")
+    if not overwrite and (layout == NATIVE or any(path.iterdir())):
+        raise InputError(f"{path}: expected a name that is free, found it taken; --force overwrites it")
+
+
+def _check_apart(source: Path, path: Path, layout: str) -> None:
+    replaced = [path] if layout == NATIVE else [path, path / huggingface.WEIGHTS[0]]
+    if source.exists() and any(target.exists() and source.samefile(target) for target in replaced):
+        raise InputError(f"{path}: expected a destination apart from the source, found the source itself")
+
+
+def _names(checkpoint: Checkpoint) -> Mapping[str, str]:
+    """Return {name in the source: canonical name}; formats that use canonical names need not list them."""
+    return checkpoint.mapped or {name: name for name in checkpoint.weights}
+
+
+def _name_ranges(checkpoint: Checkpoint) -> set[str]:
+    """Return what `mapped` calls the ranges of training for quantisation."""
+    return {name_range(key) for key in checkpoint.ranges}
+
+
+def _fit(checkpoint: Checkpoint, where: str) -> tuple[Checkpoint, dict[str, tuple[int, ...]], dict[str, str]]:
+    """Return the checkpoint with what its network needs, the shapes of what is missing, and what was ignored, and why.
+
+    Raises FormatError where the weights are not those of the network that the config describes.
+    """
+    graph = build_graph(checkpoint.config, checkpoint.architecture)
+    weights, fitted = fit_weights(checkpoint.weights, graph, where)
+    for name, values in checkpoint.weights.items():
+        if is_counter(name) and name.rpartition(".")[0] + ".running_mean" in weights:
+            weights[name] = values
+    ignored = dict(checkpoint.ignored)
+    ranges = _name_ranges(checkpoint)
+    for name, canonical in _names(checkpoint).items():
+        if canonical not in weights and canonical not in ranges:
+            reason = "part of a layer that no output needs, without the rest of it"
+            ignored[name] = reason if canonical in graph.shapes else f"nothing that a {checkpoint.architecture} has"
+    missing = {name: shape for name, shape in graph.shapes.items() if name not in fitted.shapes}
+    config: Any = checkpoint.config
+    config = config.replace(architectures=(checkpoint.architecture,))
+    return dataclasses.replace(checkpoint, config=config, weights=weights), missing, ignored
+
+
+def _find_rounded(checkpoint: Checkpoint, dtype: str) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, values in checkpoint.weights.items()
+        if not is_counter(name) and not np.array_equal(values.astype(dtype), values, equal_nan=True)
+    )
+
+
+def _explain_rounding(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say that a quantised network becomes one of floats."""
+    if checkpoint.quantized is None:
+        return ()
+    return ("the source computes in integers; what was written has its weights as floats, which give other numbers",)
+
+
+def _explain_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say what transformers leaves aside of what config.json and preprocessor_config.json tell it."""
+    config = checkpoint.config
+    notes = []
+    if checkpoint.ranges:
+        notes.append(
+            "transformers does not round as in training for quantisation: the ranges of weights and values are left "
+            "out, which gives other numbers"
+        )
+    if config.pool_size is not None:
+        notes.append(
+            f"transformers ignores pool_size {config.pool_size}: it averages the whole feature map, which differs "
+            f"where that is larger than {config.pool_size} x {config.pool_size}"
+        )
+    if isinstance(config, MobileNetV1Config) and config.output_stride != 32:
+        notes.append(
+            f"transformers ignores output_stride {config.output_stride} of a MobileNet V1: it computes at output "
+            "stride 32, which gives other numbers"
+        )
+    if config.bottom_right_padding is not None:
+        notes.append(
+            f"transformers ignores bottom_right_padding {config.bottom_right_padding!r}: it pads by TensorFlow's SAME, "
+            "which differs for pictures whose height or width is no multiple of 32"
+        )
+    settings = checkpoint.processor or {}
+    unknown = sorted({name for name, value in settings.items() if value is not None} - PROCESSOR_SETTINGS)
+    if unknown:
+        notes.append(f"transformers' image processor ignores {', '.join(unknown)}: it prepares pictures otherwise")
+    return tuple(notes)

@@ -1,0 +1,1 @@
+"""The papers' networks as graphs: configs, builders, shapes, and the passes that simplify a graph."""
