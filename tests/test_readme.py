@@ -1,4 +1,4 @@
-"""The README keeps its word: the code in it runs and prints what it says, and what it names exists."""
+"""The README and the pages keep their word: the code runs and prints what it says, and what they name exists."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from minimobile.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SPEED = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.DOTALL)
 
 
@@ -56,13 +58,25 @@ def test_the_tree_and_the_data_flow_are_short_and_true() -> None:
         ), f"{name} is gone"
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
-def test_what_the_documents_name_exists(document: str) -> None:
-    text = (ROOT / document).read_text(encoding="utf-8")
-    paths = re.findall(r"`((?:minimobile|kernels|tests|tools|\.ci)/[\w./]*)`", text)
-    assert paths or document == "README.md"
-    for path in [*paths, *re.findall(r"\]\((\w+\.md)\)", text)]:
-        assert (ROOT / path).exists(), f"{document} names {path}"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_what_a_page_names_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:minimobile|kernels|tests|tools|\.ci)/[\w./]*)`", text):
+        assert (ROOT / path).exists(), f"{page.name} names {path}"
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_the_readme_leads_to_every_page() -> None:
+    links = {(ROOT / link).resolve() for link in re.findall(r"\]\((?!https?:)([^)#]+\.md)\)", README)}
+    assert {page for page in PAGES if page.parent.name != "lesson"} <= {*links, ROOT / "README.md"}
+
+
+def test_the_readme_is_short_and_its_tables_can_be_read() -> None:
+    assert len(README.splitlines()) < 120
+    for page in PAGES:
+        rows = [row for row in page.read_text(encoding="utf-8").splitlines() if row.startswith("|")]
+        assert max(map(len, rows), default=0) <= 200, page.name
 
 
 def test_every_command_is_in_the_readme() -> None:
@@ -71,7 +85,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_the_ratios_of_the_speed_table_follow_from_its_times() -> None:
-    rows = re.findall(r"^\| (?:V1|V2|DeepLab) [\w. ]*\|.*\|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| (?:V1|V2|DeepLab) [\w. ]*\|.*\|$", SPEED, re.MULTILINE)
     assert len(rows) == 12
     for row in rows:
         _, _, ours, *rivals, ratio = [cell.strip() for cell in row.strip("|").split("|")]
@@ -80,19 +94,19 @@ def test_the_ratios_of_the_speed_table_follow_from_its_times() -> None:
 
 
 def test_the_ratios_of_the_table_of_quantised_files_follow_from_its_times() -> None:
-    rows = re.findall(r"^\| .*, u?int8 \| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| .*, u?int8 \| (\d) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|", SPEED, re.MULTILINE)
     assert len(rows) == 8
     ratios: dict[str, list[float]] = {"1": [], "2": []}
     for threads, ours, litert, ratio in rows:
         assert abs(float(ratio) - float(ours) / float(litert)) <= 0.005 + 0.03 * float(ratio)
         ratios[threads].append(float(ratio))
-    (stated,) = re.findall(r"ratios: ([\d.]+) on one thread, ([\d.]+) on two", README)
+    (stated,) = re.findall(r"ratios: ([\d.]+) on one thread, ([\d.]+) on two", SPEED)
     for mean, found in zip(stated, ratios.values(), strict=True):
         assert abs(float(mean) - math.prod(found) ** 0.25) <= 0.006
 
 
 def test_the_held_out_figures_are_those_in_the_files() -> None:
-    text = " ".join(README.split())
+    text = " ".join((ROOT / "docs" / "licences.md").read_text(encoding="utf-8").split())
     for name, pattern in (("digits", r"reads ([\d.]+) % of 359"), ("scenes", r"mean IoU of ([\d.]+) %")):
         found = re.search(pattern, text)
         stated = re.search(r"0\.\d+", formats.read(ROOT / "minimobile" / "demo" / f"{name}.h5").provenance["held_out"])
@@ -102,8 +116,8 @@ def test_the_held_out_figures_are_those_in_the_files() -> None:
 
 
 def test_the_reading_order_states_how_long_each_file_is() -> None:
-    (order,) = re.findall(r"^Read it in this order.*?\n\n", README, re.MULTILINE | re.DOTALL)
-    steps = re.findall(r"\[`(\w+\.py)`\]\(([\w/]+\.py)\) \((\d+)\)", order)
+    (order,) = re.findall(r"^Read it in this order.*?(?:\n\n|\Z)", README, re.MULTILINE | re.DOTALL)
+    steps = re.findall(r"\[`(\w+\.py)`\]\(([\w/]+\.py)\)\s\((\d+)\)", order)
     assert len(steps) == order.count("`") // 2 == 5
     for name, path, stated in steps:
         assert Path(path).name == name

@@ -3,7 +3,7 @@
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
 `--quantized` times quantised TFLite files beside LiteRT; `--layers` lists our own steps; `--memory` measures the peak
 memory of a process per runtime; `--demo` times `minimobile demo` as a whole process; `--json` prints one JSON document.
-README's speed tables are this tool's output.
+The tables of docs/speed.md are this tool's output.
 """
 
 from __future__ import annotations
