@@ -8,7 +8,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError, UnavailableError, UnknownLayerError
+from minimobile.errors import (
+    ConfigError,
+    FormatError,
+    FrozenConfigError,
+    InputError,
+    MinimobileError,
+    MissingError,
+    UnavailableError,
+    UnknownLayerError,
+    UnreachableError,
+)
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 if TYPE_CHECKING:
@@ -50,9 +60,11 @@ __all__ = [
     "ConversionReport",
     "Explanation",
     "FormatError",
+    "FrozenConfigError",
     "InputError",
     "LayerComparison",
     "MinimobileError",
+    "MissingError",
     "MobileNetV1Config",
     "MobileNetV1FeatureExtractor",
     "MobileNetV1ForImageClassification",
@@ -70,6 +82,7 @@ __all__ = [
     "TracedLayer",
     "UnavailableError",
     "UnknownLayerError",
+    "UnreachableError",
     "check",
     "classify",
     "compare_pixels",

@@ -1,6 +1,12 @@
-"""The errors a user can meet: every one a `MinimobileError` with one sentence, saying where, expected, got, way out."""
+"""The errors a user can meet: every one a `MinimobileError` with one sentence, saying where, expected, got, way out.
+
+Where transformers, or Python itself, has its own class for a mistake, ours is of that class, too: existing `except`
+clauses catch it.
+"""
 
 from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
 
 
 class MinimobileError(ValueError):
@@ -11,8 +17,16 @@ class ConfigError(MinimobileError):
     """A model or processor configuration holds a value that has no meaning."""
 
 
+class FrozenConfigError(ConfigError, FrozenInstanceError):
+    """A field of a config was assigned to: an AttributeError, too, as for every frozen dataclass."""
+
+
 class FormatError(MinimobileError):
     """A file is missing, truncated, hostile, or of a format or content that cannot be loaded."""
+
+
+class MissingError(FormatError, FileNotFoundError):
+    """A file, directory, repository or revision is not there: an OSError, too, as in transformers."""
 
 
 class InputError(MinimobileError):
@@ -25,3 +39,7 @@ class UnknownLayerError(MinimobileError):
 
 class UnavailableError(MinimobileError):
     """Something optional is needed and absent: an extra, the network, a framework."""
+
+
+class UnreachableError(UnavailableError, ConnectionError):
+    """The hub cannot be reached: an OSError, too, as in transformers."""

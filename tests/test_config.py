@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import twins
 
-from minimobile.errors import ConfigError
+from minimobile.errors import ConfigError, FormatError
 from minimobile.networks.config import (
     ACTIVATIONS,
     MobileNetV1Config,
@@ -80,8 +81,83 @@ def test_equality_and_no_hash():
     assert MobileNetV1Config() != MobileNetV2Config()
     with pytest.raises(TypeError):
         hash(MobileNetV1Config())
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        MobileNetV1Config().num_channels = 4
+
+
+@BOTH
+def test_a_config_does_not_change_and_says_what_to_do_instead(config_class):
+    config = config_class()
+    for change in (
+        lambda: setattr(config, "num_labels", 5),
+        lambda: config.update({"num_labels": 5}),
+        lambda: setattr(config, "no_such_field", 5),
+        lambda: delattr(config, "num_labels"),
+    ):
+        with pytest.raises(dataclasses.FrozenInstanceError, match=r"config = config\.replace\(") as caught:
+            change()
+        assert isinstance(caught.value, ConfigError) and isinstance(caught.value, AttributeError)
+    assert config == config_class()
+    with pytest.raises(ConfigError, match=r"config\.replace\(num_labels=5\)"):
+        config.num_labels = 5
+
+
+@BOTH
+def test_the_constructor_takes_what_to_dict_gives(config_class):
+    for config in (config_class(), config_class(num_labels=1), config_class(id2label={0: "a", 1: "b", 2: "c"})):
+        assert config_class(**config.to_dict()) == config_class(**config.to_diff_dict()) == config
+    foreign = {"transformers_version": "5.23.0", "_name_or_path": "", "output_attentions": False, "torch_dtype": None}
+    assert config_class(**foreign, is_encoder_decoder=False) == config_class()
+    assert config_class(dtype=np.float32).dtype == config_class(torch_dtype=np.dtype("f4")).dtype == "float32"
+    with pytest.raises(ConfigError, match=r"no field 'num_lables'; did you mean num_labels\?"):
+        config_class(num_lables=5)
+    with pytest.raises(ConfigError, match=r"model_type 'mobilenet_v.', got 'resnet'"):
+        config_class(model_type="resnet")
+    with pytest.raises(ConfigError, match="by name"):
+        config_class(3)
+
+
+@BOTH
+def test_one_label(config_class, tmp_path):
+    config = config_class(num_labels=1)
+    assert (config.num_labels, config.id2label, config.label2id) == (1, {0: "LABEL_0"}, {"LABEL_0": 0})
+    config.save_pretrained(tmp_path)
+    assert config_class.from_pretrained(tmp_path) == config_class.from_pretrained(tmp_path, num_labels=1) == config
+    assert config_class.from_pretrained(tmp_path, num_labels=3).num_labels == 3
+
+
+@BOTH
+def test_files_of_a_config(config_class, tmp_path):
+    config = config_class(depth_multiplier=0.5, id2label={0: "Möwe", 1: "b", 2: "c"})
+    assert json.loads(config.to_json_string()) == json.loads(json.dumps(config.to_diff_dict()))
+    assert json.loads(config.to_json_string(use_diff=False)) == json.loads(json.dumps(config.to_dict()))
+    assert "return_dict" not in config.to_diff_dict() and "return_dict" in config.to_dict()
+    config.to_json_file(tmp_path / "some.json")
+    config.save_pretrained(str(tmp_path / "new" / "folder"))
+    for read in (
+        config_class.from_json_file(tmp_path / "some.json"),
+        config_class.from_pretrained(tmp_path / "some.json"),
+        config_class.from_pretrained(str(tmp_path / "new" / "folder")),
+        config_class.from_pretrained(pretrained_model_name_or_path=tmp_path / "new" / "folder" / "config.json"),
+    ):
+        assert read == config
+    assert config_class.from_pretrained(tmp_path / "some.json", tf_padding=False) == config.replace(tf_padding=False)
+    other = MobileNetV2Config if config_class is MobileNetV1Config else MobileNetV1Config
+    with pytest.raises(ConfigError, match=r"read it with MobileNetV.Config or AutoConfig"):
+        other.from_pretrained(tmp_path / "new" / "folder")
+    with pytest.raises(ConfigError, match=r"no field 'tf_paddding'; did you mean tf_padding\?"):
+        config_class.from_pretrained(tmp_path / "some.json", tf_paddding=False)
+    for missing in (tmp_path / "none", tmp_path / "none.json"):
+        with pytest.raises(OSError, match="no such file or directory") as caught:
+            config_class.from_pretrained(missing)
+        assert isinstance(caught.value, FormatError)
+
+
+@BOTH
+def test_a_config_prints_on_a_line_or_two(config_class):
+    assert repr(config_class()) == f"{config_class.__name__}()"
+    labels = {index: f"a class with a name of some length, {index}" for index in range(1001)}
+    text = repr(config_class(depth_multiplier=0.5, id2label=labels))
+    assert text.startswith(f"{config_class.__name__}(depth_multiplier=0.5, num_labels=1001, id2label={{0: 'a class")
+    assert len(text) < 320
 
 
 @BOTH
@@ -181,6 +257,23 @@ def test_defaults_of_transformers(config_class):
         name: theirs[name] for name in ours if name in theirs
     }
     assert set(ours) - set(theirs) == set()
+
+
+LABELLED = {"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1}}
+
+
+@pytest.mark.crosscheck
+@BOTH
+def test_texts_and_constructors_are_those_of_transformers(config_class):
+    twins.import_torch()
+    import transformers
+
+    for fields in ({}, {"num_labels": 1}, LABELLED, {"return_dict": False, "dtype": "float32"}):
+        theirs, ours = getattr(transformers, config_class.__name__)(**fields), config_class(**fields)
+        assert config_class(**theirs.to_dict()) == config_class(**theirs.to_diff_dict()) == ours
+        expected = json.loads(theirs.to_json_string())
+        del expected["transformers_version"]
+        assert json.loads(ours.to_json_string()) == expected
 
 
 @pytest.mark.crosscheck

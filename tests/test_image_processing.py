@@ -27,6 +27,7 @@ from minimobile.imaging.image_processing import (
     MobileNetV2FeatureExtractor,
     MobileNetV2ImageProcessor,
 )
+from minimobile.imaging.pictures import bring_upright
 from minimobile.imaging.transforms import center_crop, resized_size
 from minimobile.networks.config import MobileNetV1Config
 
@@ -163,16 +164,23 @@ def test_pil_images_of_any_mode_become_rgb() -> None:
     assert grey.pixel_values.shape == (1, 1, 224, 224)
 
 
-def test_exif_orientation_of_a_pil_image_is_applied() -> None:
-    pixels = draw(2, 3)
-    exif = Image.Exif()
+def test_a_file_is_turned_by_its_exif_orientation_and_an_image_object_is_not() -> None:
+    pixels, exif = draw(2, 3), Image.Exif()
     exif[0x0112] = 3
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", exif=exif)
-    stored = Image.open(stream, formats=["PNG"])
-    assert np.array_equal(
-        MobileNetV1ImageProcessor(**PLAIN, data_format="channels_last")(stored).pixel_values[0], pixels[::-1, ::-1]
-    )
+    files = []
+    for stored in (pixels, pixels[..., 0]):
+        stream = io.BytesIO()
+        Image.fromarray(stored).save(stream, "PNG", exif=exif)
+        files.append(stream.getvalue())
+    photo, classes = (Image.open(io.BytesIO(file), formats=["PNG"]) for file in files)
+    processor = MobileNetV2ImageProcessor(**PLAIN, data_format="channels_last")
+    as_stored, upright = processor(photo, classes), processor(files[0], files[1])
+    assert np.array_equal(as_stored.pixel_values[0], pixels)  # as transformers' processors have it
+    assert np.array_equal(as_stored.labels[0], pixels[..., 0])
+    assert np.array_equal(upright.pixel_values[0], pixels[::-1, ::-1])
+    assert np.array_equal(upright.labels[0], pixels[::-1, ::-1, 0])
+    assert np.array_equal(processor(bring_upright(photo)).pixel_values[0], pixels[::-1, ::-1])
+    assert bring_upright("photo.jpg") == "photo.jpg"
 
 
 def test_pictures_of_1x1_and_1x10000() -> None:
@@ -656,7 +664,7 @@ def test_real_files_and_pictures(test_data: Path, tmp_path: Path) -> None:
     peers = import_peers()
     folders = sorted(path.parent for path in (test_data / "models" / "huggingface").glob("*/preprocessor_config.json"))
     assert folders
-    pictures = [str(path) for path in sorted((test_data / "images").iterdir())]
+    pictures = [str(path) for path in sorted((test_data / "images").iterdir()) if path.is_file()]
     for folder in folders:
         ours = AutoImageProcessor.from_pretrained(folder)
         theirs = peers[isinstance(ours, MobileNetV2ImageProcessor)].from_pretrained(folder)

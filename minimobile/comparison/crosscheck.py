@@ -22,6 +22,7 @@ from minimobile.comparison.peers import (
     run_peer,
 )
 from minimobile.errors import InputError
+from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.classes import MobileNetModel
 from minimobile.models.inputs import read_pixel_values
@@ -229,7 +230,7 @@ def _read_pixels(model: MobileNetModel, image: Any, pixel_values: ArrayLike | No
     if image is not None:
         if model.processor is None:
             raise InputError("check: expected a model with image-processor settings, got none; give pixel_values")
-        pixel_values = model.processor(image, return_tensors="np")["pixel_values"]
+        pixel_values = model.processor(bring_upright(image), return_tensors="np")["pixel_values"]
     return read_pixel_values(pixel_values, model.graph.input_channels, "channels_first")
 
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from minimobile.errors import InputError
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.inputs import read_pixel_values
@@ -75,7 +76,7 @@ def compare_with_dequantized(
     if (image is None) == (pixel_values is None):
         raise InputError("image: expected a picture or pixel_values, one of them")
     if pixel_values is None:
-        pixel_values = integers.processor(image, return_tensors="np")["pixel_values"]
+        pixel_values = integers.processor(bring_upright(image), return_tensors="np")["pixel_values"]
     pixels = read_pixel_values(pixel_values, integers.config.num_channels, "channels_first")
     names = [node.name for node in integers.graph.nodes if node.name in checkpoint.endpoints]
     ours, theirs = (model.features(pixels, names) for model in (integers, floats))

@@ -42,6 +42,15 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
         raise FormatError(f"{directory}: cannot be written ({error.strerror}); nothing was changed") from error
 
 
+def make_directory(directory: Path) -> Path:
+    """Make a directory, and those above it, where it is missing; return it. Raises FormatError where that cannot be."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{directory}: the directory cannot be made ({error.strerror})") from error
+    return directory
+
+
 def _replace_files(staging: Path, directory: Path, attic: Path, key: str, others: Sequence[str]) -> None:
     attic.mkdir()
     outgoing = [directory / name for name in (key, *others)]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from minimobile.errors import FormatError
+from minimobile.errors import FormatError, MissingError
 
 SPARE_BYTES = 64 * 2**20  # readers may take the size of the file and this much memory, and no more
 
@@ -29,7 +29,7 @@ def regular_file_size(path: Path) -> int:
     except (OSError, ValueError) as error:
         if isinstance(error, FileNotFoundError):
             hint = "; the link points to a file that is not there" if path.is_symlink() else ""
-            raise FormatError(f"{path}: no such file or directory{hint}") from None
+            raise MissingError(f"{path}: no such file or directory{hint}") from None
         raise FormatError(f"{path}: cannot be read ({_reason(error)})") from None
     if stat.S_ISDIR(status.st_mode):
         raise FormatError(f"{path}: expected a file, found a directory")
@@ -45,6 +45,8 @@ def open_regular(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file
+    except MissingError:  # an OSError, too, of another file
+        raise
     except OSError as error:
         raise FormatError(f"{path}: cannot be read ({_reason(error)})") from error
 
@@ -79,6 +81,8 @@ def write_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
         _sync_directory(path.parent)
+    except MissingError:  # an OSError, too, of another file
+        raise
     except OSError as error:
         raise FormatError(f"{path}: cannot be written ({_reason(error)}); nothing was changed") from error
     finally:

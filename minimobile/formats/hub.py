@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from minimobile.errors import FormatError, MinimobileError, UnavailableError
+from minimobile.errors import FormatError, MinimobileError, MissingError, UnavailableError, UnreachableError
 from minimobile.formats.huggingface import CONFIG, PROCESSOR, WEIGHTS
 from minimobile.formats.strict_json import read_json_object
 from minimobile.formats.tensorflow.tensor_bundle import INDEX
@@ -86,7 +86,7 @@ def locate(
     for path in candidates:
         if path.exists():
             return path
-    raise FormatError(f"{local}: expected {' or '.join(filenames)} there, found none")
+    raise MissingError(f"{local}: expected {' or '.join(filenames)} there, found none")
 
 
 def _find_local(source: str | Path) -> Path | None:
@@ -96,11 +96,11 @@ def _find_local(source: str | Path) -> Path | None:
         if path.exists() or path.with_name(f"{path.name}{INDEX}").is_file():  # "x.ckpt" stands for several files
             return path
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
-        raise FormatError(f"{str(source)[:200]!r}: no such file or directory ({error})") from None
+        raise MissingError(f"{str(source)[:200]!r}: no such file or directory ({error})") from None
     if is_hub_id(source):
         return None
     hint = "" if "/" in str(source) else "; an id of the hub has the form owner/name"
-    raise FormatError(f"{source}: no such file or directory{hint}")
+    raise MissingError(f"{source}: no such file or directory{hint}")
 
 
 def _fetch(repo: str, names: Sequence[str], revision: str | None, cache_dir: str | Path | None) -> Path:
@@ -128,17 +128,17 @@ def _fetch(repo: str, names: Sequence[str], revision: str | None, cache_dir: str
             return found
     wanted = " or ".join(names)
     if is_offline:
-        raise UnavailableError(
+        raise UnreachableError(
             f"{repo}: {wanted} is not in the cache of the hub, and HF_HUB_OFFLINE forbids to fetch it; unset that, "
             f"{WAYS_OUT}"
         )
     if reason is not None:
         text = " ".join(str(reason).split())[:200]
-        raise UnavailableError(
+        raise UnreachableError(
             f"{repo}: {wanted} is not in the cache of the hub, and {endpoint} cannot be reached "
             f"({type(reason).__name__}: {text}); {WAYS_OUT}"
         ) from reason
-    raise FormatError(f"{repo}: expected {wanted} in this repository of {endpoint}, found none; {WAYS_OUT}")
+    raise MissingError(f"{repo}: expected {wanted} in this repository of {endpoint}, found none; {WAYS_OUT}")
 
 
 def _download(
@@ -160,15 +160,15 @@ def _download(
     except errors.EntryNotFoundError:
         return None
     except errors.GatedRepoError:
-        raise FormatError(f"{repo}: access to this repository has to be granted on {endpoint}; {WAYS_OUT}") from None
+        raise MissingError(f"{repo}: access to this repository has to be granted on {endpoint}; {WAYS_OUT}") from None
     except errors.RepositoryNotFoundError:
-        raise FormatError(
+        raise MissingError(
             f"{repo}: no such file or directory here, and no such public repository on {endpoint}; {WAYS_OUT}"
         ) from None
     except errors.RevisionNotFoundError:
-        raise FormatError(f"{repo}: no revision {revision!r} of this repository on {endpoint}") from None
+        raise MissingError(f"{repo}: no revision {revision!r} of this repository on {endpoint}") from None
     except errors.HFValidationError as error:
-        raise FormatError(f"{repo}: no such file or directory, and no valid hub id ({error})") from None
+        raise MissingError(f"{repo}: no such file or directory, and no valid hub id ({error})") from None
 
 
 def _fetch_optional(repo: str, name: str, revision: str, cache_dir: str | Path | None) -> None:
@@ -186,7 +186,7 @@ def _import_hub(repo: str) -> ModuleType:
         import huggingface_hub.constants
         import huggingface_hub.utils  # both by name, for the package itself loads its parts on first use
     except ImportError:
-        raise UnavailableError(
+        raise UnreachableError(
             f"{repo}: no such file or directory here; to fetch it from the hub, pip install 'minimobile[hub]', or "
             f"{WAYS_OUT}"
         ) from None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.errors import ConfigError, FormatError, MinimobileError
+from minimobile.errors import ConfigError, FormatError, MinimobileError, MissingError
 from minimobile.formats import safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
@@ -53,7 +53,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     directory = path if path.is_dir() else path.parent
     config_file = directory / CONFIG
     if config is None and not config_file.exists():
-        raise FormatError(f"{directory}: expected {CONFIG} there, found none; pass config= or add the file")
+        raise MissingError(f"{directory}: expected {CONFIG} there, found none; pass config= or add the file")
     values: Mapping[str, Any] = read_json_object(config_file) if config is None else config.to_dict()
     if config is None:
         try:
@@ -206,7 +206,7 @@ def find_weights(directory: Path) -> Path:
     for name in WEIGHTS:
         if (directory / name).exists():
             return directory / name
-    raise FormatError(f"{directory}: expected one of {', '.join(WEIGHTS)}, found none")
+    raise MissingError(f"{directory}: expected one of {', '.join(WEIGHTS)}, found none")
 
 
 def _read_shards(index: Path, with_counters: bool) -> Weights:
@@ -242,7 +242,7 @@ def _list_shards(index: Path) -> tuple[dict[str, str], list[Path]]:
         raise FormatError(f"{index}: expected at most {_SHARD_LIMIT} files, found {len(shards)}")
     for shard in shards:
         if not shard.exists():
-            raise FormatError(f"{shard}: no such file, although {index.name} lists it; get it, too")
+            raise MissingError(f"{shard}: no such file, although {index.name} lists it; get it, too")
     return places, shards
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from minimobile import formats
-from minimobile.errors import FormatError, InputError
+from minimobile.errors import FormatError, InputError, MissingError
 from minimobile.formats import hub
+from minimobile.formats.directories import make_directory
 from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.strict_json import read_json_object
@@ -55,11 +56,7 @@ def write_processor(directory: str | Path, values: Mapping[str, Any]) -> Path:
     """Write `preprocessor_config.json`, whole or not at all; the directory is made where it is missing."""
     if not isinstance(directory, (str, Path)):
         raise InputError(f"save_pretrained: expected a directory, got {type(directory).__name__}")
-    path = Path(directory) / PROCESSOR_FILES[0]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FormatError(f"{path.parent}: the directory cannot be made ({error.strerror})") from error
+    path = make_directory(Path(directory)) / PROCESSOR_FILES[0]
     write_whole_bytes(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
     return path
 
@@ -74,12 +71,12 @@ def _locate(source: str | Path, names: Sequence[str]) -> Path:
             return path
         is_directory = path.is_dir()
     except (OSError, ValueError) as error:
-        raise FormatError(f"{source!r}: the path cannot be read ({error})") from error
+        raise MissingError(f"{source!r}: the path cannot be read ({error})") from error
     for name in names:
         if is_directory and (path / name).is_file():
             return path / name
     if tensorflow_checkpoint.recognise(path) or (is_directory and torch_models.recognise(path)):
         return path  # whose school says what transformers has a file for
     if is_directory:
-        raise FormatError(f"{source}: expected a directory with {names[0]}; build the processor by its class instead")
+        raise MissingError(f"{source}: expected a directory with {names[0]}; build the processor by its class instead")
     return hub.locate(source, names)

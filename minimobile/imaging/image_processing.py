@@ -37,7 +37,8 @@ class _ImageProcessor:
     They have transformers' names, meanings and defaults, and are applied in this order:
         do_convert_rgb: None turns PIL images and files into RGB (alpha is dropped; into L for one value of image_mean)
             and leaves arrays alone. True composites transparency on white, and makes RGB of arrays of 1 and 4 channels.
-            False leaves the channels of PIL images as they are. EXIF orientation is applied always.
+            False leaves the channels of PIL images as they are. Files are turned upright by their EXIF orientation;
+            PIL images are taken as they are, as in transformers (`PIL.ImageOps.exif_transpose` turns them).
         do_resize, size, resample: by PIL, in 8 bits. size is {"shortest_edge"}, with or without "longest_edge",
             {"height", "width"}, {"max_height", "max_width"}, a whole number (shortest edge) or a pair (height, width).
         do_center_crop, crop_size: zeros where the picture is smaller.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minimobile.errors import InputError
-from minimobile.imaging.pictures import convert_image, describe_source, open_upright
+from minimobile.imaging.pictures import check_image, convert_image, describe_source, open_upright
 from minimobile.imaging.transforms import flatten_alpha
 
 _DEPTH = 4  # of lists in lists
@@ -53,8 +53,12 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
 
 
 def open_picture(source: Any, chosen: SimpleNamespace, name: str) -> Image.Image | NDArray[Any]:
-    """Open a picture in the mode that the settings ask for; an array where PIL's own mode is to be kept."""
-    image = open_upright(source)
+    """Open a picture in the mode that the settings ask for; an array where PIL's own mode is to be kept.
+
+    Files are brought upright by their EXIF orientation, image objects are taken as they are: transformers' `load_image`
+    does the one, its processors the other.
+    """
+    image = check_image(source) if isinstance(source, Image.Image) else open_upright(source)
     name = describe_source(source) if isinstance(source, (str, Path)) else name
     if not isinstance(source, Image.Image):
         image = convert_image(image, name=name)  # as transformers: files are RGB before any setting is looked at
@@ -91,7 +95,9 @@ def bring_channels_first(array: NDArray[Any], chosen: SimpleNamespace, name: str
 
 def open_labels(item: Any, name: str) -> NDArray[Any]:
     """Make an array of class ids (H, W) of an array, a PIL image or a file; palette images give their indices."""
-    labels = item if isinstance(item, np.ndarray) else np.asarray(open_upright(item))
+    if not isinstance(item, np.ndarray):
+        item = np.asarray(check_image(item) if isinstance(item, Image.Image) else open_upright(item))
+    labels: NDArray[Any] = item
     if labels.ndim != 2:
         raise InputError(f"{name}: expected class ids (H, W), as a palette or grey image has them, got {labels.shape}")
     if labels.dtype.kind == "f" and not np.array_equal(labels, np.rint(labels)):

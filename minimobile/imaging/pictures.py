@@ -9,7 +9,7 @@ import io
 import threading
 import warnings
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -64,7 +64,7 @@ def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.
     """
     name = describe_source(source)
     if isinstance(source, Image.Image):
-        return _decode(source, name, max_pixels)
+        return _bring_upright(_decode(source, name, max_pixels))
     if isinstance(source, (bytes, bytearray)):
         return _open_stream(io.BytesIO(source), name, max_pixels)
     if not isinstance(source, (str, Path)):
@@ -73,6 +73,19 @@ def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.
         raise FormatError(f"{name}: pictures are read from files only; download it first and pass its path")
     with open_regular(Path(source)) as stream:
         return _open_stream(stream, name, max_pixels)
+
+
+def bring_upright(image: Any) -> Any:
+    """Return a PIL image with its EXIF orientation applied, as photo viewers show it; anything else as it is.
+
+    Processors take image objects as they are stored, as transformers' do; who shows a result to people calls this.
+    """
+    return open_upright(image) if isinstance(image, Image.Image) else image
+
+
+def check_image(image: Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return a PIL image decoded, within the limit of pixels, and turned nowhere. Errors as in `open_image`."""
+    return _decode(image, describe_source(image), max_pixels)
 
 
 def describe_source(source: object) -> str:
@@ -141,11 +154,11 @@ def _open_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         raise FormatError(f"{name}: more pixels than Pillow's limit against decompression bombs allows") from error
     except Exception as error:  # broken headers surface as struct.error, SyntaxError, zlib.error, KeyError, ...
         raise FormatError(f"{name}: the picture's header is broken ({_reason(error)})") from error
-    return _decode(image, name, max_pixels)
+    return _bring_upright(_decode(image, name, max_pixels))
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
-    """Check the size, decode the pixels and bring them upright."""
+    """Check the size and decode the pixels."""
     width, height = image.size
     if width < 1 or height < 1:
         raise FormatError(f"{name}: expected a picture of at least 1x1 pixels, got {width}x{height}")
@@ -157,7 +170,7 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
         image.load()
     except Exception as error:  # decoders raise whatever they like on broken data
         raise FormatError(f"{name}: the picture is truncated or damaged ({_reason(error)})") from error
-    return _bring_upright(image)
+    return image
 
 
 def _bring_upright(image: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minimobile.errors import ConfigError, InputError, MinimobileError
+from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.outputs import require_finite
@@ -45,11 +46,12 @@ def load(
 def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: int = 5) -> list[dict[str, Any]]:
     """Return the `top` likeliest classes of one picture, the likeliest first.
 
-    `image` is a path, a PIL image or an array (H, W, C), `model` a model or what `load` takes (None: the environment's
-    MINIMOBILE_MODEL, else google/mobilenet_v2_1.0_224 from the hub). Each item is {"index": int, "label": str,
-    "probability": float, "logit": float}. The probability is the softmax's, or the sigmoid's where the config's
-    `problem_type` is "multi_label_classification", computed in float64; a quantised file that ends in probabilities
-    has its own. Equal logits are in the order of index. Raises InputError where a logit is NaN or infinite.
+    `image` is a path, a PIL image (turned by its EXIF orientation, as files are) or an array (H, W, C), `model` a model
+    or what `load` takes (None: the environment's MINIMOBILE_MODEL, else google/mobilenet_v2_1.0_224 from the hub).
+    Each item is {"index": int, "label": str, "probability": float, "logit": float}. The probability is the softmax's,
+    or the sigmoid's where the config's `problem_type` is "multi_label_classification", computed in float64; a quantised
+    file that ends in probabilities has its own. Equal logits are in the order of index. Raises InputError where a logit
+    is NaN or infinite.
     """
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
@@ -61,7 +63,7 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
             raise InputError(f"model: expected one for image classification, got a {type(model).__name__}")
         if model.processor is None:
             raise InputError("model: expected one with image-processor settings, got none; call it with pixel_values")
-    pixel_values = model.processor(image, return_tensors="np")["pixel_values"]
+    pixel_values = model.processor(bring_upright(image), return_tensors="np")["pixel_values"]
     output = model(pixel_values, return_dict=True)
     logits = output.logits
     if logits.shape[0] != 1 or logits.ndim != 2:

@@ -48,8 +48,18 @@ def read_checkpoint(
     return formats.settle_quantized(changed, checkpoint.config)
 
 
-def read_config(source: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
-    """Read the config alone, without the weights where it is a file of its own (a directory, a hub id)."""
+def read_config(
+    source: str | Path, overrides: Mapping[str, Any] | None = None, model_type: str | None = None
+) -> Config:
+    """Read the config alone, without the weights where it is a file of its own (a directory, a hub id, a JSON file).
+
+    `model_type` is that of a JSON file which names none.
+    """
+    if str(source).endswith(".json"):
+        values = read_json_object(Path(source).expanduser())
+        return config_from_dict(
+            values if model_type is None else {"model_type": model_type, **values}, **_part(overrides)[0]
+        )
     if is_hub_id(source) or (not str(source).startswith("demo:") and (Path(source) / CONFIG).is_file()):
         fields, hub_options = _part(overrides)
         values = read_json_object(locate(source, [CONFIG], **hub_options))

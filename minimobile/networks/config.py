@@ -6,12 +6,16 @@ What a field means for the network is in `mobilenet_v1.py` and `mobilenet_v2.py`
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
-from minimobile.errors import ConfigError
+from minimobile.errors import ConfigError, FrozenConfigError
+from minimobile.networks.config_files import ConfigFiles
 
 ACTIVATIONS = ("relu6", "relu", "leaky_relu", "silu", "swish", "hardswish", "gelu", "sigmoid", "tanh", "linear")
 OUTPUT_STRIDES = (2, 4, 8, 16, 32)
@@ -23,6 +27,22 @@ _OLD_SPELLINGS = {
     "classifier_dropout": "classifier_dropout_prob",
     "dropout_prob": "classifier_dropout_prob",
 }
+_WITHOUT_MEANING = frozenset({  # what transformers' configs of these networks hold that no MobileNet looks at
+    "transformers_version", "name_or_path", "_name_or_path", "output_attentions", "chunk_size_feed_forward",
+    "is_encoder_decoder", "attn_implementation", "experts_implementation", "torchscript", "tie_word_embeddings",
+    "return_unused_kwargs",
+})  # fmt: skip
+_OF_EVERY_MODEL = {  # left out of to_diff_dict where they say what transformers' base class of configs says
+    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "output_hidden_states": False,
+    "return_dict": True,
+}
+
+_ABSENT = object()
+_shorten = reprlib.Repr()
+_shorten.maxdict = 3
+_shorten.maxstring = 60
 
 ConfigT = TypeVar("ConfigT", bound="MobileNetConfig")
 
@@ -39,9 +59,33 @@ def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-@dataclass(frozen=True, eq=True, kw_only=True)
-class MobileNetConfig:
+def _as_in_transformers(cls: type[ConfigT]) -> type[ConfigT]:
+    """Have a config's constructor take what transformers' takes (`cls(**config.to_dict())`), and assignments a way out.
+
+    Both replace what `dataclass` writes into a class, so they come after it.
+    """
+    own_init = cls.__init__
+
+    @functools.wraps(own_init)
+    def init(self: ConfigT, *positional: Any, **given: Any) -> None:
+        if positional:
+            raise ConfigError(f"{cls.__name__}: expected its fields by name, got {len(positional)} without one")
+        own_init(self, **cls._read_names(given))
+
+    for name, method in {"__init__": init, "__setattr__": _refuse_value, "__delattr__": _refuse_value}.items():
+        setattr(cls, name, method)
+    return cls
+
+
+def _refuse_value(config: MobileNetConfig, name: str, value: object = None) -> NoReturn:
+    config.update({name: value})
+
+
+@dataclass(frozen=True, eq=True, kw_only=True, repr=False)
+class MobileNetConfig(ConfigFiles):
     """What both generations share. `depth_multiplier` is the papers' width multiplier alpha.
+
+    A config does not change once it is made, for a model's graph has been built from it: `replace` gives a changed one.
 
     `pool_size=None` pools the whole feature map; 7 is the original's fixed window ("VALID"; stride 2 on V1, 1 on V2),
     never larger than the feature map. `bottom_right_padding` is Keras' rule: layers of stride 2 get one row of zeros
@@ -76,6 +120,8 @@ class MobileNetConfig:
     __hash__ = None  # type: ignore[assignment]  # holds dicts
 
     def __post_init__(self) -> None:
+        if self.dtype is not None and not isinstance(self.dtype, str):  # torch.float32, np.float32 or a NumPy dtype
+            object.__setattr__(self, "dtype", name_dtype(self.dtype))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             self._check_type(field.name, str(field.type), value)
@@ -122,14 +168,17 @@ class MobileNetConfig:
                 del values[name]
         return values
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return `to_dict` without what every model's config has and this one leaves as it is: the fields of the file.
+
+        Fields of MobileNets stay, also where they have their defaults, as in transformers.
+        """
+        values = self.to_dict()
+        return {name: value for name, value in values.items() if _OF_EVERY_MODEL.get(name, _ABSENT) != value}
+
     def replace(self: ConfigT, **changes: Any) -> ConfigT:
         """Return a copy with some fields changed; a new `num_labels` renames the labels, new labels recount them."""
-        known = {field.name for field in dataclasses.fields(self)}
-        unknown = sorted(set(changes) - known)
-        if unknown:
-            raise ConfigError(
-                f"{type(self).__name__}: expected one of its fields ({', '.join(sorted(known))}), got {unknown[0]!r}"
-            )
+        changes = self._read_names(changes)
         if "id2label" in changes:
             changes.setdefault("num_labels", None)
             changes.setdefault("label2id", None)
@@ -137,28 +186,66 @@ class MobileNetConfig:
             changes.update(id2label=None, label2id=None)
         return dataclasses.replace(self, **changes)
 
+    def update(self, values: Mapping[str, Any]) -> NoReturn:
+        """Raise FrozenConfigError, which says how to make a changed config: transformers changes this one instead."""
+        changes = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in values.items())
+        raise FrozenConfigError(
+            f"{type(self).__name__}: a config does not change once it is made; write config = "
+            f"config.replace({changes}), and make or load the model with that"
+        )
+
+    def __repr__(self) -> str:
+        """Return the fields that are not as the class has them, labels shortened: one that fits a screen."""
+        parts = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name in ("num_labels", "label2id") or value == field.default:
+                continue
+            if field.name == "id2label":
+                if value == _OF_EVERY_MODEL["id2label"]:
+                    continue
+                parts.append(f"num_labels={self.num_labels}")
+            parts.append(f"{field.name}={_shorten.repr(value)}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     @classmethod
     def from_dict(cls: type[ConfigT], values: Mapping[str, Any], **overrides: Any) -> ConfigT:
         """Build a config from the content of a `config.json`; unknown keys are ignored, `overrides` are not."""
         if not isinstance(values, Mapping):
             raise ConfigError(f"{cls.__name__}: expected a JSON object, got {type(values).__name__}")
+        kept = cls._read_names(values, is_file=True)
+        if kept.get("id2label") is not None:
+            kept["id2label"] = _integer_keys(cls.__name__, kept["id2label"])
+            kept.pop("num_labels", None)
+        config = cls(**kept)
+        return config.replace(**overrides) if overrides else config
+
+    @classmethod
+    def _read_names(cls, values: Mapping[str, Any], is_file: bool = False) -> dict[str, Any]:
+        """Return the fields among `values` under today's names, without what means nothing here.
+
+        Raises ConfigError for the model_type of another class, and, unless in a file, for a name that nobody knows.
+        """
         found = values.get("model_type", cls.model_type)
         if found != cls.model_type:
             raise ConfigError(
                 f"{cls.__name__}: expected a config with model_type {cls.model_type!r}, got {found!r}; "
                 "load it with the class of that model"
             )
-        known = {field.name for field in dataclasses.fields(cls)}
+        fields = {field.name for field in dataclasses.fields(cls)}
         kept: dict[str, Any] = {}
         for key, value in values.items():
             name = _OLD_SPELLINGS.get(key, key)
-            if name in known and (key == name or name not in values):
-                kept[name] = value
-        if kept.get("id2label") is not None:
-            kept["id2label"] = _integer_keys(cls.__name__, kept["id2label"])
-            kept.pop("num_labels", None)
-        config = cls(**kept)
-        return config.replace(**overrides) if overrides else config
+            if name in fields:
+                if key == name or name not in values:
+                    kept[name] = value
+            elif not (is_file or key in _WITHOUT_MEANING or key == "model_type"):
+                close = difflib.get_close_matches(key, fields, 1)
+                raise ConfigError(
+                    f"{cls.__name__}: there is no field {key!r}; "
+                    + (f"did you mean {close[0]}?" if close else "help() of the class lists those that there are")
+                )
+        return kept
 
     def _check_type(self, name: str, annotation: str, value: object) -> None:
         allowed: dict[str, tuple[type, ...]] = {
@@ -227,7 +314,8 @@ class MobileNetConfig:
             object.__setattr__(self, "label2id", {name: index for index, name in names.items()})
 
 
-@dataclass(frozen=True, eq=True, kw_only=True)
+@_as_in_transformers
+@dataclass(frozen=True, eq=True, kw_only=True, repr=False)
 class MobileNetV1Config(MobileNetConfig):
     """transformers' `MobileNetV1Config`, and `output_stride`, `pool_size`, `bottom_right_padding`, which it lacks."""
 
@@ -242,7 +330,8 @@ class MobileNetV1Config(MobileNetConfig):
         return values
 
 
-@dataclass(frozen=True, eq=True, kw_only=True)
+@_as_in_transformers
+@dataclass(frozen=True, eq=True, kw_only=True, repr=False)
 class MobileNetV2Config(MobileNetConfig):
     """transformers' `MobileNetV2Config`, and `pool_size` and `bottom_right_padding`, which it lacks."""
 
@@ -266,6 +355,16 @@ class MobileNetV2Config(MobileNetConfig):
                 raise ConfigError(
                     f"{type(self).__name__}: expected {name} to be greater than zero and at most {limit}, got {value!r}"
                 )
+
+
+def name_dtype(dtype: object) -> str:
+    """Return a number type's name: that of a text, of torch.float32, np.float32 or a NumPy dtype.
+
+    >>> name_dtype("float32"), name_dtype(float)
+    ('float32', 'float')
+    """
+    text = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
+    return str(text).removeprefix("torch.")
 
 
 def config_from_dict(values: Mapping[str, Any], **overrides: Any) -> MobileNetV1Config | MobileNetV2Config:

@@ -1,0 +1,76 @@
+"""Configs in files: what transformers' configs read and write themselves, for the classes in `config.py`."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from minimobile.errors import ConfigError
+
+CONFIG = "config.json"
+
+FilesT = TypeVar("FilesT", bound="ConfigFiles")
+
+
+class ConfigFiles:
+    """The half of a config that knows files. What reads and writes is imported when it is called, from above."""
+
+    model_type: ClassVar[str]
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `config.json` holds."""
+
+    @abstractmethod
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return what `config.json` holds, without the defaults of every model's config."""
+
+    @classmethod
+    @abstractmethod
+    def from_dict(cls: type[FilesT], values: Mapping[str, Any], **overrides: Any) -> FilesT:
+        """Build a config from the content of a `config.json`."""
+
+    @classmethod
+    def from_pretrained(cls: type[FilesT], pretrained_model_name_or_path: str | Path, **overrides: Any) -> FilesT:
+        """Read the config of whatever `load` takes, or of a JSON file; `overrides` change fields of it.
+
+        The arguments of the hub (`revision`, `cache_dir`, `token`, `subfolder`, `local_files_only`) are those of the
+        models. Raises MissingError for what is not there, FormatError for what cannot be read, ConfigError for the
+        config of another class or a field that has no meaning.
+        """
+        from minimobile.models.sources import read_config
+
+        config = read_config(pretrained_model_name_or_path, overrides, cls.model_type)
+        if not isinstance(config, cls):
+            raise ConfigError(
+                f"{pretrained_model_name_or_path}: expected the config of a {cls.model_type}, found that of a "
+                f"{config.model_type}; read it with {type(config).__name__} or AutoConfig"
+            )
+        return config
+
+    @classmethod
+    def from_json_file(cls: type[FilesT], json_file: str | Path) -> FilesT:
+        """Read a config from a JSON file; raises FormatError or ConfigError for one that is damaged or of others."""
+        from minimobile.formats.strict_json import read_json_object
+
+        return cls.from_dict(read_json_object(Path(json_file)))
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Return the config as sorted JSON text; `use_diff` leaves out what `to_diff_dict` does."""
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Write `to_json_string` to a file, whole or not at all; raises FormatError where that cannot be."""
+        from minimobile.formats.files import write_whole_bytes
+
+        write_whole_bytes(Path(json_file_path), self.to_json_string(use_diff).encode())
+
+    def save_pretrained(self, save_directory: str | Path) -> None:
+        """Write `config.json` into a directory, which is made where it is missing."""
+        from minimobile.formats.directories import make_directory
+
+        self.to_json_file(make_directory(Path(save_directory)) / CONFIG)
