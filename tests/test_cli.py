@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -262,6 +264,14 @@ def test_a_full_disk_behind_stdout_is_said_once(classifier: Path, words: list[st
     assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
 
 
+def test_standard_output_is_not_blamed_for_another_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("minimobile.models.inspection.inspect", fail)
+    assert run("inspect", "x") == (1, "", "error: No space left on device\n")
+
+
 def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
@@ -321,7 +331,12 @@ def test_progress_shows_on_a_terminal_only(capsys: pytest.CaptureFixture[str], m
 def test_warmup_says_where_the_kernels_are(run: Run) -> None:
     code, out, _ = run("warmup")
     assert code == 0
-    assert "The kernels" in out
+    assert re.fullmatch(r"The kernels (were ready|are compiled), after \d+\.\d s, in .*minimobile\n", out)
+
+
+def test_warmup_does_not_claim_to_have_kept_what_it_could_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minimobile.quantized.engine.is_kept", lambda: False)
+    assert run("warmup").out.endswith("s, no process after this one has them\n")
 
 
 def test_bench_gives_a_row_per_number_of_threads(run: Run, classifier: Path) -> None:

@@ -151,7 +151,7 @@ def test_whoever_waits_for_the_compiler_is_told(
     code, out, err = run("classify", photos / "a.png", "--model", classifier, "--format", "json")
     assert code == 0
     assert json.loads(out)[0]["image"] == str(photos / "a.png")
-    assert err == "note: compiling the kernels for this processor; the next run will find them ready\n"
+    assert err == "note: compiling the kernels for this processor, which takes about a quarter of a minute\n"
     monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: True)
     assert run("classify", photos / "a.png", "--model", classifier).err == ""
 

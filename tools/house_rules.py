@@ -64,7 +64,7 @@ HOMES: Mapping[str, set[str]] = {
     "numba.jit": {"minimobile_kernels._jit"},
     "numba.njit": {"minimobile_kernels._jit"},
     "pickle.load": set(),
-    "pickle.loads": set(),
+    "pickle.loads": {"minimobile_kernels.kernel_cache"},  # our own machine code, behind a checksum
     "pickle.Unpickler": set(),
     "torch.load": set(),
     "eval": set(),

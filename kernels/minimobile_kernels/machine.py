@@ -85,6 +85,11 @@ def is_compiled() -> bool:
     return run.is_ready()
 
 
+def is_kept() -> bool:
+    """Tell whether the next process will find `run` on disk."""
+    return run.is_kept()
+
+
 def cache_directory() -> str:
     """Return the directory in which the machine code is kept."""
     return run.cache_path()

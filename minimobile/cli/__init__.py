@@ -53,9 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = typer.main.get_command(build_app())
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _show_once()
             code = int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
-        sys.stdout.flush()
+        with console.naming_stdout():
+            sys.stdout.flush()
         return code
     except MinimobileError as error:
         console.report_error(error)
@@ -67,8 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.abandon_stdout()
         return FAILURE
     except OSError as error:
-        console.abandon_stdout()
-        console.report_error(f"{error.filename or 'standard output'}: {error.strerror or error}")
+        if error.filename == console.STDOUT:
+            console.abandon_stdout()
+        reason = error.strerror or str(error) or type(error).__name__
+        console.report_error(f"{error.filename}: {reason}" if error.filename else reason)
         return FAILURE
     except _CLICK_EXCEPTION as error:
         return _explain_usage(error)
@@ -110,9 +113,16 @@ def _print_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-def _show_warning(message: Warning | str, *place: Any, **more: Any) -> None:
-    """Write what a warning says, not the line of Python that it came from."""
-    console.note(f"warning: {message}")
+def _show_once() -> Callable[..., None]:
+    """Return what writes a warning's text, not the line of Python that it came from, and each text once."""
+    shown: set[str] = set()
+
+    def show(message: Warning | str, *place: Any, **more: Any) -> None:
+        if str(message) not in shown:
+            shown.add(str(message))
+            console.note(f"warning: {message}")
+
+    return show
 
 
 def _explain_usage(error: Any) -> int:

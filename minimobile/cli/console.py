@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 
+STDOUT = "standard output"
 _HEAD = "segmentation_head."  # abbreviated, so that a row fits a terminal of 80 columns
 
 
@@ -35,6 +36,17 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+@contextlib.contextmanager
+def naming_stdout() -> Iterator[None]:
+    """Have a failure to write say that it was stdout which could not be written, unless its reader has gone."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STDOUT) from None
+
+
 def abandon_stdout() -> None:
     """Send to nowhere what stdout still holds: it cannot be written, and trying once more at exit would complain."""
     with contextlib.suppress(OSError, ValueError):
@@ -50,6 +62,7 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
 
 
+@naming_stdout()
 def write_text(text: str) -> None:
     """Write one line to stdout."""
     _console().print(printable(text), soft_wrap=True)
@@ -99,11 +112,13 @@ def write_facts(facts: Sequence[tuple[str, object]]) -> None:
     _write_lines(table)
 
 
+@naming_stdout()
 def write_blank() -> None:
     """Write an empty line to stdout, between two tables."""
     sys.stdout.write("\n")
 
 
+@naming_stdout()
 def write_json(document: Any) -> None:
     """Write one JSON document to stdout; a number that JSON cannot hold (nan, inf) becomes null."""
     sys.stdout.write(json.dumps(_finite(document), indent=2) + "\n")
@@ -117,7 +132,10 @@ def note(text: str) -> None:
 
 def report_error(text: object) -> None:
     """Write `error: <sentence>` to stderr, after what stdout already holds."""
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # one error is enough
+        abandon_stdout()
     note(f"error: {text}")
 
 
@@ -132,6 +150,7 @@ def track(items: Sequence[Item], description: str) -> Iterator[Item]:
     yield from track_with_bar(items, description, console=Console(stderr=True), transient=True)
 
 
+@naming_stdout()
 def _write_lines(table: Table) -> None:
     console = _console()
     with console.capture() as captured:

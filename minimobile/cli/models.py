@@ -50,7 +50,7 @@ def announce_compilation(model: Any = None) -> None:
 
     is_ready = engine.is_compiled() if model is None or not model.is_quantized else quantized_engine.is_ready()
     if not is_ready:
-        console.note("note: compiling the kernels for this processor; the next run will find them ready")
+        console.note("note: compiling the kernels for this processor, which takes about a quarter of a minute")
 
 
 def processor_of(model: Any) -> Callable[..., Any]:

@@ -22,4 +22,7 @@ def warmup() -> None:
     engine.warm_up()
     quantized_engine.warm_up()
     state = "were ready" if was_ready else "are compiled"
-    console.write_text(f"The kernels {state}, after {time.perf_counter() - start:.1f} s, in {engine.cache_directory()}")
+    place = "no process after this one has them"
+    if engine.is_kept() and quantized_engine.is_kept():
+        place = f"in {engine.cache_directory()}"
+    console.write_text(f"The kernels {state}, after {time.perf_counter() - start:.1f} s, {place}")

@@ -36,6 +36,7 @@ from minimobile_kernels.step import STEP
 
 DataFormat = Literal["channels_first", "channels_last"]
 is_compiled = machine.is_compiled
+is_kept = machine.is_kept
 cache_directory = machine.cache_directory
 PROGRAMS_KEPT = 16
 

@@ -25,6 +25,7 @@ from minimobile_kernels.simd import LANES
 
 Array = NDArray[Any]
 is_ready = machine.run.is_ready
+is_kept = machine.run.is_kept
 
 
 @dataclass(frozen=True)
