@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from minimobile.execution.engine import Engine
+from minimobile.execution.runner import Runner, RunOptions
+from minimobile.models.runners import FLOAT_RUNNERS
 from minimobile.networks.graph import INPUT, Graph, Node
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")
@@ -54,9 +55,15 @@ def random_image(shape: Sequence[int], seed: int = 0) -> np.ndarray:
     return image
 
 
+def open_runner(graph: Graph, weights: Mapping[str, np.ndarray], **options: Any) -> Runner:
+    """Return what runs a graph of floats; `options` are those of `RunOptions`."""
+    settled = RunOptions(**options)
+    return FLOAT_RUNNERS[settled.engine](graph, weights, settled)
+
+
 def run(graph: Graph, weights: Mapping[str, np.ndarray], image: np.ndarray, engine: str, **options: Any) -> np.ndarray:
     """Run a graph with one output."""
-    return Engine(graph, weights, engine=engine, **options).run(image, graph.outputs)[graph.outputs[0]]
+    return open_runner(graph, weights, engine=engine, **options).run(image, graph.outputs)[graph.outputs[0]]
 
 
 def assert_same_bits(found: np.ndarray, defined: np.ndarray, case: str) -> None:

@@ -1,9 +1,7 @@
-from cases import assert_engines_agree, assert_same_bits, one_node_graph, random_image, random_weights
+from cases import assert_engines_agree, assert_same_bits, one_node_graph, open_runner, random_image, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_depthwise import PADDINGS, fits
-
-from minimobile.execution.engine import Engine
 
 
 def test_the_stem():
@@ -34,7 +32,7 @@ def test_more_than_128_terms():
 def test_both_layouts_of_the_image_are_read_as_they_are():
     graph = one_node_graph("conv2d", 3, 10, kernel_size=3, stride=2, dilation=1, padding="SAME")
     image = random_image((2, 3, 20, 31))
-    engine = Engine(graph, random_weights(graph))
+    engine = open_runner(graph, random_weights(graph))
     first = engine.run(image, ["node"])["node"]
     last = engine.run(image.transpose(0, 2, 3, 1), ["node"], "channels_last")["node"]
     assert_same_bits(last.transpose(0, 3, 1, 2).copy(), first, "channels_last")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import assert_same_bits, random_image, random_weights
+from cases import assert_same_bits, open_runner, random_image, random_weights
 
+import minimobile as mm
 from minimobile.errors import InputError
-from minimobile.execution.engine import Engine
+from minimobile.execution.runner import RunOptions
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
@@ -39,8 +40,8 @@ def test_compiled_equals_definition_in_every_layer(name):
     weights = random_weights(graph)
     image = random_image((2, graph.input_channels, *size))
     layers = [*graph.outputs, *graph.hidden_states]
-    found = Engine(graph, weights).run(image, layers)
-    defined = Engine(graph, weights, engine="reference").run(image, layers)
+    found = open_runner(graph, weights).run(image, layers)
+    defined = open_runner(graph, weights, engine="reference").run(image, layers)
     for layer in layers:
         assert_same_bits(found[layer], defined[layer], f"{name}, {layer}")
 
@@ -50,20 +51,20 @@ def network():
     graph, size = NETWORKS["v2"]
     weights = random_weights(graph)
     images = random_image((6, 3, *size), seed=5)
-    return graph, weights, images, Engine(graph, weights, num_threads=1).run(images, graph.outputs)["classifier"]
+    return graph, weights, images, open_runner(graph, weights, num_threads=1).run(images, graph.outputs)["classifier"]
 
 
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_bits_do_not_depend_on_the_number_of_threads(network, threads):
     graph, weights, images, expected = network
-    engine = Engine(graph, weights, num_threads=threads)
+    engine = open_runner(graph, weights, num_threads=threads)
     for _ in range(5):
         assert_same_bits(engine.run(images, graph.outputs)["classifier"], expected, f"{threads} threads")
 
 
 def test_bits_do_not_depend_on_the_batch_or_the_place_in_it(network):
     graph, weights, images, expected = network
-    engine = Engine(graph, weights)
+    engine = open_runner(graph, weights)
     for first, last in [(0, 1), (1, 2), (5, 6), (2, 5)]:
         found = engine.run(images[first:last], graph.outputs)["classifier"]
         assert_same_bits(found, expected[first:last], f"images {first} to {last}")
@@ -73,7 +74,7 @@ def test_bits_do_not_depend_on_the_batch_or_the_place_in_it(network):
 
 def test_many_callers_at_once(network):
     graph, weights, images, expected = network
-    engine = Engine(graph, weights, num_threads=2)
+    engine = open_runner(graph, weights, num_threads=2)
 
     def call(index):
         first = index % 6
@@ -86,7 +87,7 @@ def test_many_callers_at_once(network):
 
 def test_other_threads_run_while_the_engine_computes():
     graph, _ = NETWORKS["v1"]
-    engine = Engine(graph, random_weights(graph), num_threads=1)
+    engine = open_runner(graph, random_weights(graph), num_threads=1)
     image = random_image((64, 3, 224, 224))
     engine.run(image, graph.outputs)
     ticks, stop = [], threading.Event()
@@ -106,8 +107,8 @@ def test_other_threads_run_while_the_engine_computes():
 def test_channels_last_is_the_same_network(network):
     graph, weights, images, _ = network
     layers = [*graph.outputs, "layer.4"]
-    first = Engine(graph, weights).run(images, layers)
-    last = Engine(graph, weights).run(images.transpose(0, 2, 3, 1), layers, "channels_last")
+    first = open_runner(graph, weights).run(images, layers)
+    last = open_runner(graph, weights).run(images.transpose(0, 2, 3, 1), layers, "channels_last")
     for layer in layers:
         assert_same_bits(last[layer].transpose(0, 3, 1, 2).copy(), first[layer], layer)
 
@@ -116,14 +117,14 @@ def test_nan_passes_through(network):
     graph, weights, images, expected = network
     spoilt = images.copy()
     spoilt[1, 0, 10, 10] = np.nan
-    found = Engine(graph, weights).run(spoilt, graph.outputs)["classifier"]
+    found = open_runner(graph, weights).run(spoilt, graph.outputs)["classifier"]
     assert np.isnan(found[1]).all()
     assert_same_bits(np.delete(found, 1, 0), np.delete(expected, 1, 0), "the other images")
 
 
 def test_results_are_the_callers_own(network):
     graph, weights, images, expected = network
-    engine = Engine(graph, weights)
+    engine = open_runner(graph, weights)
     first = engine.run(images, graph.outputs)["classifier"]
     first[:] = -1
     assert_same_bits(engine.run(images, graph.outputs)["classifier"], expected, "second call")
@@ -131,7 +132,7 @@ def test_results_are_the_callers_own(network):
 
 def test_float64_is_the_truth_of_float32(network):
     graph, weights, images, expected = network
-    truth = Engine(graph, weights, engine="reference", dtype="float64").run(images, graph.outputs)["classifier"]
+    truth = open_runner(graph, weights, engine="reference", dtype="float64").run(images, graph.outputs)["classifier"]
     assert truth.dtype == np.float64
     assert np.abs(expected - truth).max() < 3e-6 * np.abs(truth).max()
 
@@ -145,7 +146,7 @@ def _run_in_child(engine, graph, image, expected):
 @pytest.mark.filterwarnings("ignore:This process")  # Python warns of forking beside threads: that is what is tested
 def test_a_forked_child_computes_too(network):
     graph, weights, images, expected = network
-    engine = Engine(graph, weights, num_threads=2)
+    engine = open_runner(graph, weights, num_threads=2)
     engine.run(images, graph.outputs)
     child = multiprocessing.get_context("fork").Process(
         target=_run_in_child, args=(engine, graph, images[:1], expected[:1])
@@ -164,24 +165,27 @@ def test_a_forked_child_computes_too(network):
         ({"num_threads": 0}, "num_threads: expected a whole number from 1 to 1024, got 0"),
         ({"num_threads": "many"}, "num_threads: expected"),
         ({"num_threads": True}, "num_threads: expected"),
+        ({"rounding": "up"}, "rounding: expected one of double, single, float, got 'up'"),
+        ({"quantized": True, "dequantize": True}, "expected one of quantized and dequantize, got both"),
     ],
 )
 def test_wrong_options_are_told(options, message):
-    graph, _ = NETWORKS["v1"]
     with pytest.raises(InputError, match=message):
-        Engine(graph, random_weights(graph), **options)
+        RunOptions(**options)
+    with pytest.raises(InputError, match=message):
+        mm.load("demo:digits", **options)
 
 
 _OTHER_CPU = """
 import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np
 from cases import random_image, random_weights
-from minimobile.execution.engine import Engine
+from cases import open_runner, random_image, random_weights
 from minimobile_kernels.simd import LANES
 from test_engine import NETWORKS
 for name in ("v1", "v2", "deeplab"):
     graph, size = NETWORKS[name]
-    output = Engine(graph, random_weights(graph)).run(random_image((1, 3, *size)), graph.outputs[-1:])
+    output = open_runner(graph, random_weights(graph)).run(random_image((1, 3, *size)), graph.outputs[-1:])
     np.save(sys.argv[2] + "/" + name, output[graph.outputs[-1]])
 print(LANES)
 """
@@ -196,13 +200,13 @@ def test_code_for_an_older_cpu_gives_the_same_bits(tmp_path):
     assert done.stdout.strip() == "8"
     for name in ("v1", "v2", "deeplab"):
         graph, size = NETWORKS[name]
-        here = Engine(graph, random_weights(graph)).run(random_image((1, 3, *size)), graph.outputs[-1:])
+        here = open_runner(graph, random_weights(graph)).run(random_image((1, 3, *size)), graph.outputs[-1:])
         assert_same_bits(np.load(tmp_path / f"{name}.npy"), here[graph.outputs[-1]], name)
 
 
 def test_pixels_may_be_read_only_or_lie_at_an_odd_address():
     graph = mobilenet_v1.build(V1_WINDOW)
-    engine = Engine(graph, random_weights(graph))
+    engine = open_runner(graph, random_weights(graph))
     x = np.random.default_rng(0).standard_normal((1, 3, 33, 40)).astype(np.float32)
     expected = engine.run(x, ["pooler"])["pooler"]
     odd = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-from cases import assert_same_bits, random_image, random_weights
+from cases import assert_same_bits, open_runner, random_image, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimobile.execution import program
-from minimobile.execution.engine import Engine
 from minimobile.networks.graph import INPUT, Graph, Node
 
 
@@ -23,8 +22,8 @@ def expanded_graph(channels, expanded, stride, dilation, kernel_size=3, padding=
 
 
 def assert_fused_agrees(graph, weights, image, threads=1):
-    defined = Engine(graph, weights, engine="reference").run(image, ["out", "wide"])
-    engine = Engine(graph, weights, num_threads=threads)
+    defined = open_runner(graph, weights, engine="reference").run(image, ["out", "wide"])
+    engine = open_runner(graph, weights, num_threads=threads)
     assert_same_bits(engine.run(image, ["out"])["out"], defined["out"], "fused")
     asked = engine.run(image, ["out", "wide"])  # asking for the wide map leaves the two apart
     assert_same_bits(asked["wide"], defined["wide"], "wide map")
@@ -77,4 +76,4 @@ def test_infinite_weights_outside_the_image_are_skipped():
     weights["b"][:, :, 0] = np.inf  # the upper row of every filter
     image = random_image((1, 3, 8, 9))
     assert_fused_agrees(graph, weights, image)
-    assert np.isfinite(Engine(graph, weights).run(image, ["out"])["out"][:, :, 0]).all()
+    assert np.isfinite(open_runner(graph, weights).run(image, ["out"])["out"][:, :, 0]).all()

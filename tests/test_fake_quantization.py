@@ -7,11 +7,10 @@ from collections.abc import Callable
 import frameworks
 import numpy as np
 import pytest
-from cases import assert_engines_agree, random_weights
+from cases import assert_engines_agree, open_runner, random_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimobile.execution.engine import Engine
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.fake_quantization import (
@@ -130,7 +129,7 @@ def test_a_value_is_written_out_as_it_is_summed(layer: str, terms: int) -> None:
     weights = random_weights(graph)
     image = np.random.default_rng(4).standard_normal((1, 64, 64, 3)).astype(np.float32)
     for engine in ("compiled", "reference"):
-        explanation = explain(graph, weights, Engine(graph, weights, engine=engine), image, layer, (0, 0, 7))
+        explanation = explain(graph, weights, open_runner(graph, weights, engine=engine), image, layer, (0, 0, 7))
         assert explanation.agrees
         assert explanation.block == len(explanation.terms) == terms
         assert sum(stage.name.startswith("block") for stage in explanation.stages) == (terms > 4)
@@ -194,8 +193,10 @@ def test_both_engines_run_a_rounded_network_to_the_same_bits(index: int) -> None
     weights = random_weights(graph)
     image = np.random.default_rng(2).standard_normal((1, 3, 33, 33)).astype(np.float32)
     names = [*graph.outputs, *graph.hidden_states]
-    ours, defined = (Engine(graph, weights, engine=engine).run(image, names) for engine in ("compiled", "reference"))
-    plain = Engine(small_graphs()[index], weights).run(image, graph.outputs)
+    ours, defined = (
+        open_runner(graph, weights, engine=engine).run(image, names) for engine in ("compiled", "reference")
+    )
+    plain = open_runner(small_graphs()[index], weights).run(image, graph.outputs)
     grid = nudge_range(-2.5, 3.1)
     for name in names:
         np.testing.assert_array_equal(ours[name], defined[name], err_msg=name)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import open_runner
 from tensorflow_process import run_frozen_graph
 
 import minimobile as mm
 from minimobile import formats
-from minimobile.execution.engine import Engine
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.tensorflow.slim_names import layer_scopes
 from minimobile.networks.graph import INPUT, Graph
@@ -114,7 +114,7 @@ def test_each_layer_has_tensorflows_bits(live: dict[str, Any], checkpoint: Check
         parts[0] = dataclasses.replace(parts[0], inputs=(INPUT,))
         shapes = {weight: model.graph.shapes[weight] for part in parts for weight in part.weights.values()}
         alone = Graph(tuple(parts), inputs[0].shape[3], (name,), shapes)
-        found = Engine(alone, checkpoint.weights, num_threads=1).run(inputs[0], [name], "channels_last")[name]
+        found = open_runner(alone, checkpoint.weights, num_threads=1).run(inputs[0], [name], "channels_last")[name]
         np.testing.assert_array_equal(found, live[checkpoint.endpoints[name]], err_msg=name)
         total += found.size
     assert total == 46_337_118 + 160

@@ -1,11 +1,10 @@
 """Sum, concatenation, resizing: what glues the blocks of a network together."""
 
 import numpy as np
-from cases import assert_engines_agree, assert_same_bits, random_image, random_weights
+from cases import assert_engines_agree, assert_same_bits, open_runner, random_image, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimobile.execution.engine import Engine
 from minimobile.networks.graph import INPUT, Graph, Node
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9))
@@ -14,7 +13,7 @@ SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 9), st.
 def test_sum_with_itself_doubles():
     image = random_image((2, 5, 3, 4))
     graph = Graph((Node("node", "add", (INPUT, INPUT)),), 5, ("node",), {})
-    assert np.array_equal(Engine(graph, {}).run(image, ["node"])["node"], image * 2)
+    assert np.array_equal(open_runner(graph, {}).run(image, ["node"])["node"], image * 2)
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)
@@ -33,8 +32,8 @@ def test_resize_to_the_size_of_another_map(shape, window, align_corners, threads
     )
     graph = Graph(nodes, shape[1], ("node",), {})
     image = random_image(shape)
-    compiled = Engine(graph, {}, num_threads=threads).run(image, ["node"])["node"]
-    defined = Engine(graph, {}, engine="reference").run(image, ["node"])["node"]
+    compiled = open_runner(graph, {}, num_threads=threads).run(image, ["node"])["node"]
+    defined = open_runner(graph, {}, engine="reference").run(image, ["node"])["node"]
     assert_same_bits(compiled, defined, f"resize {shape} {window} {align_corners} {threads}")
 
 
@@ -47,8 +46,8 @@ def test_residual_and_activation_in_the_convolution():
     )
     graph = Graph(nodes, 130, ("out",), {"a": (20, 130, 1, 1), "b": (20, 20, 1, 1)})
     weights, image = random_weights(graph), random_image((2, 130, 5, 6))
-    defined = Engine(graph, weights, engine="reference").run(image, ["out", "sum", "right"])
-    engine = Engine(graph, weights)
+    defined = open_runner(graph, weights, engine="reference").run(image, ["out", "sum", "right"])
+    engine = open_runner(graph, weights)
     assert_same_bits(engine.run(image, ["out"])["out"], defined["out"], "fused")
     for name, value in engine.run(image, ["out", "sum", "right"]).items():
         assert_same_bits(value, defined[name], f"asked for {name}")

@@ -9,7 +9,7 @@ import pytest
 from spelling import random_weights, replace, spell
 
 from minimobile.errors import FormatError
-from minimobile.execution.engine import run_reference
+from minimobile.execution.definitions import run_reference
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import PICTURE, Layer

@@ -14,6 +14,7 @@ import twins
 from hypothesis import HealthCheck, given, settings
 
 import minimobile as mm
+from minimobile.execution.runner import FloatRunner
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.networks.graph import Node
 
@@ -101,10 +102,13 @@ def test_features_by_every_kind_of_name(pixels):
     assert np.array_equal(found["logits"], model(pixels).logits)
 
 
-class Recorder:
-    """An engine that notes what it is asked for."""
+class Recorder(FloatRunner):
+    """A runner that notes what it is asked for."""
 
-    def __init__(self):
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, graph):
+        super().__init__(graph)
         self.asked = []
 
     def run(self, pixel_values, outputs, data_format):
@@ -114,11 +118,11 @@ class Recorder:
 
 def test_segmentation_never_asks_for_the_last_convolution(pixels):
     model = make(mm.MobileNetV2ForSemanticSegmentation, V2)
-    model._engine = Recorder()
+    model._runner = Recorder(model.graph)
     model(pixels, output_hidden_states=True)
-    assert "conv_1x1" not in model._engine.asked[0] and "segmentation_head.classifier" in model._engine.asked[0]
+    assert "conv_1x1" not in model._runner.asked[0] and "segmentation_head.classifier" in model._runner.asked[0]
     model.features(pixels, ["last_hidden_state"])
-    assert model._engine.asked[1] == ("conv_1x1",)
+    assert model._runner.asked[1] == ("conv_1x1",)
 
 
 def test_tuples_as_transformers_gives_them(pixels):

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from cases import random_image, random_weights
+from cases import open_runner, random_image, random_weights
 
-from minimobile.execution.engine import Engine, run_reference
+from minimobile.execution.definitions import run_reference
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
@@ -46,7 +46,7 @@ def test_segmentation_never_computes_the_last_convolution():
 @pytest.mark.parametrize("step", ["convolution", "normalization"])
 def test_asking_for_a_value_inside_a_layer_changes_no_other(step):
     weights, image = random_weights(V2), random_image((1, 3, 40, 33))
-    engine, reference = Engine(V2, weights), Engine(V2, weights, engine="reference")
+    engine, reference = open_runner(V2, weights), open_runner(V2, weights, engine="reference")
     inner = V2.resolve(f"layer.3.conv_3x3.{step}")
     plain = engine.run(image, V2.outputs)
     both = engine.run(image, [*V2.outputs, inner])

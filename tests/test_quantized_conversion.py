@@ -14,6 +14,7 @@ from test_slim_ranges import CONFIGS, DEEPLAB, V1, V2, write_checkpoint
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError, InputError
+from minimobile.execution.runner import RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import quantize
 from minimobile.formats.tflite import tflite
@@ -57,7 +58,7 @@ def test_integers_stay_within_a_step_of_the_simulation(architecture: str, tmp_pa
     found = QuantizedEngine(network).run(picture, names) | {INPUT: picture}
     numbers = {name: network.tensors[name].scale * (np.float32(x) - network.tensors[name].zero)
                for name, x in found.items()}  # fmt: skip
-    simulation = getattr(mm, architecture).from_checkpoint(checkpoint, num_threads=1)
+    simulation = getattr(mm, architecture).from_checkpoint(checkpoint, options=RunOptions(num_threads=1))
     nodes = {node.name: node for node in simulation.graph.nodes}
     checked = 0
     for name in (name for name in names if name in nodes and nodes[name].op == "fake_quantize"):
@@ -71,7 +72,7 @@ def test_integers_stay_within_a_step_of_the_simulation(architecture: str, tmp_pa
 
 def run_from(simulation: Any, numbers: dict[str, np.ndarray], name: str) -> np.ndarray:
     """Return the values of one node of a simulation, given those of the nodes that are rounded before it."""
-    from minimobile.execution.engine import apply_node
+    from minimobile.execution.definitions import apply_node
     from minimobile.networks.passes import fold_batch_norm
 
     graph = fold_batch_norm(simulation.graph)
@@ -100,7 +101,7 @@ def test_a_model_in_integers_is_one_like_any_other(tmp_path: Path) -> None:
     pixels = np.float32(scaled).transpose(2, 0, 1)[None]
     stored = model.run_quantized(picture[None])
     assert stored.dtype == np.uint8
-    tensor = model._engine.network.tensors["classifier"]
+    tensor = model._runner.network.tensors["classifier"]
     logits = tensor.scale * (np.float32(stored) - tensor.zero)
     np.testing.assert_array_equal(model(pixels).logits, logits.reshape(1, 3))
     assert set(model.features(pixels, ["layer.3", "conv_stem"])) == {"layer.3", "conv_stem"}

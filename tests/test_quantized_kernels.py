@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minimobile.execution.runner import RunOptions
 from minimobile.quantized import builder, program
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
@@ -45,8 +46,8 @@ def random_bytes(rng, shape, dtype):
 
 
 def assert_same(network, inputs, rounding="double", threads=1):
-    defined = QuantizedEngine(network, engine="reference", rounding=rounding)
-    compiled = QuantizedEngine(network, rounding=rounding, num_threads=threads)
+    defined = QuantizedEngine(network, RunOptions(engine="reference", rounding=rounding))
+    compiled = QuantizedEngine(network, RunOptions(rounding=rounding, num_threads=threads))
     name = network.outputs[0]
     with pytest.MonkeyPatch.context() as patch:  # cut even the smallest step into parts
         patch.setattr(builder, "LEAST_PART", 1)
@@ -236,7 +237,9 @@ def test_a_map_lives_as_long_as_its_last_name():
     )  # fmt: skip
     network = Network({t.name: t for t in tensors}, operations, ("x",), ("out", "other", "more", "rest"))
     x = rng.integers(0, 256, (1, 4, 4, 20)).astype(np.uint8)
-    defined, found = (QuantizedEngine(network, engine=engine).run(x) for engine in ("reference", "compiled"))
+    defined, found = (
+        QuantizedEngine(network, RunOptions(engine=engine)).run(x) for engine in ("reference", "compiled")
+    )
     np.testing.assert_array_equal(found["out"], defined["out"])
 
 
@@ -273,7 +276,9 @@ def test_an_image_of_another_type(outputs, kernel, same):
     operations = (Operation("quantize", ("x",), "signed"), Operation("conv2d", ("signed", "w"), "y", attributes))
     network = Network({t.name: t for t in tensors}, operations, ("x",), outputs)
     x = rng.integers(0, 256, (1, 9, 9, 3)).astype(np.uint8)
-    defined, found = (QuantizedEngine(network, engine=engine).run(x) for engine in ("reference", "compiled"))
+    defined, found = (
+        QuantizedEngine(network, RunOptions(engine=engine)).run(x) for engine in ("reference", "compiled")
+    )
     for name in outputs:
         np.testing.assert_array_equal(found[name], defined[name])
 

@@ -13,6 +13,7 @@ from PIL import Image
 from quantized_files import random_bytes, run_litert
 
 import minimobile as mm
+from minimobile.execution.runner import RunOptions
 from minimobile.formats.tflite import tflite
 from minimobile.quantized.engine import QuantizedEngine
 
@@ -58,7 +59,7 @@ CASES = [
 def test_every_tensor_of_published_files_is_litert_s(name, rounding, test_data):
     path = test_data / "models" / "tflite" / f"{name}.tflite"
     network = tflite.read(path).quantized
-    engine = QuantizedEngine(network, rounding=rounding)
+    engine = QuantizedEngine(network, RunOptions(rounding=rounding))
     for x in inputs_of(network, test_data):
         assert_every_tensor(engine, path.read_bytes(), x, RESOLVERS[rounding])
 
@@ -107,8 +108,8 @@ def test_single_rounding_is_its_formula_taken_literally(test_data):
     x = next(inputs_of(network, test_data))
     expected = literal_single_rounding(network, x)
     names = list(expected)[1:]
-    found = QuantizedEngine(network, rounding="single").run(x, names)
-    double = QuantizedEngine(network, rounding="double").run(x, names)
+    found = QuantizedEngine(network, RunOptions(rounding="single")).run(x, names)
+    double = QuantizedEngine(network, RunOptions(rounding="double")).run(x, names)
     for name in names:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     assert any((found[name] != double[name]).any() for name in names)
@@ -173,9 +174,9 @@ def test_what_tensorflow_quantises_is_litert_s(case, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_bytes(content)
     model = mm.load(path)
-    integers = model._engine.network
+    integers = model._runner.network
     for rounding, resolver in RESOLVERS.items():
-        engine = QuantizedEngine(integers, rounding=rounding)
+        engine = QuantizedEngine(integers, RunOptions(rounding=rounding))
         for picture in pictures[:3]:
             x = picture if ends == "float32" else random_bytes(len(case), picture.shape, ends)
             assert_every_tensor(engine, content, x, resolver)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantized_files import as_bytes, name_result_type, random_bytes, run_litert, start
 
+from minimobile.execution.runner import RunOptions
 from minimobile.formats.tflite.tflite_model import read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.quantized.engine import QuantizedEngine
@@ -40,7 +41,7 @@ def assert_as_litert(writer, seed, folder):
     names = [operation.output for operation in network.operations if operation.output in expected]
     assert names
     for engine in ("reference", "compiled"):
-        found = QuantizedEngine(network, engine=engine).run(x, names)
+        found = QuantizedEngine(network, RunOptions(engine=engine)).run(x, names)
         for name in names:
             ours, theirs = found[name], expected[name]
             assert ours.dtype == theirs.dtype, name

@@ -17,7 +17,7 @@ from spelling import random_weights, spell
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.execution.engine import run_reference
+from minimobile.execution.definitions import run_reference
 from minimobile.formats.tflite import tflite
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config

@@ -89,7 +89,7 @@ def test_both_engines_agree_on_every_layer_of_every_form(form, tmp_path):
 
 def _pixels(model, x):
     """Return the pixel values that the input's bytes stand for."""
-    tensor = model._engine.network.tensors[model._engine.network.inputs[0]]
+    tensor = model._runner.network.tensors[model._runner.network.inputs[0]]
     return ((x.astype(np.float32) - tensor.zero) * tensor.scale).transpose(0, 3, 1, 2)
 
 
@@ -149,7 +149,7 @@ def test_dequantised_weights_are_what_the_bytes_stand_for(tmp_path):
         writer = build(V2, dtype)
         path = save(tmp_path, writer)
         model, floats = mm.load(path), mm.load(path, dequantize=True)
-        network = model._engine.network
+        network = model._runner.network
         stored = network.tensors["op_0/weight"]
         expected = (stored.values - stored.zero_points.reshape(-1, 1, 1, 1)) * stored.scales.reshape(-1, 1, 1, 1)
         weight = floats.state_dict()["mobilenet_v2.conv_stem.first_conv.convolution.weight"]
@@ -374,7 +374,7 @@ def _count_runs(path, count):
         except MinimobileError as error:
             assert "\n" not in str(error)
             continue
-        network = model._engine.network
+        network = model._runner.network
         source = network.tensors[network.inputs[0]]
         x = random_bytes(3, source.shape, str(source.dtype))
         out = model.run_quantized(x)
@@ -405,7 +405,7 @@ def test_every_tensor_is_litert_s(form, tmp_path):
     content = build(architecture, dtype, tail, **fields).write()
     path = save(tmp_path, content)
     for rounding, resolver in (("double", "BUILTIN_REF"), ("float", "AUTO")):  # AUTO: XNNPACK
-        engine = mm.load(path, rounding=rounding)._engine._engine
+        engine = mm.load(path, rounding=rounding)._runner._engine
         x = random_bytes(5, (1, 32, 32, 3), dtype)
         expected = run_litert(content, x, resolver)
         operations = engine.network.operations

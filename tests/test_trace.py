@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cases import one_node_graph, random_image, random_weights
+from cases import one_node_graph, open_runner, random_image, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minimobile
 from minimobile.costs.profile import profile
 from minimobile.errors import InputError, UnknownLayerError
-from minimobile.execution.engine import Engine
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import INPUT, Graph, Node
@@ -44,7 +43,7 @@ def explainers() -> dict[str, Explain]:
 
     def make(graph: Graph, size: tuple[int, int]) -> Explain:
         weights = random_weights(graph)
-        engine = Engine(graph, weights, num_threads=1)
+        engine = open_runner(graph, weights, num_threads=1)
         image = random_image((1, *size, graph.input_channels))
         return lambda layer, position: explain(graph, weights, engine, image, layer, position)
 
@@ -165,7 +164,7 @@ def test_a_resize_between_maps_of_several_pixels(align_corners: bool) -> None:
     large = Node("large", "resize_bilinear", ("small", INPUT), {"align_corners": align_corners})
     graph = Graph((small, large), 2, ("large",), {})
     image = random_image((1, 9, 11, 2))
-    engine = Engine(graph, {}, num_threads=1)
+    engine = open_runner(graph, {}, num_threads=1)
     for row in range(9):
         for column in range(11):
             assert explain(graph, {}, engine, image, "large", (row, column, 1)).agrees
@@ -177,12 +176,12 @@ def test_a_skipped_tap_is_not_a_zero() -> None:
     weights = {name: np.full(shape, -np.inf, np.float32) for name, shape in graph.shapes.items()}
     weights.update({name: np.zeros_like(w) for name, w in weights.items() if name.endswith("bias")})
     image = np.ones((1, 2, 2, 1), np.float32)
-    engine = Engine(graph, weights, num_threads=1)
+    engine = open_runner(graph, weights, num_threads=1)
     explanation = explain(graph, weights, engine, image, graph.outputs[0], (0, 0, 0))
     assert explanation.agrees
     assert explanation.value == -np.inf
     weights = {name: np.zeros_like(w) for name, w in weights.items()}
-    engine = Engine(graph, weights, num_threads=1)
+    engine = open_runner(graph, weights, num_threads=1)
     assert bits(explain(graph, weights, engine, -image, graph.outputs[0], (0, 0, 0)).value) == "00000000"
 
 

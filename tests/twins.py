@@ -12,6 +12,7 @@ import pytest
 from hypothesis import strategies as st
 
 import minimobile as mm
+from minimobile.execution.runner import RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.networks.config import ACTIVATIONS
 
@@ -66,7 +67,9 @@ def make_twin(class_name, config, seed=0, **options) -> Twin:
     theirs = getattr(transformers, class_name)(twin_config(config)).eval()
     randomise(theirs, seed)
     weights = canonical_weights(theirs, config.model_type)
-    ours = getattr(mm, class_name).from_checkpoint(Checkpoint(config, weights, class_name), **options)
+    ours = getattr(mm, class_name).from_checkpoint(
+        Checkpoint(config, weights, class_name), options=RunOptions(**options)
+    )
     return Twin(ours, theirs, copy.deepcopy(theirs).to(torch.float64))
 
 

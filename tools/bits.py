@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import minimobile as mm
+from minimobile.execution.runner import RunOptions
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.fake_quantization import FakeQuantization, needed_ranges
 
@@ -102,7 +103,7 @@ def make_models(name: str) -> dict[str, MobileNetModel]:
         ranges = {key: _draw_range(key, checkpoint.weights) for key in keys}
         checkpoint = dataclasses.replace(checkpoint, ranges=ranges)
     return {
-        run: model_class.from_checkpoint(checkpoint, quantized=case.is_quantized, **options)
+        run: model_class.from_checkpoint(checkpoint, options=RunOptions(quantized=case.is_quantized, **options))
         for run, options in RUNS.items()
     }
 

@@ -116,7 +116,7 @@ def _compare_steps(source: str, image: Path) -> Sequence[LayerSteps]:
     from minimobile.models.sources import read_checkpoint
 
     checkpoint = read_checkpoint(source)
-    if checkpoint.quantized is None:
+    if not checkpoint.is_quantized:
         raise InputError(f"{source}: expected a quantised file to compare with its dequantised form, got one of floats")
     announce_compilation()
     return compare_with_dequantized(checkpoint, image)

@@ -21,8 +21,9 @@ from minimobile.comparison.rivals import (
 )
 from minimobile.errors import InputError
 from minimobile.execution.arena import aligned_floats
-from minimobile.execution.engine import Engine
+from minimobile.execution.engine import CompiledRunner
 from minimobile.execution.program import compile_program, multiply_adds, pack_weights
+from minimobile.execution.runner import RunOptions
 from minimobile.execution.timing import SteppedProgram, run_steps
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.networks.passes import Weights
@@ -56,9 +57,9 @@ def compare(
     unknown = [name for name in against if name not in RIVALS]
     if unknown:
         raise InputError(f"against: expected some of {', '.join(RIVALS)}, got {unknown[0]!r}")
-    engine = Engine(graph, weights, num_threads=num_threads)
+    runner = CompiledRunner(graph, weights, RunOptions(num_threads=num_threads))
     output = graph.outputs[:1]
-    contestants: dict[str, Run] = {"minimobile": lambda x: engine.run(x, output)[output[0]]}
+    contestants: dict[str, Run] = {"minimobile": lambda x: runner.run(x, output)[output[0]]}
     contestants.update({name: prepare(name, graph, weights, shape, num_threads) for name in against})
     x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     differences: dict[str, float] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.execution.engine import apply_node
+from minimobile.execution.definitions import apply_node
 from minimobile.networks.graph import INPUT, Graph, Node, needed_nodes
 from minimobile.networks.passes import Weights, fold_nodes, layout_weights
 from minimobile.networks.shapes import CONVOLUTIONS, sliding_window

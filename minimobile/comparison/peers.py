@@ -19,7 +19,7 @@ from minimobile.comparison.float32_bounds import Grid
 from minimobile.comparison.rivals import Network, run_tensorflow, write_onnx, write_tflite
 from minimobile.costs.profile import layer_names
 from minimobile.errors import FormatError, InputError, UnavailableError
-from minimobile.execution.engine import run_reference
+from minimobile.execution.definitions import run_reference
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
 from minimobile.networks.passes import fold_batch_norm, keep_needed

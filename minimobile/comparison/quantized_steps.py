@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minimobile.errors import InputError
+from minimobile.execution.runner import RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.inputs import read_pixel_values
 from minimobile.models.sources import read_checkpoint
-from minimobile.quantized.network import Network
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,13 @@ def compare_with_dequantized(
         FormatError: the source cannot be read, or not run in integers.
     """
     checkpoint = source if isinstance(source, Checkpoint) else read_checkpoint(source)
-    if checkpoint.quantized is None:
+    if not checkpoint.is_quantized:
         raise InputError("source: expected a quantised file, got one of floats")
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
-    integers = model_class.from_checkpoint(checkpoint, rounding=rounding)
-    floats = model_class.from_checkpoint(checkpoint, dequantize=True)
+    integers = model_class.from_checkpoint(checkpoint, options=RunOptions(rounding=rounding))
+    floats = model_class.from_checkpoint(checkpoint, options=RunOptions(dequantize=True))
     network = checkpoint.quantized
-    assert isinstance(network, Network)
+    assert network is not None, "or there would be no model of integers"
     if (image is None) == (pixel_values is None):
         raise InputError("image: expected a picture or pixel_values, one of them")
     if pixel_values is None:

@@ -14,10 +14,7 @@ from minimobile.execution.program import PackedWeights, Program, compile_program
 from minimobile.networks.graph import Graph
 from minimobile.networks.passes import (
     Weights,
-    fold_batch_norm,
-    fuse_activations,
-    fuse_residuals,
-    keep_needed,
+    lower,
 )
 from minimobile_kernels import machine
 
@@ -32,10 +29,9 @@ class SteppedProgram:
         shape: tuple[int, int, int, int],
         is_channels_last: bool = False,
     ) -> None:
-        folded = fold_batch_norm(keep_needed(graph, graph.outputs))
-        fused = fuse_residuals(fuse_activations(folded))
-        self._packed = pack_weights(fused.nodes, weights)
-        self._program = compile_program(fused, self._packed, shape, is_channels_last)
+        lowered = lower(graph, graph.outputs)
+        self._packed = pack_weights(lowered.nodes, weights)
+        self._program = compile_program(lowered, self._packed, shape, is_channels_last)
         self._arena = aligned_floats(max(self._program.arena_size, 1))
 
     def parts(self) -> Iterator[slice]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from minimobile.errors import MinimobileError
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.fake_quantization import Ranges
 from minimobile.quantized.network import Network
@@ -20,6 +19,14 @@ ARCHITECTURES = (
     "MobileNetV2ForImageClassification",
     "MobileNetV2ForSemanticSegmentation",
 )
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a source's integers cannot be run, in one sentence: they are odd, or the config is that of another graph."""
+
+    sentence: str
+    is_of_config: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Checkpoint:
     not needed}. `endpoints` is {name of a node of our graph: name of the tensor in the source that holds the same
     values}, for sources that are graphs.
 
-    `quantized` is the network of integers whose numbers `weights` are, for sources that hold one, or what is said to
-    those who want to run it where it cannot be. `ranges` are those of a float network that was trained for
+    `quantized` is the network of integers whose numbers `weights` are, for sources that hold one; where that cannot be
+    run, it is None and `obstacle` says why. `ranges` are those of a float network that was trained for
     quantisation: it rounds its weights and values.
     """
 
@@ -51,5 +58,11 @@ class Checkpoint:
     mapped: Mapping[str, str] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     endpoints: Mapping[str, str] = field(default_factory=dict)
-    quantized: Network | MinimobileError | None = None
+    quantized: Network | None = None
+    obstacle: Obstacle | None = None
     ranges: Ranges = field(default_factory=dict)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the source holds integers, be it that they can be run or not."""
+        return self.quantized is not None or self.obstacle is not None

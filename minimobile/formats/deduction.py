@@ -11,13 +11,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, FormatError
-from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.dialects import Dialect, processor_settings
 from minimobile.formats.labels import class_labels
 from minimobile.networks import mobilenet_v1, mobilenet_v2
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.quantized.network import Network
 
 Config = MobileNetV1Config | MobileNetV2Config
 Shapes = dict[str, tuple[int, ...]]
@@ -132,15 +131,17 @@ def deduce_config(
 
 def settle_quantized(checkpoint: Checkpoint, own_config: Config) -> Checkpoint:
     """Return a checkpoint whose config is not its source's own: its integers stay where both make the same graph."""
-    if not isinstance(checkpoint.quantized, Network):
+    if checkpoint.quantized is None:
         return checkpoint
     changed, own = (build_graph(config, checkpoint.architecture) for config in (checkpoint.config, own_config))
     if changed == own:
         return checkpoint
     where = checkpoint.provenance.get("source", checkpoint.architecture)
-    error = ConfigError(f"{where}: expected a config with the graph of this quantised network, got one with another; "
-                        "load it with dequantize=True")  # fmt: skip
-    return dataclasses.replace(checkpoint, quantized=error)
+    sentence = (
+        f"{where}: expected a config with the graph of this quantised network, got one with another; load it with "
+        "dequantize=True"
+    )
+    return dataclasses.replace(checkpoint, quantized=None, obstacle=Obstacle(sentence, is_of_config=True))
 
 
 def _find_v1_width(shapes: Shapes) -> dict[str, Any]:

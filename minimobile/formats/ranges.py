@@ -67,7 +67,7 @@ def quantize(checkpoint: Checkpoint) -> Checkpoint:
     Pictures come to it as bytes: its input has the range of the settings' pixel values. Raises FormatError for a
     checkpoint without ranges, and for what has no form in bytes.
     """
-    if checkpoint.quantized is not None:
+    if checkpoint.is_quantized:
         return checkpoint
     where = checkpoint.provenance.get("source", checkpoint.architecture)
     if not checkpoint.ranges:

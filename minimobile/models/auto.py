@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minimobile.errors import ConfigError, InputError, MinimobileError
+from minimobile.execution.runner import RunOptions
 from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.base_model import MobileNetModel
@@ -35,12 +36,10 @@ def load(
     **overrides: Any,
 ) -> MobileNetModel:
     """Load a model as the class that its config names; the arguments are those of `from_pretrained`."""
+    options = RunOptions(engine, dtype, num_threads, rounding, dequantize, quantized)
     checkpoint = read_checkpoint(source, config, overrides)
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
-    return model_class.from_checkpoint(
-        checkpoint, engine=engine, dtype=dtype, num_threads=num_threads, rounding=rounding, dequantize=dequantize,
-        quantized=quantized,
-    )  # fmt: skip
+    return model_class.from_checkpoint(checkpoint, options=options)
 
 
 def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: int = 5) -> list[dict[str, Any]]:
@@ -135,11 +134,10 @@ class _AutoModel:
         **overrides: Any,
     ) -> Any:
         """Load a model; the arguments are those of the model classes' `from_pretrained`."""
+        options = RunOptions(engine, dtype, num_threads, rounding, dequantize, quantized)
         checkpoint = read_checkpoint(source, config, overrides)
-        return cls._choose(checkpoint.config.model_type).from_checkpoint(
-            checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads,
-            rounding=rounding, dequantize=dequantize, quantized=quantized,
-        )  # fmt: skip
+        model_class = cls._choose(checkpoint.config.model_type)
+        return model_class.from_checkpoint(checkpoint, add_pooling_layer=add_pooling_layer, options=options)
 
     @classmethod
     def from_config(cls, config: Config, **options: Any) -> Any:

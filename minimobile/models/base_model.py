@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minimobile.errors import ConfigError, InputError
-from minimobile.execution.engine import DataFormat, Engine
+from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import check_ranges, quantize
@@ -25,7 +25,6 @@ from minimobile.networks.config import MobileNetConfig
 from minimobile.networks.fake_quantization import add_fake_quantization
 from minimobile.networks.graph import Graph
 from minimobile.quantized.network import Tensor
-from minimobile.quantized.runner import QuantizedRunner
 from minimobile.tracing.explain import explain
 from minimobile.tracing.explanation import Explanation
 from minimobile.tracing.trace import Trace, choose_rows, trace_run
@@ -34,10 +33,6 @@ Array = NDArray[Any]
 AskedStates = bool | Sequence[str | int] | None
 ModelT = TypeVar("ModelT", bound="MobileNetModel")
 
-_IS_QUANTIZED = (
-    "{}: expected a model in floats, got one that runs in integers; load it with dequantize=True, or what `minimobile "
-    "convert` makes of it"
-)
 _POOLED = ("pooler", "classifier")  # nodes whose single pixel is dropped: (N, C, 1, 1) -> (N, C)
 
 
@@ -64,10 +59,11 @@ class MobileNetModel:
 
         `add_pooling_layer=False` leaves out the pooling layer of a model without a head (`pooler_output` is None).
         """
+        options = RunOptions(engine, dtype, num_threads)
         settled = self._check_config(self.config_class() if config is None else config)
         graph = self._build(settled, add_pooling_layer)
         weights = draw_weights(graph, settled.initializer_range, seed)
-        self._settle(Checkpoint(settled, weights, type(self).__name__), graph, engine, dtype, num_threads)
+        self._settle(Checkpoint(settled, weights, type(self).__name__), graph, options)
 
     @classmethod
     def from_pretrained(
@@ -95,11 +91,9 @@ class MobileNetModel:
         with `quantized`, in the integers that it was trained for, on pictures of the config's size. Raises FormatError
         or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot be reached.
         """
+        options = RunOptions(engine, dtype, num_threads, rounding, dequantize, quantized)
         checkpoint = read_checkpoint(source, config, overrides, cls.config_class.model_type)
-        return cls.from_checkpoint(
-            checkpoint, add_pooling_layer=add_pooling_layer, engine=engine, dtype=dtype, num_threads=num_threads,
-            rounding=rounding, dequantize=dequantize, quantized=quantized,
-        )  # fmt: skip
+        return cls.from_checkpoint(checkpoint, add_pooling_layer=add_pooling_layer, options=options)
 
     @classmethod
     def from_checkpoint(
@@ -107,17 +101,10 @@ class MobileNetModel:
         checkpoint: Checkpoint,
         *,
         add_pooling_layer: bool = True,
-        engine: str = "compiled",
-        dtype: str = "float32",
-        num_threads: int | None = None,
-        rounding: str = "double",
-        dequantize: bool = False,
-        quantized: bool = False,
+        options: RunOptions = DEFAULTS,
     ) -> ModelT:
         """Make a model of a checkpoint that has been read; its arrays are shared, not copied."""
-        if quantized and dequantize:
-            raise InputError(f"{cls.__name__}: expected one of quantized and dequantize, got both")
-        checkpoint = quantize(checkpoint) if quantized else checkpoint
+        checkpoint = quantize(checkpoint) if options.quantized else checkpoint
         config = cls._check_config(checkpoint.config)
         where = checkpoint.provenance.get("source", cls.__name__)
         weights, graph = fit_weights(checkpoint.weights, cls._build(config, add_pooling_layer), where)
@@ -125,32 +112,18 @@ class MobileNetModel:
             check_ranges(checkpoint.ranges, graph, where)
             graph = add_fake_quantization(graph, checkpoint.ranges)
         model = cls.__new__(cls)
-        own = None if dequantize else checkpoint.quantized
-        settled = dataclasses.replace(checkpoint, weights=weights, quantized=own)
-        model._settle(settled, graph, engine, dtype, num_threads, rounding)
+        model._settle(dataclasses.replace(checkpoint, weights=weights), graph, options)
         return model
 
-    def _settle(
-        self,
-        checkpoint: Checkpoint,
-        graph: Graph,
-        engine: str,
-        dtype: str,
-        num_threads: int | None,
-        rounding: str = "double",
-    ) -> None:
+    def _settle(self, checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> None:
         self.config = checkpoint.config
         self.graph = graph
         self._weights = {name: _protect(values) for name, values in checkpoint.weights.items()}
         self._processor_values = checkpoint.processor
         self._provenance = checkpoint.provenance
         self._ranges = checkpoint.ranges
-        self._dtype = dtype
-        self._engine: Engine | QuantizedRunner
-        if checkpoint.quantized is None:
-            self._engine = Engine(graph, self._weights, engine=engine, dtype=dtype, num_threads=num_threads)
-        else:
-            self._engine = make_runner(checkpoint, engine, dtype, num_threads, rounding)
+        self._runner = make_runner(dataclasses.replace(checkpoint, weights=self._weights), graph, options)
+        self._integers = None if options.dequantize else checkpoint.quantized
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json, model.safetensors and preprocessor_config.json, as transformers reads them."""
@@ -162,8 +135,7 @@ class MobileNetModel:
 
     def to_checkpoint(self) -> Checkpoint:
         """Return the model as data, as the formats write it; raises InputError for one that runs in integers."""
-        if isinstance(self._engine, QuantizedRunner):
-            raise InputError(_IS_QUANTIZED.format("to_checkpoint"))
+        self._require_floats("to_checkpoint")
         name = type(self).__name__
         config = self.config.replace(architectures=(name,))
         return Checkpoint(config, self._weights, name, self._processor_values, self._provenance, ranges=self._ranges)
@@ -203,21 +175,19 @@ class MobileNetModel:
 
     def resolve(self, layer: str | int) -> str:
         """Return the name of the node, or of the quantised file's tensor, that a layer's name or index means."""
-        if isinstance(self._engine, QuantizedRunner) and layer in self._engine.network.tensors:
-            return str(layer)
-        return self.graph.resolve(layer)
+        return self._runner.resolve(layer)
 
     @property
     def is_quantized(self) -> bool:
         """Whether the model runs in integers."""
-        return isinstance(self._engine, QuantizedRunner)
+        return self._integers is not None
 
     @property
     def quantized_input(self) -> Tensor:
         """The shape, type and scale of what `run_quantized` takes. Raises InputError for a model in floats."""
-        if not isinstance(self._engine, QuantizedRunner):
+        if self._integers is None:
             raise InputError("quantized_input: expected a model that runs in integers, got one in floats")
-        return self._engine.network.tensors[self._engine.network.inputs[0]]
+        return self._integers.tensors[self._integers.inputs[0]]
 
     def run_quantized(self, array: ArrayLike) -> Array:
         """Run a quantised file as it is: its input tensor in, its output tensor out, both in the file's types.
@@ -226,9 +196,7 @@ class MobileNetModel:
         -> what the file's output has for one picture, N times along the first axis. Raises InputError for another
         shape or type, and for a model that is not quantised.
         """
-        if not isinstance(self._engine, QuantizedRunner):
-            raise InputError("run_quantized: expected a model that runs in integers, got one in floats")
-        return self._engine.run_stored(np.asarray(array))
+        return self._runner.run_stored(np.asarray(array))
 
     def trace(
         self,
@@ -245,9 +213,9 @@ class MobileNetModel:
         bit; a convolution before its batch norm, which a run skips, is computed from unfolded weights.
         """
         asked = None if layers is None else read_layers(layers, "layers")
-        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
+        values = self._read(pixel_values, data_format)
         rows = choose_rows(self.graph, asked, every_node)
-        traced = trace_run(self.graph, self._weights, self._engine, values, rows, data_format)
+        traced = trace_run(self.graph, self._runner, values, rows, data_format)
         tensors = {name: _drop_single_pixel(name, y, data_format) for name, y in traced.tensors.items()}
         return dataclasses.replace(traced, tensors=tensors)
 
@@ -264,18 +232,27 @@ class MobileNetModel:
         Its terms, block sums, bias, residual and activation give the engine's value to the bit; beside it stands how
         the value comes about from unfolded weights and batch norm. `pooler` and `classifier` have row and column 0.
         """
-        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
-        if isinstance(self._engine, QuantizedRunner):
-            raise InputError(_IS_QUANTIZED.format("explain"))
+        values = self._read(pixel_values, data_format)
+        self._require_floats("explain")
         channels_last = values if data_format == "channels_last" else values.transpose(0, 2, 3, 1)
-        return explain(self.graph, self._weights, self._engine, channels_last, layer, position)
+        return explain(self.graph, self._weights, self._runner, channels_last, layer, position)
+
+    def _read(self, pixel_values: ArrayLike | None, data_format: DataFormat) -> Array:
+        return read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._runner.dtype)
+
+    def _require_floats(self, what: str) -> None:
+        if self.is_quantized:
+            raise InputError(
+                f"{what}: expected a model in floats, got one that runs in integers; load it with dequantize=True, or "
+                "what `minimobile convert` makes of it"
+            )
 
     def _run(self, pixel_values: ArrayLike | None, names: Sequence[str], data_format: DataFormat) -> tuple[Array, ...]:
         """Return the output of each node, in the order asked."""
-        values = read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._dtype)
+        values = self._read(pixel_values, data_format)
         if not names:
             return ()
-        found = self._engine.run(values, tuple(dict.fromkeys(names)), data_format)
+        found = self._runner.run(values, tuple(dict.fromkeys(names)), data_format)
         return tuple(_drop_single_pixel(name, found[name], data_format) for name in names)
 
     def _run_with_states(
@@ -294,7 +271,7 @@ class MobileNetModel:
 
     def _find_result(self, what: str) -> tuple[str, ...]:
         """Return the tensor with the "probabilities" or "classes" in which a quantised file ends, if it does."""
-        results = self._engine.results() if isinstance(self._engine, QuantizedRunner) else {}
+        results = self._runner.results()
         return (results[what],) if what in results else ()
 
     def _present(self, output: ModelOutput, return_dict: bool | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.execution.engine import DataFormat
+from minimobile.execution.runner import DataFormat
 from minimobile.models.base_model import AskedStates, MobileNetModel
 from minimobile.models.losses import classification_loss, segmentation_loss
 from minimobile.models.outputs import (

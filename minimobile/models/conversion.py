@@ -189,7 +189,7 @@ def _find_rounded(checkpoint: Checkpoint, dtype: str) -> tuple[str, ...]:
 
 def _explain_rounding(checkpoint: Checkpoint) -> tuple[str, ...]:
     """Say that a quantised network becomes one of floats."""
-    if checkpoint.quantized is None:
+    if not checkpoint.is_quantized:
         return ()
     return ("the source computes in integers; what was written has its weights as floats, which give other numbers",)
 

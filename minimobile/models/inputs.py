@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minimobile.errors import InputError
 
@@ -14,7 +14,7 @@ LARGEST_EXACT_INTEGER = 2**24  # in float32
 
 
 def read_pixel_values(
-    pixel_values: ArrayLike | None, channels: int, data_format: str, dtype: str = "float32"
+    pixel_values: ArrayLike | None, channels: int, data_format: str, dtype: DTypeLike = "float32"
 ) -> NDArray[Any]:
     """Return pixel values (N, C, H, W), or (N, H, W, C) for "channels_last", as an array of `dtype`.
 

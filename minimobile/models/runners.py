@@ -1,21 +1,33 @@
-"""What runs a checkpoint that holds integers."""
+"""Which runner a checkpoint and the options ask for."""
 
 from __future__ import annotations
 
-from minimobile.errors import InputError
+from collections.abc import Callable, Mapping
+
+from minimobile.errors import ConfigError, FormatError
+from minimobile.execution.definitions import ReferenceRunner
+from minimobile.execution.engine import CompiledRunner
+from minimobile.execution.runner import Runner, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.quantized.network import Network
+from minimobile.networks.graph import Graph
+from minimobile.networks.passes import Weights
 from minimobile.quantized.runner import QuantizedRunner
 
+FLOAT_RUNNERS: Mapping[str, Callable[[Graph, Weights, RunOptions], Runner]] = {
+    "compiled": CompiledRunner,
+    "reference": ReferenceRunner,
+}
 
-def make_runner(
-    checkpoint: Checkpoint, engine: str, dtype: str, num_threads: int | None, rounding: str
-) -> QuantizedRunner:
-    """Return the runner of a checkpoint that holds integers. Raises what its reader had to say where it does not."""
-    network = checkpoint.quantized
-    if not isinstance(network, Network):
-        assert network is not None, "a checkpoint of floats"
-        raise network
-    if dtype != "float32":
-        raise InputError(f"dtype: expected 'float32' for what a quantised network computes, got {dtype!r}")
-    return QuantizedRunner(network, checkpoint.endpoints, rounding=rounding, engine=engine, num_threads=num_threads)
+
+def make_runner(checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> Runner:
+    """Return what runs `graph` with a checkpoint's weights, or the checkpoint's integers in its place.
+
+    Raises FormatError or ConfigError where there are integers that cannot be run, InputError for options that they
+    cannot fulfil.
+    """
+    if options.dequantize or not checkpoint.is_quantized:
+        return FLOAT_RUNNERS[options.engine](graph, checkpoint.weights, options)
+    if checkpoint.obstacle is not None:
+        raise (ConfigError if checkpoint.obstacle.is_of_config else FormatError)(checkpoint.obstacle.sentence)
+    assert checkpoint.quantized is not None
+    return QuantizedRunner(graph, checkpoint.quantized, checkpoint.endpoints, options)

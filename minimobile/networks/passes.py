@@ -105,6 +105,11 @@ def _count_consumers(graph: Graph) -> Counter[str]:
     return Counter([name for node in graph.nodes for name in node.inputs] + list(graph.outputs))
 
 
+def lower(graph: Graph, outputs: Sequence[str]) -> Graph:
+    """Return the graph that is compiled for `outputs` (node names): what they need, batch norm folded, all fused."""
+    return fuse_residuals(fuse_activations(fold_batch_norm(keep_needed(graph, outputs))))
+
+
 def layout_weights(node: Node, weights: Weights, dtype: type[np.floating[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return weight and bias of a convolution node as the kernels take them, batch norm folded in.
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.errors import InputError
 from minimobile.execution.arena import ArenaPool
-from minimobile.execution.threads import Crew, check_thread_count, default_thread_count
+from minimobile.execution.runner import DEFAULTS, RunOptions
+from minimobile.execution.threads import Crew
 from minimobile.quantized.builder import Shape, lift
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.network import Network, Operation
 from minimobile.quantized.program import Program, compile_program, is_compiled
 from minimobile_kernels import sync
 from minimobile_kernels.quantized import machine
-from minimobile_kernels.quantized.step import ROUNDINGS, STEP
+from minimobile_kernels.quantized.step import STEP
 from minimobile_kernels.simd import LANES
 
 Array = NDArray[Any]
@@ -38,27 +38,21 @@ class _Stage:
 
 
 class QuantizedEngine:
-    """A quantised network, ready to run. The bytes depend on `rounding` alone, which says what they are equal to:
+    """A quantised network, ready to run. The bytes depend on the options' `rounding` alone, which says whose they are:
 
     - "double": LiteRT's reference kernels, `OpResolverType.BUILTIN_REF`: sums are rounded twice on their way to bytes.
     - "single": the same kernels built with TFLITE_SINGLE_ROUNDING, which round once.
     - "float": LiteRT's default, XNNPACK: sums are multiplied by a float32 factor and rounded, halves to even; additions
       and changes of scale have integer rules of their own.
 
-    `engine` is "compiled" or "reference". An engine may be called from many threads at once.
+    An engine may be called from many threads at once.
     """
 
-    def __init__(
-        self, network: Network, *, rounding: str = "double", engine: str = "compiled", num_threads: int | None = None
-    ) -> None:
-        if rounding not in ROUNDINGS:
-            raise InputError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
-        if engine not in ("compiled", "reference"):
-            raise InputError(f"engine: expected 'compiled' or 'reference', got {engine!r}")
+    def __init__(self, network: Network, options: RunOptions = DEFAULTS) -> None:
         self.network = network
-        self.rounding = rounding
-        self.num_threads = default_thread_count() if num_threads is None else check_thread_count(num_threads)
-        self._is_compiled = engine == "compiled"
+        self.rounding = options.rounding
+        self.num_threads = options.thread_count
+        self._is_compiled = options.engine == "compiled"
         self._crew = Crew(self.num_threads - 1)
         self._lock = threading.Lock()
         self._stages: dict[tuple[str, ...], list[_Stage]] = {}

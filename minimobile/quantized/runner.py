@@ -1,4 +1,4 @@
-"""A quantised network with the interface of the float engine: pixel values in, the numbers of maps out."""
+"""The runner of a quantised network: pixel values in, the numbers that its bytes stand for out."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError, UnknownLayerError
+from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
+from minimobile.networks.graph import Graph
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Tensor
 from minimobile_kernels.quantized.reference_maps import Affine, dequantize, quantize
@@ -19,30 +21,30 @@ _RESULTS = {"softmax": "probabilities", "logistic": "probabilities", "argmax": "
 
 
 class QuantizedRunner:
-    """What `engine.Engine` is for a graph of floats.
+    """A network of integers that stands for a graph of floats; `endpoints` names a tensor of it for nodes of the graph.
 
-    `endpoints` names a tensor of the network for each node of the model's graph. The other arguments are those of
-    `QuantizedEngine`.
+    Raises InputError for options that ask for anything but float32 of the numbers that bytes stand for.
     """
 
-    has_program = False
     dtype = np.dtype(np.float32)
 
     def __init__(
-        self,
-        network: Network,
-        endpoints: Mapping[str, str],
-        *,
-        rounding: str = "double",
-        engine: str = "compiled",
-        num_threads: int | None = None,
+        self, graph: Graph, network: Network, endpoints: Mapping[str, str], options: RunOptions = DEFAULTS
     ) -> None:
+        if options.dtype != "float32":
+            raise InputError(f"dtype: expected 'float32' for what a quantised network computes, got {options.dtype!r}")
+        self.graph = graph
         self.network = network
         self.endpoints = endpoints
-        self._engine = QuantizedEngine(network, rounding=rounding, engine=engine, num_threads=num_threads)
-        self.num_threads = self._engine.num_threads
+        self._engine = QuantizedEngine(network, options)
 
-    def run(self, pixel_values: Array, outputs: Sequence[str], data_format: str = "channels_first") -> dict[str, Array]:
+    def resolve(self, layer: str | int) -> str:
+        """Return the name of a tensor, or of a node of the graph by any of its names."""
+        return str(layer) if layer in self.network.tensors else self.graph.resolve(layer)
+
+    def run(
+        self, pixel_values: Array, outputs: Sequence[str], data_format: DataFormat = "channels_first"
+    ) -> dict[str, Array]:
         """Return the numbers that the bytes of nodes or tensors stand for, each picture computed by itself.
 
         Pixel values become bytes by the scale and zero point of the input: the nearest, halves away from zero, clamped.
@@ -67,6 +69,10 @@ class QuantizedRunner:
         if data_format == "channels_last":
             return results
         return {name: np.ascontiguousarray(np.moveaxis(y, -1, 1)) if y.ndim == 4 else y for name, y in results.items()}
+
+    def time_steps(self, pixel_values: Array, data_format: DataFormat) -> dict[tuple[str, ...], float]:
+        """Return nothing: the steps of its programs are not timed."""
+        return {}
 
     def run_stored(self, x: Array) -> Array:
         """Return the network's output as its tensor has it, for input as its tensor has it; see `run_quantized`."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError
-from minimobile.execution.engine import Engine
+from minimobile.execution.runner import Runner
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.networks.passes import Weights, fold_batch_norm, keep_needed, layout_weights
 from minimobile.networks.shapes import CONVOLUTIONS, MapShape, sliding_window
@@ -34,7 +34,7 @@ WrittenOut = tuple[tuple[Term, ...], tuple[Stage, ...]]
 
 
 def explain(
-    graph: Graph, weights: Weights, engine: Engine, pixel_values: Array, layer: str | int, position: Sequence[int]
+    graph: Graph, weights: Weights, runner: Runner, pixel_values: Array, layer: str | int, position: Sequence[int]
 ) -> Explanation:
     """Write out one value of a layer, at `position` (row, column, channel). Shape: pixel_values (1, H, W, C)."""
     name = graph.resolve(layer)
@@ -44,7 +44,7 @@ def explain(
     residuals = [node.inputs[0] for node in after if node.op == "add"]
     names = dict.fromkeys(read for read in (name, *start.inputs, *residuals) if read != INPUT)
     maps = {INPUT: pixel_values[0]}  # (H, W, C) each
-    maps.update({read: y[0] for read, y in engine.run(pixel_values, tuple(names), "channels_last").items()})
+    maps.update({read: y[0] for read, y in runner.run(pixel_values, tuple(names), "channels_last").items()})
     at = _check_position(position, name, maps[name].shape)
 
     source, (terms, stages) = _write_out(start, weights, maps, at)

@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 
 from minimobile.costs.profile import layer_names, node_padding
 from minimobile.errors import UnknownLayerError
-from minimobile.execution.engine import DataFormat, Engine
-from minimobile.execution.timing import time_nodes
+from minimobile.execution.runner import DataFormat, Runner
 from minimobile.networks.graph import Graph, Node, needed_nodes
-from minimobile.networks.passes import Weights
 from minimobile.networks.shapes import MapShape, infer_shapes
-from minimobile.quantized.runner import QuantizedRunner
 from minimobile_kernels.elementwise import CLAMPS
 
 Array = NDArray[Any]
@@ -129,21 +126,19 @@ def block_layers(graph: Graph, layer: str | int) -> tuple[str, ...]:
 
 def trace_run(
     graph: Graph,
-    weights: Weights,
-    engine: Engine | QuantizedRunner,
+    runner: Runner,
     pixel_values: Array,
     rows: Mapping[str, Sequence[Node]],
     data_format: DataFormat,
 ) -> Trace:
     """Run a graph once for the values of the `rows` chosen, and some more times for the time of each step.
 
-    Shape: pixel_values (N, C, H, W), or (N, H, W, C) with `data_format` "channels_last". `weights` are the graph's.
+    Shape: pixel_values (N, C, H, W), or (N, H, W, C) with `data_format` "channels_last".
     """
-    is_channels_last = data_format == "channels_last"
-    values = engine.run(pixel_values, tuple(rows), data_format) if rows else {}
-    times = time_nodes(graph, weights, pixel_values, is_channels_last) if engine.has_program else {}
+    values = runner.run(pixel_values, tuple(rows), data_format) if rows else {}
+    times = runner.time_steps(pixel_values, data_format)
     steps = _find_steps(graph, times)
-    height, width = pixel_values.shape[1:3] if is_channels_last else pixel_values.shape[2:]
+    height, width = pixel_values.shape[1:3] if data_format == "channels_last" else pixel_values.shape[2:]
     shapes = infer_shapes(graph, height, width)
     traced = [
         _describe(name, nodes, shapes, values[name], *steps.get(name, ((), None))) for name, nodes in rows.items()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from minimobile.errors import FormatError
 from minimobile.formats import stored_zip
-from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
@@ -58,18 +58,19 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
     checkpoint = match(config=config)
     if has_integers:
         processor = settle_pixels(checkpoint.processor, source)
-        checkpoint = dataclasses.replace(checkpoint, quantized=_read_integers(model, path), processor=processor)
+        integers, obstacle = _read_integers(model, path)
+        checkpoint = dataclasses.replace(checkpoint, quantized=integers, obstacle=obstacle, processor=processor)
         if config is not None:
             checkpoint = settle_quantized(checkpoint, match().config)
     return checkpoint if config is not None else _name_classes(checkpoint, path)
 
 
-def _read_integers(model: Model, path: Path) -> Network | FormatError:
+def _read_integers(model: Model, path: Path) -> tuple[Network | None, Obstacle | None]:
     """Return the network of integers, or why it cannot be run as one: then it can still be dequantised."""
     try:
-        return to_network(model, str(path))
+        return to_network(model, str(path)), None
     except FormatError as error:
-        return error
+        return None, Obstacle(str(error))
 
 
 def describe(path: Path) -> Description:

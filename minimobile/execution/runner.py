@@ -1,0 +1,116 @@
+"""How to run a network, as data, and what every way to run it has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.errors import InputError
+from minimobile.execution.threads import check_thread_count, default_thread_count
+from minimobile.networks.graph import Graph
+from minimobile_kernels.quantized.step import ROUNDINGS
+
+Array = NDArray[Any]
+DataFormat = Literal["channels_first", "channels_last"]
+ENGINES = ("compiled", "reference")
+DTYPES = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run: what callers of `load` ask for by name travels as one of these. Raises InputError for no such way.
+
+    `engine` is "compiled" or "reference" (the NumPy definitions); `dtype` "float64" needs the reference. `num_threads`
+    counts the caller; None takes `MINIMOBILE_NUM_THREADS`, else all processors. `rounding` says how the products of
+    integers come to bytes (see `QuantizedEngine`). `dequantize` runs the floats that a quantised file stands for,
+    `quantized` the integers that a network was trained for.
+    """
+
+    engine: str = "compiled"
+    dtype: str = "float32"
+    num_threads: int | None = None
+    rounding: str = "double"
+    dequantize: bool = False
+    quantized: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise InputError(f"engine: expected 'compiled' or 'reference', got {self.engine!r}")
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype: expected 'float32' or 'float64', got {self.dtype!r}")
+        if self.dtype == "float64" and self.engine == "compiled":
+            raise InputError("dtype: expected 'float32' with engine='compiled', got 'float64'; use engine='reference'")
+        if self.num_threads is not None:
+            check_thread_count(self.num_threads)
+        if self.rounding not in ROUNDINGS:
+            raise InputError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
+        if self.quantized and self.dequantize:
+            raise InputError("quantized: expected one of quantized and dequantize, got both")
+
+    @property
+    def thread_count(self) -> int:
+        """The threads of a run, the caller's among them."""
+        return default_thread_count() if self.num_threads is None else check_thread_count(self.num_threads)
+
+
+DEFAULTS = RunOptions()
+
+
+class Runner(Protocol):
+    """A network that is ready to run, in one of the ways there are; it may be called from many threads at once.
+
+    In floats: compiled (`CompiledRunner`) or on the definitions in NumPy (`ReferenceRunner`), of float32 or float64; a
+    network trained for quantisation runs in either with the graph of `add_fake_quantization`. In integers:
+    `QuantizedRunner`.
+    """
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of pixel values."""
+
+    def resolve(self, layer: str | int) -> str:
+        """Return the name under which `run` knows a layer. Raises UnknownLayerError."""
+
+    def run(
+        self, pixel_values: Array, outputs: Sequence[str], data_format: DataFormat = "channels_first"
+    ) -> dict[str, Array]:
+        """Compute the named layers and nothing that they do not need.
+
+        Shapes: pixel_values (N, C, H, W), or (N, H, W, C) with "channels_last", of `dtype`; the results have the same
+        layout.
+        """
+
+    def time_steps(self, pixel_values: Array, data_format: DataFormat) -> dict[tuple[str, ...], float]:
+        """Return the microseconds of each step of a run by the names of the nodes done in it; {} without a program."""
+
+    def results(self) -> Mapping[str, str]:
+        """Return what is computed beyond logits: {"probabilities" or "classes": its name}, or nothing."""
+
+    def run_stored(self, x: Array) -> Array:
+        """Run a network of integers from its input tensor to its output tensor, both as they are stored.
+
+        Raises InputError for another shape or type, and for a network in floats.
+        """
+
+
+class FloatRunner:
+    """What the runners of a graph of floats share."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    def resolve(self, layer: str | int) -> str:
+        """Return the name of a node, given as one of its names or as the index of a hidden state."""
+        return self.graph.resolve(layer)
+
+    def results(self) -> Mapping[str, str]:
+        """Return nothing: a graph of floats ends in logits or features."""
+        return {}
+
+    def run_stored(self, x: Array) -> Array:
+        """Raise InputError: nothing is stored in another form than floats."""
+        raise InputError("run_quantized: expected a model that runs in integers, got one in floats")
