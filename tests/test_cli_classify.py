@@ -1,3 +1,5 @@
+"""`minimobile classify`: the library's answers as a table and as JSON; bad pictures are rows and stop nothing."""
+
 from __future__ import annotations
 
 import json

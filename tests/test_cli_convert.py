@@ -1,3 +1,5 @@
+"""`minimobile convert`: there and back, what it refuses to overwrite, and where it may write."""
+
 from __future__ import annotations
 
 import dataclasses

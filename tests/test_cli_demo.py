@@ -1,3 +1,5 @@
+"""`minimobile demo`: what it reads, what it says, and what it writes."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""A segmentation drawn: PASCAL VOC's palette, masks that hold class ids, overlays."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""`minimobile features`: one array per layer in .npz and HDF5, and what is refused before any picture is read."""
+
 from __future__ import annotations
 
 import json

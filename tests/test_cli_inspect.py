@@ -1,3 +1,5 @@
+"""`minimobile inspect`: the published totals, every table, and everything within 80 columns."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""`minimobile segment`: masks and overlays at the picture's own size, under names that never collide."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""The dense convolution: by hand, and equal to its definition for every small shape."""
+
 from cases import assert_engines_agree, assert_same_bits, one_node_graph, open_runner, random_image, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st

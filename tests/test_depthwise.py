@@ -1,3 +1,5 @@
+"""The depthwise convolution: by hand, and equal to its definition for every small shape."""
+
 import pytest
 from cases import assert_engines_agree
 from hypothesis import given, settings

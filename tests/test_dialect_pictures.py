@@ -1,3 +1,5 @@
+"""Each school's pictures: by hand, and equal to the bit to TensorFlow's, Keras', torchvision's and timm's steps."""
+
 from __future__ import annotations
 
 import dataclasses

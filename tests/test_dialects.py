@@ -1,3 +1,5 @@
+"""The table of schools: processor settings, sizes and labels that follow from a row."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""Activations: their formulas, the same bits compiled, NaN, and one rounding."""
+
 import math
 
 import numpy as np

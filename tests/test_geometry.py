@@ -1,3 +1,5 @@
+"""Padding and output sizes on the whole grid, against TensorFlow's rule written down independently."""
+
 import math
 
 import pytest

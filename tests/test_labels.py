@@ -1,3 +1,5 @@
+"""Names of classes: which count means which list, and that the lists are those that others publish."""
+
 from __future__ import annotations
 
 import json

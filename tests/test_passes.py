@@ -1,3 +1,5 @@
+"""Folding, fusing and dropping: a graph gets smaller and its values stay."""
+
 import numpy as np
 import pytest
 from cases import open_runner, random_image, random_weights

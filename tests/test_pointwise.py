@@ -1,3 +1,5 @@
+"""The pointwise convolution: by hand, and equal to its definition at every tile."""
+
 import pytest
 from cases import assert_engines_agree
 from hypothesis import given, settings

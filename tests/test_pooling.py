@@ -1,3 +1,5 @@
+"""Average pooling: by hand, and equal to its definition for every small window."""
+
 from cases import assert_engines_agree
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""Programs: how many steps, no map overwritten while it is needed, and how weights are packed."""
+
 import numpy as np
 import pytest
 from cases import random_weights

@@ -1,3 +1,5 @@
+"""TensorFlow 1's resizing and cropping: by hand, equal to the definition, and bounded."""
+
 from __future__ import annotations
 
 import math

@@ -1,3 +1,5 @@
+"""Helpers: asked once each, never waited for, and gone with their crew."""
+
 import queue
 import threading
 
