@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         AutoModel,
         AutoModelForImageClassification,
         AutoModelForSemanticSegmentation,
-        classify,
         load,
     )
     from minimobile.models.classes import (
@@ -46,7 +45,10 @@ if TYPE_CHECKING:
         MobileNetV2ForSemanticSegmentation,
         MobileNetV2Model,
     )
+    from minimobile.models.classification import classify
     from minimobile.models.conversion import ConversionReport, convert
+    from minimobile.models.pipelines import ImageClassificationPipeline, ImageSegmentationPipeline, pipeline
+    from minimobile.models.segmentation import Segmentation, segment
     from minimobile.tracing.explanation import Explanation
     from minimobile.tracing.trace import Trace, TracedLayer
 
@@ -61,6 +63,8 @@ __all__ = [
     "Explanation",
     "FormatError",
     "FrozenConfigError",
+    "ImageClassificationPipeline",
+    "ImageSegmentationPipeline",
     "InputError",
     "LayerComparison",
     "MinimobileError",
@@ -78,6 +82,7 @@ __all__ = [
     "MobileNetV2Model",
     "PixelReport",
     "Report",
+    "Segmentation",
     "Trace",
     "TracedLayer",
     "UnavailableError",
@@ -88,6 +93,8 @@ __all__ = [
     "compare_pixels",
     "convert",
     "load",
+    "pipeline",
+    "segment",
 ]
 
 _LATE = {
@@ -96,9 +103,11 @@ _LATE = {
         "AutoModel",
         "AutoModelForImageClassification",
         "AutoModelForSemanticSegmentation",
-        "classify",
         "load",
     ),
+    "minimobile.models.classification": ("classify",),
+    "minimobile.models.pipelines": ("ImageClassificationPipeline", "ImageSegmentationPipeline", "pipeline"),
+    "minimobile.models.segmentation": ("Segmentation", "segment"),
     "minimobile.models.conversion": ("ConversionReport", "convert"),
     "minimobile.comparison.crosscheck": ("LayerComparison", "Report", "check"),
     "minimobile.tracing.explanation": ("Explanation",),

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import minimobile
-from minimobile.cli.drawing import palette
 from minimobile.cli.segment import choose_names
+from minimobile.imaging.drawing import palette
 from tests.conftest import Run
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import minimobile
-from minimobile.cli.segment import find_classes
 from minimobile.errors import InputError
 from minimobile.formats import read
 from minimobile.formats.checkpoint import Checkpoint
@@ -23,6 +22,7 @@ from minimobile.formats.dialects import DIALECTS, processor_settings
 from minimobile.imaging import transforms
 from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.models import classes
+from minimobile.models.segmentation import find_classes
 from tests.conftest import Run
 
 V1, V2, SEGMENTER = (

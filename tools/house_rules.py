@@ -54,7 +54,6 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
     ),
     "minimobile.formats": ({"numpy", "h5py", "safetensors"}, {"huggingface_hub"}),
     "minimobile.cli": ({"typer"}, {"numpy", "PIL", "rich"}),
-    "minimobile.cli.drawing": ({"numpy", "PIL"}, set()),
 }
 
 # What has one home, or none: a stranger's file passes through the checks that live there.

@@ -14,9 +14,9 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 import minimobile as mm
-from minimobile.cli.drawing import draw_overlay
-from minimobile.cli.segment import find_classes
+from minimobile.imaging.drawing import draw_overlay
 from minimobile.imaging.pictures import open_image
+from minimobile.models.segmentation import find_classes
 
 HEIGHT, MARGIN, PANEL = 260, 16, 380
 INK, FAINT, BAR, PAPER = (32, 33, 36), (95, 99, 104), (66, 133, 244), (255, 255, 255)

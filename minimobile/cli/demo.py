@@ -67,21 +67,20 @@ def _read_digits() -> tuple[list[dict[str, Any]], float]:
 
 def _find_digits(out: Path) -> tuple[list[dict[str, Any]], float]:
     """Return the classes in the bundled scene and the seconds that finding them took; write the overlay."""
-    from minimobile.cli.drawing import draw_overlay
+    import minimobile
     from minimobile.cli.models import open_model
-    from minimobile.cli.segment import find_classes, list_classes
     from minimobile.formats.files import write_whole
     from minimobile.imaging.pictures import open_image
 
     model = open_model("demo:scenes")
     photo = open_image((resources.files("minimobile.demo") / "scene.png").read_bytes())
-    find_classes(model, photo)  # prepares the program for this size; it is not timed
+    minimobile.segment(photo, model)  # prepares the program for this size; it is not timed
     started = time.perf_counter()
-    classes = find_classes(model, photo)
+    found = minimobile.segment(photo, model)
     seconds = time.perf_counter() - started
     with write_whole(out) as temporary:
-        draw_overlay(photo, classes).save(temporary, "PNG")
-    return list_classes(classes, model.id2label), seconds
+        found.overlay().save(temporary, "PNG")
+    return found.shares, seconds
 
 
 def _write_tables(

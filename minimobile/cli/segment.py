@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from minimobile.cli import console, pictures
 from minimobile.cli.options import Format, OutputFormat, Pictures, RequiredModel
 from minimobile.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
 
 
 def segment(
@@ -35,9 +30,9 @@ def segment(
     logits are resized back before the classes are chosen. DeepLab's own models keep the picture's aspect instead, on
     a canvas. Pictures of one name get -2, -3, ... behind it.
     """
+    import minimobile
     from minimobile.cli.models import open_model
     from minimobile.formats.files import write_whole
-    from minimobile.imaging.pictures import open_image
 
     paths = pictures.expand_folders(images)
     network = open_model(model, "SemanticSegmentation")
@@ -53,13 +48,12 @@ def segment(
                 raise InputError(
                     f"{path}: its result would overwrite {file}, which is one of the pictures; choose another --out"
                 )
-        photo = open_image(path)
-        classes = find_classes(network, photo, path)
-        for kind, drawn in _draw(photo, classes).items():
+        found = minimobile.segment(path, network)
+        for kind, drawn in {"mask": found.mask(), "overlay": found.overlay()}.items():
             with write_whole(files[kind]) as temporary:
                 drawn.save(temporary, "PNG")
         written = {kind: str(file) for kind, file in files.items()}
-        return {**written, "classes": list_classes(classes, network.id2label)}
+        return {**written, "classes": found.shares}
 
     rows = pictures.work_through(paths, "segmenting", cut_out)
     if output_format is Format.JSON:
@@ -67,41 +61,6 @@ def segment(
     else:
         _write_table(rows, out)
     raise typer.Exit(pictures.settle(rows))
-
-
-def find_classes(network: Any, photo: Image.Image, where: object = "photo") -> NDArray[np.int64]:
-    """Return the class of every pixel of the photo: int64 (H, W).
-
-    The whole photo is brought to the network by its processor's canvas, else resized to the size that the processor
-    crops to; the logits are brought back to the photo's size. Raises InputError, beginning with `where`, for logits
-    that are NaN or infinite.
-    """
-    from minimobile.cli.models import processor_of
-    from minimobile.models.outputs import require_finite
-
-    process: Any = processor_of(network)
-    whole: dict[str, Any] = {"central_fraction": None, "do_center_crop": False}
-    if process.canvas_size is None:
-        whole |= {"do_resize": True, "size": _input_size(network)}
-    inputs = process(photo, **whole, return_tensors="np")
-    outputs = network(**inputs)
-    require_finite(outputs.logits, where, "logits")
-    target = (photo.height, photo.width)
-    found = network.processor.post_process_semantic_segmentation(outputs, target_sizes=[target])
-    classes: NDArray[np.int64] = found[0]
-    return classes
-
-
-def list_classes(classes: NDArray[np.int64], labels: Mapping[int, str]) -> list[dict[str, Any]]:
-    """Return index, label and share of the pixels for every class that occurs, the largest share first."""
-    import numpy as np
-
-    indices, counts = np.unique(classes, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return [
-        {"index": int(indices[i]), "label": labels[int(indices[i])], "share": float(counts[i] / classes.size)}
-        for i in order
-    ]
 
 
 def choose_names(paths: Iterable[Path]) -> list[str]:
@@ -122,20 +81,6 @@ def choose_names(paths: Iterable[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def _input_size(network: Any) -> dict[str, int]:
-    from minimobile.costs.profile import read_size
-    from minimobile.imaging.summary import find_size
-
-    height, width = find_size(network.processor.to_dict()) or read_size(network.config.image_size)
-    return {"height": height, "width": width}
-
-
-def _draw(photo: Image.Image, classes: NDArray[np.int64]) -> dict[str, Image.Image]:
-    from minimobile.cli.drawing import draw_mask, draw_overlay
-
-    return {"mask": draw_mask(classes), "overlay": draw_overlay(photo, classes)}
 
 
 def _make_folder(out: Path) -> None:

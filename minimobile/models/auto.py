@@ -1,4 +1,4 @@
-"""Models by what they are for: the class that a checkpoint's config names, and labels for one picture."""
+"""Models by what they are for: the class that a checkpoint's config names, or that a task needs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from minimobile.errors import ConfigError, InputError, MinimobileError
 from minimobile.execution.runner import RunOptions
-from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.base_model import MobileNetModel
-from minimobile.models.outputs import require_finite
 from minimobile.models.sources import Config, read_checkpoint, read_config
 from minimobile.networks.config import config_from_dict
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
 MODEL_VARIABLE = "MINIMOBILE_MODEL"
+CLASSIFICATION, SEGMENTATION = "image classification", "semantic segmentation"
+TASKS: Mapping[str, tuple[type[MobileNetModel], ...]] = {
+    CLASSIFICATION: (classes.MobileNetV1ForImageClassification, classes.MobileNetV2ForImageClassification),
+    SEGMENTATION: (classes.MobileNetV2ForSemanticSegmentation,),
+}
 
 
 def load(
@@ -42,50 +43,35 @@ def load(
     return model_class.from_checkpoint(checkpoint, options=options)
 
 
-def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: int = 5) -> list[dict[str, Any]]:
-    """Return the `top` likeliest classes of one picture, the likeliest first.
+def choose_model(model: MobileNetModel | str | Path | None, task: str) -> MobileNetModel:
+    """Return the model for a task of `TASKS`: `model` itself, or loaded from what it names.
 
-    `image` is a path, a PIL image (turned by its EXIF orientation, as files are) or an array (H, W, C), `model` a model
-    or what `load` takes (None: the environment's MINIMOBILE_MODEL, else google/mobilenet_v2_1.0_224 from the hub).
-    Each item is {"index": int, "label": str, "probability": float, "logit": float}. The probability is the softmax's,
-    or the sigmoid's where the config's `problem_type` is "multi_label_classification", computed in float64; a quantised
-    file that ends in probabilities has its own. Equal logits are in the order of index. Raises InputError where a logit
-    is NaN or infinite.
+    None is what the environment's MINIMOBILE_MODEL names, else, for image classification, `DEFAULT_MODEL`. Raises
+    InputError for a model that is for something else, or where none is named.
     """
-    if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
-        raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
     named = os.environ.get(MODEL_VARIABLE) if model is None else None
     with blaming_the_variable(named):
         if not isinstance(model, MobileNetModel):
-            model = load(named or DEFAULT_MODEL if model is None else model)
-        if not isinstance(model, classes.MobileNetV1ForImageClassification | classes.MobileNetV2ForImageClassification):
-            raise InputError(f"model: expected one for image classification, got a {type(model).__name__}")
-        if model.processor is None:
-            raise InputError("model: expected one with image-processor settings, got none; call it with pixel_values")
-    pixel_values = model.processor(bring_upright(image), return_tensors="np")["pixel_values"]
-    output = model(pixel_values, return_dict=True)
-    logits = output.logits
-    if logits.shape[0] != 1 or logits.ndim != 2:
-        raise InputError(f"image: expected one picture and one prediction for it, got logits {logits.shape}")
-    require_finite(logits, image if isinstance(image, str | Path) else "image", "logits")
-    logits = logits[0].astype(np.float64)
-    with np.errstate(all="ignore"):
-        if output.probabilities is not None:
-            probabilities = output.probabilities[0]
-        elif model.config.problem_type == "multi_label_classification":
-            probabilities = 1 / (1 + np.exp(-logits))
-        else:
-            weights = np.exp(logits - np.max(logits, initial=-np.inf))
-            probabilities = weights / np.sum(weights)
-    return [
-        {
-            "index": int(index),
-            "label": model.id2label.get(int(index), f"LABEL_{index}"),
-            "probability": float(probabilities[index]),
-            "logit": float(logits[index]),
-        }
-        for index in np.argsort(-logits, kind="stable")[:top]
-    ]
+            source = model or named or (DEFAULT_MODEL if task == CLASSIFICATION else None)
+            if source is None:
+                raise InputError(
+                    f"model: expected one for {task}, got none; name one, or set ${MODEL_VARIABLE} ('demo:scenes' is "
+                    "one that comes with the package)"
+                )
+            model = load(source)
+        if not isinstance(model, TASKS[task]):
+            raise InputError(f"model: expected one for {task}, got a {type(model).__name__}")
+    return model
+
+
+def require_processor(model: MobileNetModel) -> Any:
+    """Return the model's own image processor; raise InputError where its source brought no settings of one."""
+    if model.processor is None:
+        raise InputError(
+            f"{type(model).__name__}: expected the model to come with image-processor settings, got none; "
+            "add a preprocessor_config.json to its directory, or call the model with pixel_values"
+        )
+    return model.processor
 
 
 @contextmanager

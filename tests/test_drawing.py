@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minimobile.cli.drawing import draw_mask, draw_overlay, palette
 from minimobile.errors import InputError
+from minimobile.imaging.drawing import draw_mask, draw_overlay, palette
 
 
 def test_the_palette_is_pascal_voc_s() -> None:

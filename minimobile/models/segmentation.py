@@ -1,0 +1,111 @@
+"""What every pixel of a picture shows: the whole picture through a network, and the classes at the picture's size."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from minimobile.costs.profile import read_size
+from minimobile.errors import InputError
+from minimobile.imaging.drawing import draw_mask, draw_overlay
+from minimobile.imaging.pictures import describe_source, open_image
+from minimobile.imaging.summary import find_size
+from minimobile.models.auto import SEGMENTATION, choose_model, require_processor
+from minimobile.models.base_model import MobileNetModel
+from minimobile.models.outputs import require_finite
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The class of every pixel of a picture.
+
+    `classes` (H, W) int64 has the picture's own height and width, `labels` is {class: name}, `photo` the picture, in
+    RGB and upright.
+    """
+
+    classes: NDArray[np.int64]
+    labels: Mapping[int, str]
+    photo: Image.Image
+
+    @functools.cached_property
+    def shares(self) -> list[dict[str, Any]]:
+        """The classes that occur: [{"index": int, "label": str, "share": float}, ...], the largest share first."""
+        indices, counts = np.unique(self.classes, return_counts=True)
+        order = np.argsort(-counts, kind="stable")
+        return [
+            {"index": int(index), "label": self.labels[int(index)], "share": float(count / self.classes.size)}
+            for index, count in zip(indices[order], counts[order], strict=True)
+        ]
+
+    def mask(self) -> Image.Image:
+        """Return a palette picture whose pixel values are the classes. Raises InputError for more than 256 of them."""
+        return draw_mask(self.classes)
+
+    def overlay(self) -> Image.Image:
+        """Return the photo with each class but 0 tinted in its colour, and a white line around each region."""
+        return draw_overlay(self.photo, self.classes)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{100 * found['share']:.2f} % {found['label'][:30]}" for found in self.shares[:5])
+        more = ", ..." if len(self.shares) > 5 else ""
+        return f"Segmentation({self.photo.height} x {self.photo.width}: {shown}{more})"
+
+
+def segment(image: Any, model: MobileNetModel | str | Path | None = None) -> Segmentation:
+    """Say what every pixel of one picture shows.
+
+    The whole picture is looked at, as by the command `segment`: it is brought to the network by its processor's canvas,
+    else resized to the size that the processor crops to, without the crop; the logits are brought back to the picture's
+    size, and the largest wins.
+
+    Args:
+        image: a path, the bytes of a file, a PIL image (turned by its EXIF orientation, as files are), or an array
+            (H, W, 3) or (H, W) of bytes.
+        model: one for semantic segmentation, or what `load` takes (None: what MINIMOBILE_MODEL names).
+
+    Raises:
+        InputError: another kind of model, or logits that are NaN or infinite.
+        FormatError: a picture or a model that cannot be read.
+    """
+    model = choose_model(model, SEGMENTATION)
+    photo = _open_photo(image)
+    where = describe_source(image) if isinstance(image, str | Path) else "image"
+    return Segmentation(find_classes(model, photo, where), model.id2label, photo)
+
+
+def find_classes(model: Any, photo: Image.Image, where: object = "photo", processor: Any = None) -> NDArray[np.int64]:
+    """Return the class of every pixel of the photo: int64 (H, W).
+
+    `processor` stands in for the model's own. Raises InputError, beginning with `where`, for logits that are NaN or
+    infinite.
+    """
+    process = require_processor(model) if processor is None else processor
+    whole: dict[str, Any] = {"central_fraction": None, "do_center_crop": False}
+    if process.canvas_size is None:
+        height, width = find_size(process.to_dict()) or read_size(model.config.image_size)
+        whole |= {"do_resize": True, "size": {"height": height, "width": width}}
+    outputs: Any = model(process(photo, **whole, return_tensors="np")["pixel_values"], return_dict=True)
+    require_finite(outputs.logits, where, "logits")
+    (found,) = process.post_process_semantic_segmentation(outputs, target_sizes=[(photo.height, photo.width)])
+    classes: NDArray[np.int64] = found
+    return classes
+
+
+def _open_photo(image: Any) -> Image.Image:
+    if isinstance(image, str | Path | bytes | bytearray | Image.Image):
+        return open_image(image)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:
+        raise InputError(
+            f"image: expected a path, bytes, a PIL image or an array (H, W, 3) of uint8, got a {type(image).__name__}"
+            + (f" {image.shape} of {image.dtype}" if isinstance(image, np.ndarray) else "")
+        )
+    if image.ndim == 3 and image.shape[2] not in (3, 4):
+        raise InputError(f"image: expected an array (H, W, 3) of uint8, got shape {image.shape}")
+    return open_image(Image.fromarray(image))
