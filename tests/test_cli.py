@@ -22,7 +22,7 @@ from spelling import random_weights, spell
 import minimobile as mm
 from minimobile import cli
 from minimobile.cli import console
-from minimobile.errors import FormatError, InputError
+from minimobile.errors import FormatError, InputError, UnavailableError
 from minimobile.formats import hdf5
 from minimobile.networks.build_graph import build_graph
 from tests.conftest import Run
@@ -184,18 +184,21 @@ def test_an_error_says_that_the_environment_named_the_model(
         mm.classify(photos / "a.png")
 
 
+@pytest.mark.parametrize("is_installed", [True, False])
 def test_without_a_model_the_ways_out_are_named(
-    run: Run, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, is_installed: bool
 ) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    """And to install the hub's package is none of them for those who have it."""
+    fail = UnavailableError("google/net: config.json is not in the cache of the hub; be online")
+    monkeypatch.setattr("minimobile.models.auto.load", lambda source: (_ for _ in ()).throw(fail))
+    monkeypatch.setattr("minimobile.cli.models.find_spec", lambda name: object() if is_installed else None)
     code, out, err = run("classify", photos / "a.png")
-    assert code == 1
-    assert out == ""
+    assert (code, out) == (1, "")
     assert err.count("\n") == 1
-    for way_out in ("minimobile demo", "--model PATH", "$MINIMOBILE_MODEL", "minimobile[hub]"):
+    for way_out in ("minimobile demo", "--model PATH", "$MINIMOBILE_MODEL"):
         assert way_out in err
+    assert ("minimobile[hub]" in err) != is_installed
+    assert ("(google/net: config.json is not in the cache of the hub)" in err) == is_installed
 
 
 def test_a_fault_of_ours_is_confessed_without_a_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

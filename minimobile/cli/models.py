@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from minimobile.cli import console
@@ -20,9 +21,13 @@ def load_model(source: str | None) -> Any:
         if source:
             raise
         reason = str(error).split(";")[0]
+        if find_spec("huggingface_hub") is None:
+            way_out = f"python -m pip install 'minimobile[hub]', which fetches {DEFAULT_MODEL}"
+        else:
+            way_out = f"try again where the default can be fetched ({reason})"
         raise UnavailableError(
-            "no model was named: name one with --model PATH or $MINIMOBILE_MODEL, or run `minimobile demo`, or get the "
-            f"default through the network and python -m pip install 'minimobile[hub]' (it failed so: {reason})"
+            "no model was named: name one with --model PATH or $MINIMOBILE_MODEL, or run `minimobile demo`, or "
+            f"{way_out}"
         ) from None
 
 
