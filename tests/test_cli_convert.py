@@ -62,7 +62,10 @@ def test_nothing_is_overwritten_without_force(run: Run, classifier: Path, segmen
         kept = path.read_bytes()
         code, out, err = run("convert", classifier, destination)
         assert (code, out) == (1, "")
-        assert err == f"error: {destination}: expected a name that is free, found it taken; --force overwrites it\n"
+        expected = "the name of a new file, but it exists; --force (overwrite=True) replaces it"
+        if destination == folder:
+            expected = "a new or empty directory, but it holds files; --force (overwrite=True) replaces them"
+        assert err == f"error: {destination}: expected {expected}\n"
         assert path.read_bytes() == kept
         assert run("convert", classifier, destination, "--force").code == 0
         assert_same_model(classifier, destination)

@@ -51,4 +51,4 @@ def test_it_tells_people_what_it_saw_how_long_it_took_and_what_to_run_next(run: 
 def test_an_out_in_no_folder(run: Run, here: Path) -> None:
     code, out, err = run("demo", "--out", "no/seen.png")
     assert (code, out) == (1, "")
-    assert err == "error: --out no/seen.png: expected an existing folder to write into, but no is none\n"
+    assert err == "error: no/seen.png: expected an existing folder to write into, but no is none\n"

@@ -129,4 +129,4 @@ def test_an_out_in_no_folder(run: Run, classifier: Path, photos: Path, tmp_path:
     out_file = tmp_path / "no" / "x.npz"
     code, out, err = run("features", photos, "--model", classifier, "--layer", "0", "--out", out_file)
     assert (code, out) == (1, "")
-    assert f"--out {out_file}: expected an existing folder" in err
+    assert f"{out_file}: expected an existing folder" in err

@@ -16,7 +16,7 @@ from tests.conftest import Run
 
 
 def test_mask_and_overlay_cover_the_whole_picture(run: Run, segmenter: Path, photos: Path, tmp_path: Path) -> None:
-    out_folder = tmp_path / "made" / "on the way"
+    out_folder = tmp_path / "made on the way"
     code, out, _ = run("segment", photos, "--model", segmenter, "--out", out_folder, "--format", "json")
     assert code == 0
     rows = json.loads(out)
@@ -110,17 +110,33 @@ def test_an_out_that_is_no_folder(run: Run, segmenter: Path, photos: Path) -> No
 def test_a_failed_write_leaves_nothing_behind(
     run: Run, segmenter: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill_up(image: Image.Image, path: Path, kind: str) -> None:
-        path.write_bytes(b"half a pict")
-        raise OSError(28, "No space left on device")
+    """Neither half a file nor, where the overlay failed, the mask: it is as it was, or not there."""
+    write, out_folder = Path.write_bytes, tmp_path / "x"
+    words = ("segment", photos / "a.png", "--model", segmenter, "--out", out_folder)
 
-    monkeypatch.setattr(Image.Image, "save", fill_up)
-    out_folder = tmp_path / "x"
-    code, out, err = run("segment", photos / "a.png", "--model", segmenter, "--out", out_folder)
-    assert code == 1
-    assert out == ""
+    def fill_up(path: Path, content: bytes) -> None:
+        write(path, content[:10] if "overlay" in path.name else content)
+        if "overlay" in path.name:
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", fill_up)
+        code, out, err = run(*words)
+    assert (code, out) == (1, "")
     assert "a.mask.png" in err and "No space left on device" in err
     assert list(out_folder.iterdir()) == []
+
+    replace = Path.replace
+
+    def fail_to_replace(path: Path, target: Path) -> Path:
+        if target.name == "a.overlay.png":
+            raise OSError(28, "No space left on device")
+        return replace(path, target)
+
+    (out_folder / "a.mask.png").write_text("of yesterday")
+    monkeypatch.setattr(Path, "replace", fail_to_replace)
+    assert run(*words, "--force").code == 1
+    assert [(path.name, path.read_text()) for path in out_folder.iterdir()] == [("a.mask.png", "of yesterday")]
 
 
 def test_a_classifier_is_refused_with_the_way_out(run: Run, classifier: Path, photos: Path, tmp_path: Path) -> None:

@@ -160,7 +160,9 @@ def test_files_are_replaced_only_by_force(run: Run, classifier: Path, photo: Pat
         target.write_text("precious")
         code, out, err = run(*words, option, target)
         assert (code, out) == (1, "")
-        assert f"error: {option} {target}: expected the name of a new file, but it exists already; say --force" in err
+        assert err == (
+            f"error: {target}: expected the name of a new file, but it exists; --force (overwrite=True) replaces it\n"
+        )
         assert target.read_text() == "precious"
         assert run(*words, option, target, "--force").code == 0
         assert target.read_bytes()[:4] in (b"\x89HDF", b"\x89PNG")

@@ -200,16 +200,16 @@ def test_destinations_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link.h5").symlink_to(native)
     (tmp_path / "file").write_text("mine")
     cases: list[tuple[Path, Path, dict[str, Any], str]] = [
-        (source, native, {}, "found it taken; --force overwrites it"),
-        (source, source, {}, "found it taken"),
+        (source, native, {}, r"the name of a new file, but it exists; --force \(overwrite=True\) replaces it"),
+        (source, source, {}, r"but it holds files; --force \(overwrite=True\) replaces them"),
         (source, source, {"overwrite": True}, "apart from the source"),
         (source / "model.safetensors", source, {"overwrite": True}, "apart from the source"),
         (native, native, {"overwrite": True}, "apart from the source"),
-        (native, tmp_path / "link.h5", {"overwrite": True}, "apart from the source"),
+        (native, tmp_path / "link.h5", {"overwrite": True}, "is a link, which is never replaced; name what it points"),
         (source, tmp_path / "folder.h5", {"overwrite": True}, "expected a file, found a directory"),
         (source, tmp_path / "file", {"overwrite": True}, "expected a directory, found a file"),
-        (source, tmp_path / "no" / "x.h5", {}, "which is not a directory"),
-        (source, tmp_path / "file" / "x", {}, "which is not a directory"),
+        (source, tmp_path / "no" / "x.h5", {}, "expected an existing folder to write into"),
+        (source, tmp_path / "file" / "x", {}, "expected an existing folder to write into"),
         (source, tmp_path / "x.onnx", {}, "got the suffix '.onnx'"),
         (source, tmp_path / "x", {"dtype": "float16"}, "expected dtype float32"),
     ]

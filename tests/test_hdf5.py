@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from hostile import FOREIGN, assert_refused, assert_same, flip_bytes, tiny_checkpoint, truncations
 
-from minimobile.errors import ConfigError, FormatError, MinimobileError
+from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError
 from minimobile.formats import hdf5
 from minimobile.formats.guarded_hdf5 import open_hdf5
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
@@ -135,10 +135,10 @@ def test_h34_a_killed_writer_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_h34_no_directory_to_write_to_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="is not an existing directory"):
+    with pytest.raises(InputError, match="expected an existing folder to write into, but"):
         hdf5.write(tmp_path / "none" / "x.h5", tiny_checkpoint())
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FormatError, match="is not an existing directory"):
+    with pytest.raises(InputError, match="expected an existing folder to write into, but"):
         hdf5.write(tmp_path / "file" / "x.h5", tiny_checkpoint())
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minimobile.cli import console
-from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,12 +31,13 @@ def convert(
         Path,
         typer.Argument(
             metavar="DST",
-            help="NAME.h5 for the native file; a directory for the Hugging Face layout.",
+            help="NAME.h5 for the native file; a directory for the Hugging Face layout. The folder it stands in must "
+            "exist.",
             show_default=False,
         ),
     ],
     dtype: Annotated[Dtype, typer.Option(help="How a native file stores weights; float16 halves it.")] = Dtype.FLOAT32,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite what DST already holds.")] = False,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Convert a model to another format.

@@ -9,16 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from minimobile.cli import console
-from minimobile.cli.options import Format, OutputFormat
-from minimobile.errors import InputError
+from minimobile.cli import console, targets
+from minimobile.cli.options import Force, Format, OutputFormat
 
 OVERLAY = Path("minimobile-demo-overlay.png")
 SCENE_DIGITS = (0, 1, 2, 5, 6, 7, 9)  # what scene.png shows; digit k has class k + 1, class 0 is the background
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where to write the overlay, a PNG.")] = OVERLAY,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The overlay to write, a PNG. Its folder must exist.")
+    ] = OVERLAY,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Run the embedded models: no network, no file needed.
@@ -27,10 +29,9 @@ def demo(
     its digits tinted by class is written to FILE.
     """
     started = time.perf_counter()
-    if not out.absolute().parent.is_dir():
-        raise InputError(f"--out {out}: expected an existing folder to write into, but {out.parent} is none")
+    targets.check_target("--out", out, targets.PICTURE_SUFFIXES, overwrite=True)  # it may be there, from the last time
     digits, digit_seconds = _read_digits()
-    classes, scene_seconds = _find_digits(out)
+    classes, scene_seconds = _find_digits(out, force)
     seconds = {"digits": digit_seconds, "scene": scene_seconds, "total": time.perf_counter() - started}
     if output_format is Format.JSON:
         scene = {"image": "scene.png", "truth": list(SCENE_DIGITS), "overlay": str(out), "classes": classes}
@@ -65,11 +66,11 @@ def _read_digits() -> tuple[list[dict[str, Any]], float]:
     ], seconds
 
 
-def _find_digits(out: Path) -> tuple[list[dict[str, Any]], float]:
+def _find_digits(out: Path, force: bool) -> tuple[list[dict[str, Any]], float]:
     """Return the classes in the bundled scene and the seconds that finding them took; write the overlay."""
     import minimobile
     from minimobile.cli.models import open_model
-    from minimobile.formats.files import write_whole
+    from minimobile.formats.files import write_whole_bytes
     from minimobile.imaging.pictures import open_image
 
     model = open_model("demo:scenes")
@@ -78,8 +79,7 @@ def _find_digits(out: Path) -> tuple[list[dict[str, Any]], float]:
     started = time.perf_counter()
     found = minimobile.segment(photo, model)
     seconds = time.perf_counter() - started
-    with write_whole(out) as temporary:
-        found.overlay().save(temporary, "PNG")
+    write_whole_bytes(out, targets.encode_png(found.overlay()), overwrite=force)
     return found.shares, seconds
 
 

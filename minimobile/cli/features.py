@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minimobile.cli import console, pictures, targets
-from minimobile.cli.options import Format, Model, OutputFormat, Pictures
+from minimobile.cli.options import Force, Format, Model, OutputFormat, Pictures
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,9 +29,13 @@ def features(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The file to write: .npz or .h5.", show_default=False)
+        Path,
+        typer.Option(
+            "--out", metavar="FILE", help="The file to write: .npz or .h5. Its folder must exist.", show_default=False
+        ),
     ],
     model: Model = None,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Write what chosen layers compute.
@@ -43,7 +47,7 @@ def features(
     from minimobile.cli.models import open_model, processor_of
     from minimobile.models.outputs import require_finite
 
-    targets.check_target("--out", out, targets.ARRAY_SUFFIXES, may_replace=True)
+    targets.check_target("--out", out, targets.ARRAY_SUFFIXES, force)
     paths = pictures.expand_folders(images)
     network = open_model(model)
     process = processor_of(network)
@@ -65,7 +69,7 @@ def features(
     rows = pictures.work_through(paths, "computing features", collect)
     used = [row["image"] for row in rows if "error" not in row]
     if used:
-        _write(out, collected, used)
+        _write(out, collected, used, force)
     if output_format is Format.JSON:
         console.write_json([row if "error" in row else {**row, "out": str(out)} for row in rows])
     elif used:
@@ -82,12 +86,12 @@ def _require_same_shape(path: Path, name: str, values: NDArray[Any], others: lis
         )
 
 
-def _write(out: Path, collected: dict[str, list[NDArray[Any]]], names: list[str]) -> None:
+def _write(out: Path, collected: dict[str, list[NDArray[Any]]], names: list[str], force: bool) -> None:
     import numpy as np
 
     arrays = {name: np.concatenate(found) for name, found in collected.items()}  # (N, C, H, W)
     if out.suffix.lower() == ".npz":
-        targets.write_arrays(out, {**arrays, PICTURE_NAMES: np.array(names)}, {})
+        targets.write_arrays(out, {**arrays, PICTURE_NAMES: np.array(names)}, {}, force)
         return
     for name in arrays:
         if any(other.startswith(f"{name}/") for other in arrays):
@@ -95,4 +99,4 @@ def _write(out: Path, collected: dict[str, list[NDArray[Any]]], names: list[str]
                 f"{out}: HDF5 cannot hold the array {name!r} beside a group of that name; write an .npz file"
             )
     encoded = np.array([name.encode("utf-8", "surrogateescape") for name in names])
-    targets.write_arrays(out, {**arrays, PICTURE_NAMES: encoded}, {})
+    targets.write_arrays(out, {**arrays, PICTURE_NAMES: encoded}, {}, force)

@@ -52,3 +52,7 @@ RequiredModel = Annotated[
 ]
 Source = Annotated[str, typer.Argument(metavar="SRC", help=_A_MODEL, show_default=False)]
 OutputFormat = Annotated[Format, typer.Option("--format", help="Tables for people, JSON for programs.")]
+Force = Annotated[
+    bool,
+    typer.Option("--force", help="Replace files that exist; what is no file (a link, a pipe, a device) never is."),
+]

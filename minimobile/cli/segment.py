@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from minimobile.cli import console, pictures
-from minimobile.cli.options import Format, OutputFormat, Pictures, RequiredModel
+from minimobile.cli import console, pictures, targets
+from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel
 from minimobile.errors import InputError
 
 
@@ -17,9 +17,15 @@ def segment(
     images: Pictures,
     out: Annotated[
         Path,
-        typer.Option("--out", metavar="DIR", help="The folder to write into; made if missing.", show_default=False),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="The folder to write into; made if missing. The folder it stands in must exist.",
+            show_default=False,
+        ),
     ],
     model: RequiredModel,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Say what every pixel shows.
@@ -32,14 +38,14 @@ def segment(
     """
     import minimobile
     from minimobile.cli.models import open_model
-    from minimobile.formats.files import write_whole
+    from minimobile.formats.files import check_destination, write_together
 
+    targets.check_folder("--out", out)
     paths = pictures.expand_folders(images)
     network = open_model(model, "SemanticSegmentation")
     different = list(dict.fromkeys(paths))
     names = dict(zip(different, choose_names(different), strict=True))
     inputs = {path.resolve() for path in different}
-    _make_folder(out)
 
     def cut_out(path: Path) -> pictures.Row:
         files = {kind: out / f"{names[path]}.{kind}.png" for kind in ("mask", "overlay")}
@@ -48,10 +54,12 @@ def segment(
                 raise InputError(
                     f"{path}: its result would overwrite {file}, which is one of the pictures; choose another --out"
                 )
+            if out.is_dir():
+                check_destination(file, overwrite=force)
         found = minimobile.segment(path, network)
-        for kind, drawn in {"mask": found.mask(), "overlay": found.overlay()}.items():
-            with write_whole(files[kind]) as temporary:
-                drawn.save(temporary, "PNG")
+        drawn = {"mask": targets.encode_png(found.mask()), "overlay": targets.encode_png(found.overlay())}
+        targets.make_folder(out)
+        write_together({files[kind]: content for kind, content in drawn.items()}, overwrite=force)
         written = {kind: str(file) for kind, file in files.items()}
         return {**written, "classes": found.shares}
 
@@ -81,13 +89,6 @@ def choose_names(paths: Iterable[Path]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--out {out}: expected a folder to write into, got {error.strerror or error}") from None
 
 
 def _write_table(rows: list[pictures.Row], out: Path) -> None:

@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from minimobile.errors import InputError
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from PIL import Image
 
 ARRAY_SUFFIXES = (".npz", ".h5")
+PICTURE_SUFFIXES = (".png",)
 
 
-def check_target(option: str, path: Path, suffixes: Sequence[str], may_replace: bool) -> None:
-    """Refuse a name with another suffix, a file in no folder, and one that exists unless it may be replaced."""
+def check_target(option: str, path: Path, suffixes: Sequence[str], overwrite: bool) -> None:
+    """Refuse a name with another suffix, and a place where `check_destination` lets nobody write."""
+    from minimobile.formats.files import check_destination
+
     if path.suffix.lower() not in suffixes:
         raise typer.BadParameter(f"{option} {path}: expected a file name ending in {' or '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{option} {path}: expected an existing folder to write into, but {path.parent} is none")
-    if path.is_dir() or (path.exists() and not may_replace):
-        way_out = "is a folder" if path.is_dir() else "exists already; say --force to replace it"
-        raise InputError(f"{option} {path}: expected the name of a new file, but it {way_out}")
+    check_destination(path, overwrite=overwrite)
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Refuse the name of a folder that cannot be made: what it stands in has to exist."""
+    from minimobile.errors import InputError
+    from minimobile.formats.files import check_destination
+
+    if not folder.is_dir():
+        check_destination(folder, overwrite=True)
+        if folder.exists():
+            raise InputError(f"{option} {folder}: expected a folder to write into, found a file of that name")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that `check_folder` has let pass, when there is something to write into it."""
+    from minimobile.errors import FormatError
+
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise FormatError(f"{folder}: the folder cannot be made ({error.strerror})") from error
+
+
+def encode_png(picture: Image.Image) -> bytes:
+    """Return a picture as the bytes of a PNG file."""
+    encoded = io.BytesIO()
+    picture.save(encoded, "PNG")
+    return encoded.getvalue()
 
 
 def write_arrays(
-    path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Mapping[str, str | int]]
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, Mapping[str, str | int]],
+    overwrite: bool,
 ) -> None:
     """Write arrays under their names to an .npz file, or with attributes of each to an .h5 file ("" is the whole)."""
     import numpy as np
@@ -37,7 +67,7 @@ def write_arrays(
     from minimobile.formats.guarded_hdf5 import write_hdf5
 
     if path.suffix.lower() == ".h5":
-        write_hdf5(path, arrays, attributes)
+        write_hdf5(path, arrays, attributes, overwrite=overwrite)
         return
-    with write_whole(path) as temporary, temporary.open("xb") as file:
+    with write_whole(path, overwrite=overwrite) as temporary, temporary.open("xb") as file:
         np.savez(file, allow_pickle=False, **arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minimobile.cli import console, targets
-from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source
 from minimobile.errors import InputError, MinimobileError
 
 if TYPE_CHECKING:
@@ -46,16 +45,20 @@ def trace(
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="FILE", help="Write the layers' values to an .h5 or .npz file."),
+        typer.Option(
+            "--save", metavar="FILE", help="Write the layers' values to an .h5 or .npz file. Its folder must exist."
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option("--picture", metavar="FILE", help="Draw the layer's channels (a PNG); needs --layer."),
+        typer.Option(
+            "--picture", metavar="FILE", help="Draw the layer's channels (a PNG); needs --layer. Its folder must exist."
+        ),
     ] = None,
     channels: Annotated[
         int, typer.Option(min=1, max=4096, metavar="N", help="With --picture: how many channels at most.")
     ] = 64,
-    force: Annotated[bool, typer.Option("--force", help="Replace the files of --save and --picture.")] = False,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Show every layer of a run, and any number in it.
@@ -74,7 +77,7 @@ def trace(
     if save is not None:
         targets.check_target("--save", save, targets.ARRAY_SUFFIXES, force)
     if picture is not None:
-        targets.check_target("--picture", picture, (".png",), force)
+        targets.check_target("--picture", picture, targets.PICTURE_SUFFIXES, force)
     if image.is_dir():
         raise InputError(f"{image}: expected one picture to trace, got a folder")
     network = open_model(source)
@@ -96,10 +99,10 @@ def trace(
         traced = network.trace(pixel_values, layers or None, every_node=nodes)
         document.update(traced.to_dict())
         if save is not None:
-            _save(save, traced, type(network).__name__, image, pixel_values)
+            _save(save, traced, type(network).__name__, image, pixel_values, force)
             document["save"] = str(save)
         if picture is not None:
-            _draw(picture, traced, channels)
+            _draw(picture, traced, channels, force)
             document["picture"] = str(picture)
         if output_format is Format.TABLE and position is None:
             _write_table(traced.layers, f"{type(network).__name__}: {_describe_pixels(pixel_values)}")
@@ -121,7 +124,7 @@ def _read_position(at: str | None) -> tuple[int, int, int] | None:
     return row, column, channel
 
 
-def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any) -> None:
+def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any, force: bool) -> None:
     arrays = {"pixel_values": pixel_values, **traced.tensors}
     attributes: dict[str, dict[str, str | int]] = {
         name: {"layout": "NCHW"[: values.ndim], "shape": "x".join(map(str, values.shape)), "dtype": str(values.dtype)}
@@ -130,16 +133,15 @@ def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any)
     for layer in traced.layers:
         attributes[layer.name]["operation"] = layer.operation
     attributes[""] = {"model": model, "image": console.printable(image)}
-    targets.write_arrays(path, arrays, attributes)
+    targets.write_arrays(path, arrays, attributes, force)
 
 
-def _draw(path: Path, traced: Trace, channels: int) -> None:
+def _draw(path: Path, traced: Trace, channels: int, force: bool) -> None:
     from minimobile.formats.files import write_whole_bytes
     from minimobile.tracing.channel_grid import draw_channels
 
-    drawn = io.BytesIO()
-    draw_channels({name: values[0] for name, values in traced.tensors.items()}, channels).save(drawn, "PNG")
-    write_whole_bytes(path, drawn.getvalue())
+    drawn = draw_channels({name: values[0] for name, values in traced.tensors.items()}, channels)
+    write_whole_bytes(path, targets.encode_png(drawn), overwrite=force)
 
 
 def _describe_pixels(pixel_values: Any) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from minimobile.errors import FormatError
+from minimobile.formats.files import check_destination
 
 
 @contextmanager
@@ -21,6 +22,8 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
     directory is as it was. Raises FormatError where it cannot be written.
     """
     is_new = not directory.exists()
+    for name in () if is_new else (key, *others):
+        check_destination(directory / name, overwrite=True)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

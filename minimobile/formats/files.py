@@ -9,12 +9,12 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from minimobile.errors import FormatError, MissingError
+from minimobile.errors import FormatError, InputError, MissingError
 
 SPARE_BYTES = 64 * 2**20  # readers may take the size of the file and this much memory, and no more
 
@@ -66,19 +66,46 @@ def read_limited(path: Path, limit: int) -> bytes:
         return file.read(size)  # not the limit: room for all of that would be taken
 
 
+def check_destination(path: Path, *, overwrite: bool) -> None:
+    """Refuse a place where no file may be written: the one rule of everything that writes.
+
+    The folder that it stands in has to exist; a file that exists is replaced only where `overwrite` says so; and what
+    is no regular file (a folder, a link, a pipe, a device) never is. Raises InputError.
+    """
+    try:
+        has_folder = path.absolute().parent.is_dir()
+        mode = path.lstat().st_mode if has_folder else 0
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written ({_reason(error)})") from None
+    if not has_folder:
+        raise InputError(f"{path}: expected an existing folder to write into, but {path.parent} is none")
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: expected a file, found a directory of that name")
+    if stat.S_ISLNK(mode):
+        raise InputError(f"{path}: is a link, which is never replaced; name what it points to")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is a pipe, socket or device, which is never replaced; name a file")
+    if not overwrite:
+        raise InputError(
+            f"{path}: expected the name of a new file, but it exists; --force (overwrite=True) replaces it"
+        )
+
+
 @contextmanager
-def write_whole(path: Path) -> Iterator[Path]:
+def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and give it the name `path` once everything is on the disk.
 
-    Whatever goes wrong before that, `path` is as it was and the temporary file is gone.
+    Whatever goes wrong before that, `path` is as it was and the temporary file is gone. Where a file may be written,
+    `check_destination` says.
     """
-    temporary = path.with_name(f".{path.name[:50]}.{secrets.token_hex(6)}.tmp")
-    if not path.parent.is_dir():
-        raise FormatError(f"{path}: cannot be written, {path.parent} is not an existing directory")
+    check_destination(path, overwrite=overwrite)
+    temporary = _temporary_beside(path)
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync_file(temporary)
+        check_destination(path, overwrite=overwrite)  # once more, for somebody else may have been quicker
         temporary.replace(path)
         _sync_directory(path.parent)
     except MissingError:  # an OSError, too, of another file
@@ -89,10 +116,48 @@ def write_whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_whole_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, wholly or not at all."""
-    with write_whole(path) as temporary:
+def write_whole_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
+    """Write `content` to `path`, wholly or not at all. A file that holds these very bytes is left as it is."""
+    check_destination(path, overwrite=True)
+    if path.exists() and path.stat().st_size == len(content) and read_limited(path, len(content)) == content:
+        return
+    with write_whole(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(content)
+
+
+def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
+    """Write several files, all of them or none: those that were there before are back where one cannot be written."""
+    with contextlib.ExitStack() as rubbish:
+        try:
+            for path in contents:
+                check_destination(path, overwrite=overwrite)
+            written = {path: _temporary_beside(path) for path in contents}
+            for path, temporary in written.items():
+                rubbish.callback(temporary.unlink, missing_ok=True)
+                temporary.write_bytes(contents[path])
+                _sync_file(temporary)
+            with contextlib.ExitStack() as undo:
+                for path, temporary in written.items():
+                    if path.exists():
+                        aside = _temporary_beside(path)
+                        path.replace(aside)
+                        rubbish.callback(aside.unlink, missing_ok=True)
+                        undo.callback(aside.replace, path)
+                    temporary.replace(path)
+                    undo.callback(path.unlink, missing_ok=True)
+                undo.pop_all()
+        except OSError as error:
+            names = " and ".join(map(str, contents))
+            raise FormatError(f"{names}: cannot be written ({_reason(error)}); nothing was changed") from error
+
+
+def _temporary_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(6)}.tmp")
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_directory(directory: Path) -> None:

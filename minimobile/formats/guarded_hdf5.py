@@ -94,6 +94,8 @@ def write_hdf5(
     path: Path,
     arrays: Mapping[str, NDArray[Any]],
     attributes: Mapping[str, Mapping[str, str | int]],
+    *,
+    overwrite: bool = True,
 ) -> None:
     """Write datasets by path and attributes by object path ("" is the root) to a new file, wholly or not at all.
 
@@ -117,7 +119,7 @@ def write_hdf5(
                     target.attrs.create(key, np.array(text, dtype=kind), dtype=kind)
                 else:
                     target.attrs.create(key, np.int64(value))
-    write_whole_bytes(path, image.getvalue())
+    write_whole_bytes(path, image.getvalue(), overwrite=overwrite)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import numpy as np
 from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.files import check_destination
 from minimobile.formats.hub import has_file_ending
 from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
@@ -130,15 +131,16 @@ def choose_layout(destination: Path) -> str:
 
 
 def _check_place(path: Path, layout: str, overwrite: bool) -> None:
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: expected to write into {path.absolute().parent}, which is not a directory")
-    if not path.exists():
-        return
-    if path.is_dir() == (layout == NATIVE):
-        expected, found = ("a file", "a directory") if layout == NATIVE else ("a directory", "a file")
-        raise InputError(f"{path}: expected {expected}, found {found} of that name")
-    if not overwrite and (layout == NATIVE or any(path.iterdir())):
-        raise InputError(f"{path}: expected a name that is free, found it taken; --force overwrites it")
+    if layout == NATIVE:
+        check_destination(path, overwrite=overwrite)
+    elif not path.is_dir():
+        check_destination(path, overwrite=True)
+        if path.exists():
+            raise InputError(f"{path}: expected a directory, found a file of that name")
+    elif not overwrite and any(path.iterdir()):
+        raise InputError(
+            f"{path}: expected a new or empty directory, but it holds files; --force (overwrite=True) replaces them"
+        )
 
 
 def _check_apart(source: Path, path: Path, layout: str) -> None:
