@@ -48,7 +48,7 @@ def test_what_is_no_file_is_never_replaced(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(InputError, match=sentence), write_whole(path):
         pass
     assert path.lstat() == before
-    assert sorted(os.listdir()) == ["precious", "x.h5"]
+    assert sorted(map(str, Path().iterdir())) == ["precious", "x.h5"]
     assert Path("precious").read_text() == "mine"
 
 

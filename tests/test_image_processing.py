@@ -179,7 +179,9 @@ def test_pictures_of_1x1_and_1x10000() -> None:
     processor = MobileNetV1ImageProcessor()
     values = processor(Image.new("RGB", (1, 1), (255, 0, 51)), return_tensors="np").pixel_values
     assert values.shape == (1, 3, 224, 224)
-    assert np.unique(values).tolist() == sorted({1.0, -1.0, float(np.float32(51 * (1 / 255)) / np.float32(0.5) - 1)})
+    assert np.unique(values).tolist() == sorted(
+        {1.0, -1.0, float(np.float32(51 * (1 / 255)) / np.float32(0.5) - np.float32(1))}
+    )
     strip = np.random.default_rng(0).integers(0, 256, (1, 10000, 3), dtype=np.uint8)
     tracemalloc.start()
     for picture in (strip, strip.transpose(1, 0, 2)):
