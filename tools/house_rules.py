@@ -40,8 +40,8 @@ PACKAGES: Mapping[str, str] = {
 REACHING_UP = {"minimobile.networks.config_files"}
 
 # Definitions stand by themselves: what they define may use them, and they nothing of it.
-DEFINITIONS = ("geometry", "elementwise", "reference", "quantized.reference", "quantized.reference_activations",
-               "quantized.reference_maps")  # fmt: skip
+DEFINITIONS = ("geometry", "elementwise", "reference", "reference_detection", "quantized.reference",
+               "quantized.reference_activations", "quantized.reference_maps")  # fmt: skip
 
 # What may be imported from outside, by the longest name that matches: at the top of a module, and inside functions.
 THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {

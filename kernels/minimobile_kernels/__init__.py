@@ -13,5 +13,6 @@ Every kernel has a definition in `reference.py` and a fast form in the module na
 
 The fast forms are called by `machine.run`, which walks a program of `step.STEP` records. They are made of register
 tiles (`tile.py`, `filter.py`) over vector primitives (`simd.py`). `geometry.py` does all padding arithmetic.
-What quantised networks need, the same for bytes, is in `quantized/`.
+What quantised networks need, the same for bytes, is in `quantized/`. `detection.py`, defined by
+`reference_detection.py`, makes detections of a detector's raw outputs in one call of its own.
 """

@@ -20,11 +20,11 @@ CLAMPS = {"linear": (-math.inf, math.inf), "relu": (0.0, math.inf), "relu6": (0.
 CURVES = ("leaky_relu", "silu", "hardswish", "gelu", "sigmoid", "tanh")
 LEAKY_RELU, SILU, HARDSWISH, GELU, SIGMOID, TANH = range(len(CURVES))
 
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH = 0.693147180369123816490  # ln 2 in two parts: the first has 33 bits, so that its product with k is exact
-_LN2_LOW = 1.90821492927058770002e-10
+LOG2_E = 1.4426950408889634
+LN2_HIGH = 0.693147180369123816490  # ln 2 in two parts: the first has 33 bits, so that its product with k is exact
+LN2_LOW = 1.90821492927058770002e-10
 _SQRT_HALF = 0.7071067811865476
-_TAYLOR = tuple(1.0 / math.factorial(n) for n in range(14, -1, -1))
+TAYLOR = tuple(1.0 / math.factorial(n) for n in range(14, -1, -1))
 # exp(z^2) erfc(z) on 0 <= z <= 6 as a polynomial in u = (2/(2+z) - 0.625) / 0.375: a Chebyshev interpolation of degree
 # 20 computed with 40 digits; its largest relative error is 1.3e-15.
 _ERFC = (  # highest power first
@@ -58,10 +58,10 @@ def exponential(x: Values) -> Values:
     Beyond |x| = 700 the result is infinity or zero: no float32 can tell.
     """
     inside = choose(np.abs(x) < 700.0, x, 0.0)
-    k = np.floor(inside * _LOG2_E + 0.5)
-    r = (inside - k * _LN2_HIGH) - k * _LN2_LOW
+    k = np.floor(inside * LOG2_E + 0.5)
+    r = (inside - k * LN2_HIGH) - k * LN2_LOW
     series = 0.0 * r
-    for coefficient in _TAYLOR:
+    for coefficient in TAYLOR:
         series = series * r + coefficient
     limit = choose(x > 0.0, math.inf, choose(x < 0.0, 0.0, x))
     return choose(np.abs(x) < 700.0, np.ldexp(series, np.int32(k)), limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
+from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2, ssd
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import Graph
 
@@ -13,6 +13,8 @@ Config = MobileNetV1Config | MobileNetV2Config
 
 def build_graph(config: Config, architecture: str) -> Graph:
     """Return the graph that the class named `architecture` runs."""
+    if architecture.endswith("Detection"):
+        return ssd.build(config)
     head: Literal["none", "classification"] = "classification" if architecture.endswith("Classification") else "none"
     if isinstance(config, MobileNetV1Config):
         return mobilenet_v1.build(config, head)

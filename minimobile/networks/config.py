@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 
 from minimobile.errors import ConfigError, FrozenConfigError
 from minimobile.networks.config_files import ConfigFiles
+from minimobile.networks.ssd_config import MobileNetSSDConfig
 
 ACTIVATIONS = ("relu6", "relu", "leaky_relu", "silu", "swish", "hardswish", "gelu", "sigmoid", "tanh", "linear")
 OUTPUT_STRIDES = (2, 4, 8, 16, 32)
@@ -90,7 +91,8 @@ class MobileNetConfig(ConfigFiles):
     `pool_size=None` pools the whole feature map; 7 is the original's fixed window ("VALID"; stride 2 on V1, 1 on V2),
     never larger than the feature map. `bottom_right_padding` is Keras' rule: layers of stride 2 get one row of zeros
     below and one column on the right, whatever the image's size ("depthwise": the depthwise ones, as Keras 3's V1;
-    "all": the first convolution, too, as keras-applications 1.0; None: what `tf_padding` says).
+    "all": the first convolution, too, as keras-applications 1.0; None: what `tf_padding` says). `ssd` says what a
+    detector has besides its backbone (a `MobileNetSSDConfig`, or a dict of its fields; None: SSDLite).
     """
 
     model_type: ClassVar[str] = ""
@@ -107,6 +109,7 @@ class MobileNetConfig(ConfigFiles):
     layer_norm_eps: float = 0.001
     pool_size: int | None = None
     bottom_right_padding: str | None = None
+    ssd: MobileNetSSDConfig | None = None
 
     num_labels: int | None = None
     id2label: Mapping[int, str] | None = None
@@ -122,6 +125,8 @@ class MobileNetConfig(ConfigFiles):
     def __post_init__(self) -> None:
         if self.dtype is not None and not isinstance(self.dtype, str):  # torch.float32, np.float32 or a NumPy dtype
             object.__setattr__(self, "dtype", name_dtype(self.dtype))
+        if isinstance(self.ssd, Mapping):
+            object.__setattr__(self, "ssd", MobileNetSSDConfig.from_dict(self.ssd))
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             self._check_type(field.name, str(field.type), value)
@@ -157,13 +162,15 @@ class MobileNetConfig(ConfigFiles):
         values: dict[str, Any] = {"model_type": self.model_type}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, Mapping):
+            if isinstance(value, MobileNetSSDConfig):
+                value = value.to_dict()
+            elif isinstance(value, Mapping):
                 value = dict(value)
             elif isinstance(value, Sequence) and not isinstance(value, str):
                 value = list(value)
             values[field.name] = value
         del values["num_labels"]  # follows from id2label
-        for name in ("pool_size", "bottom_right_padding", "problem_type", "dtype", "architectures"):
+        for name in ("pool_size", "bottom_right_padding", "ssd", "problem_type", "dtype", "architectures"):
             if values[name] is None:
                 del values[name]
         return values
@@ -256,6 +263,7 @@ class MobileNetConfig(ConfigFiles):
             "Mapping": (Mapping,),
             "Sequence": (list, tuple),
             "None": (type(None),),
+            "MobileNetSSDConfig": (MobileNetSSDConfig,),
         }
         types = tuple(t for part in annotation.split(" | ") for t in allowed[part.split("[")[0]])
         is_stray_bool = isinstance(value, bool) and bool not in types

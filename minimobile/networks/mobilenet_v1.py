@@ -34,6 +34,16 @@ def build(config: MobileNetV1Config, head: Literal["none", "classification"] = "
     Layers: `conv_stem`, `layer.0` (depthwise), `layer.1` (pointwise), ..., `layer.25`, `pooler`, `classifier`.
     """
     draft = Draft(config, prefix="mobilenet_v1.")
+    x, hidden_states = add_backbone(draft, config)
+    pooled = draft.add_pooler(x, stride=2)
+    draft.aliases["AvgPool_1a"] = pooled
+    if head == "none":
+        return draft.finish((x, pooled), hidden_states)
+    return draft.finish((draft.add_classifier(pooled),), hidden_states)
+
+
+def add_backbone(draft: Draft, config: MobileNetV1Config) -> tuple[str, list[str]]:
+    """Append stem and 13 depthwise separable layers; returns the name of the last, and those of all 26 steps."""
     x = draft.add_conv_layer("conv_stem", INPUT, scale_channels(config, 32), kernel_size=3, stride=2)
     draft.aliases["Conv2d_0"] = x
 
@@ -48,9 +58,4 @@ def build(config: MobileNetV1Config, head: Literal["none", "classification"] = "
         hidden_states += [depthwise, pointwise]
         draft.aliases[f"Conv2d_{index + 1}_depthwise"] = depthwise
         draft.aliases[f"Conv2d_{index + 1}_pointwise"] = pointwise
-
-    pooled = draft.add_pooler(x, stride=2)
-    draft.aliases["AvgPool_1a"] = pooled
-    if head == "none":
-        return draft.finish((x, pooled), hidden_states)
-    return draft.finish((draft.add_classifier(pooled),), hidden_states)
+    return x, hidden_states

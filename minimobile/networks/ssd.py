@@ -1,0 +1,112 @@
+"""SSD and SSDLite on MobileNet V1 and V2 as graphs (Liu et al., arXiv:1512.02325; Sandler et al. 2018, section 6.2).
+
+Six feature maps: one at stride 16 inside the backbone, its last one, and four extra layers. Two predictors read each.
+"""
+
+from __future__ import annotations
+
+from minimobile.errors import ConfigError
+from minimobile.networks import mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.graph import Graph
+from minimobile.networks.layers import Draft
+from minimobile.networks.ssd_config import MobileNetSSDConfig
+
+EXTRA_CHANNELS = (512, 256, 256, 128)  # of the extra layers at width 1; each has stride 2
+MAPS = 2 + len(EXTRA_CHANNELS)
+ANCHORS = "detection_head.anchors"
+"""The name of anchors that come with the weights: (N, 4) float32, (y, x, h, w) relative to the picture."""
+HEAD = "detection_head."
+_SOURCES = {"mobilenet_v1": ("layer.21", "layer.25"), "mobilenet_v2": ("layer.12.expand_1x1", "conv_1x1")}
+_SLIM_NAMES = {"mobilenet_v1": "Conv2d_13_pointwise", "mobilenet_v2": "layer_19"}
+
+
+def settings(config: MobileNetV1Config | MobileNetV2Config) -> MobileNetSSDConfig:
+    """Return the config's detector; SSDLite by default."""
+    return config.ssd or MobileNetSSDConfig()
+
+
+def count_anchors(ssd: MobileNetSSDConfig) -> tuple[int, ...]:
+    """Return the number of anchors of one cell, for each of the six maps.
+
+    >>> count_anchors(MobileNetSSDConfig())
+    (3, 6, 6, 6, 6, 6)
+    """
+    each = len(ssd.aspect_ratios) + 1
+    return (3 if ssd.reduce_boxes_in_lowest_layer else each, *[each] * (MAPS - 1))
+
+
+def scale_channels(config: MobileNetV1Config | MobileNetV2Config, channels: float) -> int:
+    """Return an extra layer's channels at the config's width: cut to an integer, never rounded to a multiple of 8."""
+    return max(int(channels * config.width_multiplier), settings(config).min_depth)
+
+
+def build(config: MobileNetV1Config | MobileNetV2Config) -> Graph:
+    """Build the graph of `MobileNetV1ForObjectDetection` or `MobileNetV2ForObjectDetection`.
+
+    Its outputs are the six maps of box encodings (anchor-major, then y, x, h, w) and the six of class logits
+    (anchor-major, column 0 of each is the background): `detection_head.boxes.0.projection` ... and
+    `detection_head.classes.0.projection` .... The backbone has the detector's `min_depth`, and V2's last convolution
+    follows small widths, too, as in tensorflow/models' object_detection.
+    """
+    name = type(config).__name__
+    if config.class_count < 1:
+        raise ConfigError(f"{name}: expected num_labels to be 1 or more for detection, got 0")
+    if config.output_stride != 32:
+        raise ConfigError(f"{name}: expected output_stride 32 for detection, got {config.output_stride}")
+    ssd = settings(config)
+    if isinstance(config, MobileNetV1Config):
+        body: MobileNetV1Config = config.replace(min_depth=ssd.min_depth)
+        draft = Draft(body, prefix="mobilenet_v1.")
+        _, hidden_states = mobilenet_v1.add_backbone(draft, body)
+    else:
+        changed = config.replace(min_depth=ssd.min_depth, finegrained_output=False)
+        draft = Draft(changed, prefix="mobilenet_v2.")
+        hidden_states = mobilenet_v2.add_backbone(draft, changed)
+    maps = list(_SOURCES[config.model_type])
+    for index, channels in enumerate(EXTRA_CHANNELS):
+        maps.append(_add_extra_layer(draft, config, index, maps[-1], channels))
+    boxes, classes = [], []
+    for index, (source, anchors) in enumerate(zip(maps, count_anchors(ssd), strict=True)):
+        boxes.append(_add_predictor(draft, ssd, f"boxes.{index}", source, 4 * anchors))
+        classes.append(_add_predictor(draft, ssd, f"classes.{index}", source, (config.class_count + 1) * anchors))
+        draft.aliases[f"BoxPredictor_{index}/BoxEncodingPredictor"] = boxes[-1]
+        draft.aliases[f"BoxPredictor_{index}/ClassPredictor"] = classes[-1]
+    if ssd.stored_anchors:
+        draft.shapes[ANCHORS] = (ssd.stored_anchors, 4)
+    return draft.finish((*boxes, *classes), (*hidden_states, *maps[1:]))
+
+
+def _add_extra_layer(
+    draft: Draft, config: MobileNetV1Config | MobileNetV2Config, index: int, x: str, channels: int
+) -> str:
+    """Append 1x1 to half the channels, then 3x3 of stride 2: dense, or depthwise with a 1x1 after it."""
+    name = f"{HEAD}extra.{index}"
+    slim, number = _SLIM_NAMES[config.model_type], index + 2
+    half, whole = scale_channels(config, channels / 2), scale_channels(config, channels)
+    x = draft.add_conv_layer(f"{name}.reduce_1x1", x, half, prefix="")
+    draft.aliases[f"{slim}_1_Conv2d_{number}_1x1_{half}"] = x
+    if settings(config).use_depthwise:
+        x = draft.add_conv_layer(f"{name}.conv_3x3", x, half, kernel_size=3, stride=2, is_depthwise=True, prefix="")
+        draft.aliases[f"{slim}_2_Conv2d_{number}_3x3_s2_{whole}_depthwise"] = x
+        x = draft.add_conv_layer(f"{name}.expand_1x1", x, whole, prefix="")
+    else:
+        x = draft.add_conv_layer(f"{name}.conv_3x3", x, whole, kernel_size=3, stride=2, prefix="")
+    draft.aliases[f"{slim}_2_Conv2d_{number}_3x3_s2_{whole}"] = x
+    draft.aliases[name] = x
+    return x
+
+
+def _add_predictor(draft: Draft, ssd: MobileNetSSDConfig, kind: str, x: str, channels: int) -> str:
+    """Append one head: a convolution with a bias, after a depthwise layer of its own in SSDLite."""
+    name = f"{HEAD}{kind}"
+    kernel_size = ssd.kernel_size
+    if ssd.use_depthwise:
+        x = draft.add_conv_layer(
+            f"{name}.depthwise", x, draft.channels[x], kernel_size=kernel_size, is_depthwise=True, prefix=""
+        )
+        kernel_size = 1
+    return draft.add_conv_layer(
+        f"{name}.projection", x, channels, kernel_size=kernel_size, has_normalization=False, activation="linear",
+        prefix="",
+    )  # fmt: skip
