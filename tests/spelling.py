@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.networks.passes import fold_batch_norm, keep_needed, layout_weights
-from minimobile.networks.shapes import infer_shapes
+from minimobile.operations.passes import fold_batch_norm, keep_needed
+from minimobile.operations.shapes import infer_shapes
+from minimobile.operations.table import layout_weights
 from minimobile_kernels.geometry import pad_amounts
 
 Weights = dict[str, NDArray[Any]]

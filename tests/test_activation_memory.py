@@ -10,7 +10,7 @@ import minimobile as mm
 from minimobile.costs.activation_memory import activation_memory
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
-from minimobile.networks.shapes import infer_shapes
+from minimobile.operations.shapes import infer_shapes
 
 
 def test_by_hand() -> None:

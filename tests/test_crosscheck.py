@@ -16,7 +16,7 @@ from minimobile.comparison.crosscheck import check
 from minimobile.comparison.peers import compared_layers
 from minimobile.errors import InputError
 from minimobile.models.classes import MobileNetModel
-from minimobile.networks.fake_quantization import FakeQuantization, needed_ranges
+from minimobile.operations.fake_quantization import FakeQuantization, needed_ranges
 
 
 @pytest.mark.parametrize("kind", CLASSES)

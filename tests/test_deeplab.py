@@ -9,7 +9,7 @@ from minimobile.errors import ConfigError
 from minimobile.networks.config import MobileNetV2Config
 from minimobile.networks.deeplab import build
 from minimobile.networks.graph import needed_nodes
-from minimobile.networks.shapes import infer_shapes
+from minimobile.operations.shapes import infer_shapes
 
 HEAD = ["avg_pool", "conv_pool", "upsample", "conv_aspp", "concat", "conv_projection", "classifier"]
 

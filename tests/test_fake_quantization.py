@@ -13,14 +13,9 @@ from hypothesis import strategies as st
 
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.fake_quantization import (
-    FakeQuantization,
-    add_fake_quantization,
-    fold_as_trained,
-    inverse_root,
-    needed_ranges,
-)
 from minimobile.networks.graph import Graph
+from minimobile.operations.fake_quantization import FakeQuantization, add_fake_quantization, needed_ranges
+from minimobile.operations.folding import fold_as_trained, inverse_root
 from minimobile.tracing.explain import explain
 from minimobile_kernels.geometry import window
 from minimobile_kernels.reference import average_pool2d, conv2d, fake_quantize, nudge_range, pointwise_conv2d

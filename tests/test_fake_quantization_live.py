@@ -16,8 +16,8 @@ from minimobile import formats
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.tensorflow.slim_names import layer_scopes
 from minimobile.networks.graph import INPUT, Graph
-from minimobile.networks.passes import fold_batch_norm, layout_weights
-from minimobile.networks.shapes import CONVOLUTIONS
+from minimobile.operations.passes import fold_batch_norm
+from minimobile.operations.table import is_convolution, layout_weights
 from minimobile_kernels.reference import nudge_range
 
 PORTRAIT = "deeplabv3_mobilenet_v2_0.5_513_portrait_quant_frozen.pb"
@@ -45,7 +45,7 @@ def live(
     """Return what TensorFlow computes by operation: weights, biases and what layers give for a picture of a cat."""
     operations = ("fake_quantize", "global_average_pool2d", "resize_bilinear", "concatenate")
     names = [FIRST] + [checkpoint.endpoints[node.name] for node in model.graph.nodes if node.op in operations]
-    for scope in (SCOPES[node.weights["weight"]] for node in model.graph.nodes if node.op in CONVOLUTIONS):
+    for scope in (SCOPES[node.weights["weight"]] for node in model.graph.nodes if is_convolution(node)):
         names += [f"{scope}/weights_quant/FakeQuantWithMinMaxVars", bias_name(scope)]
     path = test_data / "models" / "tensorflow" / PORTRAIT
     return run_frozen_graph(path, test_data / "images" / "cat.bmp", 513, names, tmp_path_factory.mktemp("live"))
@@ -83,7 +83,7 @@ def test_folded_and_rounded_weights_have_tensorflows_bits(
 ) -> None:
     """All but one bias: the head's epsilon is 1.001e-5 in the file, and 1e-5 with 1e-8 more of variance here."""
     total = differing = 0
-    for node in (node for node in fold_batch_norm(model.graph).nodes if node.op in CONVOLUTIONS):
+    for node in (node for node in fold_batch_norm(model.graph).nodes if is_convolution(node)):
         scope = SCOPES[node.weights["weight"]]
         weight, bias = layout_weights(node, checkpoint.weights, np.float32)
         order = (0, 1, 2, 3) if node.op == "depthwise_conv2d" else (3, 0, 1, 2)

@@ -15,7 +15,8 @@ from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.passes import fold_batch_norm, keep_needed, layout_weights
+from minimobile.operations.passes import fold_batch_norm, keep_needed
+from minimobile.operations.table import layout_weights
 
 V1 = "MobileNetV1ForImageClassification"
 V2 = "MobileNetV2ForImageClassification"

@@ -11,7 +11,7 @@ from minimobile.costs.profile import profile
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.networks.config import MobileNetV1Config
 from minimobile.networks.mobilenet_v1 import build
-from minimobile.networks.shapes import infer_shapes
+from minimobile.operations.shapes import infer_shapes
 
 # arXiv:1704.04861, Table 1: (type, stride, channels in, channels out, input size). The paper prints "s2" in the last
 # row but one; its sizes, and every implementation, have stride 1.

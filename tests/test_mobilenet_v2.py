@@ -10,7 +10,7 @@ import minimobile as mm
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.networks.config import MobileNetV2Config
 from minimobile.networks.mobilenet_v2 import build
-from minimobile.networks.shapes import infer_shapes
+from minimobile.operations.shapes import infer_shapes
 
 # arXiv:1801.04381, Table 2: input size, channels in, t, c, n, s.
 TABLE = [

@@ -7,7 +7,7 @@ from cases import open_runner, random_image, random_weights
 from minimobile.execution.definitions import run_reference
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
+from minimobile.operations.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
 
 V2 = mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35), "classification")
 

@@ -9,7 +9,7 @@ from minimobile.execution.program import compile_program, pack_weights, padded
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import INPUT
-from minimobile.networks.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
+from minimobile.operations.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
 from minimobile_kernels.simd import LANES
 
 V1 = mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25, num_labels=4), "classification")

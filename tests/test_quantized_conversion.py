@@ -18,8 +18,8 @@ from minimobile.execution.runner import RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import quantize
 from minimobile.formats.tflite import tflite
-from minimobile.networks.fake_quantization import FakeQuantization
 from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.operations.fake_quantization import FakeQuantization
 from minimobile.quantized.conversion import quantize_graph
 from minimobile.quantized.engine import QuantizedEngine
 
@@ -73,7 +73,7 @@ def test_integers_stay_within_a_step_of_the_simulation(architecture: str, tmp_pa
 def run_from(simulation: Any, numbers: dict[str, np.ndarray], name: str) -> np.ndarray:
     """Return the values of one node of a simulation, given those of the nodes that are rounded before it."""
     from minimobile.execution.definitions import apply_node
-    from minimobile.networks.passes import fold_batch_norm
+    from minimobile.operations.passes import fold_batch_norm
 
     graph = fold_batch_norm(simulation.graph)
     nodes = {node.name: node for node in graph.nodes}

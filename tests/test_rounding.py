@@ -7,15 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimobile.comparison.float32_bounds import (
-    CURVE_ROUNDINGS,
-    Estimate,
-    estimate,
-    exact,
-    excess,
-)
+from minimobile.comparison.float32_bounds import estimate, exact, excess
 from minimobile.networks.config import ACTIVATIONS
 from minimobile.networks.graph import Node
+from minimobile.operations.activation import CURVE_ROUNDINGS
+from minimobile.operations.estimate import Estimate
 
 NORMALIZATION = {role: role for role in ("weight", "bias", "mean", "variance")}
 

@@ -19,7 +19,7 @@ from minimobile.formats.tensorflow.slim_ranges import read_ranges
 from minimobile.models.conversion import convert
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.fake_quantization import FakeQuantization, needed_ranges
+from minimobile.operations.fake_quantization import FakeQuantization, needed_ranges
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"

@@ -21,7 +21,8 @@ from minimobile.execution.definitions import run_reference
 from minimobile.formats.tflite import tflite
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.passes import fold_batch_norm, layout_weights
+from minimobile.operations.passes import fold_batch_norm
+from minimobile.operations.table import layout_weights
 
 V1 = "MobileNetV1ForImageClassification"
 V2 = "MobileNetV2ForImageClassification"

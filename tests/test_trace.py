@@ -321,7 +321,7 @@ def test_nan_passes_through_without_a_warning(
 
 
 def shapes(graph: Graph, size: tuple[int, int]) -> dict[str, tuple[int, int, int]]:
-    from minimobile.networks.shapes import infer_shapes
+    from minimobile.operations.shapes import infer_shapes
 
     return infer_shapes(graph, *size)
 

@@ -30,7 +30,7 @@ from minimobile.comparison.bench import (
     time_steps,
 )
 from minimobile.comparison.memory import MEASURED, measure_memory
-from minimobile.comparison.rivals import Shape
+from minimobile.comparison.sized_network import Shape
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import Graph
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import minimobile as mm
 from minimobile.execution.runner import RunOptions
 from minimobile.models.classes import MobileNetModel
-from minimobile.networks.fake_quantization import FakeQuantization, needed_ranges
+from minimobile.operations.fake_quantization import FakeQuantization, needed_ranges
 
 FILE = Path(__file__).resolve().parent.parent / "tests" / "bits.json"
 RUNS: Mapping[str, Mapping[str, Any]] = {

@@ -23,6 +23,7 @@ PACKAGES: Mapping[str, str] = {
     "minimobile.errors": "what is said to a user",
     "minimobile.demo": "embedded models and pictures",
     "minimobile.networks": "the papers' networks as graphs",
+    "minimobile.operations": "what the nodes of a graph do",
     "minimobile.costs": "what a network costs before it runs",
     "minimobile.execution": "from a graph to a run",
     "minimobile.quantized": "networks of integers",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from minimobile.cli import console
 
 if TYPE_CHECKING:
-    from minimobile.tracing.explanation import Explanation, Scalar, Term, Unfolded
+    from minimobile.operations.written_out import Scalar, Term
+    from minimobile.tracing.explanation import Explanation, Unfolded
 
 SHORT_BLOCK, EDGE = 12, 3  # longer blocks are shown by this many of their first and last terms
 

@@ -12,7 +12,7 @@ from minimobile.cli import console, network_tables
 from minimobile.cli.options import Format, OutputFormat, Source
 
 if TYPE_CHECKING:
-    from minimobile.models.inspection import Inspection, Network
+    from minimobile.models.inspection import Inspection, NetworkCosts
 
 
 ARRAYS_SHOWN = 12  # of a file that cannot be loaded, unless all are asked for
@@ -30,7 +30,7 @@ class TableName(str, Enum):
     ALL = "all"
 
 
-_WRITERS: Mapping[TableName, Callable[[Network], None]] = {
+_WRITERS: Mapping[TableName, Callable[[NetworkCosts], None]] = {
     TableName.PAPER: network_tables.write_paper,
     TableName.KINDS: network_tables.write_kinds,
     TableName.LAYERS: network_tables.write_layers,

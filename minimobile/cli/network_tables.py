@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from minimobile.costs.profile import Cost
     from minimobile.costs.receptive_field import ReceptiveField
     from minimobile.formats.description import Entry
-    from minimobile.models.inspection import Network
+    from minimobile.models.inspection import NetworkCosts
 
 _OPERATIONS = {
     "global_average_pool2d": "Avg Pool, all",
@@ -22,7 +22,7 @@ _OPERATIONS = {
 }
 
 
-def describe_reach(network: Network) -> list[tuple[str, str]]:
+def describe_reach(network: NetworkCosts) -> list[tuple[str, str]]:
     """Return what there is to say of a network's memory and receptive field in a line each."""
     layer, size = network.peak
     field = network.receptive_fields[network.features]
@@ -33,7 +33,7 @@ def describe_reach(network: Network) -> list[tuple[str, str]]:
     ]
 
 
-def write_paper(network: Network) -> None:
+def write_paper(network: NetworkCosts) -> None:
     """Write V1's Table 1 or V2's Table 2."""
     table = network.paper_table
     title = f"{table['table']}, for this network"
@@ -57,7 +57,7 @@ def write_paper(network: Network) -> None:
     console.write_table([*columns, *(["dilation"] if is_dilated else [])], rows, title)
 
 
-def write_kinds(network: Network) -> None:
+def write_kinds(network: NetworkCosts) -> None:
     """Write V1's Table 2: shares of multiply-adds and parameters by kind of convolution."""
     rows = [
         (row.kind, f"{row.multiply_adds:,}", _percent(row.multiply_adds_share), f"{row.weights:,}",
@@ -70,7 +70,7 @@ def write_kinds(network: Network) -> None:
     console.write_table(columns, rows, "By type of layer (weights without biases and batch norm)")
 
 
-def write_layers(network: Network) -> None:
+def write_layers(network: NetworkCosts) -> None:
     """Write what every layer makes and costs."""
     rows = [
         (layer.name, _operation(layer), _shape(layer.output_shape), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
@@ -82,7 +82,7 @@ def write_layers(network: Network) -> None:
     console.write_layer_table(columns, rows, "Layers (outputs: channels x height x width)")
 
 
-def write_geometry(network: Network) -> None:
+def write_geometry(network: NetworkCosts) -> None:
     """Write every layer's window: its size, stride, dilation, padding, and the receptive field behind it."""
     rows = []
     for layer in network.profile.layers:
@@ -101,7 +101,7 @@ def write_geometry(network: Network) -> None:
     console.write_layer_table(("k#", "s#", "d#", "t b l r#", "field#", "step#", "output#"), rows, title)
 
 
-def write_memory(network: Network) -> None:
+def write_memory(network: NetworkCosts) -> None:
     """Write the memory of every layer's output, and of all maps that are there while it is computed."""
     outputs = {layer.name: layer.output_shape for layer in network.profile.layers}
     peak = network.peak[0]
@@ -120,7 +120,7 @@ def write_arrays(entries: Sequence[Entry], limit: int | None = None) -> None:
     console.write_table(("shape#", "type", "name"), rows, f"{len(entries)} arrays{left_out}")
 
 
-def write_comparison(network: Network, others: Sequence[Network]) -> None:
+def write_comparison(network: NetworkCosts, others: Sequence[NetworkCosts]) -> None:
     """Write several networks below each other, as V1's Tables 6 and 7 do, and two of a kind layer by layer, too."""
     first = network.profile
     rows = []
@@ -143,7 +143,7 @@ def write_comparison(network: Network, others: Sequence[Network]) -> None:
         _write_layers_of_two(network, others[0])
 
 
-def _write_layers_of_two(left: Network, right: Network) -> None:
+def _write_layers_of_two(left: NetworkCosts, right: NetworkCosts) -> None:
     sides = [{layer.name: layer for layer in one.profile.layers} for one in (left, right)]
     rows = []
     for name in dict.fromkeys([*sides[0], *sides[1]]):

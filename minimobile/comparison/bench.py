@@ -12,13 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.comparison.rivals import (
-    PACKAGES,
-    Run,
-    Shape,
-    open_tflite,
-    prepare,
-)
+from minimobile.comparison.rivals import PACKAGES, Run, open_tflite, prepare
+from minimobile.comparison.sized_network import Shape
 from minimobile.errors import InputError
 from minimobile.execution.arena import aligned_floats
 from minimobile.execution.engine import CompiledRunner
@@ -26,7 +21,7 @@ from minimobile.execution.program import compile_program, multiply_adds, pack_we
 from minimobile.execution.runner import RunOptions
 from minimobile.execution.timing import SteppedProgram, run_steps
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.networks.passes import Weights
+from minimobile.operations.operation import Weights
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS
 

@@ -13,20 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.comparison.float32_bounds import (
-    UNIT_ROUNDOFF,
-    Estimate,
-    Grid,
-    estimate,
-    exact,
-    excess,
-    quantise,
-)
+from minimobile.comparison.float32_bounds import Grid, estimate, exact, excess, quantise
 from minimobile.formats.dialects import HALVES, IMAGENET, PixelRange
 from minimobile.networks.config import ACTIVATIONS
 from minimobile.networks.graph import INPUT, Node
-from minimobile.networks.passes import Weights
-from minimobile.networks.shapes import CONVOLUTIONS
+from minimobile.operations.estimate import UNIT_ROUNDOFF, Estimate
+from minimobile.operations.operation import Weights
+from minimobile.operations.table import is_convolution, operation_of
 from minimobile_kernels.elementwise import CLAMPS
 
 Array = NDArray[Any]
@@ -81,6 +74,10 @@ class Suspect:
     def with_pixels(self, pixels: Estimate) -> Estimate:
         """Return the estimate with other pixels."""
         return estimate(self.nodes, self.weights, {**self.inputs, INPUT: pixels})
+
+    def nodes_of(self, op: str) -> Iterator[Node]:
+        """Yield the nodes of one operation."""
+        return (node for node in self.nodes if node.op == op)
 
     def sliding_nodes(self) -> Iterator[Node]:
         """Yield the convolutions with a kernel larger than one pixel."""
@@ -137,30 +134,22 @@ def other_stride(suspect: Suspect) -> Iterator[Candidate]:
 
 def other_epsilon(suspect: Suspect) -> Iterator[Candidate]:
     """Batch norm with the epsilon of another school."""
-    for node in suspect.nodes:
-        if node.op == "batch_norm":
-            own = node.attributes["epsilon"]
-            for epsilon in (1e-3, 1e-5, 1e-4, 1e-6, 1e-2, 1e-7, 1e-8, 1e-12, 0.0):
-                if epsilon != own:
-                    yield Candidate(
-                        f"batch norm: epsilon {epsilon:g}; ours is {own:g}",
-                        suspect.with_node(node, epsilon=epsilon),
-                        suspect.found,
-                    )
+    for node in suspect.nodes_of("batch_norm"):
+        own = node.attributes["epsilon"]
+        for epsilon in (1e-3, 1e-5, 1e-4, 1e-6, 1e-2, 1e-7, 1e-8, 1e-12, 0.0):
+            if epsilon != own:
+                sentence = f"batch norm: epsilon {epsilon:g}; ours is {own:g}"
+                yield Candidate(sentence, suspect.with_node(node, epsilon=epsilon), suspect.found)
 
 
 def other_activation(suspect: Suspect) -> Iterator[Candidate]:
     """ReLU for ReLU6, or any other activation."""
-    for node in suspect.nodes:
-        if node.op == "activation":
-            own = node.attributes["function"]
-            for function in ACTIVATIONS:
-                if function not in (own, "swish"):
-                    yield Candidate(
-                        f"activation: {function}; ours is {own}",
-                        suspect.with_node(node, function=function),
-                        suspect.found,
-                    )
+    for node in suspect.nodes_of("activation"):
+        own = node.attributes["function"]
+        for function in ACTIVATIONS:
+            if function not in (own, "swish"):
+                sentence = f"activation: {function}; ours is {own}"
+                yield Candidate(sentence, suspect.with_node(node, function=function), suspect.found)
 
 
 def other_pixels(suspect: Suspect) -> Iterator[Candidate]:
@@ -180,7 +169,7 @@ def other_pixels(suspect: Suspect) -> Iterator[Candidate]:
 def other_variance(suspect: Suspect) -> Iterator[Candidate]:
     """Batch norm with another variance in some channels, fitted to those values that no activation cut off."""
     nodes, found, own = suspect.nodes, suspect.found, suspect.estimate()
-    position = next((index for index, node in enumerate(nodes) if node.op == "batch_norm"), len(nodes))
+    position = next((index for index, node in enumerate(nodes) if operation_of(node).is_normalization), len(nodes))
     tail = [node.op for node in nodes[position:]]
     if own.value.shape != found.shape or tail not in (["batch_norm"], ["batch_norm", "activation"]):
         return
@@ -211,7 +200,7 @@ def other_variance(suspect: Suspect) -> Iterator[Candidate]:
 def other_layout(suspect: Suspect) -> Iterator[Candidate]:
     """Kernels that were transposed, turned, or read in another layout when they were converted."""
     for node in suspect.nodes:
-        if node.op in CONVOLUTIONS:
+        if is_convolution(node):
             kind = {"depthwise_conv2d": "depthwise", "pointwise_conv2d": "1x1"}.get(node.op, "convolution")
             weight = suspect.weights[node.weights["weight"]]
             weight = weight if weight.ndim == 4 else weight[:, :, None, None]  # (O, I, K_h, K_w)
@@ -243,11 +232,10 @@ def other_classes(suspect: Suspect) -> Iterator[Candidate]:
 
 def other_resize(suspect: Suspect) -> Iterator[Candidate]:
     """Bilinear resizing with the other rule for corners, inside the network or of its result."""
-    for node in suspect.nodes:
-        if node.op == "resize_bilinear":
-            rule = not node.attributes["align_corners"]
-            sentence = f"resize: align_corners={rule}; ours is {not rule}"
-            yield Candidate(sentence, suspect.with_node(node, align_corners=rule), suspect.found)
+    for node in suspect.nodes_of("resize_bilinear"):
+        rule = not node.attributes["align_corners"]
+        sentence = f"resize: align_corners={rule}; ours is {not rule}"
+        yield Candidate(sentence, suspect.with_node(node, align_corners=rule), suspect.found)
     n, height, width, _ = suspect.found.shape
     own = suspect.estimate()
     if height > own.value.shape[1] > 1 and width > own.value.shape[2] > 1:

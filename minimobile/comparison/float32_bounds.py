@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,35 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.execution.definitions import apply_node
 from minimobile.networks.graph import INPUT, Graph, Node, needed_nodes
-from minimobile.networks.passes import Weights, fold_nodes, layout_weights
-from minimobile.networks.shapes import CONVOLUTIONS, sliding_window
-from minimobile_kernels.elementwise import CLAMPS
-from minimobile_kernels.reference import fake_quantize, nudge_range
+from minimobile.operations.estimate import Estimate
+from minimobile.operations.operation import Weights
+from minimobile.operations.passes import fold_nodes
+from minimobile.operations.table import operation_of
 
 Array = NDArray[Any]
-
-UNIT_ROUNDOFF = 2.0**-24  # of float32, to nearest
-SMALLEST_NORMAL = 2.0**-126  # a runtime may take products below it for zero
-# Half of that of variance + epsilon, an inverse root (5, estimated as in training for quantisation), scale, folded
-# weight or mean times scale, two sums.
-NORMALIZATION_ROUNDINGS = 10
-CURVE_ROUNDINGS = 16  # an exponential or error function, and the arithmetic around it
-LIPSCHITZ = {"sigmoid": 0.25, "silu": 1.1, "gelu": 1.13, "hardswish": 1.5}  # steepest slope, where it is not 1
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a node gives. Shapes: all (N, H, W, C), float64.
-
-    `value` is its definition, `error` how far float32 can be from that, `magnitude` what the same sums would give if
-    nothing in them cancelled.
-    """
-
-    value: Array
-    error: Array
-    magnitude: Array
 
 
 @dataclass(frozen=True)
@@ -69,23 +46,8 @@ def run_float64(graph: Graph, weights: Weights, x: Array, outputs: Sequence[str]
     """
     values = {INPUT: x.astype(np.float64)}
     for node in _fold_rounded(needed_nodes(graph, outputs)):
-        values[node.name] = evaluate(node, weights, [values[name] for name in node.inputs])
+        values[node.name] = operation_of(node).evaluate(node, weights, [values[name] for name in node.inputs])
     return {name: values[name] for name in outputs}
-
-
-def evaluate(node: Node, weights: Weights, inputs: list[Array]) -> Array:
-    """Compute one node in float64 as `reference.py` defines it, but for the order of summation in a 1x1 convolution.
-
-    That is a matrix product here, which takes a tenth of the time for a DeepLab at 513 pixels; in float64 the order
-    makes 2**-29 of the difference that it makes in float32. Shapes: inputs and result (N, H, W, C).
-    """
-    if node.op != "pointwise_conv2d":
-        return apply_node(node, weights, inputs)
-    weight, bias = layout_weights(node, weights, np.float64)
-    pixels = inputs[0].reshape(-1, weight.shape[1])  # (N*H*W, C_in)
-    with np.errstate(all="ignore"):
-        mixed: Array = pixels @ weight.T + bias
-    return mixed.reshape(*inputs[0].shape[:3], -1)
 
 
 def exact(values: Array) -> Estimate:
@@ -120,7 +82,9 @@ def estimate(nodes: Iterable[Node], weights: Weights, inputs: Mapping[str, Estim
     known = dict(inputs)
     last = None
     for node in _fold_rounded(tuple(nodes)):
-        last = known[node.name] = _estimate_node(node, weights, [known[name] for name in node.inputs])
+        with np.errstate(all="ignore"):
+            last = operation_of(node).estimate(node, weights, [known[name] for name in node.inputs])
+        known[node.name] = last
     assert last is not None
     return last
 
@@ -137,99 +101,7 @@ def excess(expected: Estimate, found: Array) -> Array:
     return np.where(is_same, 0.0, np.where(np.isnan(multiple), np.inf, multiple))
 
 
-def _gamma(count: int) -> float:
-    return count * UNIT_ROUNDOFF / (1 - count * UNIT_ROUNDOFF)
-
-
 def _fold_rounded(nodes: Sequence[Node]) -> tuple[Node, ...]:
     """Fold batch norm where training rounded the folded weights: nothing else gives the same numbers."""
     pairs = zip(nodes, fold_nodes(nodes), strict=True)
     return tuple(folded if "weight_quantization" in folded.attributes else node for node, folded in pairs)
-
-
-def _estimate_node(node: Node, weights: Weights, inputs: list[Estimate]) -> Estimate:
-    with np.errstate(all="ignore"):
-        if "weight_quantization" in node.attributes:
-            return _estimate_rounded_convolution(node, weights, inputs[0])
-        value = evaluate(node, weights, [x.value for x in inputs])
-        if node.op in CONVOLUTIONS:
-            return _estimate_convolution(node, weights, inputs[0], value)
-        if node.op == "batch_norm":
-            return _estimate_batch_norm(node, weights, inputs[0], value)
-        error = _plain_error(node, inputs, value)
-        return Estimate(value, error, np.abs(value) + error)
-
-
-def _estimate_convolution(node: Node, weights: Weights, x: Estimate, value: Array) -> Estimate:
-    absolute = {name: np.abs(weights[name]) for name in node.weights.values()}
-    terms = math.prod(weights[node.weights["weight"]].shape[1:])
-    magnitude = evaluate(node, absolute, [np.abs(x.value) + x.error])
-    error = _gamma(terms + 1) * magnitude + terms * SMALLEST_NORMAL
-    if x.error.any():
-        without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
-        error = error + evaluate(node, without_bias, [x.error])
-    return Estimate(value, error, magnitude)
-
-
-def _estimate_rounded_convolution(node: Node, weights: Weights, x: Estimate) -> Estimate:
-    """Estimate a convolution whose weights, batch norm folded in, were rounded to a grid."""
-    weight = weights[node.weights["weight"]].astype(np.float64)
-    bias = weights[node.weights["bias"]].astype(np.float64) if "bias" in node.weights else np.zeros(len(weight))
-    bias_error, bias_magnitude, slack = np.zeros_like(bias), np.abs(bias), 0.0
-    if "scale" in node.weights:
-        scale, shift, mean, variance = (
-            weights[node.weights[role]].astype(np.float64) for role in ("scale", "shift", "mean", "variance")
-        )
-        scale = scale / np.sqrt(variance + node.attributes["epsilon"])
-        weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-        slack = _gamma(NORMALIZATION_ROUNDINGS)
-        bias_magnitude = (bias_magnitude + np.abs(mean)) * np.abs(scale) + np.abs(shift)
-        bias_error, bias = slack * bias_magnitude, (bias - mean) * scale + shift
-    grid = nudge_range(*node.attributes["weight_quantization"])
-    low, rounded, high = (
-        fake_quantize((weight + shifted * slack * np.abs(weight)).astype(np.float32), grid).astype(np.float64)
-        for shifted in (-1, 0, 1)
-    )
-    attributes = {name: value for name, value in node.attributes.items() if name != "weight_quantization"}
-    plain = Node(node.name, node.op, node.inputs, attributes, {"weight": "weight", "bias": "bias"})
-    terms = math.prod(weight.shape[1:])
-    value = evaluate(plain, {"weight": rounded, "bias": bias}, [x.value])
-    reach = np.abs(x.value) + x.error
-    magnitude = evaluate(plain, {"weight": np.maximum(np.abs(low), np.abs(high)), "bias": bias_magnitude}, [reach])
-    error = _gamma(terms + 1) * magnitude + terms * SMALLEST_NORMAL
-    error = error + evaluate(plain, {"weight": np.abs(rounded), "bias": bias_error}, [x.error])
-    error = error + evaluate(plain, {"weight": high - low, "bias": np.zeros(1)}, [reach])
-    return Estimate(value, error, magnitude)
-
-
-def _estimate_batch_norm(node: Node, weights: Weights, x: Estimate, value: Array) -> Estimate:
-    weight, shift, mean, variance = (
-        weights[node.weights[role]].astype(np.float64) for role in ("weight", "bias", "mean", "variance")
-    )
-    scale = np.abs(weight / np.sqrt(variance + node.attributes["epsilon"]))
-    magnitude = x.magnitude * scale + np.abs(mean) * scale + np.abs(shift)
-    return Estimate(value, x.error * scale + _gamma(NORMALIZATION_ROUNDINGS) * magnitude, magnitude)
-
-
-def _plain_error(node: Node, inputs: list[Estimate], value: Array) -> Array:
-    """Return the error bound of a node without weights."""
-    x = inputs[0]
-    magnitudes = [np.abs(term.value) + term.error for term in inputs]
-    if node.op == "activation":
-        function = node.attributes["function"]
-        error: Array = LIPSCHITZ.get(function, 1.0) * x.error
-        return error if function in CLAMPS else error + _gamma(CURVE_ROUNDINGS) * (magnitudes[0] + np.abs(value))
-    if node.op == "fake_quantize":  # a value between two steps may go either way
-        rounded: Array = x.error + nudge_range(*node.attributes["quantization"]).step
-        return rounded
-    if node.op == "add":
-        total: Array = x.error + inputs[1].error + _gamma(1) * (magnitudes[0] + magnitudes[1])
-        return total
-    spread: Array = evaluate(node, {}, [term.error for term in inputs])
-    if node.op in ("average_pool2d", "global_average_pool2d"):
-        slide = sliding_window(node, *x.value.shape[1:3])
-        rounding = _gamma(slide.kernel_height * slide.kernel_width + 1)
-        spread += rounding * evaluate(node, {}, magnitudes)
-    elif node.op == "resize_bilinear" and x.value.shape[1:3] != (1, 1):  # of a single pixel: a copy
-        spread += _gamma(8) * sum(x.value.shape[1:3]) * magnitudes[0].max(axis=(1, 2), keepdims=True)
-    return spread

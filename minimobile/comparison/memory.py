@@ -8,13 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from minimobile.comparison.rivals import (
-    Network,
-    Shape,
-    fold,
-    write_onnx,
-    write_tflite,
-)
+from minimobile.comparison.rival_onnx import write_onnx
+from minimobile.comparison.rival_tensorflow import write_tflite
+from minimobile.comparison.sized_network import Shape, SizedNetwork, fold
 from minimobile.errors import InputError, UnavailableError
 from minimobile.models.classes import MobileNetModel
 
@@ -55,7 +51,7 @@ interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.ascontigu
 interpreter.invoke()
 """,
 }
-_WRITERS: Mapping[str, tuple[str, Callable[[Network], bytes]]] = {
+_WRITERS: Mapping[str, tuple[str, Callable[[SizedNetwork], bytes]]] = {
     "onnxruntime": ("model.onnx", write_onnx),
     "openvino": ("model.onnx", write_onnx),
     "litert": ("model.tflite", write_tflite),

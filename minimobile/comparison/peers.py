@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.comparison.float32_bounds import Grid
-from minimobile.comparison.rivals import Network, run_tensorflow, write_onnx, write_tflite
+from minimobile.comparison.rival_onnx import write_onnx
+from minimobile.comparison.rival_tensorflow import run_tensorflow, write_tflite
+from minimobile.comparison.sized_network import SizedNetwork
 from minimobile.costs.profile import layer_names
 from minimobile.errors import FormatError, InputError, UnavailableError
 from minimobile.execution.definitions import run_reference
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
-from minimobile.networks.passes import fold_batch_norm, keep_needed
+from minimobile.operations.passes import fold_batch_norm, keep_needed
 
 Array = NDArray[Any]
 
@@ -121,7 +123,7 @@ def _reference(peer: Peer, pixels: Array) -> dict[str, Array]:
 
 def _transformers(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run transformers' model on PyTorch; a Hugging Face directory is loaded by transformers itself."""
-    if _is_fake_quantized(peer.model.graph):
+    if peer.model.graph.has("fake_quantize"):
         raise InputError(
             "transformers: expected a network of plain floats, got one trained with fake quantisation, which it does "
             "not know; compare with tensorflow or reference"
@@ -178,16 +180,12 @@ def _onnxruntime(peer: Peer, pixels: Array) -> dict[str, Array]:
     return dict(zip(network.graph.outputs, session.run(None, {INPUT: pixels}), strict=True))
 
 
-def _is_fake_quantized(graph: Graph) -> bool:
-    return any(node.op == "fake_quantize" for node in graph.nodes)
-
-
-def _every_layer(peer: Peer, pixels: Array) -> Network:
+def _every_layer(peer: Peer, pixels: Array) -> SizedNetwork:
     n, c, h, w = pixels.shape
     graph = keep_needed(peer.model.graph, compared_layers(peer.model.graph))
-    if _is_fake_quantized(graph):  # the weights are rounded with batch norm folded into them
+    if graph.has("fake_quantize"):  # the weights are rounded with batch norm folded into them
         graph = fold_batch_norm(graph)
-    return Network(graph, peer.model.state_dict(), (n, c, h, w))
+    return SizedNetwork(graph, peer.model.state_dict(), (n, c, h, w))
 
 
 def _tensorflow(peer: Peer, pixels: Array) -> dict[str, Array]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from minimobile.costs.profile import layer_names, read_size
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
-from minimobile.networks.shapes import infer_shapes
+from minimobile.operations.shapes import infer_shapes
 
 BYTES = 4  # float32
 

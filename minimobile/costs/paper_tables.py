@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from minimobile.costs.profile import POOLINGS, Cost, profile
+from minimobile.costs.profile import Cost, profile
 from minimobile.networks.graph import Graph
-from minimobile.networks.shapes import MapShape
+from minimobile.operations.operation import MapShape
+from minimobile.operations.table import OPERATIONS
 
 _STEPS = ("expand_1x1", "conv_3x3", "reduce_1x1")
 
@@ -97,7 +98,7 @@ def _body_row(layer: Cost) -> BodyRow:
     shape, c = _show(layer.input_shape), layer.output_shape[0]
     kernel = " x ".join(map(str, layer.kernel_size or ()))
     rate = f" rate {layer.dilation}" if layer.dilation > 1 else ""
-    if layer.operation in POOLINGS:
+    if layer.is_pool:
         return BodyRow(f"Avg Pool / s{layer.stride}", f"Pool {kernel}", shape)
     if layer.kind == "Fully Connected":
         return BodyRow(f"FC / s{layer.stride}", f"{layer.input_shape[0]} x {c}", shape)
@@ -108,8 +109,8 @@ def _body_row(layer: Cost) -> BodyRow:
 
 def _stage_row(layer: Cost) -> StageRow:
     shape, c = _show(layer.input_shape), layer.output_shape[0]
-    if layer.operation in POOLINGS:
-        is_global = layer.operation == "global_average_pool2d"
+    if layer.is_pool:
+        is_global = OPERATIONS[layer.operation].sees_all
         window = "x".join(map(str, layer.kernel_size or ()))
         return StageRow(shape, f"avgpool {window}", None, None, 1, None if is_global else layer.stride)
     if layer.kind is None:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from minimobile.errors import InputError
 from minimobile.networks.graph import Graph, Node, needed_nodes
-from minimobile.networks.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
+from minimobile.operations.operation import MapShape
+from minimobile.operations.shapes import infer_shapes, sliding_window
+from minimobile.operations.table import operation_of
 from minimobile_kernels.geometry import axis_padding, pad_amounts
 
 _TRAINED_ROLES = ("weight", "bias")  # batch norm's scale and shift, but not its statistics
-POOLINGS = ("average_pool2d", "global_average_pool2d")
 KINDS = ("Conv 1x1", "Conv DW 3x3", "Conv 3x3", "Fully Connected")
 """The words, and the order, of V1's paper (Table 2)."""
 
@@ -46,6 +47,11 @@ class Cost:
     stride: int = 1
     dilation: int = 1
     padding: tuple[AxisPads, AxisPads] = ((0, 0), (0, 0))
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether a window slides that has no weights."""
+        return self.kind is None and self.kernel_size is not None
 
 
 class KindCost(NamedTuple):
@@ -138,27 +144,22 @@ def profile_nodes(graph: Graph, image_size: int | Sequence[int]) -> tuple[Cost, 
 
 
 def _cost(graph: Graph, node: Node, shapes: dict[str, MapShape], is_computed: bool) -> Cost:
-    channels, height, width = shapes[node.name]
-    input_shape = shapes[node.inputs[0]]
-    if node.op == "concatenate":
-        input_shape = (channels, height, width)
+    operation, out, input_shape = operation_of(node), shapes[node.name], shapes[node.inputs[0]]
     parameters = sum(math.prod(graph.shapes[node.weights[role]]) for role in _TRAINED_ROLES if role in node.weights)
-    cost = Cost(node.name, node.op, shapes[node.name], parameters, 0, is_computed, input_shape=input_shape)
-    if node.op in POOLINGS:
-        slide = sliding_window(node, *input_shape[1:])
-        return dataclasses.replace(cost, kernel_size=(slide.kernel_height, slide.kernel_width), stride=slide.stride)
-    if node.op not in CONVOLUTIONS:
+    read = out if operation.joins else input_shape
+    cost = Cost(node.name, node.op, out, parameters, 0, is_computed, input_shape=read)
+    if not operation.slides:
         return cost
-    weights = math.prod(graph.shapes[node.weights["weight"]])
-    size, stride, dilation = _slide(node)
+    slide, work = sliding_window(node, *input_shape[1:]), operation.work(node, out, graph.shapes)
+    cost = dataclasses.replace(cost, kernel_size=(slide.kernel_height, slide.kernel_width), stride=slide.stride)
+    if work is None:
+        return cost
     return dataclasses.replace(
         cost,
-        kind=_kind(node, size),
-        multiply_adds=height * width * weights if is_computed else 0,
-        kernel_weights=weights,
-        kernel_size=(size, size),
-        stride=stride,
-        dilation=dilation,
+        kind=work.kind,
+        multiply_adds=work.multiply_adds if is_computed else 0,
+        kernel_weights=work.kernel_weights,
+        dilation=slide.dilation,
         padding=node_padding(node, input_shape),
     )
 
@@ -166,20 +167,11 @@ def _cost(graph: Graph, node: Node, shapes: dict[str, MapShape], is_computed: bo
 def node_padding(node: Node, input_shape: MapShape) -> tuple[AxisPads, AxisPads]:
     """Return ((top, bottom), (left, right)) in pixels of a convolution over an input (channels, height, width)."""
     padding = node.attributes.get("padding", "VALID")
-    height, width = (pad_amounts(input_shape[1 + axis], *_slide(node), axis_padding(padding, axis)) for axis in (0, 1))
+    size, stride, dilation = (node.attributes.get(key, 1) for key in ("kernel_size", "stride", "dilation"))
+    height, width = (
+        pad_amounts(input_shape[1 + axis], size, stride, dilation, axis_padding(padding, axis)) for axis in (0, 1)
+    )
     return height, width
-
-
-def _slide(node: Node) -> tuple[int, int, int]:
-    """Return kernel size, stride and dilation; a pointwise convolution's are 1."""
-    kernel_size, stride, dilation = (node.attributes.get(key, 1) for key in ("kernel_size", "stride", "dilation"))
-    return kernel_size, stride, dilation
-
-
-def _kind(node: Node, size: int) -> str:
-    if node.name == "classifier":
-        return "Fully Connected"
-    return f"Conv {'DW ' if node.op == 'depthwise_conv2d' else ''}{size}x{size}"
 
 
 def read_size(image_size: int | Sequence[int]) -> tuple[int, int]:

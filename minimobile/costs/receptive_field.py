@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from minimobile.costs.profile import read_size
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.networks.shapes import CONVOLUTIONS, infer_shapes, sliding_window
-
-_SLIDING = (*CONVOLUTIONS, "average_pool2d")
+from minimobile.operations.shapes import infer_shapes, sliding_window
+from minimobile.operations.table import operation_of
 
 
 class Reach(NamedTuple):
@@ -56,10 +55,8 @@ def _unite(reaches: list[Reach]) -> Reach:
 
 
 def _widen(node: Node, field: ReceptiveField | None, height: int, width: int) -> ReceptiveField | None:
-    if field is None or node.op == "global_average_pool2d":
+    if field is None or operation_of(node).sees_all:
         return None
-    if node.op not in _SLIDING or node.op == "pointwise_conv2d":
-        return field
     slide = sliding_window(node, height, width)
     taps = ((slide.kernel_height, slide.pad_top), (slide.kernel_width, slide.pad_left))
     return ReceptiveField(

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, RunOptions
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.networks.passes import Weights, fold_batch_norm, keep_needed, layout_weights
-from minimobile.networks.shapes import CONVOLUTIONS, sliding_window
-from minimobile_kernels import reference
+from minimobile.operations.operation import Weights
+from minimobile.operations.passes import fold_batch_norm, keep_needed
+from minimobile.operations.table import operation_of
 
 
 class ReferenceRunner(FloatRunner):
@@ -59,29 +59,4 @@ def run_reference(
 
 def apply_node(node: Node, weights: Weights, inputs: list[NDArray[Any]]) -> NDArray[Any]:
     """Compute one node on the definitions of `reference.py`. Shapes: inputs and result (N, H, W, C), of one dtype."""
-    x, attributes = inputs[0], node.attributes
-    if node.op in CONVOLUTIONS:
-        weight, bias = layout_weights(node, weights, x.dtype.type)
-        block = attributes.get("block", reference.BLOCK)
-        if node.op == "pointwise_conv2d":
-            return reference.pointwise_conv2d(x, weight, bias, block)
-        window = sliding_window(node, x.shape[1], x.shape[2])
-        if node.op == "conv2d":
-            return reference.conv2d(x, weight, bias, window, block)
-        return reference.depthwise_conv2d(x, weight, bias, window)
-    if node.op in ("average_pool2d", "global_average_pool2d"):
-        window = sliding_window(node, x.shape[1], x.shape[2])
-        return reference.average_pool2d(x, window, attributes.get("precision", "float64"))
-    if node.op == "batch_norm":
-        scale, shift, mean, variance = (weights[node.weights[role]] for role in ("weight", "bias", "mean", "variance"))
-        return reference.batch_norm(x, scale, shift, mean, variance, attributes["epsilon"])
-    if node.op == "activation":
-        return reference.activation(x, attributes["function"])
-    if node.op == "fake_quantize":
-        return reference.fake_quantize(x, reference.nudge_range(*attributes["quantization"]))
-    if node.op == "resize_bilinear":
-        return reference.resize_bilinear(x, inputs[1].shape[1], inputs[1].shape[2], attributes["align_corners"])
-    if node.op == "add":
-        return reference.add(x, inputs[1])
-    assert node.op == "concatenate", node.op
-    return reference.concatenate(x, inputs[1])
+    return operation_of(node).define(node, weights, inputs)

@@ -23,12 +23,9 @@ from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, RunOp
 from minimobile.execution.threads import Crew
 from minimobile.execution.timing import time_nodes
 from minimobile.networks.graph import Graph
-from minimobile.networks.passes import (
-    Weights,
-    fold_batch_norm,
-    lower,
-)
-from minimobile.networks.shapes import CONVOLUTIONS
+from minimobile.operations.operation import Weights
+from minimobile.operations.passes import fold_batch_norm, lower
+from minimobile.operations.table import is_convolution
 from minimobile_kernels import machine, sync
 from minimobile_kernels.step import STEP
 
@@ -93,7 +90,7 @@ class CompiledRunner(FloatRunner):
 
     def _pack(self, graph: Graph) -> PackedWeights:
         """Return packed weights that hold all of the graph's; one array serves all sets of outputs if it can."""
-        needed = {weight_key(node) for node in graph.nodes if node.op in CONVOLUTIONS}
+        needed = {weight_key(node) for node in graph.nodes if is_convolution(node)}
         for packed in self._packed:
             if needed <= packed.offsets.keys():
                 return packed

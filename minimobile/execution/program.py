@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError
 from minimobile.execution.arena import Arena, aligned_floats
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.networks.passes import Weights, layout_weights
-from minimobile.networks.shapes import CONVOLUTIONS, MapShape, infer_shapes, sliding_window
-from minimobile_kernels.elementwise import CLAMPS, CURVES
-from minimobile_kernels.reference import BLOCK, nudge_range
+from minimobile.operations.operation import MapShape, Weights
+from minimobile.operations.shapes import infer_shapes, sliding_window
+from minimobile.operations.table import CONVOLUTIONS, is_convolution, operation_of
+from minimobile_kernels.elementwise import CLAMPS
+from minimobile_kernels.geometry import Window
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS, STEP
 from minimobile_kernels.tile import PANEL_VECTORS
 
 MAXIMUM_ARENA_BYTES = 1 << 36
-_KIND_OF_OP = {"global_average_pool2d": "average_pool2d"}
 
 
 PARTS_PER_THREAD = 4
@@ -110,10 +110,11 @@ def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
     finite = set()
     size = 0
     for node in nodes:
-        if node.op not in CONVOLUTIONS or weight_key(node) in offsets:
+        if not is_convolution(node) or weight_key(node) in offsets:
             continue
-        weight, bias = layout_weights(node, weights, np.float32)
-        if node.op == "depthwise_conv2d":
+        operation = CONVOLUTIONS[node.op]
+        weight, bias = operation.layout_weights(node, weights, np.float32)
+        if operation.is_by_channel:
             rows, panel = weight.reshape(-1, weight.shape[2]), LANES  # (K_h*K_w, C)
         else:
             rows, panel = weight.reshape(weight.shape[0], -1).T, PANEL_VECTORS * LANES  # (terms, C_out)
@@ -184,9 +185,10 @@ class _Compiler:
         self.shapes = infer_shapes(graph, self.height, self.width)
         self.steps: list[NDArray[np.void]] = []
         self.names: list[str] = []
-        self.taps: list[int] = []
+        self.offsets: list[int] = []
         self.arena = Arena()
         self.scratch_size = 0
+        self.fused: frozenset[str] = frozenset()
 
     def compile(self) -> Program:
         for name, shape in self.shapes.items():
@@ -198,6 +200,7 @@ class _Compiler:
         last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
         fused = self._find_fused()
         joined = self._find_joined(fused)
+        self.fused = frozenset(fused)
         for index, node in enumerate(self.graph.nodes):
             for name in node.inputs:
                 last_use[name] = max(last_use.get(name, 0), index + (node.name in fused))
@@ -214,7 +217,7 @@ class _Compiler:
             elif node not in joined.values():
                 self._place(node.name)
             if node not in joined.values():
-                self._add_node(node, is_fused=node.name in fused)
+                operation_of(node).add_rows(self, node)
             for name in self.arena.names():
                 if last_use.get(name, index) <= index:
                     self.arena.release(name)
@@ -227,7 +230,7 @@ class _Compiler:
         return Program(
             np.concatenate(self.steps),
             tuple(self.names),
-            np.array(self.taps or [0], np.int64),
+            np.array(self.offsets or [0], np.int64),
             self.arena.size,
             self.batch,
             self.num_threads,
@@ -236,7 +239,7 @@ class _Compiler:
 
     def _reads_packed_pixels(self, node: Node) -> bool:
         """Tell whether a node needs the image in the arena's layout; a dense convolution reads it as it is."""
-        return INPUT in node.inputs and (node.op != "conv2d" or node.inputs.index(INPUT) > 0)
+        return INPUT in node.inputs and (not operation_of(node).reads_pixels or node.inputs.index(INPUT) > 0)
 
     def _find_fused(self) -> dict[str, Node]:
         """Return the convolutions that the depthwise one after them, their only consumer, does by itself."""
@@ -244,9 +247,9 @@ class _Compiler:
         return {
             node.name: after
             for node, after in itertools.pairwise(self.graph.nodes)
-            if node.op in ("pointwise_conv2d", "conv2d")
+            if operation_of(node).is_expansion
             and len(node.inputs) == 1
-            and after.op == "depthwise_conv2d"
+            and operation_of(after).filters_rows
             and after.inputs == (node.name,)
             and uses.count(node.name) == 1
         }
@@ -259,7 +262,7 @@ class _Compiler:
         joined: dict[str, Node] = {}
         produced = {node.name for node in self.graph.nodes} - fused.keys()
         for node in self.graph.nodes:
-            if node.op != "concatenate" or self.shapes[node.inputs[0]][0] % LANES:
+            if not operation_of(node).joins or self.shapes[node.inputs[0]][0] % LANES:
                 continue
             names = {*node.inputs, node.name}
             if len(names) == 3 and names <= produced and not names & {*joined, *(n.name for n in joined.values())}:
@@ -306,56 +309,53 @@ class _Compiler:
         row = width * LANES
         return {"x": self.arena.offsets[name], "x_image": height * row, "x_row": row, "x_pixel": LANES}
 
-    def _add_node(self, node: Node, is_fused: bool) -> None:
-        source = node.inputs[0]
-        is_from_pixels = source == INPUT and node.op == "conv2d"
-        fields: dict[str, Any] = self._pixel_strides() if is_from_pixels else self._map_strides(source)
-        fields["is_fused"] = int(is_fused)
-        fields["low"], fields["high"] = CLAMPS[node.attributes.get("activation", "linear")]
-        if node.op in ("conv2d", "depthwise_conv2d", "average_pool2d", "global_average_pool2d"):
-            slide = sliding_window(node, *self.shapes[source][1:])
-            for name in ("kernel_height", "kernel_width", "stride", "dilation", "pad_top", "pad_left"):
-                fields[name] = getattr(slide, name)
-        if node.op in CONVOLUTIONS:
-            fields["weight"] = self.packed.offsets[weight_key(node)]
-            fields["is_finite"] = int(weight_key(node) in self.packed.finite)
-            fields["block"] = node.attributes.get("block", BLOCK)
-        if node.op == "conv2d":
-            fields["taps"] = self._add_taps(fields, source)
-        if node.op == "activation":
-            function = node.attributes["function"]
-            fields["option"] = CURVES.index(function) if function in CURVES else -1
-            fields["low"], fields["high"] = CLAMPS.get(function, CLAMPS["linear"])
-        if node.op == "fake_quantize":
-            grid = nudge_range(*node.attributes["quantization"])
-            fields.update(low=grid.low, high=grid.high, scale=grid.step, zero=grid.zero)
-        if node.op in ("average_pool2d", "global_average_pool2d"):
-            fields["option"] = int(node.attributes.get("precision") == "float32")
-        if node.op == "resize_bilinear":
-            fields["option"] = int(node.attributes["align_corners"])
-        elif len(node.inputs) > 1:
-            second = node.inputs[1]
-            fields.update(y=self.arena.offsets[second], y_channels=self.shapes[second][0], y_plane=self._plane(second))
-        self._add_step(_KIND_OF_OP.get(node.op, node.op), node.name, source, fields)
+    def add(self, kind: str, node: Node, fields: Mapping[str, Any]) -> None:
+        """Add the row of a kernel; see `Rows.add`."""
+        low, high = CLAMPS[node.attributes.get("activation", "linear")]
+        own = {**self._source_strides(node), "is_fused": int(node.name in self.fused), "low": low, "high": high}
+        self._add_step(kind, node.name, node.inputs[0], {**own, **fields})
 
-    def _add_taps(self, fields: Mapping[str, int], source: str) -> int:
+    def window(self, node: Node) -> Window:
+        """Return the window of a node over its first input."""
+        return sliding_window(node, *self.shapes[node.inputs[0]][1:])
+
+    def second(self, node: Node) -> dict[str, int]:
+        """Return where the second input lies, if the node has one."""
+        if len(node.inputs) < 2:
+            return {}
+        name = node.inputs[1]
+        return {"y": self.arena.offsets[name], "y_channels": self.shapes[name][0], "y_plane": self._plane(name)}
+
+    def weights(self, node: Node) -> dict[str, int]:
+        """Return where a convolution's packed weights lie, and whether all are finite."""
+        key = weight_key(node)
+        return {"weight": self.packed.offsets[key], "is_finite": int(key in self.packed.finite)}
+
+    def taps(self, node: Node) -> dict[str, int]:
         """Append the offset of every term (ky, kx, ci) of a dense convolution from the first pixel of its window."""
-        start = len(self.taps)
-        down, right = fields["dilation"] * fields["x_row"], fields["dilation"] * fields["x_pixel"]
+        start, source = len(self.offsets), node.inputs[0]
+        strides, slide = self._source_strides(node), self.window(node)
+        down, right = slide.dilation * strides["x_row"], slide.dilation * strides["x_pixel"]
         channels, plane = self.shapes[source][0], self._plane(source)
 
         def channel(ci: int) -> int:
-            if "x_channel" in fields:
-                return ci * fields["x_channel"]
+            if "x_channel" in strides:
+                return ci * strides["x_channel"]
             return ci // LANES * plane + ci % LANES
 
-        self.taps.extend(
+        self.offsets.extend(
             ky * down + kx * right + channel(ci)
-            for ky in range(fields["kernel_height"])
-            for kx in range(fields["kernel_width"])
+            for ky in range(slide.kernel_height)
+            for kx in range(slide.kernel_width)
             for ci in range(channels)
         )
-        return start
+        return {"taps": start}
+
+    def _source_strides(self, node: Node) -> dict[str, int]:
+        """Return where a node's first input begins, and its strides: the caller's image, or a map in the arena."""
+        source = node.inputs[0]
+        is_from_pixels = source == INPUT and operation_of(node).reads_pixels
+        return self._pixel_strides() if is_from_pixels else self._map_strides(source)
 
     def _add_step(self, kind: str, name: str, source: str, fields: Mapping[str, Any]) -> None:
         channels, height, width = self.shapes[source]

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from minimobile.execution.arena import aligned_floats
 from minimobile.execution.program import PackedWeights, Program, compile_program, pack_weights
 from minimobile.networks.graph import Graph
-from minimobile.networks.passes import (
-    Weights,
-    lower,
-)
+from minimobile.operations.operation import Weights
+from minimobile.operations.passes import lower
 from minimobile_kernels import machine
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.fake_quantization import Ranges
+from minimobile.operations.fake_quantization import Ranges
 from minimobile.quantized.network import Network
 
 ARCHITECTURES = (

@@ -35,7 +35,7 @@ from minimobile.formats.ranges import add_ranges
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.strict_json import parse_json_object
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
-from minimobile.networks.fake_quantization import FakeQuantization
+from minimobile.operations.fake_quantization import FakeQuantization
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")

@@ -13,8 +13,8 @@ from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import settle_bytes
 from minimobile.networks.build_graph import build_graph
-from minimobile.networks.fake_quantization import FakeQuantization, Ranges, needed_ranges
 from minimobile.networks.graph import Graph
+from minimobile.operations.fake_quantization import FakeQuantization, Ranges, needed_ranges
 from minimobile.quantized.conversion import quantize_graph
 
 _LISTED = 3  # names in a message

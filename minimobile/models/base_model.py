@@ -22,8 +22,8 @@ from minimobile.models.runners import make_runner
 from minimobile.models.sources import Config, read_checkpoint
 from minimobile.models.weights import draw_weights, fit_weights, trim
 from minimobile.networks.config import MobileNetConfig
-from minimobile.networks.fake_quantization import add_fake_quantization
 from minimobile.networks.graph import Graph
+from minimobile.operations.fake_quantization import add_fake_quantization
 from minimobile.quantized.network import Tensor
 from minimobile.tracing.explain import explain
 from minimobile.tracing.explanation import Explanation

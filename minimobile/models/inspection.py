@@ -29,7 +29,7 @@ _VARIANT = re.compile(
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkCosts:
     """A network at one size of image, (height, width), and what it costs."""
 
     config: MobileNetV1Config | MobileNetV2Config
@@ -114,8 +114,8 @@ class Inspection:
     source: str
     description: Description
     checkpoint: Checkpoint | None
-    network: Network | None
-    others: tuple[Network, ...] = ()
+    network: NetworkCosts | None
+    others: tuple[NetworkCosts, ...] = ()
 
     @property
     def preprocessing(self) -> str | None:
@@ -169,13 +169,13 @@ def _find_size(checkpoint: Checkpoint) -> tuple[int, int]:
     return (None if settings is None else find_size(settings)) or read_size(checkpoint.config.image_size)
 
 
-def _network(checkpoint: Checkpoint, size: tuple[int, int], where: str) -> Network:
+def _network(checkpoint: Checkpoint, size: tuple[int, int], where: str) -> NetworkCosts:
     """Return the network of a checkpoint, whose weights must be those that it needs."""
     fit_weights(checkpoint.weights, build_graph(checkpoint.config, checkpoint.architecture), where)
-    return Network(checkpoint.config, checkpoint.architecture, size)
+    return NetworkCosts(checkpoint.config, checkpoint.architecture, size)
 
 
-def _vary(network: Network, text: str) -> Network:
+def _vary(network: NetworkCosts, text: str) -> NetworkCosts:
     found = None if Path(text).exists() else _VARIANT.fullmatch(text)
     if found is None:
         try:
@@ -195,4 +195,4 @@ def _vary(network: Network, text: str) -> Network:
         config = config.replace(depth_multiplier=float(found["width"]))
     if found["height"]:
         size = read_size([int(found["height"]), int(found["columns"] or found["height"])])
-    return Network(config, network.architecture, size)
+    return NetworkCosts(config, network.architecture, size)

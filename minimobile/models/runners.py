@@ -10,7 +10,7 @@ from minimobile.execution.engine import CompiledRunner
 from minimobile.execution.runner import Runner, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.networks.graph import Graph
-from minimobile.networks.passes import Weights
+from minimobile.operations.operation import Weights
 from minimobile.quantized.runner import QuantizedRunner
 
 FLOAT_RUNNERS: Mapping[str, Callable[[Graph, Weights, RunOptions], Runner]] = {

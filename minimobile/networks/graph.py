@@ -47,6 +47,10 @@ class Graph:
         """Return the node of that name (node names only; see `resolve` for aliases)."""
         return next(node for node in self.nodes if node.name == name)
 
+    def has(self, op: str) -> bool:
+        """Tell whether there is a node of that operation."""
+        return any(node.op == op for node in self.nodes)
+
     def resolve(self, layer: str | int) -> str:
         """Return the node name for a layer given as a module path, a TF-slim endpoint name or a hidden-state index."""
         if isinstance(layer, int) and not isinstance(layer, bool):

@@ -7,28 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.networks.fake_quantization import FakeQuantization, Ranges, add_fake_quantization
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.networks.passes import (
-    Weights,
-    fold_batch_norm,
-    fuse_activations,
-    keep_needed,
-    layout_weights,
-)
-from minimobile.networks.shapes import CONVOLUTIONS, infer_shapes, sliding_window
+from minimobile.operations.fake_quantization import FakeQuantization, Ranges, add_fake_quantization
+from minimobile.operations.operation import Weights
+from minimobile.operations.passes import fold_batch_norm, fuse_activations, keep_needed
+from minimobile.operations.shapes import infer_shapes, sliding_window
+from minimobile.operations.table import layout_weights, operation_of
 from minimobile.quantized.arithmetic import ACTIVATIONS
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.validation import check_network
 
 _BYTES = np.dtype(np.uint8)
-_SAME_SCALE = ("average_pool2d", "global_average_pool2d", "resize_bilinear")
+Converted = tuple[str, tuple[str, ...], dict[str, Any]]  # operation, inputs, attributes
 
 
 def quantize_graph(
@@ -79,41 +76,49 @@ class _Converter:
         return network
 
     def convert(self, node: Node) -> None:
-        inputs = node.inputs[:1] if node.op == "resize_bilinear" else node.inputs  # its second tells the size alone
-        attributes: dict[str, Any] = {}
-        if node.op in _SAME_SCALE:
-            self.add_map(node.name, node.name, self.tensors[inputs[0]])
-        elif node.op == "concatenate":
-            widest = max((self.tensors[name] for name in inputs), key=lambda tensor: tensor.scale)
-            self.add_map(node.name, node.name, widest)
-            inputs = tuple(self.bring_to(name, widest) for name in inputs)
-        elif node.name in self.ranges:
-            self.add_map(node.name, node.name, self.read_range(node.name, self.ranges[node.name]))
-        else:
-            self.fail(node.name, "a range for its values", f"none for {node.op}")
-        if node.op in (*CONVOLUTIONS, "add"):
-            attributes["activation"] = node.attributes.get("activation", "linear")
-            if attributes["activation"] not in ACTIVATIONS:
-                self.fail(node.name, "relu6, relu or no activation", attributes["activation"])
-        if node.op in CONVOLUTIONS:
-            inputs = (self.pad(node), *self.add_kernel(node))
-            own = {name: node.attributes.get(name, 1) for name in ("stride", "dilation")}
-            padding = node.attributes.get("padding", "SAME")
-            attributes |= own | {"padding": padding if isinstance(padding, str) else "VALID"}
-        elif node.op in ("average_pool2d", "global_average_pool2d"):
-            slide = sliding_window(node, *self.shapes[inputs[0]][1:])
-            kernel_size = (slide.kernel_height, slide.kernel_width)
-            attributes = {"kernel_size": kernel_size, "stride": slide.stride, "padding": "VALID"}
-            attributes["activation"] = "linear"
-        elif node.op == "resize_bilinear":
-            is_aligned = node.attributes["align_corners"]
-            attributes = {"align_corners": is_aligned, "half_pixel_centers": not is_aligned}
-        elif node.op == "concatenate":
-            attributes = {"axis": 3}
-        elif node.op != "add":
-            self.fail(node.name, "an operation of a quantised MobileNet", node.op)
-        op = {"pointwise_conv2d": "conv2d", "global_average_pool2d": "average_pool2d"}.get(node.op, node.op)
+        op, inputs, attributes = _CONVERTERS.get(node.op, _Converter.refuse)(self, node)
         self.operations.append(Operation(op, inputs, node.name, attributes))
+
+    def refuse(self, node: Node) -> Converted:
+        self.fail(node.name, "an operation of a quantised MobileNet", node.op)
+
+    def convert_convolution(self, node: Node) -> Converted:
+        activation = self.add_ranged_map(node)
+        own = {name: node.attributes.get(name, 1) for name in ("stride", "dilation")}
+        padding = node.attributes.get("padding", "SAME")
+        inputs = (self.pad(node), *self.add_kernel(node))
+        op = {"pointwise_conv2d": "conv2d"}.get(node.op, node.op)
+        return op, inputs, activation | own | {"padding": padding if isinstance(padding, str) else "VALID"}
+
+    def convert_sum(self, node: Node) -> Converted:
+        return node.op, node.inputs, self.add_ranged_map(node)
+
+    def convert_pool(self, node: Node) -> Converted:
+        self.add_map(node.name, node.name, self.tensors[node.inputs[0]])
+        slide = sliding_window(node, *self.shapes[node.inputs[0]][1:])
+        attributes = {"kernel_size": (slide.kernel_height, slide.kernel_width), "stride": slide.stride}
+        return "average_pool2d", node.inputs, {**attributes, "padding": "VALID", "activation": "linear"}
+
+    def convert_resize(self, node: Node) -> Converted:
+        inputs = operation_of(node).reads(node)
+        self.add_map(node.name, node.name, self.tensors[inputs[0]])
+        is_aligned = node.attributes["align_corners"]
+        return node.op, inputs, {"align_corners": is_aligned, "half_pixel_centers": not is_aligned}
+
+    def convert_join(self, node: Node) -> Converted:
+        widest = max((self.tensors[name] for name in node.inputs), key=lambda tensor: tensor.scale)
+        self.add_map(node.name, node.name, widest)
+        return node.op, tuple(self.bring_to(name, widest) for name in node.inputs), {"axis": 3}
+
+    def add_ranged_map(self, node: Node) -> dict[str, Any]:
+        """Add a node's map with the range of its training; returns the attribute of the clamp that it ends in."""
+        if node.name not in self.ranges:
+            self.fail(node.name, "a range for its values", f"none for {node.op}")
+        self.add_map(node.name, node.name, self.read_range(node.name, self.ranges[node.name]))
+        activation = node.attributes.get("activation", "linear")
+        if activation not in ACTIVATIONS:
+            self.fail(node.name, "relu6, relu or no activation", activation)
+        return {"activation": activation}
 
     def read_range(self, name: str, by: FakeQuantization) -> Tensor:
         """Return a tensor without shape with the scale and zero point of a range, in float64 as the converter's.
@@ -183,5 +188,18 @@ class _Converter:
             self.fail(node.name, "a bias of fewer than 2**31 steps", f"{np.abs(rounded).max():g}")
         return rounded.astype(np.int32)
 
-    def fail(self, name: str, expected: str, found: str) -> None:
+    def fail(self, name: str, expected: str, found: str) -> NoReturn:
         raise FormatError(f"{self.where}: {name}: expected {expected}, found {found}")
+
+
+_CONVERTERS: Mapping[str, Callable[[_Converter, Node], Converted]] = {
+    "conv2d": _Converter.convert_convolution,
+    "depthwise_conv2d": _Converter.convert_convolution,
+    "pointwise_conv2d": _Converter.convert_convolution,
+    "add": _Converter.convert_sum,
+    "average_pool2d": _Converter.convert_pool,
+    "global_average_pool2d": _Converter.convert_pool,
+    "resize_bilinear": _Converter.convert_resize,
+    "concatenate": _Converter.convert_join,
+}
+"""By the operation of a graph: what adds its map, and says which operation of integers it is."""

@@ -3,38 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.networks.shapes import MapShape
-
-Scalar = np.floating[Any]
-Position = tuple[int, int, int]  # row, column, channel
-
-
-class Term(NamedTuple):
-    """One term. `tap` is (ky, kx), `position` that of the pixel it reads.
-
-    `pixel` is None where that lies outside the map: such a term is skipped. `weight` and `product` (exact for float32:
-    in float64) are None in a mean. `running` is the sum so far, of this block of terms.
-    """
-
-    tap: tuple[int, int]
-    position: Position
-    pixel: Scalar | None
-    weight: Scalar | None
-    product: Scalar | None
-    running: Scalar
-
-
-class Stage(NamedTuple):
-    """One step after the terms: what is done, with which number (None: with none), and the value after it."""
-
-    name: str
-    operand: Scalar | None
-    value: Scalar
+from minimobile.operations.operation import MapShape
+from minimobile.operations.written_out import Position, Scalar, Stage, Term
 
 
 @dataclass(frozen=True)

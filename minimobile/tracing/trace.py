@@ -16,7 +16,9 @@ from minimobile.costs.profile import layer_names, node_padding
 from minimobile.errors import UnknownLayerError
 from minimobile.execution.runner import DataFormat, Runner
 from minimobile.networks.graph import Graph, Node, needed_nodes
-from minimobile.networks.shapes import MapShape, infer_shapes
+from minimobile.operations.operation import MapShape
+from minimobile.operations.shapes import infer_shapes
+from minimobile.operations.table import operation_of
 from minimobile_kernels.elementwise import CLAMPS
 
 Array = NDArray[Any]
@@ -193,7 +195,7 @@ def _find_steps(
     steps: dict[str, tuple[str, ...]] = {}
     for node in needed if times else ():
         name = node.name
-        while name not in step_of_name and node.op != "concatenate":
+        while name not in step_of_name and not operation_of(node).joins:
             name = readers[name]
         steps[node.name] = step_of_name.get(name, (name,))
     parts = {

@@ -21,10 +21,11 @@ from minimobile.formats.ranges import add_ranges
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import OUTPUT_STRIDES, MobileNetV1Config
 from minimobile.networks.deeplab import HEAD_EPSILON
-from minimobile.networks.fake_quantization import FakeQuantization
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.networks.passes import fold_batch_norm, fuse_activations
-from minimobile.networks.shapes import CONVOLUTIONS, infer_shapes
+from minimobile.operations.fake_quantization import FakeQuantization
+from minimobile.operations.passes import fold_batch_norm, fuse_activations
+from minimobile.operations.shapes import infer_shapes
+from minimobile.operations.table import is_convolution, operation_of
 from minimobile_kernels.geometry import axis_padding, pad_amounts
 
 Size = tuple[int, int]
@@ -236,7 +237,7 @@ def _find_padding_fault(config: Config, finding: Finding, size: Size | None) -> 
     shapes = infer_shapes(graph, *size) if size else {}
     for node in fuse_activations(fold_batch_norm(graph)).nodes:
         layer = finding.layers.get(node.name)
-        if layer is None or node.op not in CONVOLUTIONS or layer.op == "dense":
+        if layer is None or not is_convolution(node) or layer.op == "dense":
             continue
         ours = node.attributes.get("padding", "VALID")
         theirs = layer.attributes["padding"]
@@ -265,7 +266,7 @@ def _settle_pool(config: Config, finding: Finding, size: Size | None, where: str
     whole = None
     if size is not None:
         graph = build_graph(config, finding.architecture)
-        source = next(node for node in graph.nodes if node.op == "global_average_pool2d").inputs[0]
+        source = next(node for node in graph.nodes if operation_of(node).sees_all).inputs[0]
         whole = infer_shapes(graph, *size)[source][1:]
     if kernel == whole and padding in ("VALID", ((0, 0), (0, 0))):
         return config
@@ -298,18 +299,16 @@ def _check_graph(graph: Graph, finding: Finding, where: str) -> None:
             raise FormatError(f"{where}: layer {before!r}: expected a sum with its block's input after it "
                               f"({node.name}), found none")  # fmt: skip
         names[node.name] = layer.name
-        inputs = tuple(names[name] for name in node.inputs)
+        inputs = tuple(names[name] for name in operation_of(node).reads(node))
         found = layer.inputs
-        if node.op == "add":
+        if operation_of(node).is_sum:
             inputs, found = tuple(sorted(inputs)), tuple(sorted(found))
-        if node.op == "resize_bilinear":
-            inputs = inputs[:1]  # the second one only tells the size
         if inputs != found:
             raise FormatError(
                 f"{where}: layer {layer.name!r} ({describe_layer(layer)}): expected the inputs {list(inputs)} "
                 f"({node.name}), found {list(found)[:9]}"
             )
-        if node.op in CONVOLUTIONS:
+        if is_convolution(node):
             for name, default in _DEFAULTS.items():
                 value, other = (attributes.get(name, default) for attributes in (node.attributes, layer.attributes))
                 if value != other:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from minimobile.errors import FormatError
 from minimobile.formats.files import SPARE_BYTES
 from minimobile.formats.tensorflow.graph_def import GraphNode
-from minimobile.networks.fake_quantization import FakeQuantization
+from minimobile.operations.fake_quantization import FakeQuantization
 
 IDENTITIES = frozenset(
     {"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "PlaceholderWithDefault"}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from minimobile.errors import FormatError
 from minimobile.formats.ranges import name_range
 from minimobile.formats.tensorflow.slim_names import CLASSIFIERS, block_scopes, is_of_quantizer, layer_scopes
-from minimobile.networks.fake_quantization import FakeQuantization
+from minimobile.operations.fake_quantization import FakeQuantization
 
 _LIMIT = re.compile(r"(?P<quantizer>(?P<scope>.+)/(?P<kind>\w+_quant))/(?P<limit>min|max)", re.DOTALL)
 _WEIGHTS = "weights_quant"

@@ -1,0 +1,67 @@
+"""The network in PyTorch, each operation by the entry of one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.comparison.sized_network import SizedNetwork
+from minimobile.networks.graph import INPUT, Node
+from minimobile.operations.table import is_convolution
+
+
+def run_torch(network: SizedNetwork, num_threads: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """Return a function that runs the network's first output, channels last, in PyTorch's own kernels."""
+    torch = import_module("torch")
+    torch.set_num_threads(num_threads)
+    layers = _Layers(torch, network)
+
+    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            values = {INPUT: torch.from_numpy(x).contiguous(memory_format=torch.channels_last)}
+            for node in network.graph.nodes:
+                values[node.name] = _LAYERS[node.op](layers, node, *(values[name] for name in node.inputs))
+            return values[network.graph.outputs[0]].numpy()  # type: ignore[no-any-return]
+
+    return run
+
+
+class _Layers:
+    """What the entries of the table work with: PyTorch, and each convolution's tensors, padding and geometry."""
+
+    def __init__(self, torch: Any, network: SizedNetwork) -> None:
+        self.torch, self.functional = torch, torch.nn.functional
+        self.convolutions: dict[str, Callable[[Any], Any]] = {
+            node.name: self.prepare(network, node) for node in network.graph.nodes if is_convolution(node)
+        }
+
+    def prepare(self, network: SizedNetwork, node: Node) -> Callable[[Any], Any]:
+        """Return the convolution of a node; PyTorch pads by itself only where both sides are alike."""
+        torch, functional = self.torch, self.functional
+        weight, bias, groups = network.convolution(node)
+        weight = torch.from_numpy(weight.copy()).contiguous(memory_format=torch.channels_last)
+        bias = torch.from_numpy(bias)
+        top, left, bottom, right = network.pads(node, *network.shapes[node.inputs[0]][1:])
+        stride, dilation = node.attributes.get("stride", 1), node.attributes.get("dilation", 1)
+        if (top, left) == (bottom, right):
+            return lambda x: functional.conv2d(x, weight, bias, stride, (top, left), dilation, groups)
+        sides = (left, right, top, bottom)
+        return lambda x: functional.conv2d(functional.pad(x, sides), weight, bias, stride, 0, dilation, groups)
+
+
+_LAYERS: Mapping[str, Callable[..., Any]] = {
+    **dict.fromkeys(
+        ("conv2d", "depthwise_conv2d", "pointwise_conv2d"), lambda layers, node, x: layers.convolutions[node.name](x)
+    ),
+    "activation": lambda layers, node, x: getattr(layers.functional, node.attributes["function"])(x),
+    "add": lambda layers, node, x, y: x + y,
+    "concatenate": lambda layers, node, *inputs: layers.torch.cat(inputs, 1),
+    "global_average_pool2d": lambda layers, node, x: layers.functional.adaptive_avg_pool2d(x, 1),
+    "resize_bilinear": lambda layers, node, x, like: layers.functional.interpolate(
+        x, like.shape[2:], mode="bilinear", align_corners=True
+    ),
+}

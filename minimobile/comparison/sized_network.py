@@ -1,0 +1,62 @@
+"""A network as other runtimes are given it: a graph at one input shape, with plain weights and explicit padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.networks.graph import Graph, Node
+from minimobile.operations.batch_norm import ROLES
+from minimobile.operations.folding import fold_weights
+from minimobile.operations.operation import MapShape, Weights
+from minimobile.operations.passes import fold_batch_norm, keep_needed
+from minimobile.operations.shapes import infer_shapes, sliding_window
+from minimobile.operations.table import CONVOLUTIONS
+
+Shape: TypeAlias = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class SizedNetwork:
+    """A graph at one input shape (N, C, H, W). For comparisons of speed it is folded, and its first output counts."""
+
+    graph: Graph
+    weights: Weights
+    shape: Shape
+
+    @property
+    def shapes(self) -> dict[str, MapShape]:
+        """Map sizes by node name."""
+        return infer_shapes(self.graph, *self.shape[2:])
+
+    def convolution(self, node: Node) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+        """Return weight (C_out, C_in / groups, K_h, K_w), bias and groups of a convolution node."""
+        weight, bias = fold_weights(node, self.weights)
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(weight.astype(np.float32))
+            groups = len(weight) if CONVOLUTIONS[node.op].is_by_channel else 1
+            return stored.reshape(*weight.shape, *[1] * (4 - weight.ndim)), bias.astype(np.float32), groups
+
+    def normalization(self, node: Node) -> list[NDArray[np.float32]]:
+        """Return scale, shift, mean and variance of a batch norm that is not folded."""
+        return [self.weights[node.weights[role]].astype(np.float32) for role in ROLES]
+
+    def pads(self, node: Node, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return the padding (top, left, bottom, right) of a convolution node."""
+        slide = sliding_window(node, height, width)
+        bottom, right = (
+            max(0, (outputs - 1) * slide.stride + (kernel - 1) * slide.dilation + 1 - size - before)
+            for outputs, kernel, size, before in (
+                (slide.out_height, slide.kernel_height, height, slide.pad_top),
+                (slide.out_width, slide.kernel_width, width, slide.pad_left),
+            )
+        )
+        return slide.pad_top, slide.pad_left, bottom, right
+
+
+def fold(graph: Graph, weights: Weights, shape: Shape) -> SizedNetwork:
+    """Return what is compared: the first output of the graph, with batch norm folded."""
+    return SizedNetwork(fold_batch_norm(keep_needed(graph, graph.outputs[:1])), weights, shape)
