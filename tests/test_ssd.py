@@ -11,8 +11,8 @@ from minimobile.formats.tflite.tflite_model import read_model
 from minimobile.networks import ssd
 from minimobile.networks.anchors import anchor_shapes, make_anchors
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.shapes import infer_shapes
 from minimobile.networks.ssd_config import MobileNetSSDConfig
+from minimobile.operations.shapes import infer_shapes
 
 LITE = MobileNetSSDConfig()
 DENSE = MobileNetSSDConfig(use_depthwise=False)
