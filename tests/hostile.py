@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
 import pytest
 
-from minimobile.errors import MinimobileError
+from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.files import SPARE_BYTES
+from minimobile.formats.hdf5_child import RefusalError
+from minimobile.formats.hdf5_child.arrays import read_array
+from minimobile.formats.hdf5_child.objects import examine
+from minimobile.formats.hdf5_process import Contents
 from minimobile.networks.config import MobileNetV1Config
 
 SECONDS = 2.0  # for a file of less than 1 MB
@@ -37,6 +44,20 @@ def tiny_checkpoint(**config: Any) -> Checkpoint:
         {"do_resize": True, "size": {"shortest_edge": 256}},
         {"format": "test", "source": "tiny"},
     )
+
+
+def fetch_here(where: str, source: BinaryIO | bytes, size: int, has_numbers: bool = True) -> Contents:
+    """Read an HDF5 file as the child process does, but in this one: for tests of hundreds of files."""
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with h5py.File(file, "r") as root:
+            found = examine(root, file, size)
+            arrays = {name: read_array(item, name) for name, item in found.datasets.items()}
+    except RefusalError as error:
+        raise FormatError(f"{where}: {error}") from None
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, struct.error) as error:
+        raise FormatError(f"{where}: damaged ({error})") from error
+    return Contents(found.attributes, {name: (item.dtype, item.shape) for name, item in arrays.items()}, arrays)
 
 
 def assert_same(left: Checkpoint, right: Checkpoint) -> None:

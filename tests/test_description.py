@@ -98,8 +98,8 @@ def test_what_is_too_damaged_to_tell(tmp_path: Path) -> None:
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
     found, checkpoint = formats.examine(path)
     assert checkpoint is None
-    assert found == Description("an HDF5 file", problem=found.problem)
-    assert "damaged or truncated" in str(found.problem)
+    assert found == Description("HDF5 (the native file, or Keras')", problem=found.problem)
+    assert "this HDF5 file is truncated: found 48 bytes" in str(found.problem)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n", b"hello"])

@@ -60,7 +60,7 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
 # What has one home, or none: a stranger's file passes through the checks that live there.
 HOMES: Mapping[str, set[str]] = {
     "Image.open": {"minimobile.imaging.pictures"},
-    "h5py.File": {"minimobile.formats.guarded_hdf5"},
+    "h5py.File": {"minimobile.formats.guarded_hdf5", "minimobile.formats.hdf5_child.serve"},
     "numba.jit": {"minimobile_kernels._jit"},
     "numba.njit": {"minimobile_kernels._jit"},
     "pickle.load": set(),

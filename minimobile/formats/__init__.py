@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import hdf5, huggingface
+from minimobile.formats import hdf5_kinds, huggingface
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
@@ -58,8 +58,8 @@ FORMATS = (
         tensorflow_checkpoint.describe,
     ),
     Format("TFLite (LiteRT)", tflite.recognise, tflite.read, tflite.describe),
-    Format("the native HDF5 file", hdf5.recognise, hdf5.read, hdf5.describe),
-    Format("Keras (an archive, or HDF5)", keras.recognise, keras.read, keras.describe),
+    Format("HDF5 (the native file, or Keras')", hdf5_kinds.recognise, hdf5_kinds.read, hdf5_kinds.describe),
+    Format("a Keras archive", keras.recognise, keras.read, keras.describe),
     Format(
         "safetensors or PyTorch weights (of transformers, torchvision or timm)",
         torch_models.recognise,

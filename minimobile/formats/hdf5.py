@@ -26,9 +26,7 @@ from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.guarded_hdf5 import (
     GuardedFile,
-    has_hdf5_signature,
-    open_hdf5,
-    read_root_attributes,
+    read_hdf5,
     write_hdf5,
 )
 from minimobile.formats.ranges import add_ranges
@@ -45,9 +43,9 @@ _RANGES = "ranges"  # a text that most files lack
 _LONGEST_ATTRIBUTE = 60_000  # HDF5 allows 65,536 bytes with its own overhead
 
 
-def recognise(path: Path) -> bool:
-    """Say whether `path` is a file of ours; an HDF5 file too damaged to tell raises FormatError."""
-    return path.is_file() and has_hdf5_signature(path) and read_root_attributes(path).get("format") == "minimobile"
+def is_native(file: GuardedFile) -> bool:
+    """Say whether an HDF5 file is one of ours."""
+    return file.attributes[""].get("format") == "minimobile"
 
 
 def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
@@ -102,39 +100,38 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
     `config` replaces the one in the file. Every checksum is compared; a file that is damaged, hostile or of a later
     format version raises FormatError.
     """
-    path = Path(path)
-    with open_hdf5(path) as file:
-        root = file.attributes[""]
-        if root.get("format") != "minimobile":
-            raise FormatError(f"{path}: expected a file that minimobile wrote, found another HDF5 file")
-        if root.get("format_version") != FORMAT_VERSION:
-            raise FormatError(
-                f"{path}: expected format version {FORMAT_VERSION}, found {root.get('format_version')!r}; "
-                "a later minimobile may read it"
-            )
-        has_ranges = _RANGES in root or _RANGES in file.shapes
-        texts = {name: _read_text(file, name) for name in (*_TEXTS, *[_RANGES] * has_ranges)}
-        labels = _read_labels(file)
-        names = [name for name in file.shapes if name.startswith("weights/")]
-        for name in names:
-            kind = file.dtypes[name]
-            if kind not in ((np.int64,) if is_counter(name) else (np.float32, np.float16)):
-                raise FormatError(f"{path}: {name}: expected float32 or float16, found {kind}")
-        sums = {name: str(file.attributes[name].get("sha256")) for name in names}
-        table = {name.removeprefix("weights/"): (file.shapes[name], file.dtypes[name]) for name in names}
-        by_name = {name.removeprefix("weights/"): value for name, value in sums.items()}
-        if _file_sum(texts, labels, table, by_name) != root.get("sha256"):
-            raise FormatError(
-                f"{path}: the checksum of the description does not fit; the file is damaged, copy it again"
-            )
-        weights = {}
-        for name in names:
-            values = file.read(name)
-            if _sha256(values) != sums[name]:
-                raise FormatError(f"{path}: {name}: the checksum does not fit; the file is damaged, copy it again")
-            weights[name.removeprefix("weights/")] = (
-                values if is_counter(name) else values.astype(np.float32, copy=False)
-            )
+    return read_open(Path(path), read_hdf5(Path(path)), config)
+
+
+def read_open(path: Path, file: GuardedFile, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+    """Do what `read` does with a file that is open."""
+    root = file.attributes[""]
+    if not is_native(file):
+        raise FormatError(f"{path}: expected a file that minimobile wrote, found another HDF5 file")
+    if root.get("format_version") != FORMAT_VERSION:
+        raise FormatError(
+            f"{path}: expected format version {FORMAT_VERSION}, found {root.get('format_version')!r}; "
+            "a later minimobile may read it"
+        )
+    has_ranges = _RANGES in root or _RANGES in file.shapes
+    texts = {name: _read_text(file, name) for name in (*_TEXTS, *[_RANGES] * has_ranges)}
+    labels = _read_labels(file)
+    names = [name for name in file.shapes if name.startswith("weights/")]
+    for name in names:
+        kind = file.dtypes[name]
+        if kind not in ((np.int64,) if is_counter(name) else (np.float32, np.float16)):
+            raise FormatError(f"{path}: {name}: expected float32 or float16, found {kind}")
+    sums = {name: str(file.attributes[name].get("sha256")) for name in names}
+    table = {name.removeprefix("weights/"): (file.shapes[name], file.dtypes[name]) for name in names}
+    by_name = {name.removeprefix("weights/"): value for name, value in sums.items()}
+    if _file_sum(texts, labels, table, by_name) != root.get("sha256"):
+        raise FormatError(f"{path}: the checksum of the description does not fit; the file is damaged, copy it again")
+    weights = {}
+    for name in names:
+        values = file.read(name)
+        if _sha256(values) != sums[name]:
+            raise FormatError(f"{path}: {name}: the checksum does not fit; the file is damaged, copy it again")
+        weights[name.removeprefix("weights/")] = values if is_counter(name) else values.astype(np.float32, copy=False)
     checkpoint = _checkpoint(path, texts, labels, weights)
     if config is None:
         return checkpoint
@@ -147,13 +144,15 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
 
 def describe(path: str | Path) -> Description:
     """Say what a file that `write` made holds, without reading its weights."""
-    with open_hdf5(Path(path)) as file:
-        root = file.attributes[""]
-        arrays = [name for name in file.shapes if name.startswith("weights/")]
-        entries = tuple(
-            Entry(name.removeprefix("weights/"), file.shapes[name], file.dtypes[name].name) for name in arrays
-        )
-        provenance = parse_json_object(_read_text(file, "provenance"), f"{path}: provenance")
+    return describe_open(Path(path), read_hdf5(Path(path), has_numbers=False))
+
+
+def describe_open(path: Path, file: GuardedFile) -> Description:
+    """Do what `describe` does with a file that is open."""
+    root = file.attributes[""]
+    arrays = [name for name in file.shapes if name.startswith("weights/")]
+    entries = tuple(Entry(name.removeprefix("weights/"), file.shapes[name], file.dtypes[name].name) for name in arrays)
+    provenance = parse_json_object(_read_text(file, "provenance"), f"{path}: provenance")
     facts = {name: str(root[name]) for name in ("format_version", "architecture") if name in root}
     return Description(
         format="native HDF5 file",

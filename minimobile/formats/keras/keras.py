@@ -7,8 +7,7 @@ is ever looked up. Source: keras.src.saving.saving_lib and keras.src.legacy.savi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from minimobile.formats.deduction import Config, build_checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import open_regular, read_start, regular_file_size
-from minimobile.formats.guarded_hdf5 import GuardedFile, has_hdf5_signature, open_hdf5, read_root_attributes
+from minimobile.formats.guarded_hdf5 import GuardedFile, has_hdf5_signature, read_hdf5
 from minimobile.formats.keras.keras_arrays import (
     explain_unused,
     fetch_arrays,
@@ -51,66 +50,77 @@ class Contents:
 
 
 def recognise(path: Path) -> bool:
-    """Say whether `path` is a Keras archive, or an HDF5 file that is not our own."""
+    """Say whether `path` is a Keras archive; Keras' HDF5 files are told from others in `hdf5_kinds`."""
     if not path.is_file():
         return False
-    if has_hdf5_signature(path):
-        return read_root_attributes(path).get("format") != "minimobile"
     start = read_start(path, 64)
     return start[:4] == b"PK\x03\x04" and start[30:].startswith(tuple(name.encode() for name in _MEMBERS))
 
 
 def read(path: str | Path, config: Config | None = None) -> Checkpoint:
-    """Read a MobileNet that Keras wrote; `config` replaces what is deduced from the file.
+    """Read a MobileNet that Keras wrote, an archive or an HDF5 file; `config` replaces what is deduced from the file.
 
     The graph comes from the model's configuration; a file of weights alone has to have the layers of Keras
     Applications. Raises FormatError for a damaged or hostile file, and for a network that is no MobileNet.
     """
     path = Path(path)
-    with _open(path) as contents:
-        provenance = {"format": "keras", "source": path.name}
-        provenance |= {"producer": contents.producer} if contents.producer else {}
-        file = contents.arrays
-        fetched: set[str] = set()
-        if contents.model is None:
-            weights, mapped = read_applications(file)
-            checkpoint = build_checkpoint(
-                weights, find_dialect(_DIALECT), str(path), config=config, provenance=provenance, mapped=mapped
-            )
-        else:
-            flat = flatten(contents.model, str(path))
-            located = locate_arrays(file, contents.model)
+    return _read_contents(path, _open(path), config)
 
-            def fetch(layer: tuple[str, ...], roles: Sequence[str]) -> tuple[Arrays, Mapping[str, str]]:
-                arrays, datasets = fetch_arrays(file, located, layer, roles)
-                fetched.update(datasets.values())
-                return arrays, datasets
 
-            layers = translate_model(flat, fetch, str(path))
-            height, width, _ = flat.input_shape or (None, None, None)
-            size = (height, width) if height is not None and width is not None else None
-            checkpoint = match_network(
-                layers, find_dialect(_DIALECT), str(path), image_size=size, provenance=provenance, config=config
-            )
-        ignored = {**checkpoint.ignored, **explain_unused(file, checkpoint.mapped, fetched)}
-    return dataclasses.replace(checkpoint, ignored=ignored)
+def read_open(path: Path, file: GuardedFile, config: Config | None = None) -> Checkpoint:
+    """Do what `read` does with an HDF5 file that is open."""
+    return _read_contents(path, _open_hdf5_contents(file), config)
 
 
 def describe(path: str | Path) -> Description:
     """Return what a Keras file holds, also where it is no MobileNet: versions, layers by class, and arrays."""
-    with _open(Path(path)) as contents:
-        file = contents.arrays
-        entries = tuple(Entry(name, file.shapes[name], file.dtypes[name].name) for name in sorted(file.shapes))
-        facts = {} if contents.model is None else {"layers": count_classes(contents.model)}
-        return Description(contents.format, contents.dialect, contents.producer, entries, facts)
+    return _describe_contents(_open(Path(path), has_numbers=False))
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Contents]:
+def describe_open(file: GuardedFile) -> Description:
+    """Do what `describe` does with an HDF5 file that is open."""
+    return _describe_contents(_open_hdf5_contents(file))
+
+
+def _read_contents(path: Path, contents: Contents, config: Config | None) -> Checkpoint:
+    provenance = {"format": "keras", "source": path.name}
+    provenance |= {"producer": contents.producer} if contents.producer else {}
+    file = contents.arrays
+    fetched: set[str] = set()
+    if contents.model is None:
+        weights, mapped = read_applications(file)
+        checkpoint = build_checkpoint(
+            weights, find_dialect(_DIALECT), str(path), config=config, provenance=provenance, mapped=mapped
+        )
+    else:
+        flat = flatten(contents.model, str(path))
+        located = locate_arrays(file, contents.model)
+
+        def fetch(layer: tuple[str, ...], roles: Sequence[str]) -> tuple[Arrays, Mapping[str, str]]:
+            arrays, datasets = fetch_arrays(file, located, layer, roles)
+            fetched.update(datasets.values())
+            return arrays, datasets
+
+        layers = translate_model(flat, fetch, str(path))
+        height, width, _ = flat.input_shape or (None, None, None)
+        size = (height, width) if height is not None and width is not None else None
+        checkpoint = match_network(
+            layers, find_dialect(_DIALECT), str(path), image_size=size, provenance=provenance, config=config
+        )
+    ignored = {**checkpoint.ignored, **explain_unused(file, checkpoint.mapped, fetched)}
+    return dataclasses.replace(checkpoint, ignored=ignored)
+
+
+def _describe_contents(contents: Contents) -> Description:
+    file = contents.arrays
+    entries = tuple(Entry(name, file.shapes[name], file.dtypes[name].name) for name in sorted(file.shapes))
+    facts = {} if contents.model is None else {"layers": count_classes(contents.model)}
+    return Description(contents.format, contents.dialect, contents.producer, entries, facts)
+
+
+def _open(path: Path, has_numbers: bool = True) -> Contents:
     if has_hdf5_signature(path):
-        with open_hdf5(path) as file:
-            yield _open_hdf5_contents(file)
-        return
+        return _open_hdf5_contents(read_hdf5(path, has_numbers=has_numbers))
     where = str(path)
     with open_regular(path) as archive:
         members = read_directory(where, archive, regular_file_size(path))
@@ -127,8 +137,8 @@ def _open(path: Path) -> Iterator[Contents]:
         image = read_member(where, archive, members["model.weights.h5"])
     producer = _name_producer(texts["metadata.json"])
     model = parse_model(texts["config.json"], f"{where}: config.json")
-    with open_hdf5(path / "model.weights.h5", image) as file:
-        yield Contents("Keras archive", file, model, producer)
+    file = read_hdf5(path / "model.weights.h5", image, has_numbers=has_numbers)
+    return Contents("Keras archive", file, model, producer)
 
 
 def _open_hdf5_contents(file: GuardedFile) -> Contents:
