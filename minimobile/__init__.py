@@ -130,13 +130,15 @@ _LATE = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from the module that holds it (PEP 562)."""
-    for module, names in _LATE.items():
-        if name in names:
-            value = globals()[name] = getattr(import_module(module), name)
-            return value
-    raise AttributeError(f"module 'minimobile' has no attribute {name!r}")
+if not TYPE_CHECKING:  # or a type checker would take any name for one of the module's
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from the module that holds it (PEP 562)."""
+        for module, names in _LATE.items():
+            if name in names:
+                value = globals()[name] = getattr(import_module(module), name)
+                return value
+        raise AttributeError(f"module 'minimobile' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

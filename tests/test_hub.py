@@ -17,6 +17,7 @@ from hostile import assert_same, tiny_checkpoint
 from minimobile import formats
 from minimobile.errors import FormatError, MinimobileError, UnavailableError
 from minimobile.formats import hub, huggingface
+from minimobile.formats.hub import HubOptions
 
 REPO = "google/mobilenet_test"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -109,7 +110,7 @@ def test_a_hub_id_is_fetched_once_and_then_read_from_the_cache(
     tmp_path: Path, server: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache dir é"
-    first = formats.read(REPO, cache_dir=cache)
+    first = formats.read(REPO, options=HubOptions(cache_dir=cache))
     assert_same(first, formats.read(tmp_path / "repository"))
     assert first.provenance["source"] == REPO
     assert first.provenance["revision"] == COMMIT
@@ -119,23 +120,23 @@ def test_a_hub_id_is_fetched_once_and_then_read_from_the_cache(
         "model.safetensors",
         "preprocessor_config.json",
     ]
-    formats.read(REPO, cache_dir=cache)
+    formats.read(REPO, options=HubOptions(cache_dir=cache))
     assert [line for line in server.requests if line.startswith("GET")] == fetched
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = len(server.requests)
-    assert_same(formats.read(REPO, cache_dir=cache), first)
+    assert_same(formats.read(REPO, options=HubOptions(cache_dir=cache)), first)
     assert len(server.requests) == before
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     stop(server)
-    assert_same(formats.read(REPO, cache_dir=cache), first)
-    assert_same(formats.read(REPO, cache_dir=cache, revision=COMMIT), first)
+    assert_same(formats.read(REPO, options=HubOptions(cache_dir=cache)), first)
+    assert_same(formats.read(REPO, options=HubOptions(revision=COMMIT, cache_dir=cache)), first)
 
 
 def test_another_model_of_the_hub_is_described(tmp_path: Path, server: Hub) -> None:
     (server.directory / "config.json").write_text('{"model_type": "efficientnet"}')
-    found = formats.describe(REPO, cache_dir=tmp_path / "cache")
+    found = formats.describe(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
     assert (found.format, len(found.entries)) == ("Hugging Face directory", 5)
     assert "got 'efficientnet'" in str(found.problem)
 
@@ -144,7 +145,7 @@ def test_shards_are_fetched_too(tmp_path: Path, server: Hub) -> None:
     from test_huggingface import shard
 
     shard(server.directory)
-    assert len(formats.read(REPO, cache_dir=tmp_path / "cache").weights) == 4
+    assert len(formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache")).weights) == 4
 
 
 def test_h11_an_index_that_points_elsewhere_fetches_nothing_there(tmp_path: Path, server: Hub) -> None:
@@ -152,7 +153,7 @@ def test_h11_an_index_that_points_elsewhere_fetches_nothing_there(tmp_path: Path
 
     shard(server.directory, {"classifier.bias": "../../secret.safetensors"})
     with pytest.raises(FormatError, match="plain name"):
-        formats.read(REPO, cache_dir=tmp_path / "cache")
+        formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
     assert not [line for line in server.requests if "secret" in line]
 
 
@@ -161,26 +162,26 @@ def test_a_processor_that_cannot_be_fetched_is_a_warning(
 ) -> None:
     """Cached by somebody who needed the network alone, then offline."""
     for name in ("config.json", "model.safetensors"):
-        hub.locate(REPO, [name], cache_dir=tmp_path / "cache")
+        hub.locate(REPO, [name], options=HubOptions(cache_dir=tmp_path / "cache"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.warns(UserWarning, match=r"preprocessor_config\.json is not in the cache .* read without it"):
-        assert formats.read(REPO, cache_dir=tmp_path / "cache").processor is None
+        assert formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache")).processor is None
 
 
 def test_a_repository_without_processor_is_whole(tmp_path: Path, server: Hub) -> None:
     (server.directory / "preprocessor_config.json").unlink()
-    assert formats.read(REPO, cache_dir=tmp_path / "cache").processor is None
+    assert formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache")).processor is None
 
 
 def test_locate_finds_one_file_there_and_here(tmp_path: Path, server: Hub) -> None:
     names = ["processor_config.json", "preprocessor_config.json"]
-    found = hub.locate(REPO, names, cache_dir=tmp_path / "cache")
+    found = hub.locate(REPO, names, options=HubOptions(cache_dir=tmp_path / "cache"))
     assert found.read_bytes() == (server.directory / names[1]).read_bytes()
     assert hub.locate(server.directory, names) == server.directory / names[1]
     with pytest.raises(FormatError, match="expected x or y there, found none"):
         hub.locate(server.directory, ["x", "y"])
     with pytest.raises(FormatError, match=r"expected x or y in this repository .* found none"):
-        hub.locate(REPO, ["x", "y"], cache_dir=tmp_path / "cache")
+        hub.locate(REPO, ["x", "y"], options=HubOptions(cache_dir=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,7 @@ def test_what_the_hub_does_not_have_is_one_sentence(
     tmp_path: Path, server: Hub, source: str, revision: str | None, match: str
 ) -> None:
     with pytest.raises(FormatError, match=match) as caught:
-        formats.read(source, revision=revision, cache_dir=tmp_path / "cache")
+        formats.read(source, options=HubOptions(revision=revision, cache_dir=tmp_path / "cache"))
     assert "\n" not in str(caught.value)
     assert source in str(caught.value)
 
@@ -203,13 +204,13 @@ def test_what_the_hub_does_not_have_is_one_sentence(
 def test_a_repository_without_weights_is_one_sentence(tmp_path: Path, server: Hub) -> None:
     (server.directory / "model.safetensors").unlink()
     with pytest.raises(FormatError, match=r"expected model\.safetensors or .* found none; use a local directory"):
-        formats.read(REPO, cache_dir=tmp_path / "cache")
+        formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
 
 
 def test_offline_and_not_cached_is_one_sentence(tmp_path: Path, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UnavailableError, match=r"config\.json is not in the cache .*HF_HUB_OFFLINE.*minimobile demo"):
-        formats.read(REPO, cache_dir=tmp_path / "cache")
+        formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
     assert not server.requests
 
 
@@ -218,7 +219,7 @@ def test_no_network_is_one_sentence_and_soon(tmp_path: Path, server: Hub, monkey
     slept: list[float] = []
     monkeypatch.setattr(time, "sleep", slept.append)  # between one try and the next
     with pytest.raises(UnavailableError, match=r"cannot be reached .*use a local directory.*minimobile demo") as caught:
-        formats.read(REPO, cache_dir=tmp_path / "cache")
+        formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
     assert sum(slept) < 10
     assert "\n" not in str(caught.value)
 
@@ -228,14 +229,14 @@ def test_a_hub_that_never_answers_is_given_up(tmp_path: Path, server: Hub, monke
     end = threading.Event()
     monkeypatch.setattr(Handler, "answer", lambda *_, **__: end.wait())
     with pytest.raises(UnavailableError, match="cannot be reached"):
-        formats.read(REPO, cache_dir=tmp_path / "cache")
+        formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
     end.set()
 
 
 def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UnavailableError, match=r"pip install 'minimobile\[hub\]'"):
-        formats.read(REPO, cache_dir=tmp_path / "cache")
+        formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize(
@@ -280,5 +281,5 @@ def test_every_error_of_the_hub_is_one_of_ours(tmp_path: Path, server: Hub, monk
         monkeypatch.setattr(Handler, "answer", lambda self, with_body, status=status: self.fail(status, ""))
         monkeypatch.setattr(hub, "TIMEOUT", 1.0)
         with contextlib.suppress(MinimobileError):
-            formats.read(REPO, cache_dir=tmp_path / "cache")
+            formats.read(REPO, options=HubOptions(cache_dir=tmp_path / "cache"))
             raise AssertionError(f"status {status} was taken for an answer")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -366,7 +367,8 @@ def test_many_threads_may_call_one_model(pixels):
 def test_classify_names_the_likeliest_first(tmp_path):
     model = make(mm.MobileNetV1ForImageClassification, V1.replace(id2label=dict(enumerate("abcde"))))
     settings_ = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
-    model._processor_values = {"image_processor_type": "MobileNetV1ImageProcessor", **settings_}
+    settings_["image_processor_type"] = "MobileNetV1ImageProcessor"
+    model = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), processor=settings_))
     model.save_pretrained(tmp_path)
     image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     found = mm.classify(image, tmp_path, top=3)
@@ -526,7 +528,7 @@ def test_records_and_tuples_are_those_of_transformers(model_class, config, has_l
     torch, _ = twins.import_torch()
     twin = twins.make_twin(model_class.__name__, config)
     labels = {"labels": np.zeros((2, 9, 9) if "Segmentation" in model_class.__name__ else 2, np.int64)}
-    labels = labels if has_labels and not issubclass(model_class, mm.models._Backbone) else {}
+    labels = labels if has_labels and not issubclass(model_class, mm.models.classes._Backbone) else {}
     for return_dict in (True, False):
         options = {"output_hidden_states": asks_states, "return_dict": return_dict}
         ours = twin.ours(pixels, **labels, **options)

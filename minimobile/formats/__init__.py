@@ -14,7 +14,7 @@ from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
 from minimobile.formats.files import read_start, regular_file_size
 from minimobile.formats.foreign import SAVED_MODEL, START_BYTES, describe_content
-from minimobile.formats.hub import locate, locate_checkpoint
+from minimobile.formats.hub import NO_OPTIONS, HubOptions, locate, locate_checkpoint
 from minimobile.formats.keras import keras
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
@@ -75,34 +75,31 @@ def read(
     source: str | Path,
     *,
     config: MobileNetV1Config | MobileNetV2Config | None = None,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
+    options: HubOptions = NO_OPTIONS,
 ) -> Checkpoint:
     """Read a checkpoint: a directory or file of any known format, or a hub id (`google/mobilenet_v2_1.0_224`).
 
-    `config` replaces the file's own. `revision` and `cache_dir` concern the hub only. Raises FormatError for a file
+    `config` replaces the file's own, `options` concern the hub. Raises FormatError for a file
     that is missing, damaged, hostile or unknown, ConfigError for a config that is none of ours, UnavailableError where
     the hub cannot be reached.
     """
-    path = locate_checkpoint(source, revision=revision, cache_dir=cache_dir)
+    path = locate_checkpoint(source, options)
     entry = _find_format(path)
     checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
-    return _add_source(checkpoint, path, source)
+    return _add_source(checkpoint, path, source, options)
 
 
-def describe(source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Description:
+def describe(source: str | Path, options: HubOptions = NO_OPTIONS) -> Description:
     """Say what a file of any known format is and holds, also where it cannot be loaded; the arguments are `read`'s.
 
     Raises FormatError for a file that is missing or of no known format, UnavailableError for a hub out of reach.
     """
-    return examine(source, revision=revision, cache_dir=cache_dir)[0]
+    return examine(source, options)[0]
 
 
-def examine(
-    source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None
-) -> tuple[Description, Checkpoint | None]:
+def examine(source: str | Path, options: HubOptions = NO_OPTIONS) -> tuple[Description, Checkpoint | None]:
     """Return what `describe` does, and what `read` does, or None where that fails: then `problem` says why."""
-    path = locate_checkpoint(source, revision=revision, cache_dir=cache_dir)
+    path = locate_checkpoint(source, options)
     try:
         entry = next((entry for entry in FORMATS if entry.recognise(path)), None)
     except MinimobileError as error:  # begins as a known format does, and is too damaged to tell which
@@ -114,7 +111,7 @@ def examine(
     except MinimobileError as error:
         description = Description(entry.name, problem=str(error))
     try:
-        checkpoint = _add_source(entry.read(path), path, source)
+        checkpoint = _add_source(entry.read(path), path, source, options)
     except MinimobileError as error:
         return dataclasses.replace(description, problem=str(error)), None
     return dataclasses.replace(description, problem=None), checkpoint
@@ -132,11 +129,11 @@ def _unknown_format(path: Path) -> FormatError:
     return FormatError(f"{path}: expected one of the known formats ({known}), found {_describe_content(path)}")
 
 
-def _add_source(checkpoint: Checkpoint, path: Path, source: str | Path) -> Checkpoint:
+def _add_source(checkpoint: Checkpoint, path: Path, source: str | Path, options: HubOptions) -> Checkpoint:
     """Note where a checkpoint was fetched from, if it was."""
-    if path == Path(source).expanduser():
+    if path in (Path(source).expanduser(), Path(source).expanduser() / options.subfolder):
         return checkpoint
-    fetched = {"source": str(source), "revision": path.name}
+    fetched = {"source": str(source), "revision": (path, *path.parents)[options.depth].name}
     return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **fetched})
 
 

@@ -9,12 +9,14 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, fields, replace
+from pathlib import Path, PurePosixPath
 from types import ModuleType
+from typing import Any
 
-from minimobile.errors import FormatError, MinimobileError, MissingError, UnavailableError, UnreachableError
+from minimobile.errors import FormatError, InputError, MinimobileError, MissingError, UnavailableError, UnreachableError
 from minimobile.formats.huggingface import CONFIG, PROCESSOR, WEIGHTS
 from minimobile.formats.strict_json import read_json_object
 from minimobile.formats.tensorflow.tensor_bundle import INDEX
@@ -25,6 +27,69 @@ _HUB_ID = re.compile(r"(?!.*(--|\.\.))(?=.{3,96}$)[A-Za-z0-9][\w.-]*(?<![.-])/[A
 _FILE_ENDING = re.compile(
     r"\.(h5|hdf5|keras|safetensors|bin|pt|pth|json|tflite|pb|ckpt|index|npz|onnx|zip|txt)$", re.IGNORECASE
 )
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """What callers say of the hub, by transformers' names. Raises InputError for a value of the wrong kind.
+
+    `revision` is a branch, a tag or a commit; `cache_dir` stands in for the hub's own cache; `token` is one of the hub,
+    or True for the one of its login; `local_files_only` never asks the network, `force_download` always does.
+    `subfolder` is one of the repository, or of a local directory.
+    """
+
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+    subfolder: str = ""
+
+    def __post_init__(self) -> None:
+        kinds: dict[str, tuple[tuple[type, ...], str]] = {
+            "revision": ((str,), "a branch, a tag or a commit"),
+            "cache_dir": ((str, Path), "a folder"),
+            "token": ((str, bool), "a token of the hub, True or False"),
+            "local_files_only": ((bool,), "True or False"),
+            "force_download": ((bool,), "True or False"),
+            "subfolder": ((str,), "a folder within the source"),
+        }
+        for field in fields(self):
+            value, (types, expected) = getattr(self, field.name), kinds[field.name]
+            if value is None:
+                object.__setattr__(self, field.name, field.default)
+            elif not isinstance(value, types):
+                raise InputError(f"{field.name}: expected {expected}, got {value!r}")
+        parts = PurePosixPath(self.subfolder).parts
+        if ".." in parts or PurePosixPath(self.subfolder).is_absolute() or "\\" in self.subfolder:
+            raise InputError(f"subfolder: expected a folder within the source, got {self.subfolder!r}")
+
+    @property
+    def depth(self) -> int:
+        """How many folders lie between the repository and its files."""
+        return len(PurePosixPath(self.subfolder).parts)
+
+
+NO_OPTIONS = HubOptions()
+
+
+def part_hub_options(given: Mapping[str, Any]) -> tuple[HubOptions, dict[str, Any]]:
+    """Return what concerns the hub among arguments, and the others. `use_auth_token` is the older name of `token`."""
+    rest = {name: value for name, value in given.items() if name not in ("resume_download", "mirror", "user_agent")}
+    if rest.pop("proxies", None):
+        raise InputError("proxies: expected None, got others; set the environment's HTTPS_PROXY instead")
+    old = rest.pop("use_auth_token", None)
+    found = {field.name: rest.pop(field.name) for field in fields(HubOptions) if field.name in rest}
+    return HubOptions(**{"token": old, **found}), rest
+
+
+def part_source(source: str | Path | None, given: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return the source, which users of transformers may call `pretrained_model_name_or_path`, and other arguments."""
+    rest = dict(given)
+    named = rest.pop("pretrained_model_name_or_path", None)
+    if source is not None and named is not None:
+        raise InputError("pretrained_model_name_or_path: expected one source, got two; it is the first argument")
+    return named if source is None else source, rest
 
 
 def is_hub_id(source: str | Path) -> bool:
@@ -45,43 +110,38 @@ def has_file_ending(name: str) -> bool:
     return bool(_FILE_ENDING.search(name))
 
 
-def locate_checkpoint(source: str | Path, *, revision: str | None = None, cache_dir: str | Path | None = None) -> Path:
+def locate_checkpoint(source: str | Path, options: HubOptions = NO_OPTIONS) -> Path:
     """Return the local path of a checkpoint: `source` itself where it exists, else the hub's files in the cache.
 
     Of a hub repository, config.json, preprocessor_config.json and the first known form of the weights (all shards) are
     fetched. Raises FormatError where there is no such path, repository, revision or file, UnavailableError without the
     extra or the network.
     """
-    local = _find_local(source)
+    local = _find_local(source, options)
     if local is not None:
         return local
-    config = _fetch(str(source), (CONFIG,), revision, cache_dir)
-    commit = config.parent.name  # one revision for all files, even if somebody pushes in between
-    weights = _fetch(str(source), WEIGHTS, commit, cache_dir)
+    config = _fetch(str(source), (CONFIG,), options)
+    commit = config.parents[options.depth].name  # one revision for all files, even if somebody pushes in between
+    options = replace(options, revision=commit)
+    weights = _fetch(str(source), WEIGHTS, options)
     if weights.name.endswith(".index.json"):
         shards = read_json_object(weights).get("weight_map")
         names = sorted(set(map(str, shards.values()))) if isinstance(shards, dict) else []
         for name in names:
             if re.fullmatch(r"[\w.-]+\.(safetensors|bin)", name):  # any other name is refused by the reader
-                _fetch(str(source), (name,), commit, cache_dir)
-    _fetch_optional(str(source), PROCESSOR, commit, cache_dir)
+                _fetch(str(source), (name,), options)
+    _fetch_optional(str(source), PROCESSOR, options)
     return config.parent
 
 
-def locate(
-    source: str | Path,
-    filenames: Sequence[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | Path | None = None,
-) -> Path:
+def locate(source: str | Path, filenames: Sequence[str], options: HubOptions = NO_OPTIONS) -> Path:
     """Return the local path of the first of `filenames` that a directory or hub repository has.
 
     Errors are those of `locate_checkpoint`; where `source` is a file, it must have one of the names.
     """
-    local = _find_local(source)
+    local = _find_local(source, options)
     if local is None:
-        return _fetch(str(source), filenames, revision, cache_dir)
+        return _fetch(str(source), filenames, options)
     candidates = [local / name for name in filenames] if local.is_dir() else [local] * (local.name in filenames)
     for path in candidates:
         if path.exists():
@@ -89,10 +149,12 @@ def locate(
     raise MissingError(f"{local}: expected {' or '.join(filenames)} there, found none")
 
 
-def _find_local(source: str | Path) -> Path | None:
+def _find_local(source: str | Path, options: HubOptions) -> Path | None:
     """Return the existing path that `source` means, None for a hub id; raise FormatError for neither."""
     path = Path(source).expanduser()
     try:
+        if options.subfolder and path.is_dir():
+            path = path / options.subfolder
         if path.exists() or path.with_name(f"{path.name}{INDEX}").is_file():  # "x.ckpt" stands for several files
             return path
     except (OSError, ValueError) as error:  # a name too long, or with a NUL in it
@@ -100,23 +162,24 @@ def _find_local(source: str | Path) -> Path | None:
     if is_hub_id(source):
         return None
     hint = "" if "/" in str(source) else "; an id of the hub has the form owner/name"
-    raise MissingError(f"{source}: no such file or directory{hint}")
+    raise MissingError(f"{path if options.subfolder else source}: no such file or directory{hint}")
 
 
-def _fetch(repo: str, names: Sequence[str], revision: str | None, cache_dir: str | Path | None) -> Path:
+def _fetch(repo: str, names: Sequence[str], options: HubOptions) -> Path:
     hub = _import_hub(repo)
     endpoint = os.environ.get("HF_ENDPOINT") or hub.constants.ENDPOINT
-    is_offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    is_offline = options.local_files_only or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON")
+    is_settled = re.fullmatch(r"[0-9a-f]{40}", options.revision or "") is not None and not options.force_download
     reason: Exception | None = None
-    for name in names:
-        cached = hub.try_to_load_from_cache(repo, name, cache_dir=cache_dir, revision=revision)
-        is_settled = revision is not None and re.fullmatch(r"[0-9a-f]{40}", revision) is not None
+    for plain_name in names:
+        name = f"{options.subfolder.strip('/')}/{plain_name}".lstrip("/")
+        cached = hub.try_to_load_from_cache(repo, name, cache_dir=options.cache_dir, revision=options.revision)
         if isinstance(cached, str) and (is_settled or is_offline or reason is not None):
             return Path(cached)
         if is_offline or reason is not None:
             continue
         try:
-            found = _download(hub, repo, name, revision, cache_dir, endpoint)
+            found = _download(hub, repo, name, options, endpoint)
         except MinimobileError:
             raise
         except Exception as error:  # whatever the HTTP library of the day raises when there is no network
@@ -128,9 +191,9 @@ def _fetch(repo: str, names: Sequence[str], revision: str | None, cache_dir: str
             return found
     wanted = " or ".join(names)
     if is_offline:
+        who = "local_files_only" if options.local_files_only else "HF_HUB_OFFLINE"
         raise UnreachableError(
-            f"{repo}: {wanted} is not in the cache of the hub, and HF_HUB_OFFLINE forbids to fetch it; unset that, "
-            f"{WAYS_OUT}"
+            f"{repo}: {wanted} is not in the cache of the hub, and {who} forbids to fetch it; unset that, {WAYS_OUT}"
         )
     if reason is not None:
         text = " ".join(str(reason).split())[:200]
@@ -141,19 +204,18 @@ def _fetch(repo: str, names: Sequence[str], revision: str | None, cache_dir: str
     raise MissingError(f"{repo}: expected {wanted} in this repository of {endpoint}, found none; {WAYS_OUT}")
 
 
-def _download(
-    hub: ModuleType, repo: str, name: str, revision: str | None, cache_dir: str | Path | None, endpoint: str
-) -> Path | None:
+def _download(hub: ModuleType, repo: str, name: str, options: HubOptions, endpoint: str) -> Path | None:
     """Fetch one file into the cache; None where the repository has none of that name."""
     errors = hub.utils
     try:
         # Asked first, because hf_hub_download repeats a failing question for a minute and longer.
-        url = hub.hf_hub_url(repo, name, revision=revision, endpoint=endpoint)
-        hub.get_hf_file_metadata(url, timeout=TIMEOUT)
+        url = hub.hf_hub_url(repo, name, revision=options.revision, endpoint=endpoint)
+        hub.get_hf_file_metadata(url, timeout=TIMEOUT, token=options.token)
         with _progress_on_terminals_only(hub):
             path = hub.hf_hub_download(
-                repo, name, revision=revision, cache_dir=cache_dir, endpoint=endpoint, etag_timeout=TIMEOUT
-            )
+                repo, name, revision=options.revision, cache_dir=options.cache_dir, endpoint=endpoint,
+                token=options.token, etag_timeout=TIMEOUT, force_download=options.force_download,
+            )  # fmt: skip
         return Path(path)
     except errors.LocalEntryNotFoundError:
         raise
@@ -166,14 +228,14 @@ def _download(
             f"{repo}: no such file or directory here, and no such public repository on {endpoint}; {WAYS_OUT}"
         ) from None
     except errors.RevisionNotFoundError:
-        raise MissingError(f"{repo}: no revision {revision!r} of this repository on {endpoint}") from None
+        raise MissingError(f"{repo}: no revision {options.revision!r} of this repository on {endpoint}") from None
     except errors.HFValidationError as error:
         raise MissingError(f"{repo}: no such file or directory, and no valid hub id ({error})") from None
 
 
-def _fetch_optional(repo: str, name: str, revision: str, cache_dir: str | Path | None) -> None:
+def _fetch_optional(repo: str, name: str, options: HubOptions) -> None:
     try:
-        _fetch(repo, (name,), revision, cache_dir)
+        _fetch(repo, (name,), options)
     except FormatError:
         return  # many repositories have none, and the network is complete without
     except UnavailableError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,35 @@ class BatchFeature(dict[str, Any]):
             raise AttributeError(
                 f"BatchFeature: there is no {name!r}; it holds {', '.join(self) or 'nothing'}"
             ) from None
+
+    def to(self, *arguments: Any, **named: Any) -> BatchFeature:
+        """Return the batch itself, its tensors moved or converted as their own `to` does.
+
+        Arrays are on the processor: "cpu" leaves them as they are, a type of floats converts them, and anything else
+        raises InputError.
+        """
+        self.update({name: _move(value, arguments, named) for name, value in self.items()})
+        return self
+
+
+def _move(value: Any, arguments: tuple[Any, ...], named: Mapping[str, Any]) -> Any:
+    """Return a tensor where and as what it was asked to be; an array is on the processor, only its type changes."""
+    if isinstance(value, list):
+        return [_move(item, arguments, named) for item in value]
+    if not isinstance(value, np.ndarray):
+        is_floating = not hasattr(value, "is_floating_point") or value.is_floating_point()
+        return value.to(*arguments, **named) if is_floating else value  # as transformers: class ids stay whole numbers
+    for wish in (*arguments, named.get("device"), named.get("dtype")):
+        if wish is None or isinstance(wish, bool) or str(wish) == "cpu":
+            continue
+        try:
+            dtype = np.dtype(str(wish).removeprefix("torch.") if not isinstance(wish, type) else wish)
+        except TypeError:
+            dtype = np.dtype(object)
+        if dtype.kind != "f":
+            raise InputError(f"BatchFeature.to: expected 'cpu' or a type of floats, got {str(wish)!r}")
+        value = value.astype(dtype) if value.dtype.kind == "f" else value
+    return value
 
 
 def require_framework(framework: str | None) -> None:

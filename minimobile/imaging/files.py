@@ -19,22 +19,25 @@ from minimobile.formats.tensorflow import tensorflow_checkpoint
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
-def read_processor(source: str | Path) -> tuple[dict[str, Any], Path]:
-    """Read the settings of an image processor; return them as they stand in the file, and the file.
+def read_processor(source: str | Path | None, given: Mapping[str, Any]) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+    """Read the settings of an image processor; return them, the file, and what else was given.
 
     Args:
         source: a directory or hub id with `preprocessor_config.json` (or the newer `processor_config.json`), such a
             file, or a checkpoint that holds the settings itself, as the native HDF5 file does.
+        given: the arguments beside it, of which those are used that concern the hub.
 
     Raises:
         FormatError: there is none, or it is not a JSON object.
     """
-    path = _locate(source, PROCESSOR_FILES)
+    source, given = hub.part_source(source, given)
+    options, others = hub.part_hub_options(given)
+    path = _locate(source, PROCESSOR_FILES, options)
     if path.suffix.lower() != ".json":
-        return _read_from_checkpoint(path), path
+        return _read_from_checkpoint(path), path, others
     values = read_json_object(path)
     nested = values.get("image_processor")
-    return (nested if isinstance(nested, dict) else values), path
+    return (nested if isinstance(nested, dict) else values), path, others
 
 
 def _read_from_checkpoint(path: Path) -> dict[str, Any]:
@@ -57,11 +60,16 @@ def write_processor(directory: str | Path, values: Mapping[str, Any]) -> Path:
     if not isinstance(directory, (str, Path)):
         raise InputError(f"save_pretrained: expected a directory, got {type(directory).__name__}")
     path = make_directory(Path(directory)) / PROCESSOR_FILES[0]
-    write_whole_bytes(path, (json.dumps(values, indent=2, sort_keys=True) + "\n").encode())
+    write_whole_bytes(path, format_settings(values).encode())
     return path
 
 
-def _locate(source: str | Path, names: Sequence[str]) -> Path:
+def format_settings(values: Mapping[str, Any]) -> str:
+    """Return settings as the text of their file."""
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+
+
+def _locate(source: str | Path, names: Sequence[str], options: hub.HubOptions) -> Path:
     """Find the first of the named files in a directory or a hub repository; a file is itself."""
     if not isinstance(source, (str, Path)):
         raise FormatError(f"image processor: expected a directory or a file, got {type(source).__name__}")
@@ -69,6 +77,8 @@ def _locate(source: str | Path, names: Sequence[str]) -> Path:
     try:
         if path.is_file():
             return path
+        if path.is_dir():
+            path = path / options.subfolder
         is_directory = path.is_dir()
     except (OSError, ValueError) as error:
         raise MissingError(f"{source!r}: the path cannot be read ({error})") from error
@@ -78,5 +88,5 @@ def _locate(source: str | Path, names: Sequence[str]) -> Path:
     if tensorflow_checkpoint.recognise(path) or (is_directory and torch_models.recognise(path)):
         return path  # whose school says what transformers has a file for
     if is_directory:
-        raise MissingError(f"{source}: expected a directory with {names[0]}; build the processor by its class instead")
-    return hub.locate(source, names)
+        raise MissingError(f"{path}: expected a directory with {names[0]}; build the processor by its class instead")
+    return hub.locate(source, names, options)

@@ -7,7 +7,6 @@ order of the steps is in `imaging.pipeline`.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, InputError, MinimobileError
+from minimobile.formats.files import write_whole_bytes
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
-from minimobile.imaging.files import read_model_type, read_processor, write_processor
+from minimobile.imaging.files import format_settings, read_model_type, read_processor, write_processor
 from minimobile.imaging.inputs import flatten_images, to_array
 from minimobile.imaging.pipeline import process_image, process_map
 from minimobile.imaging.resampling import argmax_bilinear, interpolate_bilinear
@@ -26,7 +26,9 @@ from minimobile.imaging.settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, 
 from minimobile.imaging.tensorflow_transforms import resize_nearest
 from minimobile.imaging.transforms import pad, resized_size
 
-_WITHOUT_EFFECT = frozenset({"use_fast", "backend", "trust_remote_code"})  # they choose among transformers' classes
+_WITHOUT_EFFECT = frozenset({  # they choose among transformers' classes, or tell it of its past
+    "use_fast", "backend", "trust_remote_code", "code_revision", "_from_auto",
+})  # fmt: skip
 
 _Processor = TypeVar("_Processor", bound="_ImageProcessor")
 
@@ -111,15 +113,23 @@ class _ImageProcessor:
         return BatchFeature(pixel_values=stack_arrays(self._process_images(images, chosen), chosen.return_tensors))
 
     @classmethod
-    def from_pretrained(cls: type[_Processor], source: str | Path, **overrides: Any) -> _Processor:
+    def from_pretrained(cls: type[_Processor], source: str | Path | None = None, **overrides: Any) -> _Processor:
         """Read a processor from a directory with `preprocessor_config.json`, or from such a file of any generation.
+
+        `overrides` change settings; the hub's `revision`, `cache_dir`, `token`, `local_files_only`, `force_download`
+        and `subfolder` are those of the models.
 
         Raises:
             FormatError: there is no such file, or it is not JSON.
             ConfigError: it holds a value of the wrong type or range. Unknown keys are ignored.
         """
-        values, path = read_processor(source)
-        return cls._from_values(values, overrides, str(path))
+        values, path, settings = read_processor(source, overrides)
+        return cls._from_values(values, settings, str(path))
+
+    @classmethod
+    def from_json_file(cls: type[_Processor], json_file: str | Path) -> _Processor:
+        """Read a processor from a JSON file of settings; errors as of `from_pretrained`."""
+        return cls.from_pretrained(json_file)
 
     @classmethod
     def from_dict(cls: type[_Processor], values: Mapping[str, Any], **overrides: Any) -> _Processor:
@@ -136,12 +146,20 @@ class _ImageProcessor:
         }
         return {**kept, "image_processor_type": self._type_name}
 
-    def save_pretrained(self, directory: str | Path) -> list[str]:
+    def to_json_string(self) -> str:
+        """Return the settings as sorted JSON text, as the file has it."""
+        return format_settings(self.to_dict())
+
+    def to_json_file(self, json_file_path: str | Path) -> None:
+        """Write `to_json_string` to a file, whole or not at all."""
+        write_whole_bytes(Path(json_file_path), self.to_json_string().encode())
+
+    def save_pretrained(self, save_directory: str | Path) -> list[str]:
         """Write `preprocessor_config.json`, which transformers reads too; return its path in a list, as they do."""
-        return [str(write_processor(directory, self.to_dict()))]
+        return [str(write_processor(save_directory, self.to_dict()))]
 
     def __repr__(self) -> str:
-        return f"{self._type_name} {json.dumps(self.to_dict(), indent=2, sort_keys=True)}"
+        return f"{self._type_name} {self.to_json_string().rstrip()}"
 
     @classmethod
     def _from_values(
@@ -316,7 +334,9 @@ class AutoImageProcessor:
         raise ConfigError("AutoImageProcessor: use AutoImageProcessor.from_pretrained(source)")
 
     @staticmethod
-    def from_pretrained(source: str | Path, **overrides: Any) -> MobileNetV1ImageProcessor | MobileNetV2ImageProcessor:
+    def from_pretrained(
+        source: str | Path | None = None, **overrides: Any
+    ) -> MobileNetV1ImageProcessor | MobileNetV2ImageProcessor:
         """Read a processor; its class follows `image_processor_type`, the older `feature_extractor_type`, or the
         `model_type` of the config.json beside it.
 
@@ -324,13 +344,13 @@ class AutoImageProcessor:
             FormatError: there is no such file, or it is not JSON.
             ConfigError: it describes no MobileNet V1 or V2, or holds a value of the wrong type or range.
         """
-        values, path = read_processor(source)
+        values, path, settings = read_processor(source, overrides)
         named = values.get("image_processor_type") or values.get("feature_extractor_type") or read_model_type(path)
         stem = str(named).replace("_", "").lower()
         if stem.startswith("mobilenetv1"):
-            return MobileNetV1ImageProcessor._from_values(values, overrides, str(path))
+            return MobileNetV1ImageProcessor._from_values(values, settings, str(path))
         if stem.startswith("mobilenetv2"):
-            return MobileNetV2ImageProcessor._from_values(values, overrides, str(path))
+            return MobileNetV2ImageProcessor._from_values(values, settings, str(path))
         raise ConfigError(
             f"{path}: expected the processor of a MobileNet V1 or V2, got {show(named)}; where it is one all the same, "
             f"read it with MobileNetV1ImageProcessor or MobileNetV2ImageProcessor"

@@ -12,7 +12,8 @@ from minimobile.errors import ConfigError, InputError, MinimobileError
 from minimobile.execution.runner import RunOptions
 from minimobile.models import classes
 from minimobile.models.base_model import MobileNetModel
-from minimobile.models.sources import Config, read_checkpoint, read_config
+from minimobile.models.requests import Config, read_request
+from minimobile.models.sources import read_config, read_requested
 from minimobile.networks.config import config_from_dict
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
@@ -25,22 +26,46 @@ TASKS: Mapping[str, tuple[type[MobileNetModel], ...]] = {
 
 
 def load(
-    source: str | Path,
+    source: str | Path | None = None,
     *,
-    config: Config | Mapping[str, Any] | None = None,
+    config: Config | Mapping[str, Any] | str | Path | None = None,
     engine: str = "compiled",
-    dtype: str = "float32",
+    dtype: Any = "float32",
     num_threads: int | None = None,
     rounding: str = "double",
     dequantize: bool = False,
     quantized: bool = False,
     **overrides: Any,
 ) -> MobileNetModel:
-    """Load a model as the class that its config names; the arguments are those of `from_pretrained`."""
-    options = RunOptions(engine, dtype, num_threads, rounding, dequantize, quantized)
-    checkpoint = read_checkpoint(source, config, overrides)
+    """Load a model as the class that its config names.
+
+    Args:
+        source: a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
+        config: stands in for the source's own: a config, a dict of its fields, or where to read one.
+        engine: "compiled", or "reference" for the definitions in NumPy.
+        dtype: "float32", or "float64" for the reference engine. float16 and bfloat16 are computed in float32.
+        num_threads: None is all processors. The bits do not depend on it.
+        rounding: how a quantised file's products come to bytes: "double", "single" or "float", whose bytes are those of
+            LiteRT's reference kernels, of its single-rounding build, and of XNNPACK.
+        dequantize: run a quantised file as the network of floats that it stands for.
+        quantized: run a checkpoint that was trained with fake quantisation in integers.
+        overrides: fields of the config (`output_stride=8`); `revision`, `cache_dir`, `token`, `local_files_only`,
+            `force_download` and `subfolder` for the hub; `state_dict`, weights that stand in for the source's;
+            `ignore_mismatched_sizes=True`, which draws weights of other shapes anew; `output_loading_info=True`, for
+            (model, names left out). What else transformers takes has no effect, or is refused by name.
+
+    Raises:
+        FormatError: a source that cannot be read; MissingError, which is an OSError, too, for one that is not there.
+        ConfigError: a config that has no meaning, or a field that there is not.
+        InputError: an argument that has no meaning here.
+        UnavailableError: a hub that cannot be reached.
+    """
+    request = read_request(source, config, dtype, overrides)
+    options = RunOptions(engine, request.dtype, num_threads, rounding, dequantize, quantized)
+    checkpoint = read_requested(request)
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
-    return model_class.from_checkpoint(checkpoint, options=options)
+    loaded: MobileNetModel = model_class.from_request(checkpoint, request, options)
+    return loaded
 
 
 def choose_model(model: MobileNetModel | str | Path | None, task: str) -> MobileNetModel:
@@ -89,7 +114,7 @@ class AutoConfig:
     """Configs by the `model_type` of a checkpoint."""
 
     @staticmethod
-    def from_pretrained(source: str | Path, **overrides: Any) -> Config:
+    def from_pretrained(source: str | Path | None = None, **overrides: Any) -> Config:
         """Return the config of a directory, a file of any known format, a hub id or an embedded model."""
         return read_config(source, overrides)
 
@@ -107,12 +132,12 @@ class _AutoModel:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | Path,
+        source: str | Path | None = None,
         *,
-        config: Config | Mapping[str, Any] | None = None,
+        config: Config | Mapping[str, Any] | str | Path | None = None,
         add_pooling_layer: bool = True,
         engine: str = "compiled",
-        dtype: str = "float32",
+        dtype: Any = "float32",
         num_threads: int | None = None,
         rounding: str = "double",
         dequantize: bool = False,
@@ -120,10 +145,11 @@ class _AutoModel:
         **overrides: Any,
     ) -> Any:
         """Load a model; the arguments are those of the model classes' `from_pretrained`."""
-        options = RunOptions(engine, dtype, num_threads, rounding, dequantize, quantized)
-        checkpoint = read_checkpoint(source, config, overrides)
+        request = read_request(source, config, dtype, overrides)
+        options = RunOptions(engine, request.dtype, num_threads, rounding, dequantize, quantized)
+        checkpoint = read_requested(request)
         model_class = cls._choose(checkpoint.config.model_type)
-        return model_class.from_checkpoint(checkpoint, add_pooling_layer=add_pooling_layer, options=options)
+        return model_class.from_request(checkpoint, request, options, add_pooling_layer)
 
     @classmethod
     def from_config(cls, config: Config, **options: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -17,10 +18,12 @@ from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import check_ranges, quantize
 from minimobile.models.inputs import read_layers, read_pixel_values
+from minimobile.models.module_methods import ModuleMethods
 from minimobile.models.outputs import ModelOutput
+from minimobile.models.requests import Config, LoadRequest, check_save_options, read_request, settle_dtype
 from minimobile.models.runners import make_runner
-from minimobile.models.sources import Config, read_checkpoint
-from minimobile.models.weights import draw_weights, fit_weights, trim
+from minimobile.models.sources import read_requested
+from minimobile.models.weights import draw_weights, fit_weights, list_differences, redraw_mismatched, trim
 from minimobile.networks.config import MobileNetConfig
 from minimobile.networks.graph import Graph
 from minimobile.operations.fake_quantization import add_fake_quantization
@@ -32,11 +35,12 @@ from minimobile.tracing.trace import Trace, choose_rows, trace_run
 Array = NDArray[Any]
 AskedStates = bool | Sequence[str | int] | None
 ModelT = TypeVar("ModelT", bound="MobileNetModel")
+OutputT = TypeVar("OutputT", bound=ModelOutput)
 
 _POOLED = ("pooler", "classifier")  # nodes whose single pixel is dropped: (N, C, 1, 1) -> (N, C)
 
 
-class MobileNetModel:
+class MobileNetModel(ModuleMethods):
     """What the five classes share: a config, a graph, weights, and the engine that runs them.
 
     A model does not change after it is made, and may be called from several threads at once.
@@ -59,7 +63,7 @@ class MobileNetModel:
 
         `add_pooling_layer=False` leaves out the pooling layer of a model without a head (`pooler_output` is None).
         """
-        options = RunOptions(engine, dtype, num_threads)
+        options = RunOptions(engine, settle_dtype(dtype), num_threads)
         settled = self._check_config(self.config_class() if config is None else config)
         graph = self._build(settled, add_pooling_layer)
         weights = draw_weights(graph, settled.initializer_range, seed)
@@ -68,12 +72,12 @@ class MobileNetModel:
     @classmethod
     def from_pretrained(
         cls: type[ModelT],
-        source: str | Path,
+        source: str | Path | None = None,
         *,
-        config: Config | Mapping[str, Any] | None = None,
+        config: Config | Mapping[str, Any] | str | Path | None = None,
         add_pooling_layer: bool = True,
         engine: str = "compiled",
-        dtype: str = "float32",
+        dtype: Any = "float32",
         num_threads: int | None = None,
         rounding: str = "double",
         dequantize: bool = False,
@@ -82,8 +86,12 @@ class MobileNetModel:
     ) -> ModelT:
         """Load a model from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
 
-        `config` stands in for the source's own; single fields of it can be given as `overrides` (`output_stride=8`),
-        and so can the hub's `revision` and `cache_dir`.
+        `config` (or where to read one) stands in for the source's own; single fields of it can be given as `overrides`
+        (`output_stride=8`). So can the hub's `revision`, `cache_dir`, `token`, `local_files_only`, `force_download` and
+        `subfolder`; `state_dict`, weights that stand in for the source's; `ignore_mismatched_sizes=True`, which draws
+        weights of other shapes anew, with a warning; and `output_loading_info=True`, for which (model, a dict of the
+        names left out) is returned. Other arguments of transformers have no effect where they cannot have one, and are
+        refused by name where they would.
         `engine` is "compiled" or "reference" (NumPy; with dtype "float64" the truth). The bits do not depend on
         `num_threads` (None: all cores). A quantised file is run in integers, whose products come to bytes by `rounding`
         ("double", "single" or "float": see `quantized.engine`), or, with `dequantize`, as the float network that it
@@ -91,9 +99,33 @@ class MobileNetModel:
         with `quantized`, in the integers that it was trained for, on pictures of the config's size. Raises FormatError
         or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot be reached.
         """
-        options = RunOptions(engine, dtype, num_threads, rounding, dequantize, quantized)
-        checkpoint = read_checkpoint(source, config, overrides, cls.config_class.model_type)
-        return cls.from_checkpoint(checkpoint, add_pooling_layer=add_pooling_layer, options=options)
+        request = read_request(source, config, dtype, overrides)
+        options = RunOptions(engine, request.dtype, num_threads, rounding, dequantize, quantized)
+        checkpoint = read_requested(request, cls.config_class.model_type)
+        loaded: ModelT = cls.from_request(checkpoint, request, options, add_pooling_layer)
+        return loaded
+
+    @classmethod
+    def from_request(
+        cls: type[ModelT],
+        checkpoint: Checkpoint,
+        request: LoadRequest,
+        options: RunOptions,
+        add_pooling_layer: bool = True,
+    ) -> Any:
+        """Make a model of the checkpoint that a request names, as the request asks for it.
+
+        A model, or (model, {"missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"}) where it asks for the
+        loading info. Raises what `from_pretrained` does.
+        """
+        settled = checkpoint
+        if request.ignore_mismatched_sizes:
+            graph = cls._build(cls._check_config(checkpoint.config), add_pooling_layer)
+            settled = dataclasses.replace(checkpoint, weights=redraw_mismatched(checkpoint.weights, graph))
+        model = cls.from_checkpoint(settled, add_pooling_layer=add_pooling_layer, options=options)
+        if request.output_loading_info:
+            return model, list_differences(checkpoint.weights, model.state_dict())
+        return model
 
     @classmethod
     def from_checkpoint(
@@ -119,15 +151,45 @@ class MobileNetModel:
         self.config = checkpoint.config
         self.graph = graph
         self._weights = {name: _protect(values) for name, values in checkpoint.weights.items()}
-        self._processor_values = checkpoint.processor
-        self._provenance = checkpoint.provenance
-        self._ranges = checkpoint.ranges
-        self._runner = make_runner(dataclasses.replace(checkpoint, weights=self._weights), graph, options)
+        self._checkpoint = dataclasses.replace(checkpoint, weights=self._weights)
+        self._options = options
+        self._runner = make_runner(self._checkpoint, graph, options)
         self._integers = None if options.dequantize else checkpoint.quantized
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Write config.json, model.safetensors and preprocessor_config.json, as transformers reads them."""
-        huggingface.write(directory, self.to_checkpoint())
+    def __reduce__(self) -> tuple[Callable[..., MobileNetModel], tuple[Any, ...]]:
+        """Be pickled and copied as checkpoint and options: the process that reads it makes a program of its own."""
+        has_pooling_layer = "pooler" in self.graph.outputs or "pooler" not in type(self).build(self.config).outputs
+        options = dataclasses.replace(self._options, quantized=False)  # the checkpoint holds the integers already
+        return _make_again, (type(self), self._checkpoint, options, has_pooling_layer)
+
+    @abstractmethod
+    def __call__(
+        self,
+        pixel_values: ArrayLike | None = None,
+        *,
+        labels: ArrayLike | None = None,
+        output_hidden_states: AskedStates = None,
+        return_dict: bool | None = None,
+        data_format: DataFormat = "channels_first",
+    ) -> ModelOutput:
+        """Run the network on pixel values (N, C, H, W), or (N, H, W, C) for `data_format="channels_last"`.
+
+        What comes back, and what else the arguments mean, is said by the class; which class it is follows from what was
+        loaded. Arguments beyond `pixel_values` are given by name here, for their order is not that of every class.
+        """
+
+    def forward(self, *arguments: Any, **named: Any) -> ModelOutput:
+        """Do what a call does."""
+        return self(*arguments, **named)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write config.json, model.safetensors and preprocessor_config.json, as transformers reads them.
+
+        `options` are transformers' (`safe_serialization=True`, `max_shard_size`, ...). Raises InputError for those that
+        ask for other files, FormatError where nothing can be written.
+        """
+        check_save_options(options)
+        huggingface.write(save_directory, self.to_checkpoint())
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write our native HDF5 file; `dtype="float16"` halves it."""
@@ -138,26 +200,34 @@ class MobileNetModel:
         self._require_floats("to_checkpoint")
         name = type(self).__name__
         config = self.config.replace(architectures=(name,))
-        return Checkpoint(config, self._weights, name, self._processor_values, self._provenance, ranges=self._ranges)
+        own = self._checkpoint
+        return Checkpoint(config, self._weights, name, own.processor, own.provenance, ranges=own.ranges)
 
     def state_dict(self) -> dict[str, Array]:
         """Return the weights as read-only arrays under canonical names (`mobilenet_v1.layer.3.convolution.weight`)."""
         return dict(self._weights)
 
     @property
+    def dtype(self) -> str:
+        """What the model computes in: "float32", or "float64" for the reference engine that was asked for it."""
+        return self._options.dtype
+
+    @property
     def id2label(self) -> dict[int, str]:
         """Class number -> name."""
-        return self.config.labels
+        labels: dict[int, str] = self.config.labels
+        return labels
 
     @functools.cached_property
     def processor(self) -> Any:
         """The image processor whose settings came with the weights, or None."""
-        if self._processor_values is None:
+        settings = self._checkpoint.processor
+        if settings is None:
             return None
         from minimobile.imaging import image_processing
 
         processor_class = getattr(image_processing, self.config_class.__name__.replace("Config", "ImageProcessor"))
-        return processor_class.from_dict(self._processor_values)
+        return processor_class.from_dict(settings)
 
     def features(
         self, pixel_values: ArrayLike | None, layers: Sequence[str | int], data_format: DataFormat = "channels_first"
@@ -274,9 +344,9 @@ class MobileNetModel:
         results = self._runner.results()
         return (results[what],) if what in results else ()
 
-    def _present(self, output: ModelOutput, return_dict: bool | None) -> Any:
+    def _present(self, output: OutputT, return_dict: bool | None) -> OutputT:
         wants_record = self.config.return_dict if return_dict is None else return_dict
-        return output if wants_record else output.to_tuple()
+        return output if wants_record else output.to_tuple()  # type: ignore[return-value]  # the record's tuple
 
     @classmethod
     def _build(cls, config: Config, add_pooling_layer: bool) -> Graph:
@@ -296,6 +366,13 @@ class MobileNetModel:
     def __repr__(self) -> str:
         parameters = sum(values.size for name, values in self._weights.items() if ".running_" not in name)
         return f"{type(self).__name__}({parameters:,} parameters)"
+
+
+def _make_again(
+    model_class: type[MobileNetModel], checkpoint: Checkpoint, options: RunOptions, add_pooling_layer: bool
+) -> MobileNetModel:
+    """Make what was pickled."""
+    return model_class.from_checkpoint(checkpoint, options=options, add_pooling_layer=add_pooling_layer)
 
 
 def _protect(values: Array) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minimobile.errors import InputError
 from minimobile.execution.runner import DataFormat
 from minimobile.models.base_model import AskedStates, MobileNetModel
 from minimobile.models.losses import classification_loss, segmentation_loss
@@ -37,18 +38,26 @@ class _Backbone(MobileNetModel):
     def __call__(
         self,
         pixel_values: ArrayLike | None = None,
-        *,
         output_hidden_states: AskedStates = None,
         return_dict: bool | None = None,
+        *,
+        labels: ArrayLike | None = None,
         data_format: DataFormat = "channels_first",
-    ) -> Any:
-        """Return `BaseModelOutputWithPoolingAndNoAttention`, or its tuple with `return_dict=False`.
+    ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """Return the features, or their tuple with `return_dict=False` (which a type checker is not told).
 
         `pixel_values` is (N, C, H, W), or (N, H, W, C) for `data_format="channels_last"`, which feature maps follow.
         `output_hidden_states` is True for those that transformers lists, or a list of layers: these, in this order.
+        Raises InputError for arguments that do not fit, and for `labels`: there is no loss without a head.
         """
+        if labels is not None:
+            raise InputError(f"{type(self).__name__}: expected no labels, for a network without a head has no loss")
         found, states = self._run_with_states(pixel_values, self.graph.outputs, output_hidden_states, data_format)
-        return self._present(BaseModelOutputWithPoolingAndNoAttention(*_pad(found), hidden_states=states), return_dict)
+        pooled = found[1] if len(found) > 1 else None
+        output = BaseModelOutputWithPoolingAndNoAttention(
+            last_hidden_state=found[0], pooler_output=pooled, hidden_states=states
+        )
+        return self._present(output, return_dict)
 
 
 class _ImageClassifier(MobileNetModel):
@@ -57,13 +66,13 @@ class _ImageClassifier(MobileNetModel):
     def __call__(
         self,
         pixel_values: ArrayLike | None = None,
-        *,
-        labels: ArrayLike | None = None,
         output_hidden_states: AskedStates = None,
+        labels: ArrayLike | None = None,
         return_dict: bool | None = None,
+        *,
         data_format: DataFormat = "channels_first",
-    ) -> Any:
-        """Return `ImageClassifierOutputWithNoAttention`, or its tuple with `return_dict=False`.
+    ) -> ImageClassifierOutputWithNoAttention:
+        """Return logits (N, num_labels), or their tuple with `return_dict=False` (which a type checker is not told).
 
         The loss is there with `labels` (see `losses.py`). The other arguments are those of the models without a head.
         """
@@ -71,7 +80,10 @@ class _ImageClassifier(MobileNetModel):
         found, states = self._run_with_states(pixel_values, names, output_hidden_states, data_format)
         loss = None if labels is None else classification_loss(found[0], labels, self.config)
         own = found[1].reshape(found[0].shape) if len(found) > 1 else None
-        return self._present(ImageClassifierOutputWithNoAttention(loss, found[0], states, own), return_dict)
+        output = ImageClassifierOutputWithNoAttention(
+            loss=loss, logits=found[0], hidden_states=states, probabilities=own
+        )
+        return self._present(output, return_dict)
 
 
 class MobileNetV1Model(_Backbone):
@@ -112,13 +124,13 @@ class MobileNetV2ForSemanticSegmentation(MobileNetModel):
     def __call__(
         self,
         pixel_values: ArrayLike | None = None,
-        *,
         labels: ArrayLike | None = None,
         output_hidden_states: AskedStates = None,
         return_dict: bool | None = None,
+        *,
         data_format: DataFormat = "channels_first",
-    ) -> Any:
-        """Return `SemanticSegmenterOutput`, or its tuple with `return_dict=False`.
+    ) -> SemanticSegmenterOutput:
+        """Return logits, or their tuple with `return_dict=False` (which a type checker is not told).
 
         Logits are (N, num_labels, h, w) at the resolution of the last block. `labels` (N, H, W) give a loss; the other
         arguments are those of the models without a head.
@@ -130,8 +142,5 @@ class MobileNetV2ForSemanticSegmentation(MobileNetModel):
             is_last = data_format == "channels_last"
             loss = segmentation_loss(np.moveaxis(found[0], 3, 1) if is_last else found[0], labels, self.config)
         own = found[1].reshape(len(found[0]), *found[1].shape[-2:]) if len(found) > 1 else None
-        return self._present(SemanticSegmenterOutput(loss, found[0], states, classes=own), return_dict)
-
-
-def _pad(found: tuple[Array, ...]) -> tuple[Array | None, Array | None]:
-    return found[0], found[1] if len(found) > 1 else None
+        output = SemanticSegmenterOutput(loss=loss, logits=found[0], hidden_states=states, classes=own)
+        return self._present(output, return_dict)

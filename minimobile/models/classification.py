@@ -46,7 +46,7 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     ]
 
 
-def find_logits(model: Any, image: Any, processor: Any = None) -> tuple[Array, Array | None]:
+def find_logits(model: MobileNetModel, image: Any, processor: Any = None) -> tuple[Array, Array | None]:
     """Return the logits of one picture, (num_labels,) float64, and the probabilities of a file that ends in them.
 
     `processor` stands in for the model's own. Raises InputError for several pictures, and for NaN or infinity.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,15 +13,51 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError
 
 Array = NDArray[Any]
+Loss: TypeAlias = np.floating[Any]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ModelOutput(Mapping[str, Any]):
     """A record whose absent fields are None as attributes and left out everywhere else.
 
     `out.logits`, `out["logits"]` and `out[0]` give one item, `out[:2]` and `out.to_tuple()` tuples; iteration, `len`
     and `in` speak of the names of the items that are there, so `dict(out)` and `**out` work.
     """
+
+    if TYPE_CHECKING:  # what `load(...)(...)` can hold, for type checkers: which class it is follows from the file
+
+        @property
+        def loss(self) -> Loss | None:
+            """The loss, where labels were given."""
+
+        @property
+        def logits(self) -> Array:
+            """(N, num_labels), or (N, num_labels, h, w)."""
+
+        @property
+        def hidden_states(self) -> tuple[Array, ...] | None:
+            """Those asked for, each (N, C, H, W)."""
+
+        @property
+        def last_hidden_state(self) -> Array:
+            """(N, C, H, W), of a network without a head."""
+
+        @property
+        def pooler_output(self) -> Array | None:
+            """(N, C), of a network without a head."""
+
+        @property
+        def probabilities(self) -> Array | None:
+            """A quantised file's own, (N, num_labels)."""
+
+        @property
+        def classes(self) -> Array | None:
+            """A quantised file's own, (N, H, W)."""
+
+    else:
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{type(self).__name__}: expected one of {', '.join(self._names())}, got {name!r}")
 
     __hash__ = object.__hash__  # a record is equal to itself alone: arrays have no single answer
     __eq__ = object.__eq__
@@ -48,29 +84,29 @@ class ModelOutput(Mapping[str, Any]):
         return tuple(field.name for field in dataclasses.fields(self))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
     """Features: last_hidden_state (N, C, H, W), pooler_output (N, C), hidden_states (each (N, C, H, W))."""
 
-    last_hidden_state: Array | None = None
+    last_hidden_state: Array
     pooler_output: Array | None = None
     hidden_states: tuple[Array, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class ImageClassifierOutputWithNoAttention(ModelOutput):
     """Classification: loss (a scalar, with labels), logits (N, num_labels), hidden_states (each (N, C, H, W)).
 
     `probabilities` (N, num_labels) are a quantised file's own, where it ends in them.
     """
 
-    loss: np.floating[Any] | None = None
-    logits: Array | None = None
+    loss: Loss | None = None
+    logits: Array
     hidden_states: tuple[Array, ...] | None = None
     probabilities: Array | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SemanticSegmenterOutput(ModelOutput):
     """Segmentation: loss (a scalar, with labels), logits (N, num_labels, h, w) at feature resolution, hidden_states.
 
@@ -78,8 +114,8 @@ class SemanticSegmenterOutput(ModelOutput):
     own, where it ends in them.
     """
 
-    loss: np.floating[Any] | None = None
-    logits: Array | None = None
+    loss: Loss | None = None
+    logits: Array
     hidden_states: tuple[Array, ...] | None = None
     attentions: None = None
     classes: Array | None = None

@@ -9,63 +9,103 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minimobile import formats
-from minimobile.errors import ConfigError, FormatError
+from minimobile.errors import ConfigError, FormatError, InputError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
-from minimobile.formats.hub import is_hub_id, locate
-from minimobile.formats.huggingface import CONFIG
+from minimobile.formats.hub import HubOptions, is_hub_id, locate, part_source
+from minimobile.formats.huggingface import CONFIG, canonical_weights, choose_architecture, part_counters
 from minimobile.formats.strict_json import read_json_object
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.models.requests import Config, LoadRequest, part_request, read_request
+from minimobile.networks.config import config_from_dict
 
-Config = MobileNetV1Config | MobileNetV2Config
 DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5"}
-HUB_OPTIONS = ("revision", "cache_dir")
 
 
-def read_checkpoint(
-    source: str | Path,
-    config: Config | Mapping[str, Any] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    model_type: str | None = None,
-) -> Checkpoint:
-    """Read a checkpoint from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
+def read_checkpoint(source: str | Path) -> Checkpoint:
+    """Read a checkpoint from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes"."""
+    return read_requested(read_request(source, None, None, {}))
 
-    `config` (an object, or a dict as in config.json) stands in for the checkpoint's own; `overrides` change fields of
-    either, except for `revision` and `cache_dir`, which concern the hub. `model_type` is that of a dict which names
-    none.
+
+def read_requested(request: LoadRequest, model_type: str | None = None) -> Checkpoint:
+    """Read the checkpoint that a caller of a loader asked for, its config changed as asked.
+
+    `model_type` is that of a config given as a dict which names none.
     """
-    fields, hub_options = _part(overrides)
-    if isinstance(config, Mapping):
-        config = config_from_dict(config if model_type is None else {"model_type": model_type, **config})
-    elif not isinstance(config, Config | None):
-        raise ConfigError(f"config: expected a config or a dict of its fields, got {type(config).__name__}")
-    checkpoint = _read(source, config, hub_options)
-    if not fields:
+    config = _read_given_config(request, model_type)
+    if request.state_dict is not None and request.source is None:
+        checkpoint = _read_state_dict(request.state_dict, config)
+    else:
+        with _open_source(request.source) as found:
+            checkpoint = formats.read(found, config=config, options=request.hub)
+        if request.state_dict is not None:
+            own = _read_state_dict(request.state_dict, checkpoint.config)
+            checkpoint = dataclasses.replace(own, processor=checkpoint.processor, provenance=checkpoint.provenance)
+    if not request.fields:
         return checkpoint
     settled: Any = checkpoint.config
-    changed = dataclasses.replace(checkpoint, config=settled.replace(**fields))
+    changed = dataclasses.replace(checkpoint, config=settled.replace(**request.fields))
     return formats.settle_quantized(changed, checkpoint.config)
 
 
-def read_config(
-    source: str | Path, overrides: Mapping[str, Any] | None = None, model_type: str | None = None
-) -> Config:
+def read_config(source: str | Path | None, given: Mapping[str, Any], model_type: str | None = None) -> Config:
     """Read the config alone, without the weights where it is a file of its own (a directory, a hub id, a JSON file).
 
-    `model_type` is that of a JSON file which names none.
+    `given` are fields to change, and what concerns the hub. `model_type` is that of a JSON file which names none.
     """
+    source, rest = part_source(source, given)
+    hub, fields = part_request(rest)
     if str(source).endswith(".json"):
-        values = read_json_object(Path(source).expanduser())
-        return config_from_dict(
-            values if model_type is None else {"model_type": model_type, **values}, **_part(overrides)[0]
-        )
-    if is_hub_id(source) or (not str(source).startswith("demo:") and (Path(source) / CONFIG).is_file()):
-        fields, hub_options = _part(overrides)
-        values = read_json_object(locate(source, [CONFIG], **hub_options))
+        values = read_json_object(Path(str(source)).expanduser())
+        return config_from_dict(values if model_type is None else {"model_type": model_type, **values}, **fields)
+    if is_hub_id(source) or (not str(source).startswith("demo:") and _has_config(source, hub)):
+        values = read_json_object(locate(source, [CONFIG], hub))
         if "model_type" in values:  # timm's has none, and leaves the config to be deduced
             return config_from_dict(values, **fields)
-    return read_checkpoint(source, None, overrides).config
+    return read_requested(read_request(source, None, None, given)).config
+
+
+def _has_config(source: str | Path, hub: HubOptions) -> bool:
+    try:
+        return (Path(source).expanduser() / hub.subfolder / CONFIG).is_file()
+    except (TypeError, OSError, ValueError, RuntimeError):  # what is no path is named when it is read
+        return False
+
+
+def _read_given_config(request: LoadRequest, model_type: str | None) -> Config | None:
+    config = request.config
+    if isinstance(config, str | Path):
+        return read_config(config, {})
+    if isinstance(config, Mapping):
+        return config_from_dict(config if model_type is None else {"model_type": model_type, **config})
+    if not isinstance(config, Config | None):
+        raise ConfigError(f"config: expected a config or a dict of its fields, got {type(config).__name__}")
+    return config
+
+
+def _read_state_dict(arrays: Mapping[str, Any], config: Config | None) -> Checkpoint:
+    """Return a checkpoint of arrays or tensors by transformers' names."""
+    if config is None:
+        raise InputError("state_dict: expected a source or a config beside it, got neither")
+    read = {str(name): _read_weight(str(name), values) for name, values in arrays.items()}
+    weights = canonical_weights(part_counters(read)[0], config.model_type, "state_dict")
+    architecture = choose_architecture(config.architectures, config.model_type, weights)
+    return Checkpoint(config, weights, architecture)
+
+
+def _read_weight(name: str, values: Any) -> NDArray[Any]:
+    values = values.detach() if hasattr(values, "detach") else values
+    values = values.float() if "bfloat16" in str(getattr(values, "dtype", "")) else values
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"state_dict: {name} cannot be made a NumPy array ({str(error)[:120]})") from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"state_dict: expected numbers for {name}, got {array.dtype}")
+    return array.astype(np.float32) if array.dtype.kind == "f" else array.copy()  # the caller's may change later
 
 
 def examine(source: str | Path) -> tuple[Description, Checkpoint | None]:
@@ -77,19 +117,8 @@ def examine(source: str | Path) -> tuple[Description, Checkpoint | None]:
         return formats.examine(found)
 
 
-def _part(overrides: Mapping[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Part config fields from what concerns the hub."""
-    fields = dict(overrides or {})
-    return fields, {name: fields.pop(name) for name in HUB_OPTIONS if name in fields}
-
-
-def _read(source: str | Path, config: Config | None, hub_options: Mapping[str, Any]) -> Checkpoint:
-    with _open_source(source) as found:
-        return formats.read(found, config=config, **hub_options)
-
-
 @contextmanager
-def _open_source(source: str | Path) -> Iterator[str | Path]:
+def _open_source(source: str | Path | None) -> Iterator[str | Path]:
     """Yield a path or a hub id: those of an embedded model as well."""
     if not isinstance(source, str | Path) or str(source) == "":
         raise FormatError(f"source: expected a path, a hub id or one of {', '.join(DEMOS)}, got {source!r}")

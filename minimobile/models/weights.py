@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
+from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.validation import check_weights
 from minimobile.networks.graph import Graph, needed_nodes
 
@@ -65,6 +67,36 @@ def fit_weights(weights: Mapping[str, NDArray[Any]], graph: Graph, where: str) -
         graph = trimmed
     check_weights(kept, graph.shapes, where)
     return {name: kept[name] for name in graph.shapes}, graph
+
+
+def redraw_mismatched(weights: Mapping[str, NDArray[Any]], graph: Graph) -> Weights:
+    """Return the weights with those whose shape is not the graph's drawn anew, and warn of them.
+
+    transformers does so for a head of another number of classes. Nothing else is changed.
+    """
+    names = [name for name, shape in graph.shapes.items() if name in weights and weights[name].shape != shape]
+    if not names:
+        return dict(weights)
+    warnings.warn(
+        f"{', '.join(names)}: drawn at random, for the source has them in other shapes; what depends on them has not "
+        "been trained",
+        stacklevel=4,
+    )
+    drawn = draw_weights(graph, 0.02, seed=0)
+    return {**weights, **{name: drawn[name] for name in names}}
+
+
+def list_differences(stored: Mapping[str, NDArray[Any]], used: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Return what transformers' `output_loading_info` tells: names that are missing, left out, or of other shapes."""
+    shared = [name for name in used if name in stored]
+    return {
+        "missing_keys": set(used) - set(stored),
+        "unexpected_keys": {name for name in stored if name not in used and not is_counter(name)},
+        "mismatched_keys": {
+            (name, stored[name].shape, used[name].shape) for name in shared if stored[name].shape != used[name].shape
+        },
+        "error_msgs": [],
+    }
 
 
 def trim(graph: Graph) -> Graph:
