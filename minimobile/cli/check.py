@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from minimobile.comparison.quantized_steps import LayerSteps
 
 
-class Against(str, Enum):
+class Against(StrEnum):
     """What to compare with."""
 
     TRANSFORMERS = "transformers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from minimobile.models.conversion import ConversionReport
 
 
-class Dtype(str, Enum):
+class Dtype(StrEnum):
     """How weights are stored."""
 
     FLOAT32 = "float32"

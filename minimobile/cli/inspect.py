@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ARRAYS_SHOWN = 12  # of a file that cannot be loaded, unless all are asked for
 
 
-class TableName(str, Enum):
+class TableName(StrEnum):
     """The tables that can be asked for."""
 
     PAPER = "paper"

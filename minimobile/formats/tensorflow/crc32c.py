@@ -66,7 +66,7 @@ def _tables(level: int) -> NDArray[np.uint32]:
     """Return, (4, 256), what becomes of a register with one byte set, for each byte and value."""
     if level:
         return _move_on(_tables(level - 1).reshape(-1), level - 1).reshape(4, 256)
-    registers = np.arange(256, dtype=np.uint32) << 8 * np.arange(4, dtype=np.uint32)[:, None]
+    registers: NDArray[np.uint32] = np.arange(256, dtype=np.uint32) << 8 * np.arange(4, dtype=np.uint32)[:, None]
     for _ in range(32):
-        registers = registers >> 1 ^ (registers & 1) * np.uint32(POLYNOMIAL)
+        registers = registers >> np.uint32(1) ^ (registers & np.uint32(1)) * np.uint32(POLYNOMIAL)
     return registers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,8 @@ def find_start(nodes: Sequence[GraphNode], constants: Constants, where: str) -> 
 
     weight = constants.values.get(first.inputs[-1])
     channels = weight.shape[2] if weight is not None and weight.ndim == 4 else 1
-    scale, offset = np.float64(1), np.float64(0)  # of what has been passed: scale * x + offset
+    scale: Any = np.float64(1)
+    offset: Any = np.float64(0)  # of what has been passed: scale * x + offset
     resizer: GraphNode | None = None
     while node.op != "Placeholder":
         if node.op in ARITHMETIC:
