@@ -34,7 +34,7 @@ class Relu3(Operation):
         return np.clip(inputs[0], 0, 3)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
-        rows.add("activation", node, {"option": -1, "low": 0, "high": 3})
+        rows.add("activation", node, {"curve": -1, "low": 0, "high": 3})
 
     def error(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
         return inputs[0].error

@@ -9,18 +9,17 @@ import numpy as np
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.geometry import valid_range as _valid_range
 from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apart, load, store
-from minimobile_kernels.step import plane_count, share
-from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, make_tile
+from minimobile_kernels.step import Arrays, Map, plane_count, share
+from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, Terms, Windows, finish_of, make_tile
 
 SMALL = TILE_PIXELS[1]  # fourteen pixels at once were no faster: their addresses do not fit the registers
 
 valid_range = compiled(_valid_range)
-_small = make_tile(SMALL, PANEL_VECTORS, True)
-_small_half = make_tile(SMALL, 1, True)
+_tile = make_tile([(SMALL, PANEL_VECTORS), (SMALL, 1)])
 
 
 @inlined
-def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
+def conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Convolve: out[n,i,j,o] = clamp(bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + y[n,i,j,o]).
 
     Defined by reference.conv2d, then reference.add where there is a residual y, then the clamp.
@@ -34,34 +33,44 @@ def conv2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, pa
         n, i = first // step.out_height, first % step.out_height
         count = min(last - first, step.out_height - i)
         for panel in range(plane_count(step.out_channels, PANEL)):
-            out = step.out + panel * PANEL_VECTORS * step.out_plane + first * step.out_width * LANES
-            convolve_rows(step, x, weights, arena, taps, n, i, i + count, panel, out, step.out_plane)
+            start = step.out + panel * PANEL_VECTORS * step.out_plane + first * step.out_width * LANES
+            convolve_rows(step, arrays, n, i, i + count, panel, Map(start, step.out_plane))
         first += count
 
 
 @compiled
-def convolve_rows(
-    step: Any, x: Any, weights: Any, arena: Any, taps: Any, n: int, first: int, last: int,
-    panel: int, out_start: int, out_plane: int,
-) -> None:  # fmt: skip
-    """Compute the output rows [first, last) of image n for one panel of channels; the first one begins at out_start."""
+def convolve_rows(step: Any, arrays: Arrays, n: int, first: int, last: int, panel: int, out: Map) -> None:
+    """Compute the output rows [first, last) of image n for one panel of channels; `out` is the first of them."""
     keep_apart()
     first_inside, last_inside = _inside(step.width, step.kernel_width, step.pad_left, step.out_width, step)
     first_full, last_full = _inside(step.height, step.kernel_height, step.pad_top, step.out_height, step)
-    terms = step.kernel_height * step.kernel_width * step.channels
-    term_offsets = taps[step.taps : step.taps + terms]
-    vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
-    weight = step.weight + panel * PANEL * (terms + 1)
     for i in range(first, last):
-        out = out_start + (i - first) * step.out_width * LANES
+        row = Map(out.start + (i - first) * step.out_width * LANES, out.plane)
         is_full = first_full <= i < last_full and last_inside - first_inside >= SMALL
         for j in range(step.out_width):
             if not (is_full and first_inside <= j < last_inside):
-                _border_pixel(step, x, weights, weight, vectors, arena, term_offsets, n, i, j, out, out_plane)
+                _border_pixel(step, arrays, n, i, j, panel, Map(row.start + j * LANES, row.plane))
         if is_full:
-            row = step.x + n * step.x_image + (i * step.stride - step.pad_top) * step.x_row
-            _tile_row(step, x, row, weights, weight, vectors, arena, term_offsets, out, out_plane,
-                      first_inside, last_inside)  # fmt: skip
+            _tile_row(step, arrays, n, i, first_inside, last_inside, panel, row)
+
+
+@inlined
+def _source(step: Any, arrays: Arrays) -> Any:
+    return arrays.pixels if step.is_from_pixels else arrays.arena
+
+
+@inlined
+def _first_tap(step: Any, n: int, i: int, j: int) -> int:
+    """Return where the first pixel of a window lies, or would lie if the image went on."""
+    row, column = i * step.stride - step.pad_top, j * step.stride - step.pad_left
+    start: int = step.x + n * step.x_image + row * step.x_row + column * step.x_pixel
+    return start
+
+
+@inlined
+def _term_count(step: Any) -> int:
+    count: int = step.kernel_height * step.kernel_width * step.channels
+    return count
 
 
 @inlined
@@ -73,41 +82,37 @@ def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) 
 
 
 @inlined
-def _tile_row(
-    step: Any, x: Any, row: int, weights: Any, weight: int, vectors: int, arena: Any, term_offsets: Any,
-    out_start: int, out_plane: int, first: int, last: int,
-) -> None:  # fmt: skip
-    """Compute the columns [first, last) of one output row, which begins at `out_start`."""
-    x_step = step.stride * step.x_pixel
-    terms = term_offsets.shape[0]
+def _vectors(step: Any, panel: int) -> int:
+    count: int = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
+    return count
+
+
+@inlined
+def _tile_row(step: Any, arrays: Arrays, n: int, i: int, first: int, last: int, panel: int, out: Map) -> None:
+    """Compute the columns [first, last) of output row i, which begins where out does."""
+    source, finish, vectors = _source(step, arrays), finish_of(step), _vectors(step, panel)
+    count = _term_count(step)
+    weight = step.weight + panel * PANEL * (count + 1)
     j = first
     while j < last:
         j = min(j, last - SMALL)
-        source = row + j * x_step - step.pad_left * step.x_pixel
-        out = out_start + j * LANES
-        y = out + step.y - step.out if step.y >= 0 else -1
+        x = Windows(_first_tap(step, n, i, j), step.stride * step.x_pixel, step.taps)
         term = 0
-        while term < terms:
-            if vectors == PANEL_VECTORS:
-                _small(x, source, x_step, term_offsets, weights, weight, terms, term, step.block, arena, y,
-                       arena, out, out_plane, step.low, step.high)  # fmt: skip
-            else:
-                _small_half(x, source, x_step, term_offsets, weights, weight, terms, term, step.block, arena, y,
-                            arena, out, out_plane, step.low, step.high)  # fmt: skip
+        while term < count:
+            terms = Terms(weight, count, term, step.block)
+            _tile(source, arrays, SMALL, vectors, terms, x, Map(out.start + j * LANES, out.plane), finish)
             term += step.block
         j += SMALL
 
 
 @compiled
-def _border_pixel(
-    step: Any, x: Any, weights: Any, weight: int, vectors: int, arena: Any, term_offsets: Any,
-    n: int, i: int, j: int, out_start: int, out_plane: int,
-) -> None:  # fmt: skip
+def _border_pixel(step: Any, arrays: Arrays, n: int, i: int, j: int, panel: int, out: Map) -> None:
     """Compute one output pixel, skipping the taps that lie outside the image."""
     keep_apart()
-    terms = term_offsets.shape[0]
+    source, weights, arena, taps = _source(step, arrays), arrays.weights, arrays.arena, arrays.taps
+    terms, vectors, finish = _term_count(step), _vectors(step, panel), finish_of(step)
+    weight, window = step.weight + panel * PANEL * (terms + 1), _first_tap(step, n, i, j)
     top, left = i * step.stride - step.pad_top, j * step.stride - step.pad_left
-    source = step.x + n * step.x_image + top * step.x_row + left * step.x_pixel
     first_ky, last_ky = _taps_inside(top, step.kernel_height, step.dilation, step.height)
     first_kx, last_kx = _taps_inside(left, step.kernel_width, step.dilation, step.width)
     zero = broadcast(np.float32(0))
@@ -124,7 +129,7 @@ def _border_pixel(
                         total = add(total, block) if blocks > 0 else block
                         block = zero
                         blocks += 1
-                    value = broadcast(x[source + term_offsets[k]])
+                    value = broadcast(source[window + taps[step.taps + k]])
                     block = fma(value, load(weights, lane + k * vectors * LANES), block)
         while terms > (blocks + 1) * step.block:
             total = add(total, block) if blocks > 0 else block
@@ -133,10 +138,10 @@ def _border_pixel(
         if blocks > 0:
             block = add(total, block)
         result = add(block, load(weights, lane + terms * vectors * LANES))
-        out = out_start + vector * out_plane + j * LANES
-        if step.y >= 0:
-            result = add(result, load(arena, out + step.y - step.out))
-        store(arena, out, clamp(result, step.low, step.high))
+        place = out.start + vector * out.plane
+        if finish.residual != 0:
+            result = add(result, load(arena, place + finish.residual))
+        store(arena, place, clamp(result, finish.low, finish.high))
 
 
 @inlined

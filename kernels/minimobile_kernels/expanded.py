@@ -9,16 +9,14 @@ from minimobile_kernels.conv2d import convolve_rows
 from minimobile_kernels.depthwise import filter_rows
 from minimobile_kernels.pointwise import multiply
 from minimobile_kernels.simd import LANES
-from minimobile_kernels.step import KINDS, plane_count, share
+from minimobile_kernels.step import KINDS, Arrays, Map, plane_count, share
 from minimobile_kernels.tile import PANEL, PANEL_VECTORS
 
 CONV2D = KINDS.index("conv2d")
 
 
 @inlined
-def expanded_depthwise_conv2d(
-    expand: Any, step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int, thread: int
-) -> None:
+def expanded_depthwise_conv2d(expand: Any, step: Any, arrays: Arrays, part: int, parts: int, thread: int) -> None:
     """Do `expand`, a pointwise or dense convolution, and `step`, the depthwise convolution of its result.
 
     Panel by panel of the channels between them and, on large maps, chunk by chunk of rows: the rows of that map
@@ -44,12 +42,12 @@ def expanded_depthwise_conv2d(
         first_row = max(0, first_out * step.stride - step.pad_top)
         last_row = min(step.height, (last_out - 1) * step.stride - step.pad_top + reach)
         rows = max(0, last_row - first_row)
+        between = Map(scratch, rows * row_size)
         if expand.kind == CONV2D:
-            convolve_rows(expand, x, weights, arena, taps, n, first_row, last_row, panel, scratch, rows * row_size)
+            convolve_rows(expand, arrays, n, first_row, last_row, panel, between)
         else:
-            source = expand.x + (n * step.height + first_row) * row_size
-            multiply(expand, x, source, expand.x_plane, weights, arena, taps, -1, scratch, rows * row_size,
-                     rows * step.width, panel)  # fmt: skip
+            x = Map(expand.x + (n * step.height + first_row) * row_size, expand.x_plane)
+            multiply(expand, arrays, x, between, rows * step.width, panel)
         for plane in range(panel * PANEL_VECTORS, min((panel + 1) * PANEL_VECTORS, planes)):
             image = scratch + (plane - panel * PANEL_VECTORS) * rows * row_size - first_row * row_size
-            filter_rows(step, arena, image, weights, arena, plane, n, first_out, last_out)
+            filter_rows(step, arrays, image, plane, n, first_out, last_out)

@@ -6,73 +6,81 @@ them: a sum changes at most the sign of a zero, and the bias, which is never -0,
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
+from minimobile_kernels.step import Arrays
 
 TAPS = 3
 
 
-def make_filter(rows: int, pixels: int, stride: int | None) -> Any:
+class Windows(NamedTuple):
+    """The windows of a tile: the image over which they slide, and where the first one lies on it."""
+
+    image: int  # where the plane's image begins
+    height: int
+    width: int
+    top: int  # row and column of the first window's first tap, which may lie outside
+    left: int
+    stride: int
+    dilation: int
+
+
+class Rows(NamedTuple):
+    """Some output pixels of a plane: where the first one lies, and how far the rows are apart."""
+
+    start: int
+    distance: int
+
+
+def make_filter(rows: int, shapes: Sequence[tuple[int, int | None]]) -> Any:
     """Return an intrinsic that filters `rows` x `pixels` neighbouring outputs for one vector of channels.
 
-    filter(x, image, x_row, top, height, column, width, stride, dilation, weights, weight, bias, out, out_start,
-    out_row, low, high)
+    filter(arrays, pixels, windows, weight, out, low, high)
 
-    `image` is where the input image begins and `x_row` the length of its rows; `top` and `column` are the input row
-    and column of the first output's first tap, which may lie outside; `weight` is where the nine weights begin, the
-    bias after them; `out_row` is the distance of output rows. With `stride` 1 or 2 the dilation is 1, every pixel is
-    loaded once for all outputs that it reaches, and of each row at most one pixel on either side may lie outside.
-    None takes any stride, dilation and padding.
+    in any of the shapes (pixels, stride), of which the last is taken where no other fits. Image and outputs lie in the
+    arena, nine weights at `weight`, the bias after them. With stride 1 or 2 the dilation is 1, every pixel is loaded
+    once for all outputs that it reaches, and of each row at most one pixel on either side may lie outside. None takes
+    any stride, dilation and padding.
     """
 
     @intrinsic
-    def filter_pixels(  # type: ignore[no-untyped-def]
-        typing_context, x, image, x_row, top, height, column, width, any_stride, dilation, weights, weight,
-        out, out_start, out_row, low, high,
-    ):  # fmt: skip
-        index = types.int64
-        signature = types.void(
-            x, index, index, index, index, index, index, index, index, weights, index,
-            out, index, index, types.float32, types.float32,
-        )  # fmt: skip
-
+    def filter_pixels(typing_context, arrays, pixels, windows, weight, out, low, high):  # type: ignore[no-untyped-def]
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            names = ("x", "image", "x_row", "top", "height", "column", "width", "stride", "dilation", "weights",
-                     "weight", "out", "out_start", "out_row", "low", "high")  # fmt: skip
-            given = dict(zip(names, arguments, strict=True))
-            array_types = dict(zip(names, signature.args, strict=True))
+            pairs = zip(signature.args, arguments, strict=True)
+            arrays, pixels, windows, weight, out, *limits = (simd.unpack(context, builder, *pair) for pair in pairs)
 
-            def address(name: str, start: str) -> Any:
-                return simd.element_pointer(builder, context, array_types[name], given[name], given[start])
+            def emit_shape(shape: tuple[int, int | None]) -> None:
+                _Filter(builder, arrays, windows, rows, *shape, weight).emit(out, *limits)
 
-            Filter(builder, given, address, rows, pixels, stride).emit()
+            simd.emit_choice(builder, (pixels, windows.stride), shapes, emit_shape)
             return context.get_dummy_value()
 
-        return signature, emit
+        number, limit = types.int64, types.float32
+        return types.void(arrays, number, windows, number, out, limit, limit), emit
 
     return filter_pixels
 
 
 class WindowTile:
-    """Where the pixels of a tile's windows lie, and whether they are inside the image.
+    """Where the pixels of a tile's windows lie in the arena, and whether they are inside the image.
 
-    `given` are the emitted arguments by name, as in `make_filter`, and `address(array, start)` emits an address in one
-    of the arrays among them. Every method writes instructions; none of them computes.
+    Every method writes instructions; none of them computes.
     """
 
-    def __init__(self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None):
+    def __init__(self, builder: Any, arena: Any, windows: Windows, rows: int, pixels: int, stride: int | None):
         self.builder = builder
-        self.given = given
+        self.windows = windows
         self.rows = rows
         self.pixels = pixels
         self.stride = stride
         self.columns = (pixels - 1) * (stride or 1) + TAPS
-        self.image = address("x", "image")
+        self.image = builder.gep(arena, [windows.image], inbounds=True)
 
     def constant(self, value: int) -> Any:
         """Return a number as an emitted value."""
@@ -83,37 +91,43 @@ class WindowTile:
         value = self.constant(index) if isinstance(index, int) else index
         return self.builder.gep(pointer, [self.builder.mul(value, self.constant(simd.LANES))], inbounds=True)
 
-    def is_within(self, start: str, distance: Any, size: str) -> Any:
-        """Emit whether 0 <= start + distance < size."""
-        return self.builder.icmp_unsigned("<", self.builder.add(self.given[start], distance), self.given[size])
+    def is_row_inside(self, distance: Any) -> Any:
+        """Emit whether the row at top + distance is one of the image's."""
+        row = self.builder.add(self.windows.top, distance)
+        return self.builder.icmp_unsigned("<", row, self.windows.height)
 
-    def row_at(self, distance: Any) -> tuple[Any, Any]:
-        """Emit the address of the pixel at `column` in row top + distance, and whether that row is inside."""
-        builder, given = self.builder, self.given
-        offset = builder.mul(builder.add(given["top"], distance), given["x_row"])
-        row = builder.gep(self.image, [offset], inbounds=False)
-        return self.vector_at(row, given["column"]), self.is_within("top", distance, "height")
+    def is_column_inside(self, distance: Any) -> Any:
+        """Emit whether the column at left + distance is one of the image's."""
+        column = self.builder.add(self.windows.left, distance)
+        return self.builder.icmp_unsigned("<", column, self.windows.width)
+
+    def row_at(self, distance: Any) -> Any:
+        """Emit the address of the pixel at `left` in row top + distance."""
+        row_size = self.builder.mul(self.windows.width, self.constant(simd.LANES))
+        offset = self.builder.mul(self.builder.add(self.windows.top, distance), row_size)
+        return self.vector_at(self.builder.gep(self.image, [offset], inbounds=False), self.windows.left)
 
     def distance(self, output: int, tap: int) -> Any:
         """Emit how far a tap of an output's window lies from the tile's first, along rows or columns."""
-        steps = self.builder.mul(self.given["stride"], self.constant(output))
-        return self.builder.add(steps, self.builder.mul(self.given["dilation"], self.constant(tap)))
+        steps = self.builder.mul(self.windows.stride, self.constant(output))
+        return self.builder.add(steps, self.builder.mul(self.windows.dilation, self.constant(tap)))
 
     def tap_at(self, cell: tuple[int, int], ky: int, kx: int, outside: Any) -> Any:
         """Emit the address of one tap of one output, or `outside` where it is outside."""
-        row, is_row_inside = self.row_at(self.distance(cell[0], ky))
-        right = self.distance(cell[1], kx)
-        is_inside = self.builder.and_(is_row_inside, self.is_within("column", right, "width"))
-        return self.builder.select(is_inside, self.vector_at(row, right), outside)
+        down, right = self.distance(cell[0], ky), self.distance(cell[1], kx)
+        is_inside = self.builder.and_(self.is_row_inside(down), self.is_column_inside(right))
+        return self.builder.select(is_inside, self.vector_at(self.row_at(down), right), outside)
 
 
-class Filter(WindowTile):
+class _Filter(WindowTile):
     """Emits one tile of floats."""
 
-    def __init__(self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None):
-        super().__init__(builder, given, address, rows, pixels, stride)
-        self.out = address("out", "out_start")
-        self.filter = address("weights", "weight")
+    def __init__(
+        self, builder: Any, arrays: Arrays, windows: Windows, rows: int, pixels: int, stride: int | None, weight: Any
+    ):
+        super().__init__(builder, arrays.arena, windows, rows, pixels, stride)
+        self.arena = arrays.arena
+        self.filter = builder.gep(arrays.weights, [weight], inbounds=True)
         self.weights = [simd.load_vector(builder, self.vector_at(self.filter, tap)) for tap in range(TAPS * TAPS)]
         zero = ir.Constant(simd.VECTOR, [0.0] * simd.LANES)
         self.sums = {(row, pixel): zero for row in range(rows) for pixel in range(pixels)}
@@ -121,7 +135,7 @@ class Filter(WindowTile):
         line = ir.Constant(ir.ArrayType(simd.FLOAT, count), [0.0] * count)  # of zeros, as long as the tile is wide
         self.zeros = builder.bitcast(cgutils.global_constant(builder, "zeros", line), simd.FLOAT.as_pointer())
 
-    def emit(self) -> None:
+    def emit(self, out: Rows, low: Any, high: Any) -> None:
         """Emit the whole tile."""
         if self.stride is None:
             for cell in self.sums:
@@ -129,22 +143,21 @@ class Filter(WindowTile):
                     pointer = self.tap_at(cell, *divmod(tap, TAPS), self.zeros)
                     self.add_product(cell, simd.load_vector(self.builder, pointer), tap)
         else:
-            first = self.is_within("column", self.constant(0), "width")
-            last = self.is_within("column", self.constant(self.columns - 1), "width")
+            first = self.is_column_inside(self.constant(0))
+            last = self.is_column_inside(self.constant(self.columns - 1))
             for input_row in range((self.rows - 1) * self.stride + TAPS):
-                self.add_row(input_row, first, last)
-        self.finish()
+                self.add_row(input_row, self.stride, first, last)
+        self.finish(out, low, high)
 
-    def add_row(self, input_row: int, is_first_inside: Any, is_last_inside: Any) -> None:
+    def add_row(self, input_row: int, stride: int, is_first_inside: Any, is_last_inside: Any) -> None:
         """Emit all that one input row adds to the outputs, for each of them in the order kx."""
-        assert self.stride is not None
         builder = self.builder
-        row, is_inside = self.row_at(self.constant(input_row))
-        row = builder.select(is_inside, row, self.zeros)
+        distance = self.constant(input_row)
+        row = builder.select(self.is_row_inside(distance), self.row_at(distance), self.zeros)
         reached = [
-            (output, input_row - output * self.stride)
+            (output, input_row - output * stride)
             for output in range(self.rows)
-            if 0 <= input_row - output * self.stride < TAPS
+            if 0 <= input_row - output * stride < TAPS
         ]
         for column in range(self.columns):
             pointer = self.vector_at(row, column)
@@ -155,7 +168,7 @@ class Filter(WindowTile):
             x = simd.load_vector(builder, pointer)
             for output, ky in reached:
                 for pixel in range(self.pixels):
-                    kx = column - pixel * self.stride
+                    kx = column - pixel * stride
                     if 0 <= kx < TAPS:
                         self.add_product((output, pixel), x, ky * TAPS + kx)
 
@@ -163,12 +176,12 @@ class Filter(WindowTile):
         """Emit what one pixel and one tap add to the sum of an output."""
         self.sums[cell] = simd.fused_multiply_add(self.builder, x, self.weights[tap], self.sums[cell])
 
-    def finish(self) -> None:
+    def finish(self, out: Rows, low: Any, high: Any) -> None:
         """Emit bias, clamp and the stores."""
-        builder, given = self.builder, self.given
-        low, high = simd.splat(builder, given["low"]), simd.splat(builder, given["high"])
+        builder = self.builder
+        low, high = simd.splat(builder, low), simd.splat(builder, high)
         bias = simd.load_vector(builder, self.vector_at(self.filter, TAPS * TAPS))
         for (row, pixel), total in self.sums.items():
             result = simd.clamp_vector(builder, builder.fadd(total, bias), low, high)
-            line = builder.gep(self.out, [builder.mul(given["out_row"], self.constant(row))], inbounds=True)
-            simd.store_vector(builder, result, self.vector_at(line, pixel))
+            start = builder.add(out.start, builder.mul(out.distance, self.constant(row)))
+            simd.store_vector(builder, result, self.vector_at(builder.gep(self.arena, [start], inbounds=True), pixel))

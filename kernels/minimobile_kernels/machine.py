@@ -14,7 +14,7 @@ from minimobile_kernels.maps import activation, add, concatenate, fake_quantize,
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
-from minimobile_kernels.step import KINDS, STEP
+from minimobile_kernels.step import KINDS, STEP, Arrays
 from minimobile_kernels.sync import begin, claim, end, finish, wait
 
 (CONV2D, DEPTHWISE_CONV2D, POINTWISE_CONV2D, AVERAGE_POOL2D, RESIZE_BILINEAR, ADD, CONCATENATE, ACTIVATION,
@@ -38,10 +38,10 @@ def run(
     control: S * threads * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one
     thread); bell: an int64 that all calls of the same helpers share.
     """
+    arrays = Arrays(pixels, weights, arena, taps)
     begin(bell, thread, threads)
     for index in range(steps.shape[0]):
         step = steps[index]
-        x = pixels if step.is_from_pixels else arena
         if index > 0 and steps[index - 1].is_fused:
             continue  # done together with the step before
         following = steps[index + 1] if step.is_fused else step
@@ -50,27 +50,27 @@ def run(
         part = claim(control, index, parts, thread, threads) if threads > 1 else 0
         while part < parts:
             if step.is_fused:
-                expanded_depthwise_conv2d(step, following, x, weights, arena, taps, part, parts, thread)
+                expanded_depthwise_conv2d(step, following, arrays, part, parts, thread)
             elif kind == POINTWISE_CONV2D:
-                pointwise_conv2d(step, x, weights, arena, taps, part, parts)
+                pointwise_conv2d(step, arrays, part, parts)
             elif kind == DEPTHWISE_CONV2D:
-                depthwise_conv2d(step, x, weights, arena, taps, part, parts)
+                depthwise_conv2d(step, arrays, part, parts)
             elif kind == CONV2D:
-                conv2d(step, x, weights, arena, taps, part, parts)
+                conv2d(step, arrays, part, parts)
             elif kind == AVERAGE_POOL2D:
-                average_pool2d(step, x, weights, arena, taps, part, parts)
+                average_pool2d(step, arrays, part, parts)
             elif kind == ADD:
-                add(step, x, weights, arena, taps, part, parts)
+                add(step, arrays, part, parts)
             elif kind == RESIZE_BILINEAR:
-                resize_bilinear(step, x, weights, arena, taps, part, parts)
+                resize_bilinear(step, arrays, part, parts)
             elif kind == CONCATENATE:
-                concatenate(step, x, weights, arena, taps, part, parts)
+                concatenate(step, arrays, part, parts)
             elif kind == ACTIVATION:
-                activation(step, x, weights, arena, taps, part, parts)
+                activation(step, arrays, part, parts)
             elif kind == FAKE_QUANTIZE:
-                fake_quantize(step, x, weights, arena, taps, part, parts)
+                fake_quantize(step, arrays, part, parts)
             elif kind == PACK_PIXELS:
-                pack_pixels(step, x, weights, arena, taps, part, parts)
+                pack_pixels(step, arrays, part, parts)
             if threads == 1:
                 break
             finish(control, index, thread, threads)

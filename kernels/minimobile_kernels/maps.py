@@ -26,7 +26,7 @@ from minimobile_kernels.elementwise import (
 )
 from minimobile_kernels.simd import LANES, clamp, load, store
 from minimobile_kernels.simd import add as add_vectors
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.step import Arrays, plane_count, share
 
 for _function in (exponential, sigmoid, tanh, silu, hardswish, leaky_relu, gelu):
     register_jitable(_function)
@@ -41,20 +41,22 @@ def _choose_scalar(condition: Values, yes: Values, no: Values) -> Values:
 
 
 @inlined
-def add(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
+def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Return clamp(x + y). Defined by reference.add. Shapes: x, y, out: maps of (N, H, W, C)."""
+    arena = arrays.arena
     first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
     for offset in range(first, last, LANES):
-        total = add_vectors(load(x, step.x + offset), load(arena, step.y + offset))
+        total = add_vectors(load(arena, step.x + offset), load(arena, step.y + offset))
         store(arena, step.out + offset, clamp(total, step.low, step.high))
 
 
 @inlined
-def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
+def concatenate(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Stack channels, x's first. Defined by reference.concatenate.
 
     Shapes: x, y, out: maps of (N, H, W, C_x), (N, H, W, C_y), (N, H, W, C_x + C_y).
     """
+    arena = arrays.arena
     pixels = step.batch * step.out_height * step.out_width
     first, last = share(pixels, 16, part, parts)
     for c in range(plane_count(step.out_channels, LANES) * LANES):
@@ -62,7 +64,7 @@ def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: in
         if c < step.channels:
             source = step.x + c // LANES * step.x_plane + c % LANES
             for pixel in range(first, last):
-                arena[out + pixel * LANES] = x[source + pixel * LANES]
+                arena[out + pixel * LANES] = arena[source + pixel * LANES]
         elif c < step.channels + step.y_channels:
             channel = c - step.channels
             source = step.y + channel // LANES * step.y_plane + channel % LANES
@@ -74,18 +76,19 @@ def concatenate(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: in
 
 
 @inlined
-def activation(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
-    """Apply a curve of elementwise.CURVES in float64, rounded once; or, with option < 0, the clamp alone.
+def activation(step: Any, arrays: Arrays, part: int, parts: int) -> None:
+    """Apply a curve of elementwise.CURVES in float64, rounded once; or, with a curve < 0, the clamp alone.
 
     Defined by reference.activation. Shapes: x, out: maps of (N, H, W, C).
     """
+    arena = arrays.arena
     first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
-    if step.option < 0:
+    if step.curve < 0:
         for offset in range(first, last, LANES):
-            store(arena, step.out + offset, clamp(load(x, step.x + offset), step.low, step.high))
+            store(arena, step.out + offset, clamp(load(arena, step.x + offset), step.low, step.high))
         return
     for offset in range(first, last):
-        arena[step.out + offset] = np.float32(_curve(step.option, np.float64(x[step.x + offset])))
+        arena[step.out + offset] = np.float32(_curve(step.curve, np.float64(arena[step.x + offset])))
 
 
 @inlined
@@ -104,22 +107,24 @@ def _curve(code: int, value: float) -> Any:
 
 
 @inlined
-def fake_quantize(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
+def fake_quantize(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Round to the grid low, low + scale, ..., high. Defined by reference.fake_quantize.
 
     Shapes: x, out: maps of (N, H, W, C).
     """
+    arena = arrays.arena
     first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
     low, high, scale, zero, half = step.low, step.high, step.scale, step.zero, np.float32(0.5)
     for offset in range(first, last):
-        value = x[step.x + offset]
+        value = arena[step.x + offset]
         clamped = low if value < low else high if value > high else value
         arena[step.out + offset] = np.floor((clamped - low) / scale - zero + half) * scale
 
 
 @inlined
-def pack_pixels(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
-    """Copy an image (N, H, W, C) of any strides to a map; channels beyond C become zero."""
+def pack_pixels(step: Any, arrays: Arrays, part: int, parts: int) -> None:
+    """Copy the caller's image (N, H, W, C), of any strides, to a map; channels beyond C become zero."""
+    arena, pixels = arrays.arena, arrays.pixels
     first, last = share(step.batch * step.out_height, 1, part, parts)
     for c in range(plane_count(step.channels, LANES) * LANES):
         for row in range(first, last):
@@ -127,4 +132,4 @@ def pack_pixels(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: in
             source = step.x + n * step.x_image + i * step.x_row + c * step.x_channel
             out = step.out + c // LANES * step.out_plane + row * step.out_width * LANES + c % LANES
             for j in range(step.out_width):
-                arena[out + j * LANES] = x[source + j * step.x_pixel] if c < step.channels else np.float32(0)
+                arena[out + j * LANES] = pixels[source + j * step.x_pixel] if c < step.channels else np.float32(0)

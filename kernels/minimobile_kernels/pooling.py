@@ -8,17 +8,18 @@ import numpy as np
 
 from minimobile_kernels._jit import inlined
 from minimobile_kernels.simd import LANES, add, broadcast, divide, load, store, widen
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.step import Arrays, plane_count, share
 
 
 @inlined
-def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
+def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Average: out[n,i,j,c] = sum over ky,kx of x[n, i*s+ky, j*s+kx, c] / (K_h*K_w), summed in float64, rounded once.
 
-    With `step.option` 1 in float32, rounded at every term. Defined by reference.average_pool2d.
+    With `step.is_single` in float32, rounded at every term. Defined by reference.average_pool2d.
 
     Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
     """
+    arena = arrays.arena
     windows = step.out_height * step.out_width
     pixels = step.batch * windows
     first, last = share(plane_count(step.channels, LANES) * pixels, 1, part, parts)
@@ -32,11 +33,11 @@ def average_pool2d(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part:
         for ky in range(step.kernel_height):
             row = step.x + plane * step.x_plane + (start + ky * step.width) * LANES
             for kx in range(step.kernel_width):
-                term = load(x, row + kx * LANES)
-                if step.option:
+                term = load(arena, row + kx * LANES)
+                if step.is_single:
                     single = add(single, term)
                 else:
                     total = add(total, widen(term))
-        if step.option:
+        if step.is_single:
             total = widen(single)  # a quotient in float64 rounds to that in float32: it has more than twice the bits
         store(arena, step.out + plane * step.out_plane + pixel * LANES, divide(total, count))

@@ -8,15 +8,16 @@ import numpy as np
 
 from minimobile_kernels._jit import inlined
 from minimobile_kernels.simd import LANES, load, store
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.step import Arrays, plane_count, share
 
 
 @inlined
-def resize_bilinear(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part: int, parts: int) -> None:
+def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Interpolate along the rows, then along the columns, in float64, rounded once.
 
     Defined by reference.resize_bilinear. Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C).
     """
+    arena = arrays.arena
     rows = step.batch * step.out_height
     first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
     for item in range(first, last):
@@ -26,18 +27,18 @@ def resize_bilinear(step: Any, x: Any, weights: Any, arena: Any, taps: Any, part
         image = step.x + plane * step.x_plane + n * step.height * step.width * LANES
         if step.height == 1 and step.width == 1:
             for j in range(step.out_width):
-                store(arena, out + j * LANES, load(x, image))
+                store(arena, out + j * LANES, load(arena, image))
             continue
-        upper, lower, down = interpolation_point(i, step.height, step.out_height, step.option)
+        upper, lower, down = interpolation_point(i, step.height, step.out_height, step.align_corners)
         above = image + upper * step.width * LANES
         below = image + lower * step.width * LANES
         for j in range(step.out_width):
-            left, right, across = interpolation_point(j, step.width, step.out_width, step.option)
+            left, right, across = interpolation_point(j, step.width, step.out_width, step.align_corners)
             left *= LANES
             right *= LANES
             for c in range(LANES):
-                high = x[above + left + c] * (1 - across) + x[above + right + c] * across
-                low = x[below + left + c] * (1 - across) + x[below + right + c] * across
+                high = arena[above + left + c] * (1 - across) + arena[above + right + c] * across
+                low = arena[below + left + c] * (1 - across) + arena[below + right + c] * across
                 arena[out + j * LANES + c] = np.float32(high * (1 - down) + low * down)
 
 

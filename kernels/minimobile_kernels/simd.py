@@ -6,7 +6,7 @@ else; no choice changes a bit of any result, because sums run along registers, n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -113,8 +113,46 @@ def prefetch(builder: Any, pointer: Any) -> None:
 
 def clamp_vector(builder: Any, vector: Any, low: Any, high: Any) -> Any:
     """Emit low where the vector is less, high where it is greater, else the vector: NaN and -0 stay as they are."""
-    raised = builder.select(builder.fcmp_ordered("<", vector, low), low, vector)
-    return builder.select(builder.fcmp_ordered(">", raised, high), high, raised)
+    compare = builder.icmp_signed if vector.type == INTEGERS else builder.fcmp_ordered
+    raised = builder.select(compare("<", vector, low), low, vector)
+    return builder.select(compare(">", raised, high), high, raised)
+
+
+def emit_choice(
+    builder: Any, given: Sequence[Any], choices: Sequence[tuple[int | None, ...]], emit: Callable[[Any], None]
+) -> None:
+    """Emit a ladder: emit(choice) for the first choice that has the given numbers, or else for the last.
+
+    None stands for any number.
+    """
+    choice, *others = choices
+    if not others:
+        emit(choice)
+        return
+    is_it = ir.Constant(ir.IntType(1), 1)
+    for value, number in zip(given, choice, strict=True):
+        if number is not None:
+            is_it = builder.and_(is_it, builder.icmp_signed("==", value, ir.Constant(value.type, number)))
+    with builder.if_else(is_it) as (then, otherwise):
+        with then:
+            emit(choice)
+        with otherwise:
+            emit_choice(builder, given, others, emit)
+
+
+def unpack(context: Any, builder: Any, value_type: Any, value: Any) -> Any:
+    """Return what an intrinsic was given, ready for emitting.
+
+    An array is the address of its first element, a named tuple one of its class with unpacked fields, and a number
+    what it is.
+    """
+    if isinstance(value_type, types.Array):
+        return cgutils.create_struct_proxy(value_type)(context, builder, value=value).data
+    if hasattr(value_type, "instance_class"):
+        fields = enumerate(value_type.types)
+        values = (unpack(context, builder, field, builder.extract_value(value, index)) for index, field in fields)
+        return value_type.instance_class(*values)
+    return value
 
 
 @intrinsic
@@ -142,12 +180,18 @@ def store(typing_context, array, offset, vector):  # type: ignore[no-untyped-def
 
 @intrinsic
 def broadcast(typing_context, value):  # type: ignore[no-untyped-def]
-    """broadcast(value) -> vector: the float32 in every lane."""
+    """broadcast(value) -> vector: a float32, or the low half of an int64, in every lane."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return splat(builder, arguments[0])
+        return _splat_number(builder, signature.args[0], arguments[0])
 
-    return vector_type(types.float32), emit
+    return (integers_type(types.int64) if isinstance(value, types.Integer) else vector_type(types.float32)), emit
+
+
+def _splat_number(builder: Any, number_type: Any, number: Any) -> Any:
+    if isinstance(number_type, types.Integer):
+        return splat(builder, builder.trunc(number, INTEGERS.element), INTEGERS)
+    return splat(builder, number)
 
 
 @intrinsic
@@ -165,20 +209,24 @@ def add(typing_context, x, y):  # type: ignore[no-untyped-def]
     """add(x, y) -> x + y for two vectors of one type."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.fadd(*arguments)
+        return builder.add(*arguments) if x == integers_type else builder.fadd(*arguments)
 
     return x(x, x), emit
 
 
 @intrinsic
 def clamp(typing_context, vector, low, high):  # type: ignore[no-untyped-def]
-    """clamp(vector, low, high) with float32 limits; NaN and -0 stay as they are."""
+    """clamp(vector, low, high): floats with float32 limits, of which NaN and -0 stay; int32 with int64 limits."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector, low, high = arguments
-        return clamp_vector(builder, vector, splat(builder, low), splat(builder, high))
+        vector, *limits = arguments
+        low, high = (
+            _splat_number(builder, limit, value) for limit, value in zip(signature.args[1:], limits, strict=True)
+        )
+        return clamp_vector(builder, vector, low, high)
 
-    return vector_type(vector_type, types.float32, types.float32), emit
+    limit = types.int64 if vector == integers_type else types.float32
+    return vector(vector, limit, limit), emit
 
 
 @intrinsic

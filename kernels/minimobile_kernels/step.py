@@ -1,6 +1,8 @@
-"""The record that travels with a kernel call: one row of a program, all geometry in one place."""
+"""What travels with a kernel call: a row of a program, the arrays that it speaks of, and places in them."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +27,9 @@ KINDS = (
 STEP = np.dtype(
     [
         ("kind", np.int64),  # index into KINDS
-        ("is_from_pixels", np.int64),  # x lies in the caller's image, not in the arena
+        ("is_from_pixels", np.int64),  # conv2d, pack_pixels: x lies in the caller's image, not in the arena
         ("parts", np.int64),  # into which the work is cut for several threads
-        ("is_fused", np.int64),  # this pointwise convolution is done by the depthwise one after it, row by row
+        ("is_fused", np.int64),  # this dense or pointwise convolution is done by the depthwise one after it
         *[(name, np.int64) for name in ("x", "y", "out")],  # where the maps begin; y < 0: none
         *[(name, np.int64) for name in ("batch", "height", "width", "channels")],
         *[(name, np.int64) for name in ("out_height", "out_width", "out_channels")],
@@ -42,13 +44,31 @@ STEP = np.dtype(
         ("taps", np.int64),  # where the offsets of a dense convolution's terms begin
         ("scratch", np.int64),  # where each thread's own memory begins
         ("scratch_size", np.int64),  # and its size for one thread
-        ("option", np.int64),  # activation: index into CURVES; resize: align_corners; pool: sum in float32
+        ("curve", np.int64),  # activation: index into CURVES; < 0: the clamp alone
+        ("align_corners", np.int64),  # resize_bilinear
+        ("is_single", np.int64),  # average_pool2d: summed in float32, rounded at every term
         ("low", np.float32),  # the result is clamped to low..high
         ("high", np.float32),
         ("scale", np.float32),  # fake_quantize: the step of its grid
         ("zero", np.float32),  # and how many steps above low lies 0
     ]
 )
+
+
+class Arrays(NamedTuple):
+    """The arrays of a run, of one dimension each. What a step says of places are indices into them."""
+
+    pixels: Any  # the caller's image, float32
+    weights: Any  # of all convolutions, float32
+    arena: Any  # all maps, float32
+    taps: Any  # the offsets of dense convolutions' terms, int64
+
+
+class Map(NamedTuple):
+    """Some pixels of a map, or all: where the first one's first plane begins, and how far its planes are apart."""
+
+    start: int
+    plane: int
 
 
 @inlined

@@ -5,14 +5,17 @@ This is where a network spends its time: pointwise convolutions, the stem and th
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
+from minimobile_kernels._jit import inlined
 from minimobile_kernels.reference import BLOCK
+from minimobile_kernels.step import Arrays, Map
 
 PANEL_VECTORS = 2
 LINE = 16  # floats of a cache line
@@ -20,47 +23,65 @@ PANEL = PANEL_VECTORS * simd.LANES
 TILE_PIXELS = (14, 7, 1) if simd.REGISTERS == 32 else (6, 3, 1)
 
 
-def make_tile(pixels: int, vectors: int, has_taps: bool) -> Any:
-    """Return an intrinsic that computes `pixels` x (`vectors` * LANES) outputs of a matrix product.
+class Terms(NamedTuple):
+    """The terms of a panel's sums: where their weights begin, how many they are, and the block that is due."""
 
-    tile(x, x_start, x_step, taps, panel, panel_start, terms, first, block, y, y_start, out, out_start, out_plane, low,
-    high)
+    weight: int
+    number: int
+    first: int
+    block: int
+
+
+class Windows(NamedTuple):
+    """Neighbouring windows of an image: where the first begins, the next one's distance, and where `taps` begin."""
+
+    start: int
+    step: int
+    taps: int
+
+
+class Finish(NamedTuple):
+    """What becomes of a sum: the limits of the clamp, and how far from the result lies what is added (0: nothing)."""
+
+    low: float
+    high: float
+    residual: int
+
+
+@inlined
+def finish_of(step: Any) -> Finish:
+    """Return what becomes of a step's sums."""
+    return Finish(step.low, step.high, step.y - step.out if step.y >= 0 else 0)
+
+
+def make_tile(shapes: Sequence[tuple[int, int]]) -> Any:
+    """Return an intrinsic that computes a tile of a matrix product, in any of the shapes (pixels, vectors).
+
+    tile(source, arrays, pixels, vectors, terms, x, out, finish)
 
     for pixel p and channel o: clamp(bias[o] + y[p,o] + sum over k of x[p,k] * weight[k,o]). One call adds one block of
-    `block` terms, from `first` on, as the contract cuts the sum: the first block writes its sums to `out`, the next
-    ones add theirs to what rests there, and the last one, which may be short, adds bias and y and clamps. All arrays
-    are one-dimensional. Where the parts lie:
+    `terms.block` terms, from `terms.first` on, as the contract cuts the sum: the first block writes its sums to `out`,
+    the next ones add theirs to what rests there, and the last one, which may be short, adds bias and y and clamps. The
+    last of the shapes is taken where no other fits. Where the parts lie:
 
-    - x[p,k] at x_start + p*x_step + taps[k] with `has_taps`; without, x is a map in planes of LANES channels, pixels
-      side by side, and x_step is the distance of its planes;
-    - weight and bias in `panel`: [terms][channels of this tile], then the bias;
-    - out[p,o] at out_start + p*LANES + (o // LANES)*out_plane + o % LANES, and y likewise; y_start < 0 means none.
+    - x[p,k] in `source`: of `Windows`, at x.start + p*x.step + taps[x.taps + k]; or of the pixels of a `Map`;
+    - weight and bias in the weights: [terms][vectors * LANES], then the bias;
+    - out[p,o] in the `Map` out of the arena, and y[p,o] `finish.residual` further.
     """
 
     @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
-        typing_context, x, x_start, x_step, taps, panel, panel_start, terms, first, block,
-        y, y_start, out, out_start, out_plane, low, high,
-    ):  # fmt: skip
-        index = types.int64
-        signature = types.void(
-            x, index, index, taps, panel, index, index, index, index, y, index,
-            out, index, index, types.float32, types.float32,
-        )  # fmt: skip
-
+    def tile(typing_context, source, arrays, pixels, vectors, terms, x, out, finish):  # type: ignore[no-untyped-def]
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            names = ("x", "x_start", "x_step", "taps", "panel", "panel_start", "terms", "first", "block",
-                     "y", "y_start", "out", "out_start", "out_plane", "low", "high")  # fmt: skip
-            given = dict(zip(names, arguments, strict=True))
-            array_types = dict(zip(names, signature.args, strict=True))
+            pairs = zip(signature.args, arguments, strict=True)
+            source, arrays, *size, terms, x, out, finish = (simd.unpack(context, builder, *pair) for pair in pairs)
 
-            def address(name: str, offset: Any) -> Any:
-                return simd.element_pointer(builder, context, array_types[name], given[name], offset)
+            def emit_shape(shape: tuple[int, int]) -> None:
+                _Tile(builder, shape, source, arrays, terms, out).emit(x, finish)
 
-            _Tile(builder, given, address, pixels, vectors, has_taps).emit()
+            simd.emit_choice(builder, size, shapes, emit_shape)
             return context.get_dummy_value()
 
-        return signature, emit
+        return types.void(source, arrays, types.int64, types.int64, terms, x, out, finish), emit
 
     return tile
 
@@ -68,19 +89,17 @@ def make_tile(pixels: int, vectors: int, has_taps: bool) -> Any:
 class _Tile:
     """Emits one tile. Every method writes instructions; none of them computes."""
 
-    def __init__(self, builder: Any, given: dict[str, Any], address: Any, pixels: int, vectors: int, has_taps: bool):
+    def __init__(self, builder: Any, shape: tuple[int, int], source: Any, arrays: Arrays, terms: Terms, out: Map):
         self.builder = builder
-        self.given = given
-        self.pixels = pixels
-        self.vectors = vectors
-        self.has_taps = has_taps
-        self.cells = [(pixel, vector) for pixel in range(pixels) for vector in range(vectors)]
+        self.pixels, self.vectors = shape
+        self.cells = [(pixel, vector) for pixel in range(self.pixels) for vector in range(self.vectors)]
         self.sums = {cell: cgutils.alloca_once(builder, simd.VECTOR) for cell in self.cells}
-        self.x = address("x", given["x_start"])
-        self.weights = address("panel", given["panel_start"])
-        self.taps = address("taps", self.constant(0))
-        self.out = address("out", given["out_start"])
-        self.y = address("y", given["y_start"])
+        self.source = source
+        self.terms = terms
+        self.weights = self.at(arrays.weights, terms.weight)
+        self.taps = arrays.taps
+        self.out = self.at(arrays.arena, out.start)
+        self.out_plane = out.plane
 
     def constant(self, value: int) -> Any:
         return ir.Constant(simd.INDEX, value)
@@ -95,35 +114,44 @@ class _Tile:
     def scaled(self, value: Any, factor: int) -> Any:
         return self.builder.mul(value, self.constant(factor))
 
-    def place(self, pointer: Any, pixel: int, vector: int) -> Any:
-        """Emit the address of one vector of `out` or `y`."""
-        return self.at(pointer, self.scaled(self.given["out_plane"], vector), pixel * simd.LANES)
+    def place(self, pixel: int, vector: int) -> Any:
+        """Emit the address of one vector of the result."""
+        return self.at(self.out, self.scaled(self.out_plane, vector), pixel * simd.LANES)
 
-    def emit(self) -> None:
-        builder, first, terms = self.builder, self.given["first"], self.given["terms"]
-        after = builder.add(first, self.given["block"])
-        is_last = builder.icmp_signed(">=", after, terms)
-        self.sum_block(first, builder.select(is_last, terms, after))
+    def emit(self, x: Map | Windows, finish: Finish) -> None:
+        """Emit the whole tile."""
+        builder, first, count = self.builder, self.terms.first, self.terms.number
+        after = builder.add(first, self.terms.block)
+        is_last = builder.icmp_signed(">=", after, count)
+        for slot in self.sums.values():
+            builder.store(ir.Constant(simd.VECTOR, [0.0] * simd.LANES), slot)
+        last = builder.select(is_last, count, after)
+        if isinstance(x, Windows):
+            self.sum_windows(x, first, last)
+        else:
+            self.sum_map(x, first, last)
         with builder.if_then(builder.icmp_signed(">", first, self.constant(0))):
             self.add_running_sums()
         with builder.if_else(is_last) as (then, otherwise):
             with then:
-                self.finish()
+                self.finish(finish)
             with otherwise:
                 for cell, slot in self.sums.items():
-                    simd.store_vector(builder, builder.load(slot), self.place(self.out, *cell))
+                    simd.store_vector(builder, builder.load(slot), self.place(*cell))
 
-    def sum_block(self, first: Any, last: Any) -> None:
+    def sum_windows(self, x: Windows, first: Any, last: Any) -> None:
+        """Emit the sums over terms that lie where the taps say."""
         builder = self.builder
-        for cell in self.cells:
-            builder.store(ir.Constant(simd.VECTOR, [0.0] * simd.LANES), self.sums[cell])
-        if self.has_taps:
-            with cgutils.for_range_slice(builder, first, last, self.constant(1)) as (k, _):
-                self.add_term(k, self.at(self.x, builder.load(self.at(self.taps, k))), self.given["x_step"])
-            return
-        lanes = self.constant(simd.LANES)
+        source, taps = self.at(self.source, x.start), self.at(self.taps, x.taps)
+        with cgutils.for_range_slice(builder, first, last, self.constant(1)) as (k, _):
+            self.add_term(k, self.at(source, builder.load(self.at(taps, k))), x.step)
+
+    def sum_map(self, x: Map, first: Any, last: Any) -> None:
+        """Emit the sums over the channels of a map, plane by plane."""
+        builder = self.builder
+        lanes, source = self.constant(simd.LANES), self.at(self.source, x.start)
         with cgutils.for_range_slice(builder, first, last, lanes) as (channel, _):
-            plane = self.at(self.x, builder.mul(builder.sdiv(channel, lanes), self.given["x_step"]))
+            plane = self.at(source, builder.mul(builder.sdiv(channel, lanes), x.plane))
             left = builder.sub(last, channel)
             count = builder.select(builder.icmp_signed("<", left, lanes), left, lanes)
             with cgutils.for_range(builder, count) as loop:
@@ -145,23 +173,24 @@ class _Tile:
                 builder.store(simd.fused_multiply_add(builder, x, w[vector], builder.load(slot)), slot)
 
     def add_running_sums(self) -> None:
+        """Emit what adds the sums of the blocks before."""
         builder = self.builder
         for cell, slot in self.sums.items():
-            before = simd.load_vector(builder, self.place(self.out, *cell))
+            before = simd.load_vector(builder, self.place(*cell))
             builder.store(builder.fadd(before, builder.load(slot)), slot)
 
-    def finish(self) -> None:
+    def finish(self, finish: Finish) -> None:
         """Emit bias, residual, clamp and the stores."""
-        builder, given = self.builder, self.given
-        bias_row = self.at(self.weights, self.scaled(given["terms"], self.vectors * simd.LANES))
+        builder = self.builder
+        bias_row = self.at(self.weights, self.scaled(self.terms.number, self.vectors * simd.LANES))
         for (_, vector), slot in self.sums.items():
             bias = simd.load_vector(builder, self.at(bias_row, vector * simd.LANES))
             builder.store(builder.fadd(builder.load(slot), bias), slot)
-        with builder.if_then(builder.icmp_signed(">=", given["y_start"], self.constant(0))):
+        with builder.if_then(builder.icmp_signed("!=", finish.residual, self.constant(0))):
             for cell, slot in self.sums.items():
-                other = simd.load_vector(builder, self.place(self.y, *cell))
+                other = simd.load_vector(builder, self.at(self.place(*cell), finish.residual))
                 builder.store(builder.fadd(builder.load(slot), other), slot)
-        low, high = simd.splat(builder, given["low"]), simd.splat(builder, given["high"])
+        low, high = simd.splat(builder, finish.low), simd.splat(builder, finish.high)
         for cell, slot in self.sums.items():
             result = simd.clamp_vector(builder, builder.load(slot), low, high)
-            simd.store_vector(builder, result, self.place(self.out, *cell))
+            simd.store_vector(builder, result, self.place(*cell))

@@ -151,7 +151,7 @@ def _cut(step: np.void, num_threads: int) -> int:
     Several per thread, so that the threads finish together whatever the machine does meanwhile, but none so small
     that taking it costs more than it saves.
     """
-    if step["kind"] == KINDS.index("activation") and step["option"] >= 0:
+    if step["kind"] == KINDS.index("activation") and step["curve"] >= 0:
         return PARTS_PER_THREAD * num_threads
     outputs = int(step["out_plane"]) * int(step["out_channels"]) // LANES
     cost = max(multiply_adds(step), 4 * outputs)

@@ -42,8 +42,8 @@ class Activation(Operation):
         """Add its row: which curve, or none and the limits of the clamp."""
         function = node.attributes["function"]
         low, high = CLAMPS.get(function, CLAMPS["linear"])
-        option = CURVES.index(function) if function in CURVES else -1
-        rows.add("activation", node, {"option": option, "low": low, "high": high})
+        curve = CURVES.index(function) if function in CURVES else -1
+        rows.add("activation", node, {"curve": curve, "low": low, "high": high})
 
     def stage(self, node: Node, value: Scalar, maps: Maps, at: Position) -> Stage:
         """Write out what it makes of a value."""

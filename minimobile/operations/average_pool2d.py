@@ -62,8 +62,8 @@ class AveragePool2d(Operation):
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row."""
-        option = int(_precision(node) == "float32")
-        rows.add("average_pool2d", node, {**window_fields(rows.window(node)), "option": option})
+        is_single = int(_precision(node) == "float32")
+        rows.add("average_pool2d", node, {**window_fields(rows.window(node)), "is_single": is_single})
 
     def write_out(self, node: Node, weights: Weights, maps: Maps, at: Position) -> WrittenOut:
         """Write out the sum of the pixels of a window, and its division."""

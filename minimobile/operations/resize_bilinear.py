@@ -42,7 +42,7 @@ class ResizeBilinear(Operation):
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row."""
-        rows.add("resize_bilinear", node, {"option": int(node.attributes["align_corners"])})
+        rows.add("resize_bilinear", node, {"align_corners": int(node.attributes["align_corners"])})
 
     def write_out(self, node: Node, weights: Weights, maps: Maps, at: Position) -> WrittenOut:
         """Write out the four neighbours of a value, along the rows and then between them."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from minimobile.execution.arena import Arena, aligned_floats
 from minimobile.quantized.arithmetic import full_range
 from minimobile.quantized.network import Network, Tensor
+from minimobile_kernels.quantized.machine import SUM_BYTES
 from minimobile_kernels.quantized.reference import Range
 from minimobile_kernels.quantized.step import KINDS, ROUNDINGS, STEP
 from minimobile_kernels.simd import LANES
@@ -20,29 +20,28 @@ Shape = tuple[int, int, int, int]
 PARTS_PER_THREAD = 2
 LEAST_PART = 50_000  # multiply-adds: half a microsecond
 LINE = 64  # bytes of a cache line
+SUMS = "the sums of every thread"  # in the arena; no tensor has this name
 
 
-@dataclass
 class Constants:
-    """What the kernels read besides maps: one array per type, grown while compiling."""
+    """What the kernels read besides maps, in one array of bytes, grown while compiling."""
 
-    weights: list[NDArray[np.int8]] = field(default_factory=list)
-    tables: list[NDArray[np.uint8]] = field(default_factory=list)
-    scales: list[NDArray[np.int32]] = field(default_factory=list)
-    taps: list[NDArray[np.int64]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self._chunks: list[NDArray[np.uint8]] = []
+        self._size = 0
 
-    @staticmethod
-    def put(chunks: list[Any], values: NDArray[Any]) -> int:
-        """Append values to one of the lists; returns the index of their first element in the whole."""
-        start: int = sum(chunk.size for chunk in chunks)
-        padding = -values.size % (LINE // values.itemsize)
-        chunks.append(np.pad(values.reshape(-1), (0, padding)))
+    def put(self, values: NDArray[Any]) -> int:
+        """Append values at the beginning of a cache line; returns where they begin."""
+        start = self._size
+        chunk = np.frombuffer(values.tobytes(), np.uint8)
+        self._chunks.append(np.pad(chunk, (0, -chunk.size % LINE)))
+        self._size += self._chunks[-1].size
         return start
 
-    def arrays(self) -> tuple[NDArray[Any], ...]:
-        """Return weights, tables, scales and taps as one array each, every chunk at the beginning of a cache line."""
-        kinds = ((self.weights, np.int8), (self.tables, np.uint8), (self.scales, np.int32), (self.taps, np.int64))
-        return tuple(_align(np.concatenate([np.zeros(0, dtype), *chunks]).astype(dtype)) for chunks, dtype in kinds)
+    def array(self) -> NDArray[np.uint8]:
+        """Return all of them; it begins at a cache line itself."""
+        result = aligned_floats(self._size // 4).view(np.uint8)
+        return np.concatenate([np.zeros(0, np.uint8), *self._chunks], out=result)
 
 
 class Builder:
@@ -57,6 +56,7 @@ class Builder:
         self.arena = Arena()
         self.steps: list[NDArray[np.void]] = []
         self.places: dict[str, int] = {}
+        self.reserve(SUMS, num_threads * SUM_BYTES)
 
     def tensor(self, name: str) -> Tensor:
         """Return a tensor of the network."""
@@ -98,7 +98,7 @@ class Builder:
             "x": self.places.get(source, 0), "out": self.places.get(target, 0), "x_plane": self.plane(source),
             "out_plane": self.plane(target), "x_zero": lifted_zero(x), "out_zero": to.zero + shift,
             "low": to.low + shift, "high": to.high + shift, "is_signed": int(x.dtype == np.int8),
-            "rounding": ROUNDINGS.index(self.rounding), **fields,
+            "rounding": ROUNDINGS.index(self.rounding), "sums": self.places[SUMS], **fields,
         }  # fmt: skip
         for name, value in values.items():
             step[name] = value
@@ -128,10 +128,3 @@ def values_of(tensor: Tensor) -> NDArray[Any]:
     """Return the values of a constant."""
     assert tensor.values is not None, tensor.name
     return tensor.values
-
-
-def _align(values: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy of whole cache lines that begins at one."""
-    result = aligned_floats(values.nbytes // 4).view(values.dtype)
-    result[:] = values
-    return result

@@ -106,9 +106,8 @@ class QuantizedEngine:
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
         threads = program.num_threads
-        sums_size = threads * machine.TILE_SUMS
-        memory = self._arenas.take(sums_size + -(-program.arena_size // 4))
-        sums, arena = memory[:sums_size].view(np.int32), memory[sums_size:].view(np.uint8)
+        memory = self._arenas.take(-(-program.arena_size // 4))
+        arena = memory.view(np.uint8)
         image = arena[:0]
         for name in stage.reads:
             if name in program.places:
@@ -121,9 +120,7 @@ class QuantizedEngine:
 
         def work(thread: int) -> None:
             if not is_over:
-                machine.run(
-                    program.steps, image, *program.constants, arena, result, sums, control, bell, thread, threads
-                )
+                machine.run(program.steps, image, program.constants, arena, result, control, bell, thread, threads)
 
         if threads > 1:
             self._crew.invite(work)
@@ -141,9 +138,8 @@ class QuantizedEngine:
 def warm_up() -> None:
     """Compile the kernels of bytes, or load them from disk, without running a network."""
     steps, nothing = np.zeros(0, STEP), np.zeros(0, np.uint8)
-    constants = (nothing.view(np.int8), nothing, nothing.view(np.int32), nothing.view(np.int64))
-    sums, control = np.zeros(machine.TILE_SUMS, np.int32), np.zeros(1, np.int64)
-    machine.run(steps, nothing, *constants, nothing, nothing, sums, control, control, 0, 1)
+    control = np.zeros(1, np.int64)
+    machine.run(steps, nothing, nothing, nothing, nothing, control, control, 0, 1)
 
 
 def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:

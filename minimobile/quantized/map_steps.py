@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.quantized.arithmetic import activation_range, change_of_scale, full_range
-from minimobile.quantized.builder import Builder, Constants, lift, lifted_zero
+from minimobile.quantized.builder import Builder, lift, lifted_zero
 from minimobile.quantized.network import Operation, Tensor
 from minimobile.quantized.packing import pack_scales
 from minimobile_kernels.quantized.reference import ADDED_BITS, Range, Scaling, add_scalings, whole_factors
@@ -58,7 +58,7 @@ def add_add(builder: Builder, operation: Operation) -> None:
     builder.add_step(
         "add", x.name, out.name, int(np.prod(out.shape)) * 16,
         activation_range(operation.attributes["activation"], out), y=builder.places[y.name], y_zero=lifted_zero(y),
-        scales=Constants.put(builder.constants.scales, np.concatenate(rows)),
+        scales=builder.constants.put(np.concatenate(rows)),
     )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def add_resize_bilinear(builder: Builder, operation: Operation) -> None:
         table = np.zeros((out_size, len(points)), np.int32)
         for column, values in enumerate(points):
             table[:, column] = values.view(np.int32) if values.dtype == np.float32 else values
-        places.append(Constants.put(builder.constants.scales, table))
+        places.append(builder.constants.put(table))
     builder.add_step("resize_bilinear", x.name, out.name, cost, row_points=places[0], column_points=places[1])
 
 
@@ -96,8 +96,8 @@ def add_quantize(builder: Builder, operation: Operation) -> None:
     """Add a change of scale, zero point or type, or what makes bytes of the caller's numbers."""
     x, out = builder.tensor(operation.inputs[0]), builder.tensor(operation.output)
     if x.dtype == np.float32:
-        scales = Constants.put(builder.constants.scales, out.scales.view(np.int32))
-        builder.add_step("quantize", out.name, out.name, 16 * int(np.prod(out.shape)), scales=scales)
+        scale = builder.constants.put(out.scales.view(np.int32))
+        builder.add_step("quantize", out.name, out.name, 16 * int(np.prod(out.shape)), scale=scale)
         return
     every = _every_byte(x)
     found = requantize_bytes(every, x.zero, change_of_scale(x, out), full_range(out), out.dtype, builder.rounding)
@@ -121,8 +121,8 @@ def add_softmax(builder: Builder, operation: Operation) -> None:
     """Add softmax over the channels."""
     x = builder.tensor(operation.inputs[0])
     powers = np.stack(exponentials(float(x.scale), operation.attributes["beta"])).astype(np.int32)
-    scales = Constants.put(builder.constants.scales, powers)
-    builder.add_step("softmax", x.name, operation.output, 100 * int(np.prod(x.shape)), scales=scales)
+    cost = 100 * int(np.prod(x.shape))
+    builder.add_step("softmax", x.name, operation.output, cost, powers=builder.constants.put(powers))
 
 
 def add_argmax(builder: Builder, operation: Operation, place: int) -> None:
@@ -158,12 +158,12 @@ def _every_byte(x: Tensor) -> NDArray[np.uint8] | NDArray[np.int8]:
 def _put_table(builder: Builder, results: NDArray[np.uint8] | NDArray[np.int8]) -> int:
     """Keep the results for `_every_byte`."""
     lifted = results.astype(np.int64) + lift(results.dtype)
-    return Constants.put(builder.constants.tables, lifted.astype(np.uint8))
+    return builder.constants.put(lifted.astype(np.uint8))
 
 
 def _put_scale(builder: Builder, by: Scaling, channels: int, bias: int) -> int:
     table = pack_scales(channels, _repeat(by, channels), np.full(channels, bias, np.int64))
-    return Constants.put(builder.constants.scales, table)
+    return builder.constants.put(table)
 
 
 def _whole(multiplier: int, shift: int) -> Scaling:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.quantized.arithmetic import activation_range, product_scaling
-from minimobile.quantized.builder import Builder, Constants, as_image, lifted_zero, values_of
+from minimobile.quantized.builder import Builder, as_image, lifted_zero, values_of
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
 from minimobile_kernels.geometry import Window, window
@@ -105,15 +105,15 @@ def add_depthwise_conv2d(builder: Builder, operation: Operation) -> None:
     constants = builder.constants
     if (kernel_height, kernel_width) == (3, 3):
         filters, visits = pack_filters(values)
-        places = {"filters": Constants.put(constants.weights, filters), "visits": Constants.put(constants.taps, visits)}
+        places = {"filters": constants.put(filters), "visits": constants.put(visits)}
     else:
-        places = {"filters": Constants.put(constants.scales, pack_plain_filters(values))}
+        places = {"filters": constants.put(pack_plain_filters(values))}
     line = np.full(LINE_PIXELS * LANES, lifted_zero(x), np.uint8)
     builder.add_step(
         "depthwise_conv2d", x.name, out.name, 4 * values.size * slide.out_height * slide.out_width,
         activation_range(operation.attributes["activation"], out), kernel_height=kernel_height,
         kernel_width=kernel_width, stride=slide.stride, dilation=slide.dilation, pad_top=slide.pad_top,
-        pad_left=slide.pad_left, line=Constants.put(constants.tables, line), **places,
+        pad_left=slide.pad_left, line=constants.put(line), **places,
         **_put_scales(builder, x, weight, out, bias, values.sum((0, 1))),
     )  # fmt: skip
 
@@ -132,9 +132,9 @@ def _put_panels(builder: Builder, values: NDArray[np.int64], offsets: NDArray[np
     constants = builder.constants
     rows = []
     for panel in pack_panels(values):
-        first = Constants.put(constants.taps, offsets[panel.groups])
-        rows.append((first, len(panel.groups), Constants.put(constants.weights, panel.weights)))
-    return {"panels": Constants.put(constants.taps, np.array(rows, np.int64))}
+        first = constants.put(offsets[panel.groups])
+        rows.append((first, len(panel.groups), constants.put(panel.weights)))
+    return {"panels": constants.put(np.array(rows, np.int64))}
 
 
 def _put_scales(
@@ -145,7 +145,7 @@ def _put_scales(
     by = Scaling(*(np.broadcast_to(values, channels) for values in product_scaling(x, weight, out)))
     table = pack_scales(channels, by, bias - lifted_zero(x) * totals)
     is_simple = builder.rounding == "double" and bool((by.shift < 0).all())
-    return {"scales": Constants.put(builder.constants.scales, table), "is_simple": int(is_simple)}
+    return {"scales": builder.constants.put(table), "is_simple": int(is_simple)}
 
 
 def _window(operation: Operation, shape: Sequence[int], kernel_size: tuple[int, int]) -> Window:

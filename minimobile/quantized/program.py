@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.quantized.builder import LINE, Builder, Shape, as_image, lifted_zero
+from minimobile.quantized.builder import LINE, SUMS, Builder, Shape, as_image, lifted_zero
 from minimobile.quantized.map_steps import (
     add_add,
     add_argmax,
@@ -43,7 +42,7 @@ class Program:
 
     steps: NDArray[np.void]
     num_threads: int
-    constants: tuple[NDArray[Any], ...]
+    constants: NDArray[np.uint8]
     arena_size: int
     result_size: int
     places: Mapping[str, tuple[int, Shape]]
@@ -112,7 +111,7 @@ def compile_program(
     """Turn a row of operations that `is_compiled` into a program; the tensors `kept` are its results."""
     builder = Builder(network, rounding, num_threads)
     bases = _bases(operations, network)
-    last_use: dict[str, int] = {}
+    last_use = {SUMS: len(operations)}
     for index, operation in enumerate(operations):
         last_use.update((bases.get(name, name), index) for name in operation.inputs)
     sources = _sources(network, operations, bases, kept)
@@ -139,7 +138,7 @@ def compile_program(
     return Program(
         steps=np.concatenate([np.zeros(0, STEP), *builder.steps]),
         num_threads=num_threads if builder.cost >= LEAST_SHARED else 1,
-        constants=builder.constants.arrays(),
+        constants=builder.constants.array(),
         arena_size=builder.arena.size + SLACK,
         result_size=result_size,
         places={name: (builder.places[name], builder.shape(name)) for name in sources if name not in network.inputs},

@@ -5,55 +5,48 @@ The three pixels of a window's column make one group of bytes per channel, so th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
-from minimobile_kernels.filter import TAPS, WindowTile
+from minimobile_kernels.filter import TAPS, Windows, WindowTile
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.integers import GROUP
+from minimobile_kernels.quantized.step import Arrays
 
 VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
 LINE_PIXELS = 17  # of a line outside the image: as wide as eight outputs of stride 2 reach
 
 
-def make_byte_filter(rows: int, pixels: int, stride: int | None, visits: int) -> Any:
+def make_byte_filter(rows: int, shapes: Sequence[tuple[int, int | None, int]]) -> Any:
     """Return an intrinsic that sums 3x3 windows for `rows` x `pixels` neighbouring outputs and a vector of channels.
 
-    filter(x, image, x_row, top, height, column, width, stride, dilation, weights, weight, lines, line, sums,
-    sums_start)
+    filter(arrays, pixels, windows, visits, weight, line, sums)
 
-    `image`, `x_row`, `top`, `height`, `column`, `width`, `stride` and `dilation` are as for `filter.make_filter`. The
-    weights are signed bytes, [visits][column][LANES][GROUP], the fourth of a group is zero; what `visits` of them add
-    up to is the weight. What lies outside the image is read from `line`, a line of zero points as long as the tile is
-    wide. The sums go to `sums_start`, [rows][pixels][LANES].
+    in any of the shapes (pixels, stride, visits), of which the last is taken where no other fits; image, windows and
+    stride are as for `filter.make_filter`. The weights are signed bytes, [visits][column][LANES][GROUP], the fourth of
+    a group is zero; what `visits` of them add up to is the weight. What lies outside the image is read from `line`, a
+    line of zero points as long as the tile is wide. Both are constants. The sums go to `sums` in the arena,
+    [rows][pixels][LANES].
     """
 
     @intrinsic
-    def filter_pixels(  # type: ignore[no-untyped-def]
-        typing_context, x, image, x_row, top, height, column, width, any_stride, dilation, weights, weight,
-        lines, line, sums, sums_start,
-    ):  # fmt: skip
-        index = types.int64
-        signature = types.void(
-            x, index, index, index, index, index, index, index, index, weights, index, lines, index, sums, index
-        )
-
+    def filter_pixels(typing_context, arrays, pixels, windows, visits, weight, line, sums):  # type: ignore[no-untyped-def]
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            names = ("x", "image", "x_row", "top", "height", "column", "width", "stride", "dilation", "weights",
-                     "weight", "lines", "line", "sums", "sums_start")  # fmt: skip
-            given = dict(zip(names, arguments, strict=True))
-            array_types = dict(zip(names, signature.args, strict=True))
+            pairs = zip(signature.args, arguments, strict=True)
+            arrays, pixels, windows, visits, *places = (simd.unpack(context, builder, *pair) for pair in pairs)
 
-            def address(name: str, start: str) -> Any:
-                return simd.element_pointer(builder, context, array_types[name], given[name], given[start])
+            def emit_shape(shape: tuple[int, int | None, int]) -> None:
+                _ByteFilter(builder, arrays, windows, rows, *shape).emit(*places)
 
-            _ByteFilter(builder, given, address, rows, pixels, stride, visits).emit()
+            simd.emit_choice(builder, (pixels, windows.stride, visits), shapes, emit_shape)
             return context.get_dummy_value()
 
-        return signature, emit
+        number = types.int64
+        return types.void(arrays, number, windows, number, number, number, number), emit
 
     return filter_pixels
 
@@ -62,23 +55,24 @@ class _ByteFilter(WindowTile):
     """Emits one tile of bytes."""
 
     def __init__(
-        self, builder: Any, given: dict[str, Any], address: Any, rows: int, pixels: int, stride: int | None, visits: int
+        self, builder: Any, arrays: Arrays, windows: Windows, rows: int, pixels: int, stride: int | None, visits: int
     ):
-        super().__init__(builder, given, address, rows, pixels, stride)
-        self.line = address("lines", "line")
-        self.sums_pointer = address("sums", "sums_start")
-        start = address("weights", "weight")
-        self.weights = [
-            [
-                integers.load_weights(builder, self.vector_at(start, (visit * TAPS + column) * GROUP))
-                for column in range(TAPS)
-            ]
-            for visit in range(visits)
-        ]
+        super().__init__(builder, arrays.arena, windows, rows, pixels, stride)
+        self.arrays = arrays
+        self.visits = visits
         self.sums = {(row, pixel): integers.constant(0) for row in range(rows) for pixel in range(pixels)}
 
-    def emit(self) -> None:
+    def emit(self, weight: Any, line: Any, sums: Any) -> None:
         """Emit the whole tile."""
+        self.line = self.builder.gep(self.arrays.constants, [line], inbounds=True)
+        first = self.builder.gep(self.arrays.constants, [weight], inbounds=True)
+        self.weights = [
+            [
+                integers.load_weights(self.builder, self.vector_at(first, (visit * TAPS + column) * GROUP))
+                for column in range(TAPS)
+            ]
+            for visit in range(self.visits)
+        ]
         if self.stride is None:
             for cell in self.sums:
                 for kx in range(TAPS):
@@ -87,7 +81,8 @@ class _ByteFilter(WindowTile):
         else:
             self.add_columns(self.stride)
         for place, total in enumerate(self.sums.values()):
-            pointer = self.vector_at(self.sums_pointer, place)
+            offset = self.builder.add(sums, self.constant(place * integers.VECTOR_BYTES))
+            pointer = self.builder.gep(self.arrays.arena, [offset], inbounds=True)
             self.builder.store(total, self.builder.bitcast(pointer, simd.INTEGERS.as_pointer()), align=4)
 
     def load(self, pointer: Any) -> Any:
@@ -104,12 +99,11 @@ class _ByteFilter(WindowTile):
     def add_columns(self, stride: int) -> None:
         """Emit all that every column of the input adds to the outputs: each pixel is loaded once."""
         builder = self.builder
-        first = self.is_within("column", self.constant(0), "width")
-        last = self.is_within("column", self.constant(self.columns - 1), "width")
+        first, last = (self.is_column_inside(self.constant(column)) for column in (0, self.columns - 1))
         lines = []
         for input_row in range((self.rows - 1) * stride + TAPS):
-            row, is_inside = self.row_at(self.constant(input_row))
-            lines.append(builder.select(is_inside, row, self.line))
+            distance = self.constant(input_row)
+            lines.append(builder.select(self.is_row_inside(distance), self.row_at(distance), self.line))
         for column in range(self.columns):
             pixels = []
             for line in lines:

@@ -5,37 +5,33 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, make_dot_tile
+from minimobile_kernels.filter import Rows
+from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Panel, Pixels, make_dot_tile
+from minimobile_kernels.quantized.integers import LONG_BYTES, VECTOR_BYTES, load_long
 from minimobile_kernels.quantized.requantize import requantize
+from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
 from minimobile_kernels.tile import PANEL_VECTORS
 
 LARGE, SMALL, _ = TILE_PIXELS
 LARGEST = PANEL_VECTORS * LARGE  # of a panel with one vector
-CONV2D_SUMS = LARGEST * LANES  # int32 that a tile needs
+CONV2D_SUM_BYTES = LARGEST * VECTOR_BYTES  # for the sums of a tile
 BAND_BYTES = 1 << 18  # of x that stays in the second-level cache while all panels pass over it
-PANEL_TABLE = 3  # first tap, number of groups, where the weights begin
+PANEL_BYTES = len(Panel._fields) * LONG_BYTES
 
-_large = make_dot_tile(LARGE, PANEL_VECTORS)
-_small = make_dot_tile(SMALL, PANEL_VECTORS)
-_single = make_dot_tile(1, PANEL_VECTORS)
-_largest_half = make_dot_tile(LARGEST, 1)
-_large_half = make_dot_tile(LARGE, 1)
-_small_half = make_dot_tile(SMALL, 1)
-_single_half = make_dot_tile(1, 1)
+_tile = make_dot_tile([(LARGEST, 1), *[(pixels, vectors) for pixels in TILE_PIXELS for vectors in (PANEL_VECTORS, 1)]])
 
 
 @inlined
-def conv2d(step: Any, x: Any, weights: Any, scales: Any, taps: Any, arena: Any, sums: Any, part: int, parts: int,
-           place: int) -> None:  # fmt: skip
+def conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     """Convolve maps of bytes: a dense convolution of a packed image, or a pointwise one of a map.
 
-    Defined by reference.conv2d. A pointwise convolution is one long row of pixels.
+    Defined by reference.conv2d. A pointwise convolution is one long row of pixels. This thread's sums begin at `sums`.
 
-    Shapes: x: a packed image or a map; weights in panels, [groups][channels of the panel][GROUP] signed bytes, and for
-    every panel the offsets of its groups in `taps`: where a weight minus its zero point is too large for a byte, its
-    group is there a second time for what is left.
+    Shapes: x: a packed image or a map; weights in panels, [groups][channels of the panel][GROUP] signed bytes, and at
+    `step.panels` a `Panel` for each, with the offsets of its groups: where a weight minus its zero point is too large
+    for a byte, its group is there a second time for what is left.
     """
     rows = step.batch * step.out_height
     panels = plane_count(step.out_channels, PANEL_VECTORS * LANES)
@@ -50,55 +46,35 @@ def conv2d(step: Any, x: Any, weights: Any, scales: Any, taps: Any, arena: Any, 
         for start in range(first, last, band):
             count = min(band, last - start)
             for panel in range(first_panel, last_panel):
-                _convolve(step, x, step.x + start * step.x_pixel, weights, scales, taps, arena,
-                          step.out + start * LANES, count, panel, sums, place)  # fmt: skip
+                x = step.x + start * step.x_pixel
+                _convolve(step, arrays, x, step.out + start * LANES, count, panel, sums)
         return
     first, last = share(rows, 1, part, parts)
     for row in range(first, last):
-        n, i = row // step.out_height, row % step.out_height
+        x = step.x + row // step.out_height * step.x_image + row % step.out_height * step.stride * step.x_row
         for panel in range(panels):
-            _convolve(step, x, step.x + n * step.x_image + i * step.stride * step.x_row, weights, scales, taps, arena,
-                      step.out + row * step.out_width * LANES, step.out_width, panel, sums, place)  # fmt: skip
+            _convolve(step, arrays, x, step.out + row * step.out_width * LANES, step.out_width, panel, sums)
 
 
 @compiled
-def _convolve(
-    step: Any, x: Any, x_start: int, weights: Any, scales: Any, taps: Any, arena: Any, out: int, count: int,
-    panel: int, sums: Any, place: int,
-) -> None:  # fmt: skip
-    """Compute `count` neighbouring pixels of one panel of output channels.
+def _convolve(step: Any, arrays: Arrays, x: int, out: int, count: int, panel: int, sums: int) -> None:
+    """Compute `count` neighbouring pixels of one panel of output channels, from the bytes at `x` on.
 
     What is left at the end is covered by a tile that overlaps the one before and computes the same bytes again.
     """
     keep_apart()
-    table = step.panels + panel * PANEL_TABLE
-    first, groups, weight = taps[table], taps[table + 1], taps[table + 2]
-    planes = plane_count(step.out_channels, LANES)
+    constants, table = arrays.constants, step.panels + panel * PANEL_BYTES
+    taps, groups = load_long(constants, table), load_long(constants, table + LONG_BYTES)
+    weights = Panel(taps, groups, load_long(constants, table + 2 * LONG_BYTES))
     plane = panel * PANEL_VECTORS
-    vectors = min(PANEL_VECTORS, planes - plane)
-    is_half = vectors < PANEL_VECTORS
-    x_step = step.x_pixel
+    vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - plane)
+    target, x_pixel = out + plane * step.out_plane, step.x_pixel
     pixel = 0
     while pixel < count:
-        size = LARGEST if is_half and count - pixel >= LARGEST else LARGE
+        size = LARGEST if vectors == 1 and count - pixel >= LARGEST else LARGE
         if count - pixel < LARGE:
             size = SMALL if count >= SMALL else 1
             pixel = min(pixel, count - size)
-        source = x_start + pixel * x_step
-        if size == LARGEST:
-            _largest_half(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        elif size == LARGE and is_half:
-            _large_half(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        elif size == LARGE:
-            _large(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        elif size == SMALL and is_half:
-            _small_half(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        elif size == SMALL:
-            _small(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        elif is_half:
-            _single_half(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        else:
-            _single(x, source, x_step, taps, first, groups, weights, weight, sums, place)
-        target = out + plane * step.out_plane + pixel * LANES
-        requantize(step, sums, place, 1, 0, size, vectors * LANES, plane, vectors, scales, arena, target, 0)
+        _tile(arrays, size, vectors, Pixels(x + pixel * x_pixel, x_pixel), weights, sums)
+        requantize(step, arrays, sums, 1, size, vectors, plane, Rows(target + pixel * LANES, 0))
         pixel += size

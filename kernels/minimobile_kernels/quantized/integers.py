@@ -16,12 +16,15 @@ from numba.extending import intrinsic
 from minimobile_kernels.simd import (
     INTEGERS,
     LANES,
+    clamp_vector,
     element_pointer,
     integers_type,
     splat,
 )
 
 GROUP = 4  # neighbouring channels whose products are added at once
+WORD_BYTES, LONG_BYTES = 4, 8
+VECTOR_BYTES = WORD_BYTES * LANES  # of int32
 
 BYTE = ir.IntType(8)
 WORD = ir.IntType(32)
@@ -130,23 +133,57 @@ def call_intrinsic(builder: Any, name: str, result: Any, *arguments: Any) -> Any
 
 
 @intrinsic
-def load_integers(typing_context, array, offset):  # type: ignore[no-untyped-def]
-    """load_integers(array, offset) -> vector: the `LANES` int32 of a one-dimensional array from `offset` on."""
+def load_word(typing_context, array, offset):  # type: ignore[no-untyped-def]
+    """load_word(array, offset): the int32, as int64, whose bytes begin at an element of an array."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
-        return builder.load(builder.bitcast(pointer, INTEGERS.as_pointer()), align=4)
+        return builder.sext(builder.load(builder.bitcast(pointer, WORD.as_pointer()), align=1), LONG)
+
+    return types.int64(array, types.int64), emit
+
+
+@intrinsic
+def load_long(typing_context, array, offset):  # type: ignore[no-untyped-def]
+    """load_long(array, offset): the int64 whose bytes begin at an element of an array."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return builder.load(builder.bitcast(pointer, LONG.as_pointer()), align=1)
+
+    return types.int64(array, types.int64), emit
+
+
+@intrinsic
+def store_word(typing_context, array, offset, value):  # type: ignore[no-untyped-def]
+    """store_word(array, offset, value): write the low half of an int64 to an array of bytes."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        builder.store(builder.trunc(arguments[2], WORD), builder.bitcast(pointer, WORD.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def load_integers(typing_context, array, offset):  # type: ignore[no-untyped-def]
+    """load_integers(array, offset) -> vector: `LANES` int32, whose bytes begin at an element of an array."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        return builder.load(builder.bitcast(pointer, INTEGERS.as_pointer()), align=1)
 
     return integers_type(array, types.int64), emit
 
 
 @intrinsic
 def store_integers(typing_context, array, offset, vector):  # type: ignore[no-untyped-def]
-    """store_integers(array, offset, vector): write every lane to an array of int32."""
+    """store_integers(array, offset, vector): write every lane from the element `offset` of an array on."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
-        builder.store(arguments[2], builder.bitcast(pointer, INTEGERS.as_pointer()), align=4)
+        builder.store(arguments[2], builder.bitcast(pointer, INTEGERS.as_pointer()), align=1)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, integers_type), emit
@@ -177,26 +214,6 @@ def store_bytes(typing_context, array, offset, vector):  # type: ignore[no-untyp
 
 
 @intrinsic
-def spread(typing_context, value):  # type: ignore[no-untyped-def]
-    """spread(value) -> vector: an int64's low half in every lane."""
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return splat(builder, builder.trunc(arguments[0], WORD), INTEGERS)
-
-    return integers_type(types.int64), emit
-
-
-@intrinsic
-def plus(typing_context, x, y):  # type: ignore[no-untyped-def]
-    """plus(x, y) -> x + y for two vectors of int32."""
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.add(*arguments)
-
-    return integers_type(integers_type, integers_type), emit
-
-
-@intrinsic
 def times(typing_context, x, y):  # type: ignore[no-untyped-def]
     """times(x, y) -> x * y for two vectors of int32."""
 
@@ -204,18 +221,6 @@ def times(typing_context, x, y):  # type: ignore[no-untyped-def]
         return builder.mul(*arguments)
 
     return integers_type(integers_type, integers_type), emit
-
-
-@intrinsic
-def limit(typing_context, vector, low, high):  # type: ignore[no-untyped-def]
-    """limit(vector, low, high) -> every lane clamped to the vectors low and high."""
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector, low, high = arguments
-        raised = builder.select(builder.icmp_signed("<", vector, low), low, vector)
-        return builder.select(builder.icmp_signed(">", raised, high), high, raised)
-
-    return integers_type(integers_type, integers_type, integers_type), emit
 
 
 @intrinsic
@@ -232,9 +237,7 @@ def store_four(typing_context, array, offset, first, second, third, fourth, zero
             return context.get_dummy_value()
         zero, low, high = (splat(builder, builder.trunc(value, WORD), INTEGERS) for value in (zero, low, high))
         for index, vector in enumerate(vectors):
-            total = builder.add(vector, zero)
-            raised = builder.select(builder.icmp_signed("<", total, low), low, total)
-            limited = builder.select(builder.icmp_signed(">", raised, high), high, raised)
+            limited = clamp_vector(builder, builder.add(vector, zero), low, high)
             place = builder.gep(pointer, [ir.Constant(LONG, index * LANES)], inbounds=True)
             builder.store(builder.trunc(limited, BYTES), builder.bitcast(place, BYTES.as_pointer()), align=1)
         return context.get_dummy_value()

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import load_bytes, plus, spread, store_bytes
-from minimobile_kernels.simd import LANES, keep_apart
+from minimobile_kernels.quantized.integers import load_bytes, store_bytes
+from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.simd import LANES, add, broadcast, keep_apart
 from minimobile_kernels.step import plane_count, share
 
 
 @inlined
-def pack(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
+def pack(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy an image into rows with all channels together and its padding around it.
 
     Shapes: from the caller's image (N, H, W, C), or from a map; to [N][out_height][out_width * C], bytes, of which
     what lies outside the image holds the zero point. Signed bytes get 128 added.
     """
+    arena, image = arrays.arena, arrays.image
     channels, flip = step.channels, 128 if step.is_signed else 0
     first, last = share(step.batch * step.out_height, 1, part, parts)
     for row in range(first, last):
@@ -46,15 +48,17 @@ def _join(arena: Any, x: int, x_plane: int, channels: int, start: int, width: in
 
 
 @inlined
-def split(step: Any, image: Any, arena: Any, part: int, parts: int) -> None:
+def split(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy the caller's image (N, H, W, C) to a map; what its last plane has beyond C channels is left as it is."""
     first, last = share(step.batch * step.height * step.width, 1, part, parts)
-    _split(image, arena, step.out, step.out_plane, step.channels, 128 if step.is_signed else 0, first, last)
+    _split(step, arrays, first, last)
 
 
 @compiled
-def _split(image: Any, arena: Any, out: int, out_plane: int, channels: int, flip: int, first: int, last: int) -> None:
+def _split(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
+    image, arena, channels, out, out_plane = arrays.image, arrays.arena, step.channels, step.out, step.out_plane
+    flip = 128 if step.is_signed else 0
     for pixel in range(first, last):
         for channel in range(channels):
             target = out + channel // LANES * out_plane + pixel * LANES + channel % LANES
@@ -62,7 +66,7 @@ def _split(image: Any, arena: Any, out: int, out_plane: int, channels: int, flip
 
 
 @inlined
-def unpack(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
+def unpack(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy a map to the caller's result: (N, H, W, C) from `step.out` on; signed bytes lose their 128 again."""
     channels, flip = step.channels, 128 if step.is_signed else 0
     pixels = step.batch * step.height * step.width
@@ -71,13 +75,15 @@ def unpack(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
         plane = step.x + channel // LANES * step.x_plane
         count = min(LANES, channels - channel)
         for pixel in range(first, last):
-            _copy(arena, plane + pixel * LANES, result, step.out + pixel * channels + channel, count, flip)
+            _copy(
+                arrays.arena, plane + pixel * LANES, arrays.result, step.out + pixel * channels + channel, count, flip
+            )
 
 
 @inlined
-def pad(step: Any, arena: Any, part: int, parts: int) -> None:
+def pad(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy a map to another, with zero points around every image. Defined by reference_maps.pad."""
-    planes = plane_count(step.channels, LANES)
+    arena, planes = arrays.arena, plane_count(step.channels, LANES)
     rows = step.batch * step.out_height
     first, last = share(planes * rows, 1, part, parts)
     size, line = step.width * LANES, step.out_width * LANES
@@ -94,17 +100,18 @@ def pad(step: Any, arena: Any, part: int, parts: int) -> None:
 
 
 @inlined
-def look_up(step: Any, tables: Any, arena: Any, part: int, parts: int) -> None:
+def look_up(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Replace every byte of a map by what a table of 256 has for it."""
     first, last = share(plane_count(step.channels, LANES) * step.batch * step.height * step.width, 1, part, parts)
-    _look_up(tables, step.table, arena, step.x + first * LANES, step.out + first * LANES, (last - first) * LANES)
+    _look_up(step, arrays, first * LANES, last * LANES)
 
 
 @compiled
-def _look_up(tables: Any, table: int, arena: Any, source: int, target: int, count: int) -> None:
+def _look_up(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
-    for byte in range(count):
-        arena[target + byte] = tables[table + arena[source + byte]]
+    arena, tables, table, x, out = arrays.arena, arrays.constants, step.table, step.x, step.out
+    for byte in range(first, last):
+        arena[out + byte] = tables[table + arena[x + byte]]
 
 
 @compiled
@@ -115,11 +122,11 @@ def _copy(source: Any, source_start: int, target: Any, target_start: int, count:
         for byte in range(count):
             target[target_start + byte] = source[source_start + byte] ^ flip
         return
-    added = spread(flip)
+    added = broadcast(flip)
     byte = 0
     while byte < count:
         byte = min(byte, count - LANES)
-        store_bytes(target, target_start + byte, plus(load_bytes(source, source_start + byte), added))
+        store_bytes(target, target_start + byte, add(load_bytes(source, source_start + byte), added))
         byte += LANES
 
 
@@ -130,7 +137,7 @@ def _fill(target: Any, start: int, count: int, value: int) -> None:
         for byte in range(count):
             target[start + byte] = value
         return
-    values = spread(value)
+    values = broadcast(value)
     byte = 0
     while byte < count:
         byte = min(byte, count - LANES)

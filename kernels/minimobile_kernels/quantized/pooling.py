@@ -5,23 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import (
-    limit,
-    load_bytes,
-    plus,
-    spread,
-    store_bytes,
-    store_integers,
-)
+from minimobile_kernels.filter import Rows
+from minimobile_kernels.quantized.integers import load_bytes, store_bytes, store_integers
 from minimobile_kernels.quantized.requantize import requantize
 from minimobile_kernels.quantized.scaling import divide_rounded
-from minimobile_kernels.simd import LANES, keep_apart
+from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.simd import LANES, add, broadcast, clamp, keep_apart
 from minimobile_kernels.step import plane_count, share
 
 
 @inlined
-def average_pool2d(step: Any, arena: Any, part: int, parts: int) -> None:
+def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Average windows that lie inside the image. Defined by reference.average_pool2d."""
+    arena = arrays.arena
     area, lowest = step.kernel_height * step.kernel_width, 128 if step.is_signed else 0
     rows = plane_count(step.channels, LANES) * step.batch * step.out_height
     first, last = share(rows, 1, part, parts)
@@ -30,30 +26,30 @@ def average_pool2d(step: Any, arena: Any, part: int, parts: int) -> None:
         for j in range(step.out_width):
             start = (image * step.height + i * step.stride) * step.width + j * step.stride
             total = _total(arena, step.x + start * LANES, step.kernel_height, step.kernel_width, step.width)
-            mean = plus(divide_rounded(plus(total, spread(-area * lowest)), area), spread(lowest))
+            mean = add(divide_rounded(add(total, broadcast(-area * lowest)), area), broadcast(lowest))
             target = step.out + (row * step.out_width + j) * LANES
-            store_bytes(arena, target, limit(mean, spread(step.low), spread(step.high)))
+            store_bytes(arena, target, clamp(mean, step.low, step.high))
 
 
 @inlined
-def mean(step: Any, scales: Any, arena: Any, sums: Any, part: int, parts: int, place: int) -> None:
-    """Average whole images, at another scale. Defined by reference_maps.mean."""
+def mean(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
+    """Average whole images, at another scale; this thread's sums begin at `sums`. Defined by reference_maps.mean."""
     planes = plane_count(step.channels, LANES)
     first, last = share(planes * step.batch, 1, part, parts)
     for item in range(first, last):
         plane, n = item // step.batch, item % step.batch
         start = step.x + plane * step.x_plane + n * step.height * step.width * LANES
-        store_integers(sums, place, _total(arena, start, step.height, step.width, step.width))
+        store_integers(arrays.arena, sums, _total(arrays.arena, start, step.height, step.width, step.width))
         target = step.out + plane * step.out_plane + n * LANES
-        requantize(step, sums, place, 1, 0, 1, LANES, plane, 1, scales, arena, target, 0)
+        requantize(step, arrays, sums, 1, 1, 1, plane, Rows(target, 0))
 
 
 @compiled
 def _total(arena: Any, start: int, height: int, width: int, row: int) -> Any:
     """Sum a window of `height` x `width` pixels in rows of `row`."""
     keep_apart()
-    total = spread(0)
+    total = broadcast(0)
     for i in range(height):
         for j in range(width):
-            total = plus(total, load_bytes(arena, start + (i * row + j) * LANES))
+            total = add(total, load_bytes(arena, start + (i * row + j) * LANES))
     return total

@@ -10,6 +10,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import LANES, element_pointer, keep_apart
 from minimobile_kernels.step import share
 
@@ -17,19 +18,20 @@ LARGEST = np.float32(2.0**30)
 
 
 @inlined
-def quantize(step: Any, image: Any, scales: Any, arena: Any, part: int, parts: int) -> None:
+def quantize(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Turn the caller's image, the bytes of float32 (N, H, W, C), into a map. Defined by reference_maps.quantize.
 
-    Shapes: scales, at `step.scales`: the bits of the scale.
+    At `step.scale` are the bits of the scale.
     """
     first, last = share(step.batch * step.height * step.width, 1, part, parts)
-    _quantize(step, image, scales, arena, first, last)
+    _quantize(step, arrays, first, last)
 
 
 @compiled
-def _quantize(step: Any, image: Any, scales: Any, arena: Any, first: int, last: int) -> None:
+def _quantize(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
-    scale, channels, out, out_plane = _load_float(scales, step.scales), step.channels, step.out, step.out_plane
+    image, arena = arrays.image, arrays.arena
+    scale, channels, out, out_plane = _load_float(arrays.constants, step.scale), step.channels, step.out, step.out_plane
     zero, low, high = step.out_zero, step.low, step.high
     for pixel in range(first, last):
         for channel in range(channels):

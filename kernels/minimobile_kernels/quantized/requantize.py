@@ -4,71 +4,75 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled
-from minimobile_kernels.quantized.integers import (
-    limit,
-    load_integers,
-    plus,
-    spread,
-    store_bytes,
-    store_four,
-)
+from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.filter import Rows
+from minimobile_kernels.quantized.integers import VECTOR_BYTES, load_integers, store_bytes, store_four
 from minimobile_kernels.quantized.scaling import (
     scale_above_zero,
     scale_as_float,
     scale_once_rounded,
     scale_twice_rounded,
 )
-from minimobile_kernels.quantized.step import ROUNDINGS
-from minimobile_kernels.simd import LANES, keep_apart
+from minimobile_kernels.quantized.step import ROUNDINGS, Arrays
+from minimobile_kernels.simd import LANES, add, broadcast, clamp, keep_apart
 
 SCALES = ("bias", "multiplier", "left", "right", "scale")  # for every channel; the last holds the bits of a float32
 DOUBLE, SINGLE = ROUNDINGS.index("double"), ROUNDINGS.index("single")
 
 
+@inlined
+def load_scales(constants: Any, table: int) -> Any:
+    """Return the vectors of one plane's `SCALES`."""
+    return (
+        load_integers(constants, table),
+        load_integers(constants, table + VECTOR_BYTES),
+        load_integers(constants, table + 2 * VECTOR_BYTES),
+        load_integers(constants, table + 3 * VECTOR_BYTES),
+        load_integers(constants, table + 4 * VECTOR_BYTES),
+    )
+
+
 @compiled
 def requantize(
-    step: Any, sums: Any, start: int, rows: int, row_size: int, pixels: int, pixel_size: int, plane: int, planes: int,
-    scales: Any, arena: Any, out: int, out_row: int,
-) -> None:  # fmt: skip
+    step: Any, arrays: Arrays, sums: int, rows: int, pixels: int, planes: int, plane: int, out: Rows
+) -> None:
     """Bring the sums of `rows` x `pixels` pixels and of `planes` planes of channels from `plane` on to bytes.
 
-    Sums lie at start + row*row_size + pixel*pixel_size, those of the next plane LANES further; bytes go to
-    out + row*out_row + pixel*LANES, those of the next plane `step.out_plane` further.
-    Defined by reference.requantize, with the bias before it and the zero point and the clamp after it.
+    Sums of int32 lie from `sums` on, [rows][pixels][planes][LANES]; the bytes of the first plane go to `out`, those of
+    the next `step.out_plane` further. Defined by reference.requantize, with the bias before it and the zero point and
+    the clamp after it.
     """
     keep_apart()
     rounding, is_simple = step.rounding, step.is_simple
     out_plane, out_zero, low, high = step.out_plane, step.out_zero, step.low, step.high
+    constants, arena = arrays.constants, arrays.arena
+    size = planes * VECTOR_BYTES
     for index in range(planes):
-        table = step.scales + (plane + index) * len(SCALES) * LANES
-        bias = load_integers(scales, table)
-        multiplier = load_integers(scales, table + LANES)
-        left = load_integers(scales, table + 2 * LANES)
-        right = load_integers(scales, table + 3 * LANES)
-        scale = load_integers(scales, table + 4 * LANES)
+        table = step.scales + (plane + index) * len(SCALES) * VECTOR_BYTES
+        bias, multiplier, left, right, scale = load_scales(constants, table)
         for row in range(rows):
-            source, target = start + index * LANES + row * row_size, out + index * out_plane + row * out_row
+            source = sums + index * VECTOR_BYTES + row * pixels * size
+            target = out.start + index * out_plane + row * out.distance
             pixel = 0
             while pixel < pixels:
                 if pixels < 4:
-                    total = plus(load_integers(sums, source + pixel * pixel_size), bias)
+                    total = add(load_integers(arena, source + pixel * size), bias)
                     if rounding == DOUBLE:
                         result = scale_twice_rounded(total, multiplier, left, right)
                     elif rounding == SINGLE:
                         result = scale_once_rounded(total, multiplier, left, right)
                     else:
                         result = scale_as_float(total, scale)
-                    result = limit(plus(result, spread(out_zero)), spread(low), spread(high))
+                    result = clamp(add(result, broadcast(out_zero)), low, high)
                     store_bytes(arena, target + pixel * LANES, result)
                     pixel += 1
                     continue
                 pixel = min(pixel, pixels - 4)  # the last four may overlap those before, and give the same bytes again
-                place = source + pixel * pixel_size
-                first = plus(load_integers(sums, place), bias)
-                second = plus(load_integers(sums, place + pixel_size), bias)
-                third = plus(load_integers(sums, place + 2 * pixel_size), bias)
-                fourth = plus(load_integers(sums, place + 3 * pixel_size), bias)
+                place = source + pixel * size
+                first = add(load_integers(arena, place), bias)
+                second = add(load_integers(arena, place + size), bias)
+                third = add(load_integers(arena, place + 2 * size), bias)
+                fourth = add(load_integers(arena, place + 3 * size), bias)
                 if is_simple:
                     first = scale_above_zero(first, multiplier, right)
                     second = scale_above_zero(second, multiplier, right)

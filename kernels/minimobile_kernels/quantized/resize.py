@@ -9,28 +9,21 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import constant, load_bytes, plus, store_bytes
+from minimobile_kernels.quantized.integers import WORD, WORD_BYTES, constant, load_bytes, load_word, store_bytes
 from minimobile_kernels.quantized.reference_maps import RESIZE_BITS
-from minimobile_kernels.simd import (
-    INTEGERS,
-    LANES,
-    VECTOR,
-    integers_type,
-    keep_apart,
-    splat,
-    vector_type,
-)
+from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.simd import INTEGERS, LANES, VECTOR, add, integers_type, keep_apart, splat, vector_type
 from minimobile_kernels.step import plane_count, share
 
 POINT = 4  # of an output row or column: its two neighbours and the weights of both
 
 
 @inlined
-def resize_bilinear(step: Any, scales: Any, arena: Any, part: int, parts: int) -> None:
+def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Resize bilinearly. Defined by reference_maps.resize_bilinear.
 
-    Shapes: scales: `POINT` numbers for every row and every column of the output, the weights of uint8 as the bits of a
-    float32.
+    At `step.row_points` and `step.column_points` are `POINT` numbers for every row and every column of the output, the
+    weights of uint8 as the bits of a float32.
     """
     rows = step.batch * step.out_height
     first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
@@ -38,22 +31,21 @@ def resize_bilinear(step: Any, scales: Any, arena: Any, part: int, parts: int) -
         plane, n, i = item // rows, item % rows // step.out_height, item % step.out_height
         image = step.x + plane * step.x_plane + n * step.height * step.width * LANES
         target = step.out + plane * step.out_plane + item % rows * step.out_width * LANES
-        _resize_row(step, scales, arena, image, i, target)
+        _resize_row(step, arrays, image, i, target)
 
 
 @compiled
-def _resize_row(step: Any, scales: Any, arena: Any, image: int, i: int, target: int) -> None:
+def _resize_row(step: Any, arrays: Arrays, image: int, i: int, target: int) -> None:
     keep_apart()
-    row = step.row_points + i * POINT
+    arena, constants = arrays.arena, arrays.constants
     line = step.width * LANES
-    above, below = scales[row] * line, scales[row + 1] * line
-    over, under = scales[row + 2], scales[row + 3]
+    first, second, over, under = _load_point(constants, step.row_points, i)
+    above, below = first * line, second * line
     columns, is_signed, out_width = step.column_points, step.is_signed, step.out_width
     last_left, last_right = -1, -1
     for j in range(out_width):
-        column = columns + j * POINT
-        left, right = image + scales[column] * LANES, image + scales[column + 1] * LANES
-        before, after = scales[column + 2], scales[column + 3]
+        first, second, before, after = _load_point(constants, columns, j)
+        left, right = image + first * LANES, image + second * LANES
         is_new = left != last_left or right != last_right
         last_left, last_right = left, right
         if is_new:
@@ -61,8 +53,8 @@ def _resize_row(step: Any, scales: Any, arena: Any, image: int, i: int, target: 
             right_above, right_below = load_bytes(arena, right + above), load_bytes(arena, right + below)
         if is_signed:
             if is_new:
-                left_sum = plus(_weigh_signed(left_above, over), _weigh_signed(left_below, under))
-                right_sum = plus(_weigh_signed(right_above, over), _weigh_signed(right_below, under))
+                left_sum = add(_weigh_signed(left_above, over), _weigh_signed(left_below, under))
+                right_sum = add(_weigh_signed(right_above, over), _weigh_signed(right_below, under))
             value = _blend_signed(left_sum, right_sum, before, after)
         else:
             if is_new:
@@ -72,14 +64,25 @@ def _resize_row(step: Any, scales: Any, arena: Any, image: int, i: int, target: 
         store_bytes(arena, target + j * LANES, value)
 
 
+@inlined
+def _load_point(constants: Any, points: int, index: int) -> tuple[int, int, int, int]:
+    place = points + index * POINT * WORD_BYTES
+    return (
+        load_word(constants, place),
+        load_word(constants, place + WORD_BYTES),
+        load_word(constants, place + 2 * WORD_BYTES),
+        load_word(constants, place + 3 * WORD_BYTES),
+    )
+
+
 @intrinsic
 def _weigh(typing_context, values, weight):  # type: ignore[no-untyped-def]
-    """_weigh(values, weight): the values, in float32, times the float32 whose bits an int32 has."""
+    """_weigh(values, weight): the values, in float32, times the float32 whose bits are the low half of an int64."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return builder.fmul(builder.sitofp(arguments[0], VECTOR), _real(builder, arguments[1]))
 
-    return vector_type(integers_type, types.int32), emit
+    return vector_type(integers_type, types.int64), emit
 
 
 @intrinsic
@@ -95,21 +98,25 @@ def _blend(typing_context, left_above, left_below, right_above, right_below, lef
             first = builder.fadd(first, term)
         return builder.fptosi(first, INTEGERS)
 
-    return integers_type(*[vector_type] * 4, *[types.int32] * 2), emit
+    return integers_type(*[vector_type] * 4, *[types.int64] * 2), emit
+
+
+def _whole(builder: Any, number: Any) -> Any:
+    return splat(builder, builder.trunc(number, WORD), INTEGERS)
 
 
 def _real(builder: Any, bits: Any) -> Any:
-    return splat(builder, builder.bitcast(bits, ir.FloatType()))
+    return splat(builder, builder.bitcast(builder.trunc(bits, WORD), ir.FloatType()))
 
 
 @intrinsic
 def _weigh_signed(typing_context, values, weight):  # type: ignore[no-untyped-def]
-    """_weigh_signed(values, weight): the values minus 128, times an int32."""
+    """_weigh_signed(values, weight): the values minus 128, times a number."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return builder.mul(builder.sub(arguments[0], constant(128)), splat(builder, arguments[1], INTEGERS))
+        return builder.mul(builder.sub(arguments[0], constant(128)), _whole(builder, arguments[1]))
 
-    return integers_type(integers_type, types.int32), emit
+    return integers_type(integers_type, types.int64), emit
 
 
 @intrinsic
@@ -119,7 +126,7 @@ def _blend_signed(typing_context, left, right, left_weight, right_weight):  # ty
     """
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        terms = [builder.mul(x, splat(builder, w, INTEGERS)) for x, w in zip(arguments[:2], arguments[2:], strict=True)]
+        terms = [builder.mul(x, _whole(builder, w)) for x, w in zip(arguments[:2], arguments[2:], strict=True)]
         total, bits = builder.add(*terms), 2 * RESIZE_BITS
         is_above_zero = builder.icmp_signed(">", total, constant(0))
         half = builder.select(is_above_zero, constant(1 << (bits - 1)), constant(-(1 << (bits - 1))))
@@ -127,4 +134,4 @@ def _blend_signed(typing_context, left, right, left_weight, right_weight):  # ty
         below_zero = builder.and_(builder.ashr(total, constant(31)), constant((1 << bits) - 1))
         return builder.add(builder.ashr(builder.add(total, below_zero), constant(bits)), constant(128))
 
-    return integers_type(*[integers_type] * 2, *[types.int32] * 2), emit
+    return integers_type(*[integers_type] * 2, *[types.int64] * 2), emit

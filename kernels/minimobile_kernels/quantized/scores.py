@@ -9,9 +9,19 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import LONG, WORD, call_intrinsic, constant, load_bytes, spread
+from minimobile_kernels.quantized.integers import (
+    LONG,
+    WORD,
+    WORD_BYTES,
+    call_intrinsic,
+    constant,
+    load_bytes,
+    load_word,
+    store_word,
+)
 from minimobile_kernels.quantized.reference_activations import SUM_BITS
-from minimobile_kernels.simd import INTEGERS, LANES, element_pointer, integers_type, keep_apart, splat
+from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.simd import INTEGERS, LANES, broadcast, integers_type, keep_apart, splat
 from minimobile_kernels.step import share
 
 MOST_CHANNELS = 1 << 12
@@ -19,31 +29,32 @@ PLACE_BITS = 23  # of a key that holds a byte and the place of its channel
 
 
 @inlined
-def softmax(step: Any, scales: Any, arena: Any, part: int, parts: int) -> None:
+def softmax(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Compute softmax over channels, of which there are at most `MOST_CHANNELS`.
 
-    Defined by reference_activations.softmax. Shapes: scales, from `step.scales` on: the exponential of every difference
-    0..255 in Q0.31, then the same for the sum, in Q12.19.
+    Defined by reference_activations.softmax. At `step.powers` is the exponential of every difference 0..255 in
+    Q0.31, then the same for the sum, in Q12.19.
     """
     first, last = share(step.batch * step.height * step.width, 1, part, parts)
     for pixel in range(first, last):
-        _softmax_pixel(step, scales, arena, pixel * LANES)
+        _softmax_pixel(step, arrays, pixel * LANES)
 
 
 @compiled
-def _softmax_pixel(step: Any, scales: Any, arena: Any, pixel: int) -> None:
+def _softmax_pixel(step: Any, arrays: Arrays, pixel: int) -> None:
     keep_apart()
+    arena, constants = arrays.arena, arrays.constants
     largest = 0
     for start in range(0, step.channels, LANES):
         source = step.x + start // LANES * step.x_plane + pixel
         for lane in range(min(LANES, step.channels - start)):
             largest = max(largest, arena[source + lane])
-    powers, addends = step.scales, step.scales + 256
+    powers, addends = step.powers, step.powers + 256 * WORD_BYTES
     total = 0
     for start in range(0, step.channels, LANES):
         source = step.x + start // LANES * step.x_plane + pixel
         for lane in range(min(LANES, step.channels - start)):
-            total += scales[addends + (largest - arena[source + lane])]
+            total += load_word(constants, addends + (largest - arena[source + lane]) * WORD_BYTES)
     digits = 0
     while total >> digits:
         digits += 1
@@ -53,7 +64,7 @@ def _softmax_pixel(step: Any, scales: Any, arena: Any, pixel: int) -> None:
         source = step.x + start // LANES * step.x_plane + pixel
         target = step.out + start // LANES * step.out_plane + pixel
         for lane in range(min(LANES, step.channels - start)):
-            power = _times(scales[powers + (largest - arena[source + lane])], over)
+            power = _times(load_word(constants, powers + (largest - arena[source + lane]) * WORD_BYTES), over)
             arena[target + lane] = min((power + (1 << (shift - 1))) >> shift, 255)
 
 
@@ -74,28 +85,29 @@ def _reciprocal(x: Any) -> Any:
 
 
 @inlined
-def argmax(step: Any, arena: Any, result: Any, part: int, parts: int) -> None:
+def argmax(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Write the channel of the largest byte of every pixel, the first of equals, to the caller's result.
 
-    Defined by reference_maps.argmax. Shapes: result: integers of `step.words` times 32 bits, the lowest first.
+    Defined by reference_maps.argmax. The result gets integers of `step.words` times 32 bits, the lowest first.
     """
     first, last = share(step.batch * step.height * step.width, 1, part, parts)
-    _argmax(step, arena, result, first, last)
+    _argmax(step, arrays, first, last)
 
 
 @compiled
-def _argmax(step: Any, arena: Any, result: Any, first: int, last: int) -> None:
+def _argmax(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
+    arena, result = arrays.arena, arrays.result
     channels, x_plane, words = step.channels, step.x_plane, step.words
     target = step.out + first * words * 4
     for pixel in range(first, last):
-        source, best = step.x + pixel * LANES, spread(-1)
+        source, best = step.x + pixel * LANES, broadcast(-1)
         for channel in range(0, channels, LANES):
             best = _larger_keys(best, load_bytes(arena, source), channel, channels)
             source += x_plane
         place = _largest_place(best)
         for _ in range(words):
-            _store_word(result, target, place)
+            store_word(result, target, place)
             target, place = target + 4, 0
 
 
@@ -130,15 +142,3 @@ def _largest_place(typing_context, keys):  # type: ignore[no-untyped-def]
         return builder.zext(builder.sub(ir.Constant(WORD, (1 << PLACE_BITS) - 1), place), LONG)
 
     return types.int64(integers_type), emit
-
-
-@intrinsic
-def _store_word(typing_context, array, offset, value):  # type: ignore[no-untyped-def]
-    """_store_word(array, offset, value): write the low half of an int64 to an array of bytes."""
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
-        builder.store(builder.trunc(arguments[2], WORD), builder.bitcast(pointer, WORD.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), emit

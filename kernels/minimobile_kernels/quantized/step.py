@@ -1,6 +1,8 @@
-"""The record of a quantised kernel call: one row of a quantised program."""
+"""What travels with a quantised kernel call: a row of a quantised program, and the arrays that it speaks of."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,7 @@ STEP = np.dtype(
         ("kind", np.int64),  # index into KINDS
         ("parts", np.int64),  # into which the work is cut for several threads
         *[(name, np.int64) for name in ("x", "y", "out")],  # where the maps begin
+        ("sums", np.int64),  # where the threads' sums begin, SUM_BYTES for each
         *[(name, np.int64) for name in ("batch", "height", "width", "channels")],
         *[(name, np.int64) for name in ("out_height", "out_width", "out_channels")],
         *[(name, np.int64) for name in ("kernel_height", "kernel_width", "stride", "dilation")],
@@ -25,19 +28,34 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("x_plane", "out_plane")],
         *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel")],  # distances of what the windows begin at
         *[(name, np.int64) for name in ("is_from_image", "is_signed")],  # pack: from the caller's image, of int8
-        ("panels", np.int64),  # convolution: where the table of panels begins: [panel][first tap, groups, weights]
-        # Depthwise 3x3: where the filters begin in the weights, [plane][VISITS][column][LANES][GROUP], and in the taps
-        # the number of visits per plane; other sizes: where they begin in the scales, [plane][K_h * K_w][LANES].
-        *[(name, np.int64) for name in ("filters", "visits")],
-        ("line", np.int64),  # depthwise: where a line of zero points begins, for what lies outside the image
-        ("table", np.int64),  # look_up: where the byte for each byte begins, (256)
-        *[(name, np.int64) for name in ("row_points", "column_points")],  # resizing: where they begin in the scales
+        # Where constants begin:
+        ("scales", np.int64),  # a table of `requantize.SCALES`, int32 [plane][SCALES][LANES]
+        ("panels", np.int64),  # conv2d: a `dot_tile.Panel` for each panel, int64
+        (
+            "filters",
+            np.int64,
+        ),  # depthwise 3x3: int8 [plane][VISITS][column][LANES][GROUP]; else int32 [plane][tap][LANES]
+        ("visits", np.int64),  # depthwise 3x3: how many of VISITS each plane needs, int64
+        ("line", np.int64),  # depthwise: a line of zero points, for what lies outside the image
+        ("table", np.int64),  # look_up: the byte for each byte, (256)
+        *[
+            (name, np.int64) for name in ("row_points", "column_points")
+        ],  # resize_bilinear: int32 [row or column][POINT]
+        ("powers", np.int64),  # softmax: two tables of int32, (256)
+        ("scale", np.int64),  # quantize: a float32
         ("words", np.int64),  # argmax: of 32 bits, in an integer of the result
-        # Where the table of `requantize.SCALES` begins, [plane][SCALES][LANES]; or softmax's, or one scale.
-        ("scales", np.int64),
         ("rounding", np.int64),  # index into ROUNDINGS
         ("is_simple", np.int64),  # rounded twice, without shifts to the left, and nothing below the zero point survives
         *[(name, np.int64) for name in ("x_zero", "y_zero", "out_zero")],
         *[(name, np.int64) for name in ("low", "high")],  # the result is clamped to low..high
     ]
 )
+
+
+class Arrays(NamedTuple):
+    """The arrays of a run, bytes of one dimension each. What a step says of places are indices into them."""
+
+    image: Any  # the caller's
+    constants: Any  # weights, tables and all else that was known before
+    arena: Any  # all maps, and the sums of every thread
+    result: Any  # the caller's
