@@ -1,6 +1,7 @@
 """MobileNet V1, V2 and DeepLabV3+ without a deep-learning framework.
 
-Names that need the compiler or Pillow are imported when they are first used: `minimobile --help` waits for neither.
+Names are imported when they are first used: `minimobile --help` waits for no compiler and no Pillow, and whoever
+interrupts a command before it has begun meets no traceback.
 """
 
 from __future__ import annotations
@@ -8,22 +9,20 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from minimobile.errors import (
-    ConfigError,
-    FormatError,
-    FrozenConfigError,
-    InputError,
-    MinimobileError,
-    MissingError,
-    UnavailableError,
-    UnknownLayerError,
-    UnreachableError,
-)
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-
 if TYPE_CHECKING:
     from minimobile.comparison.crosscheck import LayerComparison, Report, check
     from minimobile.comparison.pixels import PixelReport, compare_pixels
+    from minimobile.errors import (
+        ConfigError,
+        FormatError,
+        FrozenConfigError,
+        InputError,
+        MinimobileError,
+        MissingError,
+        UnavailableError,
+        UnknownLayerError,
+        UnreachableError,
+    )
     from minimobile.imaging.image_processing import (
         AutoImageProcessor,
         MobileNetV1FeatureExtractor,
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from minimobile.models.conversion import ConversionReport, convert
     from minimobile.models.pipelines import ImageClassificationPipeline, ImageSegmentationPipeline, pipeline
     from minimobile.models.segmentation import Segmentation, segment
+    from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
     from minimobile.tracing.explanation import Explanation
     from minimobile.tracing.trace import Trace, TracedLayer
 
@@ -98,6 +98,18 @@ __all__ = [
 ]
 
 _LATE = {
+    "minimobile.errors": (
+        "ConfigError",
+        "FormatError",
+        "FrozenConfigError",
+        "InputError",
+        "MinimobileError",
+        "MissingError",
+        "UnavailableError",
+        "UnknownLayerError",
+        "UnreachableError",
+    ),
+    "minimobile.networks.config": ("MobileNetV1Config", "MobileNetV2Config"),
     "minimobile.models.auto": (
         "AutoConfig",
         "AutoModel",

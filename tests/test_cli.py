@@ -27,6 +27,8 @@ from minimobile.formats import hdf5
 from minimobile.networks.build_graph import build_graph
 from tests.conftest import Run
 
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
+
 
 def start(*words: object, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "minimobile", *map(str, words)]
@@ -218,36 +220,67 @@ def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -
         raise KeyboardInterrupt
 
     monkeypatch.setattr("minimobile.models.inspection.inspect", interrupt)
-    assert run("inspect", "x").code == 130
+    assert run("inspect", "x") == (130, "", "error: interrupted\n")
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
-def test_control_c_leaves_no_traceback(tmp_path: Path) -> None:
-    waiting = tmp_path / "sitecustomize.py"
-    waiting.write_text(
+def run_and_signal(tmp_path: Path, program: str, number: signal.Signals, *words: object) -> tuple[int, str]:
+    """Run the command line behind a program that waits where it says so; return exit code and stderr after a signal."""
+    (tmp_path / "sitecustomize.py").write_text(
         "import signal, time\n"
-        "from minimobile.models import inspection\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it
-        "def wait(*given):\n"
-        "    print('waiting', flush=True)\n"
-        "    time.sleep(60)\n"
-        "inspection.inspect = wait\n"
+        "def wait(*given):\n    print('waiting', flush=True)\n    time.sleep(60)\n" + program
     )
-    program = "import sitecustomize, sys; from minimobile.cli import main; sys.exit(main(['inspect', 'x']))"
+    command = [sys.executable, "-c", "import sitecustomize; from minimobile.__main__ import run; run()"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
     with subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "Traceback" not in err
+    return process.returncode, err
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
+@posix
+def test_control_c_leaves_no_traceback(tmp_path: Path) -> None:
+    program = "from minimobile.models import inspection\ninspection.inspect = wait\n"
+    assert run_and_signal(tmp_path, program, signal.SIGINT, "inspect", "x") == (130, "error: interrupted\n")
+
+
+@posix
+def test_control_c_while_the_command_line_is_imported_leaves_no_traceback(tmp_path: Path) -> None:
+    program = (
+        "import sys\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *given):\n"
+        "        if name == 'typer':\n"
+        "            wait()\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    assert run_and_signal(tmp_path, program, signal.SIGINT) == (130, "error: interrupted\n")
+
+
+def test_the_package_alone_imports_nothing_else_of_itself() -> None:
+    """For a traceback is what Python prints when it is interrupted before `minimobile.__main__` has begun."""
+    program = "import minimobile, sys; print([name for name in sys.modules if name.startswith('minimobile.')])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_command_leaves_no_file(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    program = "import os\nos.fsync = wait\n"
+    code, err = run_and_signal(tmp_path, program, number, "convert", "demo:digits", folder / "x.h5")
+    assert (code, err) == (128 + number, "")
+    assert list(folder.iterdir()) == []
+
+
+@posix
 @pytest.mark.parametrize("words", [["--format", "json"], []])
 def test_a_reader_that_has_gone_is_no_error_to_shout_about(classifier: Path, words: list[str]) -> None:
     with start("inspect", classifier, *words) as process:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -46,17 +49,20 @@ _CLICK_EXCEPTION: type[Exception] = typer.BadParameter.__mro__[2]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (`sys.argv` without arguments) and return the exit code.
 
-    0: all went well; 1: something failed, as stderr says in one sentence; 2: wrong usage; 130: interrupted.
+    0: all went well; 1: something failed, as stderr says in one sentence; 2: wrong usage; 130: interrupted. SIGTERM and
+    SIGHUP end the process with 128 and their number, after tidying away what is half written.
     """
     console.prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command = typer.main.get_command(build_app())
     try:
-        with warnings.catch_warnings():
+        command = typer.main.get_command(build_app())
+        with _ending_tidily(), warnings.catch_warnings():
             warnings.showwarning = _show_once()
             code = int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
         with console.naming_stdout():
             sys.stdout.flush()
+        if code == INTERRUPTED:  # some releases of typer catch it before us
+            console.report_error("interrupted")
         return code
     except MinimobileError as error:
         console.report_error(error)
@@ -75,8 +81,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILURE
     except _CLICK_EXCEPTION as error:
         return _explain_usage(error)
+    except MemoryError as error:
+        console.report_error(f"not enough memory ({str(error) or 'the system gave no more'})")
+        return FAILURE
     except Exception as error:
         return _confess(error)
+
+
+@contextmanager
+def _ending_tidily() -> Iterator[None]:
+    """Have SIGTERM and SIGHUP end this process as an exception does, unless somebody has other plans for them."""
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    ours = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    ours = [number for number in ours if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def build_app() -> typer.Typer:

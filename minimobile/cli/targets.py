@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,5 +70,8 @@ def write_arrays(
     if path.suffix.lower() == ".h5":
         write_hdf5(path, arrays, attributes, overwrite=overwrite)
         return
-    with write_whole(path, overwrite=overwrite) as temporary, temporary.open("xb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    # Not by np.savez, whose own arguments take names away from layers, and are others in every release of NumPy.
+    with write_whole(path, overwrite=overwrite) as temporary, zipfile.ZipFile(temporary, "x") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, values, allow_pickle=False)
