@@ -45,9 +45,9 @@ def random_bytes(rng, shape, dtype):
     return rng.integers(limits.min, limits.max + 1, shape).astype(dtype)
 
 
-def assert_same(network, inputs, rounding="double", threads=1):
-    defined = QuantizedEngine(network, RunOptions(engine="reference", rounding=rounding))
-    compiled = QuantizedEngine(network, RunOptions(rounding=rounding, num_threads=threads))
+def assert_same(network, inputs, bytes_of="litert", threads=1):
+    defined = QuantizedEngine(network, RunOptions(engine="reference", bytes_of=bytes_of))
+    compiled = QuantizedEngine(network, RunOptions(bytes_of=bytes_of, num_threads=threads))
     name = network.outputs[0]
     with pytest.MonkeyPatch.context() as patch:  # cut even the smallest step into parts
         patch.setattr(builder, "LEAST_PART", 1)
@@ -97,8 +97,8 @@ def convolutions(draw, op):
         out,
     ]
     network = one_operation("conv2d" if op == "pointwise" else op, tensors, attributes)
-    rounding = draw(st.sampled_from(["double", "double", "single", "float"]))
-    return network, random_bytes(rng, x.shape, dtype), rounding, draw(st.sampled_from([1, 1, 3]))
+    bytes_of = draw(st.sampled_from(["litert", "litert", "litert-single-rounding", "xnnpack"]))
+    return network, random_bytes(rng, x.shape, dtype), bytes_of, draw(st.sampled_from([1, 1, 3]))
 
 
 @pytest.mark.parametrize("op", ["conv2d", "depthwise_conv2d", "pointwise"])
@@ -158,8 +158,8 @@ def test_sums(seed, scales, channels):
         Operation("add", ("x", "y"), "z", {"activation": "relu"}),
     )
     network = Network({t.name: t for t in (x, y, out)}, operations, ("x",), ("z",))
-    rounding = ("double", "single", "float")[seed % 3]
-    assert_same(network, random_bytes(rng, x.shape, dtype), rounding, threads=1 + seed % 2)
+    bytes_of = ("litert", "litert-single-rounding", "xnnpack")[seed % 3]
+    assert_same(network, random_bytes(rng, x.shape, dtype), bytes_of, threads=1 + seed % 2)
 
 
 ACTIVATION = {"softmax": {"beta": 0.7}, "logistic": {}, "quantize": {}}
@@ -200,8 +200,8 @@ def map_operations(draw, op):
     if op == "argmax":
         out_dtype, attributes, shape = draw(st.sampled_from(["int32", "int64"])), {"axis": 3}, shape[:3]
     tensors = [*tensors, tensor("out", shape, out_dtype, scales[2], zeros[2])]
-    rounding = draw(st.sampled_from(["double", "single", "float"]))
-    return one_operation(op, tensors, attributes), random_bytes(rng, x.shape, dtype), rounding, draw(st.integers(1, 3))
+    bytes_of = draw(st.sampled_from(["litert", "litert-single-rounding", "xnnpack"]))
+    return one_operation(op, tensors, attributes), random_bytes(rng, x.shape, dtype), bytes_of, draw(st.integers(1, 3))
 
 
 @pytest.mark.parametrize("op", MAP_OPERATIONS)

@@ -24,7 +24,7 @@ PUBLISHED = (
     "deeplabv3_mnv2_dm05_pascal_quant",
 )
 PICTURES = ("cat.bmp", "grace_hopper.bmp", "parrot.jpg", "bird_segmentation.bmp", "cats_coco_39769.png")
-RESOLVERS = {"double": "BUILTIN_REF", "float": "AUTO"}  # AUTO: XNNPACK
+RESOLVERS = {"litert": "BUILTIN_REF", "xnnpack": "AUTO"}  # AUTO: XNNPACK
 
 
 def inputs_of(network, test_data):
@@ -49,19 +49,19 @@ def assert_every_tensor(engine, content, x, resolver):
 
 CASES = [
     # LiteRT's reference kernels take seconds for each picture of DeepLab's.
-    pytest.param(name, rounding, marks=[pytest.mark.slow] if name in PUBLISHED[3:] and rounding == "double" else [])
-    for name, rounding in itertools.product(PUBLISHED, RESOLVERS)
+    pytest.param(name, bytes_of, marks=[pytest.mark.slow] if name in PUBLISHED[3:] and bytes_of == "litert" else [])
+    for name, bytes_of in itertools.product(PUBLISHED, RESOLVERS)
 ]
 
 
 @pytest.mark.crosscheck
-@pytest.mark.parametrize(("name", "rounding"), CASES)
-def test_every_tensor_of_published_files_is_litert_s(name, rounding, test_data):
+@pytest.mark.parametrize(("name", "bytes_of"), CASES)
+def test_every_tensor_of_published_files_is_litert_s(name, bytes_of, test_data):
     path = test_data / "models" / "tflite" / f"{name}.tflite"
     network = tflite.read(path).quantized
-    engine = QuantizedEngine(network, RunOptions(rounding=rounding))
+    engine = QuantizedEngine(network, RunOptions(bytes_of=bytes_of))
     for x in inputs_of(network, test_data):
-        assert_every_tensor(engine, path.read_bytes(), x, RESOLVERS[rounding])
+        assert_every_tensor(engine, path.read_bytes(), x, RESOLVERS[bytes_of])
 
 
 def literal_single_rounding(network, x):
@@ -108,8 +108,8 @@ def test_single_rounding_is_its_formula_taken_literally(test_data):
     x = next(inputs_of(network, test_data))
     expected = literal_single_rounding(network, x)
     names = list(expected)[1:]
-    found = QuantizedEngine(network, RunOptions(rounding="single")).run(x, names)
-    double = QuantizedEngine(network, RunOptions(rounding="double")).run(x, names)
+    found = QuantizedEngine(network, RunOptions(bytes_of="litert-single-rounding")).run(x, names)
+    double = QuantizedEngine(network, RunOptions(bytes_of="litert")).run(x, names)
     for name in names:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
     assert any((found[name] != double[name]).any() for name in names)
@@ -175,8 +175,8 @@ def test_what_tensorflow_quantises_is_litert_s(case, tmp_path):
     path.write_bytes(content)
     model = mm.load(path)
     integers = model._runner.network
-    for rounding, resolver in RESOLVERS.items():
-        engine = QuantizedEngine(integers, RunOptions(rounding=rounding))
+    for bytes_of, resolver in RESOLVERS.items():
+        engine = QuantizedEngine(integers, RunOptions(bytes_of=bytes_of))
         for picture in pictures[:3]:
             x = picture if ends == "float32" else random_bytes(len(case), picture.shape, ends)
             assert_every_tensor(engine, content, x, resolver)

@@ -111,6 +111,11 @@ def test_fixed_window_pool_by_hand():
     assert found[0, :, :, 0].tolist() == [[5, 6], [9, 10]]
 
 
+def test_a_way_to_round_that_is_not_known_is_refused():
+    with pytest.raises(ValueError, match="expected 'litert' or 'litert-single-rounding', got 'xnnpack'"):
+        reference.requantize(np.array([5]), *map(np.array, reference.quantized_multiplier(0.25)), "xnnpack")
+
+
 def test_resize_by_hand():
     row = np.array([0.0, 4.0], np.float32).reshape(1, 1, 2, 1)
     assert reference.resize_bilinear(row, 1, 4, False).ravel().tolist() == [0, 1, 3, 4]

@@ -140,8 +140,8 @@ def test_what_only_floats_can_do_is_said_so(tmp_path):
     for wrong in (PICTURES.astype(np.int8), PICTURES[0], PICTURES[:0], PICTURES[..., :1]):
         with pytest.raises(InputError, match=r"run_quantized: expected uint8 \(N, 32, 32, 3\)"):
             model.run_quantized(wrong)
-    with pytest.raises(InputError, match="rounding"):
-        mm.load(path, rounding="up")
+    with pytest.raises(InputError, match="bytes_of"):
+        mm.load(path, bytes_of="up")
 
 
 def test_dequantised_weights_are_what_the_bytes_stand_for(tmp_path):
@@ -404,17 +404,17 @@ def test_every_tensor_is_litert_s(form, tmp_path):
     architecture, dtype, tail, fields = FORMS[form]
     content = build(architecture, dtype, tail, **fields).write()
     path = save(tmp_path, content)
-    for rounding, resolver in (("double", "BUILTIN_REF"), ("float", "AUTO")):  # AUTO: XNNPACK
-        engine = mm.load(path, rounding=rounding)._runner._engine
+    for bytes_of, resolver in (("litert", "BUILTIN_REF"), ("xnnpack", "AUTO")):  # AUTO: XNNPACK
+        engine = mm.load(path, bytes_of=bytes_of)._runner._engine
         x = random_bytes(5, (1, 32, 32, 3), dtype)
         expected = run_litert(content, x, resolver)
         operations = engine.network.operations
-        if rounding == "float" and architecture == DEEPLAB:
+        if bytes_of == "xnnpack" and architecture == DEEPLAB:
             operations = operations[:-2]  # XNNPACK's resizing of a few pixels rounds otherwise
         names = [operation.output for operation in operations]
         found = engine.run(x, names)
         for name in names:
-            np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{rounding} {name}")
+            np.testing.assert_array_equal(found[name], expected[name], err_msg=f"{bytes_of} {name}")
 
 
 def test_the_command_line_takes_a_quantised_file(run, tmp_path):

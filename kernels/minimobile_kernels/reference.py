@@ -193,12 +193,12 @@ def quantized_multiplier(scale: float) -> tuple[int, int]:
     return (multiplier, shift) if shift >= -31 else (0, 0)
 
 
-def requantize(total: Array, multiplier: Array, shift: Array, rounding: str = "double") -> Array:
+def requantize(total: Array, multiplier: Array, shift: Array, bytes_of: str = "litert") -> Array:
     """Multiply int32 sums by multiplier / 2**31 * 2**shift, in integers alone: to the steps of the output's scale.
 
-    "double" rounds twice, as LiteRT's kernels do: high = floor(total * multiplier / 2**31 + 1/2), and then high /
-    2**-shift to the nearest, halves away from zero. "single" rounds once, halves up, as LiteRT built with
-    TFLITE_SINGLE_ROUNDING does.
+    "litert" rounds twice, as LiteRT's kernels do: high = floor(total * multiplier / 2**31 + 1/2), and then high /
+    2**-shift to the nearest, halves away from zero. "litert-single-rounding" rounds once, halves up, as LiteRT built
+    with TFLITE_SINGLE_ROUNDING does. There is no other rule in integers: ValueError.
 
     Shapes: total (..., C), multiplier and shift (C) or of one element -> (..., C). Source: Jacob et al. (arXiv
     1712.05877), section 2.2; LiteRT, `MultiplyByQuantizedMultiplier`.
@@ -209,9 +209,11 @@ def requantize(total: Array, multiplier: Array, shift: Array, rounding: str = "d
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
     product = (total.astype(np.int64) << left) * multiplier
     result: Array
-    if rounding == "single":
+    if bytes_of == "litert-single-rounding":
         result = (product + (1 << (30 + right))) >> (31 + right)
         return result
+    if bytes_of != "litert":
+        raise ValueError(f"bytes_of: expected 'litert' or 'litert-single-rounding', got {bytes_of!r}")
     high = (product + (1 << 30)) >> 31
     half = np.where(right > 0, 1 << np.maximum(right - 1, 0), 0)
     result = (high + half - ((high < 0) & (right > 0))) >> right

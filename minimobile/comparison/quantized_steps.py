@@ -48,7 +48,7 @@ def compare_with_dequantized(
     image: Any = None,
     *,
     pixel_values: ArrayLike | None = None,
-    rounding: str = "double",
+    bytes_of: str = "litert",
 ) -> tuple[LayerSteps, ...]:
     """Run a quantised file in integers and in floats on the same pixels, and return their differences layer by layer.
 
@@ -59,7 +59,7 @@ def compare_with_dequantized(
         source: a quantised file, or what was read of one.
         image: one picture, in any form that the file's image processor takes.
         pixel_values: (N, C, H, W), in place of a picture.
-        rounding: as `load` takes it.
+        bytes_of: as `load` takes it.
 
     Raises:
         InputError: neither a picture nor pixel values, or both; or the source is not quantised.
@@ -69,7 +69,7 @@ def compare_with_dequantized(
     if not checkpoint.is_quantized:
         raise InputError("source: expected a quantised file, got one of floats")
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
-    integers = model_class.from_checkpoint(checkpoint, options=RunOptions(rounding=rounding))
+    integers = model_class.from_checkpoint(checkpoint, options=RunOptions(bytes_of=bytes_of))
     floats = model_class.from_checkpoint(checkpoint, options=RunOptions(dequantize=True))
     network = checkpoint.quantized
     assert network is not None, "or there would be no model of integers"

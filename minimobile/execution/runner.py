@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError
 from minimobile.execution.threads import check_thread_count, default_thread_count
 from minimobile.networks.graph import Graph
-from minimobile_kernels.quantized.step import ROUNDINGS
+from minimobile_kernels.quantized.step import BYTES_OF
 
 Array = NDArray[Any]
 DataFormat = Literal["channels_first", "channels_last"]
@@ -25,15 +25,15 @@ class RunOptions:
     """How to run: what callers of `load` ask for by name travels as one of these. Raises InputError for no such way.
 
     `engine` is "compiled" or "reference" (the NumPy definitions); `dtype` "float64" needs the reference. `num_threads`
-    counts the caller; None takes `MINIMOBILE_NUM_THREADS`, else all processors. `rounding` says how the products of
-    integers come to bytes (see `QuantizedEngine`). `dequantize` runs the floats that a quantised file stands for,
-    `quantized` the integers that a network was trained for.
+    counts the caller; None takes `MINIMOBILE_NUM_THREADS`, else all processors. `bytes_of` says whose
+    bytes a network of integers computes (see `QuantizedEngine`). `dequantize` runs the floats that a quantised file
+    stands for, `quantized` the integers that a network was trained for.
     """
 
     engine: str = "compiled"
     dtype: str = "float32"
     num_threads: int | None = None
-    rounding: str = "double"
+    bytes_of: str = "litert"
     dequantize: bool = False
     quantized: bool = False
 
@@ -46,8 +46,8 @@ class RunOptions:
             raise InputError("dtype: expected 'float32' with engine='compiled', got 'float64'; use engine='reference'")
         if self.num_threads is not None:
             check_thread_count(self.num_threads)
-        if self.rounding not in ROUNDINGS:
-            raise InputError(f"rounding: expected one of {', '.join(ROUNDINGS)}, got {self.rounding!r}")
+        if self.bytes_of not in BYTES_OF:
+            raise InputError(f"bytes_of: expected one of {', '.join(BYTES_OF)}, got {self.bytes_of!r}")
         if self.quantized and self.dequantize:
             raise InputError("quantized: expected one of quantized and dequantize, got both")
 

@@ -32,7 +32,7 @@ def load(
     engine: str = "compiled",
     dtype: Any = "float32",
     num_threads: int | None = None,
-    rounding: str = "double",
+    bytes_of: str = "litert",
     dequantize: bool = False,
     quantized: bool = False,
     **overrides: Any,
@@ -45,8 +45,8 @@ def load(
         engine: "compiled", or "reference" for the definitions in NumPy.
         dtype: "float32", or "float64" for the reference engine. float16 and bfloat16 are computed in float32.
         num_threads: None is all processors. The bits do not depend on it.
-        rounding: how a quantised file's products come to bytes: "double", "single" or "float", whose bytes are those of
-            LiteRT's reference kernels, of its single-rounding build, and of XNNPACK.
+        bytes_of: whose bytes a quantised file computes: "litert" (its reference kernels), "litert-single-rounding" (the
+            same built to round once) or "xnnpack" (LiteRT's default kernels).
         dequantize: run a quantised file as the network of floats that it stands for.
         quantized: run a checkpoint that was trained with fake quantisation in integers.
         overrides: fields of the config (`output_stride=8`); `revision`, `cache_dir`, `token`, `local_files_only`,
@@ -61,7 +61,7 @@ def load(
         UnavailableError: a hub that cannot be reached.
     """
     request = read_request(source, config, dtype, overrides)
-    options = RunOptions(engine, request.dtype, num_threads, rounding, dequantize, quantized)
+    options = RunOptions(engine, request.dtype, num_threads, bytes_of, dequantize, quantized)
     checkpoint = read_requested(request)
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
     loaded: MobileNetModel = model_class.from_request(checkpoint, request, options)
@@ -139,14 +139,14 @@ class _AutoModel:
         engine: str = "compiled",
         dtype: Any = "float32",
         num_threads: int | None = None,
-        rounding: str = "double",
+        bytes_of: str = "litert",
         dequantize: bool = False,
         quantized: bool = False,
         **overrides: Any,
     ) -> Any:
         """Load a model; the arguments are those of the model classes' `from_pretrained`."""
         request = read_request(source, config, dtype, overrides)
-        options = RunOptions(engine, request.dtype, num_threads, rounding, dequantize, quantized)
+        options = RunOptions(engine, request.dtype, num_threads, bytes_of, dequantize, quantized)
         checkpoint = read_requested(request)
         model_class = cls._choose(checkpoint.config.model_type)
         return model_class.from_request(checkpoint, request, options, add_pooling_layer)

@@ -79,7 +79,7 @@ class MobileNetModel(ModuleMethods):
         engine: str = "compiled",
         dtype: Any = "float32",
         num_threads: int | None = None,
-        rounding: str = "double",
+        bytes_of: str = "litert",
         dequantize: bool = False,
         quantized: bool = False,
         **overrides: Any,
@@ -93,14 +93,14 @@ class MobileNetModel(ModuleMethods):
         names left out) is returned. Other arguments of transformers have no effect where they cannot have one, and are
         refused by name where they would.
         `engine` is "compiled" or "reference" (NumPy; with dtype "float64" the truth). The bits do not depend on
-        `num_threads` (None: all cores). A quantised file is run in integers, whose products come to bytes by `rounding`
-        ("double", "single" or "float": see `quantized.engine`), or, with `dequantize`, as the float network that it
-        stands for. A checkpoint trained with fake quantisation is run in floats that are rounded as in training, or,
-        with `quantized`, in the integers that it was trained for, on pictures of the config's size. Raises FormatError
-        or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot be reached.
+        `num_threads` (None: all cores). A quantised file is run in integers, with the bytes that `bytes_of` names
+        ("litert", "litert-single-rounding" or "xnnpack": see `quantized.engine`), or, with `dequantize`, as the float
+        network that it stands for. A checkpoint trained with fake quantisation is run in floats that are rounded as in
+        training, or, with `quantized`, in the integers that it was trained for, on pictures of the config's size.
+        Raises FormatError or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot be reached.
         """
         request = read_request(source, config, dtype, overrides)
-        options = RunOptions(engine, request.dtype, num_threads, rounding, dequantize, quantized)
+        options = RunOptions(engine, request.dtype, num_threads, bytes_of, dequantize, quantized)
         checkpoint = read_requested(request, cls.config_class.model_type)
         loaded: ModelT = cls.from_request(checkpoint, request, options, add_pooling_layer)
         return loaded

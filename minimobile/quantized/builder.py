@@ -12,7 +12,7 @@ from minimobile.quantized.arithmetic import full_range
 from minimobile.quantized.network import Network, Tensor
 from minimobile_kernels.quantized.machine import SUM_BYTES
 from minimobile_kernels.quantized.reference import Range
-from minimobile_kernels.quantized.step import KINDS, ROUNDINGS, STEP
+from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
 from minimobile_kernels.simd import LANES
 
 Shape = tuple[int, int, int, int]
@@ -47,9 +47,9 @@ class Constants:
 class Builder:
     """Steps for the kernels, with the places of their maps in the arena. A name may be that of a tensor."""
 
-    def __init__(self, network: Network, rounding: str, num_threads: int) -> None:
+    def __init__(self, network: Network, bytes_of: str, num_threads: int) -> None:
         self.network = network
-        self.rounding = rounding
+        self.bytes_of = bytes_of
         self.num_threads = num_threads
         self.cost = 0
         self.constants = Constants()
@@ -98,7 +98,7 @@ class Builder:
             "x": self.places.get(source, 0), "out": self.places.get(target, 0), "x_plane": self.plane(source),
             "out_plane": self.plane(target), "x_zero": lifted_zero(x), "out_zero": to.zero + shift,
             "low": to.low + shift, "high": to.high + shift, "is_signed": int(x.dtype == np.int8),
-            "rounding": ROUNDINGS.index(self.rounding), "sums": self.places[SUMS], **fields,
+            "bytes_of": BYTES_OF.index(self.bytes_of), "sums": self.places[SUMS], **fields,
         }  # fmt: skip
         for name, value in values.items():
             step[name] = value

@@ -24,18 +24,18 @@ class _Call(NamedTuple):
     inputs: list[Tensor]
     arrays: list[Array]
     out: Tensor
-    rounding: str
+    bytes_of: str
 
     @property
     def bias(self) -> Array:
         return self.arrays[2] if len(self.arrays) > 2 else np.zeros(self.out.shape[-1], np.int32)
 
 
-def apply(operation: Operation, tensors: Mapping[str, Tensor], values: Mapping[str, Array], rounding: str) -> Array:
+def apply(operation: Operation, tensors: Mapping[str, Tensor], values: Mapping[str, Array], bytes_of: str) -> Array:
     """Return the output of one operation; `values` are those of the tensors that are no constants."""
     inputs = [tensors[name] for name in operation.inputs]
     arrays = [values[tensor.name] if tensor.values is None else tensor.values for tensor in inputs]
-    call = _Call(operation.attributes, inputs, arrays, tensors[operation.output], rounding)
+    call = _Call(operation.attributes, inputs, arrays, tensors[operation.output], bytes_of)
     return _DEFINITIONS[operation.op](call)
 
 
@@ -43,7 +43,7 @@ def _conv2d(call: _Call) -> Array:
     x, weight = call.inputs[:2]
     return reference.conv2d(
         call.arrays[0], x.zero, call.arrays[1], weight.zero, call.bias, _slide(call, weight.shape[1:3]),
-        product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.rounding,
+        product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.bytes_of,
     )  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def _depthwise_conv2d(call: _Call) -> Array:
     x, weight = call.inputs[:2]
     return reference.depthwise_conv2d(
         call.arrays[0], x.zero, call.arrays[1][0], weight.zero, call.bias, _slide(call, weight.shape[1:3]),
-        product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.rounding,
+        product_scaling(x, weight, call.out), activation_range(call.attributes["activation"], call.out), call.bytes_of,
     )  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def _fully_connected(call: _Call) -> Array:
     found = reference.conv2d(
         call.arrays[0].reshape(-1, 1, 1, weight.shape[1]), x.zero, call.arrays[1][:, None, None, :], weight.zero,
         call.bias, window(1, 1, (1, 1), 1, 1, "VALID"), product_scaling(x, weight, call.out),
-        activation_range(call.attributes["activation"], call.out), call.rounding,
+        activation_range(call.attributes["activation"], call.out), call.bytes_of,
     )  # fmt: skip
     return found.reshape(call.out.shape)
 
@@ -74,13 +74,13 @@ def _add(call: _Call) -> Array:
     x, y = call.inputs
     scales = (float(x.scale), float(y.scale), float(call.out.scale))
     to = activation_range(call.attributes["activation"], call.out)
-    return reference.add(call.arrays[0], x.zero, call.arrays[1], y.zero, scales, to, call.rounding)
+    return reference.add(call.arrays[0], x.zero, call.arrays[1], y.zero, scales, to, call.bytes_of)
 
 
 def _mean(call: _Call) -> Array:
     (x,) = call.inputs
     axes, to = call.attributes["axes"], full_range(call.out)
-    found = reference_maps.mean(call.arrays[0], x.zero, axes, change_of_scale(x, call.out), to, call.rounding)
+    found = reference_maps.mean(call.arrays[0], x.zero, axes, change_of_scale(x, call.out), to, call.bytes_of)
     return found.reshape(call.out.shape)
 
 
@@ -111,7 +111,7 @@ def _quantize(call: _Call) -> Array:
     if x.dtype == np.float32:
         return reference_maps.quantize(call.arrays[0], _affine(out), out.dtype)
     by, to = change_of_scale(x, out), full_range(out)
-    return reference_maps.requantize_bytes(call.arrays[0], x.zero, by, to, out.dtype, call.rounding)
+    return reference_maps.requantize_bytes(call.arrays[0], x.zero, by, to, out.dtype, call.bytes_of)
 
 
 def _dequantize(call: _Call) -> Array:

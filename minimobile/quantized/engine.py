@@ -38,19 +38,19 @@ class _Stage:
 
 
 class QuantizedEngine:
-    """A quantised network, ready to run. The bytes depend on the options' `rounding` alone, which says whose they are:
+    """A quantised network, ready to run. The options' `bytes_of` says whose bytes it computes, and nothing else does:
 
-    - "double": LiteRT's reference kernels, `OpResolverType.BUILTIN_REF`: sums are rounded twice on their way to bytes.
-    - "single": the same kernels built with TFLITE_SINGLE_ROUNDING, which round once.
-    - "float": LiteRT's default, XNNPACK: sums are multiplied by a float32 factor and rounded, halves to even; additions
-      and changes of scale have integer rules of their own.
+    - "litert": those of LiteRT's reference kernels, `OpResolverType.BUILTIN_REF`: sums are rounded twice on their way.
+    - "litert-single-rounding": those of the same kernels built with TFLITE_SINGLE_ROUNDING, which round once.
+    - "xnnpack": those of LiteRT's default, XNNPACK: sums are multiplied by a float32 factor and rounded, halves to
+      even; additions and changes of scale have integer rules of their own.
 
     An engine may be called from many threads at once.
     """
 
     def __init__(self, network: Network, options: RunOptions = DEFAULTS) -> None:
         self.network = network
-        self.rounding = options.rounding
+        self.bytes_of = options.bytes_of
         self.num_threads = options.thread_count
         self._is_compiled = options.engine == "compiled"
         self._crew = Crew(self.num_threads - 1)
@@ -72,7 +72,7 @@ class QuantizedEngine:
         for stage in stages:
             if stage.program is None:
                 (operation,) = stage.operations
-                values[operation.output] = apply(operation, self.network.tensors, values, self.rounding)
+                values[operation.output] = apply(operation, self.network.tensors, values, self.bytes_of)
             else:
                 values.update(self._execute(stage, stage.program, values))
         return {name: values[name] for name in names}
@@ -100,7 +100,7 @@ class QuantizedEngine:
             )  # fmt: skip
             program = None
             if has_kernel:
-                program = compile_program(self.network, group, kept, self.rounding, self.num_threads)
+                program = compile_program(self.network, group, kept, self.bytes_of, self.num_threads)
             stages.append(_Stage(tuple(group), reads, program))
         return stages
 

@@ -47,7 +47,7 @@ def add_add(builder: Builder, operation: Operation) -> None:
     """Add a sum of two maps."""
     x, y, out = (builder.tensor(name) for name in (*operation.inputs, operation.output))
     scales = (float(x.scale), float(y.scale), float(out.scale))
-    if builder.rounding == "float":
+    if builder.bytes_of == "xnnpack":
         by_x, by_y, shift = whole_factors(scales)
         bys, bits = [_whole(by_x, 0), _whole(by_y, 0), _whole(0, -shift)], 0
     else:
@@ -100,7 +100,7 @@ def add_quantize(builder: Builder, operation: Operation) -> None:
         builder.add_step("quantize", out.name, out.name, 16 * int(np.prod(out.shape)), scale=scale)
         return
     every = _every_byte(x)
-    found = requantize_bytes(every, x.zero, change_of_scale(x, out), full_range(out), out.dtype, builder.rounding)
+    found = requantize_bytes(every, x.zero, change_of_scale(x, out), full_range(out), out.dtype, builder.bytes_of)
     _add_look_up(builder, operation, found)
 
 

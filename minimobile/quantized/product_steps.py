@@ -144,7 +144,7 @@ def _put_scales(
     channels = len(totals)
     by = Scaling(*(np.broadcast_to(values, channels) for values in product_scaling(x, weight, out)))
     table = pack_scales(channels, by, bias - lifted_zero(x) * totals)
-    is_simple = builder.rounding == "double" and bool((by.shift < 0).all())
+    is_simple = builder.bytes_of == "litert" and bool((by.shift < 0).all())
     return {"scales": builder.constants.put(table), "is_simple": int(is_simple)}
 
 

@@ -106,10 +106,10 @@ def _is_map(tensor: Tensor) -> bool:
 
 
 def compile_program(
-    network: Network, operations: Sequence[Operation], kept: Sequence[str], rounding: str, num_threads: int
+    network: Network, operations: Sequence[Operation], kept: Sequence[str], bytes_of: str, num_threads: int
 ) -> Program:
     """Turn a row of operations that `is_compiled` into a program; the tensors `kept` are its results."""
-    builder = Builder(network, rounding, num_threads)
+    builder = Builder(network, bytes_of, num_threads)
     bases = _bases(operations, network)
     last_use = {SUMS: len(operations)}
     for index, operation in enumerate(operations):

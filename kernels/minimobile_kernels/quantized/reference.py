@@ -43,23 +43,23 @@ def scaling(scales: Array | float) -> Scaling:
     return Scaling(multipliers, shifts, np.atleast_1d(scales).astype(np.float32))
 
 
-def rescale(total: Array, by: Scaling, to: Range, rounding: str = "double") -> Array:
+def rescale(total: Array, by: Scaling, to: Range, bytes_of: str = "litert") -> Array:
     """Bring int32 sums to bytes: zero + total * scale, rounded, and clamped.
 
-    "double" and "single" are those of `requantize`; "float" is rint(float32(total) * scale), halves to even, as
-    XNNPACK does. Shapes: total (..., C) -> (..., C), int64.
+    `bytes_of` "litert" and "litert-single-rounding" are those of `requantize`; "xnnpack" is
+    rint(float32(total) * scale), halves to even. Shapes: total (..., C) -> (..., C), int64.
     """
-    if rounding == "float":
+    if bytes_of == "xnnpack":
         steps = np.rint(total.astype(np.float32) * by.scale).astype(np.int64)
     else:
-        steps = requantize(total, by.multiplier, by.shift, rounding)
+        steps = requantize(total, by.multiplier, by.shift, bytes_of)
     result: Array = np.clip(steps + to.zero, to.low, to.high)
     return result
 
 
 def conv2d(
     x: Array, x_zero: int, weight: Array, weight_zero: int, bias: Array, window: Window, by: Scaling, to: Range,
-    rounding: str = "double",
+    bytes_of: str = "litert",
 ) -> Array:  # fmt: skip
     """Convolve: sum over ky,kx,ci of (x - x_zero) * (weight - weight_zero), plus bias, rescaled.
 
@@ -69,12 +69,12 @@ def conv2d(
     total = np.zeros((x.shape[0], window.out_height, window.out_width, len(w)), np.int64)
     for ky, kx, rows, columns, source in _taps(window):
         total[:, rows, columns] += (x[:, source[0], source[1]].astype(np.int64) - x_zero) @ w[:, ky, kx].T
-    return rescale(total + bias, by, to, rounding).astype(x.dtype)
+    return rescale(total + bias, by, to, bytes_of).astype(x.dtype)
 
 
 def depthwise_conv2d(
     x: Array, x_zero: int, weight: Array, weight_zero: int, bias: Array, window: Window, by: Scaling, to: Range,
-    rounding: str = "double",
+    bytes_of: str = "litert",
 ) -> Array:  # fmt: skip
     """Convolve each channel with its own filter, rescaled.
 
@@ -84,7 +84,7 @@ def depthwise_conv2d(
     total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.int64)
     for ky, kx, rows, columns, source in _taps(window):
         total[:, rows, columns] += (x[:, source[0], source[1]].astype(np.int64) - x_zero) * w[ky, kx]
-    return rescale(total + bias, by, to, rounding).astype(x.dtype)
+    return rescale(total + bias, by, to, bytes_of).astype(x.dtype)
 
 
 def _taps(window: Window) -> Any:
@@ -122,17 +122,17 @@ ADDED_BITS = 20
 
 def add(
     x: Array, x_zero: int, y: Array, y_zero: int, scales: tuple[float, float, float], to: Range,
-    rounding: str = "double",
+    bytes_of: str = "litert",
 ) -> Array:  # fmt: skip
     """Add two images of unlike scales (s_x, s_y, s_out): both are brought to 2**-20 of twice the larger scale first.
 
-    "float" does what XNNPACK does, in integers as well: both are multiplied by their scale over the output's, as whole
+    XNNPACK's bytes come from integers as well: both are multiplied by their scale over the output's, as whole
     numbers of 2**-shift of which the larger has 21 bits, and the sum is rounded once, halves up.
 
     Shapes: x and y alike (N, H, W, C) -> the same. Source: LiteRT, `reference/add.h`; XNNPACK, `qu8-vadd`.
     """
     steps = [values.astype(np.int64) - zero for values, zero in ((x, x_zero), (y, y_zero))]
-    if rounding == "float":
+    if bytes_of == "xnnpack":
         by_x, by_y, shift = whole_factors(scales)
         total = steps[0] * by_x + steps[1] * by_y
         result: Array = np.clip(((total + (1 << (shift - 1))) >> shift) + to.zero, to.low, to.high)
@@ -140,8 +140,8 @@ def add(
     *by_inputs, by_sum = add_scalings(scales)
     total = np.zeros(x.shape, np.int64)
     for values, by in zip(steps, by_inputs, strict=True):
-        total = total + requantize(values << ADDED_BITS, by.multiplier, by.shift, rounding)
-    return rescale(total, by_sum, to, rounding).astype(x.dtype)
+        total = total + requantize(values << ADDED_BITS, by.multiplier, by.shift, bytes_of)
+    return rescale(total, by_sum, to, bytes_of).astype(x.dtype)
 
 
 def add_scalings(scales: tuple[float, float, float]) -> tuple[Scaling, Scaling, Scaling]:
@@ -152,7 +152,7 @@ def add_scalings(scales: tuple[float, float, float]) -> tuple[Scaling, Scaling, 
 
 
 def whole_factors(scales: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Return what x and y are multiplied by in "float" addition, and how far their sum is shifted to the right."""
+    """Return what XNNPACK multiplies x and y by when it adds them, and how far it shifts their sum to the right."""
     factors = [np.float32(scale) / np.float32(scales[2]) for scale in scales[:2]]
     shift = ADDED_BITS + 1 - int(np.frexp(max(factors))[1])
     by_x, by_y = (int(np.rint(np.float64(factor) * 2.0**shift)) for factor in factors)

@@ -45,17 +45,17 @@ def dequantize(x: Array, by: Affine) -> Array:
     return result
 
 
-def requantize_bytes(x: Array, zero: int, by: Scaling, to: Range, dtype: DTypeLike, rounding: str = "double") -> Array:
+def requantize_bytes(x: Array, zero: int, by: Scaling, to: Range, dtype: DTypeLike, bytes_of: str = "litert") -> Array:
     """Bring bytes to another scale, zero point or type (`requantize.h`).
 
-    "float" does what XNNPACK does: multiplies by the factor in whole 256ths, and rounds halves up (`qu8-vcvt`).
+    XNNPACK multiplies by the factor in whole 256ths, and rounds halves up (`qu8-vcvt`).
     """
     steps = x.astype(np.int64) - zero
-    if rounding == "float":
+    if bytes_of == "xnnpack":
         factor = int(np.rint(np.float32(256) * by.scale[0]))
         result: Array = np.clip(((steps * factor + 128) >> 8) + to.zero, to.low, to.high).astype(dtype)
         return result
-    return rescale(steps, by, to, rounding).astype(dtype)
+    return rescale(steps, by, to, bytes_of).astype(dtype)
 
 
 def pad(x: Array, padding: Sequence[tuple[int, int]], zero: int) -> Array:
@@ -78,10 +78,10 @@ def concatenate(arrays: Sequence[Array], by: Sequence[Affine], to: Affine, axis:
     return np.concatenate(parts, axis)
 
 
-def mean(x: Array, zero: int, axes: Sequence[int], by: Scaling, to: Range, rounding: str = "double") -> Array:
+def mean(x: Array, zero: int, axes: Sequence[int], by: Scaling, to: Range, bytes_of: str = "litert") -> Array:
     """Average over axes, which stay as axes of size 1 (`reduce.h`)."""
     total = (x.astype(np.int64) - zero).sum(tuple(axes), keepdims=True)
-    return rescale(total, mean_scaling(by, x.size // total.size), to, rounding).astype(x.dtype)
+    return rescale(total, mean_scaling(by, x.size // total.size), to, bytes_of).astype(x.dtype)
 
 
 def mean_scaling(by: Scaling, count: int) -> Scaling:

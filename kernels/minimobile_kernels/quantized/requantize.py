@@ -13,11 +13,11 @@ from minimobile_kernels.quantized.scaling import (
     scale_once_rounded,
     scale_twice_rounded,
 )
-from minimobile_kernels.quantized.step import ROUNDINGS, Arrays
+from minimobile_kernels.quantized.step import BYTES_OF, Arrays
 from minimobile_kernels.simd import LANES, add, broadcast, clamp, keep_apart
 
 SCALES = ("bias", "multiplier", "left", "right", "scale")  # for every channel; the last holds the bits of a float32
-DOUBLE, SINGLE = ROUNDINGS.index("double"), ROUNDINGS.index("single")
+LITERT, SINGLE_ROUNDING = BYTES_OF.index("litert"), BYTES_OF.index("litert-single-rounding")
 
 
 @inlined
@@ -43,7 +43,7 @@ def requantize(
     the clamp after it.
     """
     keep_apart()
-    rounding, is_simple = step.rounding, step.is_simple
+    bytes_of, is_simple = step.bytes_of, step.is_simple
     out_plane, out_zero, low, high = step.out_plane, step.out_zero, step.low, step.high
     constants, arena = arrays.constants, arrays.arena
     size = planes * VECTOR_BYTES
@@ -57,9 +57,9 @@ def requantize(
             while pixel < pixels:
                 if pixels < 4:
                     total = add(load_integers(arena, source + pixel * size), bias)
-                    if rounding == DOUBLE:
+                    if bytes_of == LITERT:
                         result = scale_twice_rounded(total, multiplier, left, right)
-                    elif rounding == SINGLE:
+                    elif bytes_of == SINGLE_ROUNDING:
                         result = scale_once_rounded(total, multiplier, left, right)
                     else:
                         result = scale_as_float(total, scale)
@@ -78,12 +78,12 @@ def requantize(
                     second = scale_above_zero(second, multiplier, right)
                     third = scale_above_zero(third, multiplier, right)
                     fourth = scale_above_zero(fourth, multiplier, right)
-                elif rounding == DOUBLE:
+                elif bytes_of == LITERT:
                     first = scale_twice_rounded(first, multiplier, left, right)
                     second = scale_twice_rounded(second, multiplier, left, right)
                     third = scale_twice_rounded(third, multiplier, left, right)
                     fourth = scale_twice_rounded(fourth, multiplier, left, right)
-                elif rounding == SINGLE:
+                elif bytes_of == SINGLE_ROUNDING:
                     first = scale_once_rounded(first, multiplier, left, right)
                     second = scale_once_rounded(second, multiplier, left, right)
                     third = scale_once_rounded(third, multiplier, left, right)

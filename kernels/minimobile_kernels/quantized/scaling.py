@@ -1,4 +1,4 @@
-"""Vectors of int32 brought to another scale, rounded as LiteRT's kernels round. `reference.requantize` defines it."""
+"""Vectors of int32 brought to another scale, by the rules of `quantized.reference.rescale`."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _multiply_high(builder: Any, x: Any, multiplier: Any, rounding: Any, shift: 
 
 @intrinsic
 def scale_twice_rounded(typing_context, vector, multiplier, left, right):  # type: ignore[no-untyped-def]
-    """scale_twice_rounded(vector, multiplier, left, right): defined by reference.requantize, rounding "double"."""
+    """scale_twice_rounded(vector, multiplier, left, right): defined by reference.requantize for "litert"."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vector, multiplier, left, right = arguments
@@ -115,7 +115,7 @@ def scale_above_zero(typing_context, vector, multiplier, right):  # type: ignore
 
 @intrinsic
 def scale_once_rounded(typing_context, vector, multiplier, left, right):  # type: ignore[no-untyped-def]
-    """scale_once_rounded(vector, multiplier, left, right): defined by reference.requantize, rounding "single"."""
+    """scale_once_rounded(vector, multiplier, left, right): that for "litert-single-rounding"."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vector, multiplier, left, right = arguments
@@ -131,7 +131,7 @@ def scale_once_rounded(typing_context, vector, multiplier, left, right):  # type
 
 @intrinsic
 def scale_as_float(typing_context, vector, scale):  # type: ignore[no-untyped-def]
-    """scale_as_float(vector, scale): defined by reference.requantize, rounding "float"."""
+    """scale_as_float(vector, scale): defined by quantized.reference.rescale for "xnnpack"."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         vector, scale = arguments

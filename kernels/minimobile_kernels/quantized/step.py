@@ -10,7 +10,7 @@ KINDS = (
     "conv2d", "depthwise_conv2d", "average_pool2d", "mean", "add", "resize_bilinear", "pad", "look_up", "softmax",
     "argmax", "quantize", "pack", "split", "unpack",
 )  # fmt: skip
-ROUNDINGS = ("double", "single", "float")
+BYTES_OF = ("litert", "litert-single-rounding", "xnnpack")
 
 # Maps lie in the arena as unsigned bytes, in planes of LANES channels: [ceil(C / LANES)][N][H][W][LANES]. Signed bytes
 # are kept with 128 added, and so are their zero points. A packed image lies in rows of pixels with all channels
@@ -44,8 +44,9 @@ STEP = np.dtype(
         ("powers", np.int64),  # softmax: two tables of int32, (256)
         ("scale", np.int64),  # quantize: a float32
         ("words", np.int64),  # argmax: of 32 bits, in an integer of the result
-        ("rounding", np.int64),  # index into ROUNDINGS
-        ("is_simple", np.int64),  # rounded twice, without shifts to the left, and nothing below the zero point survives
+        ("bytes_of", np.int64),  # index into BYTES_OF
+        # Rounded twice, without shifts to the left, and nothing below the zero point survives the clamp.
+        ("is_simple", np.int64),
         *[(name, np.int64) for name in ("x_zero", "y_zero", "out_zero")],
         *[(name, np.int64) for name in ("low", "high")],  # the result is clamped to low..high
     ]

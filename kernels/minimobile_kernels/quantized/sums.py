@@ -6,7 +6,7 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.quantized.integers import VECTOR_BYTES, load_bytes, store_bytes, times
-from minimobile_kernels.quantized.requantize import DOUBLE, SCALES, SINGLE, load_scales
+from minimobile_kernels.quantized.requantize import LITERT, SCALES, SINGLE_ROUNDING, load_scales
 from minimobile_kernels.quantized.scaling import scale_once_rounded, scale_twice_rounded, shift_rounded
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import LANES, broadcast, clamp, keep_apart
@@ -18,8 +18,8 @@ from minimobile_kernels.step import plane_count, share
 def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Add two maps of bytes. Defined by reference.add.
 
-    Shapes: x, y, out: maps of one shape; at `step.scales` three rows of `SCALES`, of x, y and the sum. Rounded as
-    "float" says, the multipliers of x and y are those of reference.whole_factors, and the shift is the sum's.
+    Shapes: x, y, out: maps of one shape; at `step.scales` three rows of `SCALES`, of x, y and the sum. For XNNPACK's
+    bytes the multipliers of x and y are those of reference.whole_factors, and the shift is the sum's.
     """
     vectors = plane_count(step.channels, LANES) * step.batch * step.height * step.width
     first, last = share(vectors, 1, part, parts)
@@ -30,7 +30,7 @@ def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
 def _add(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
     arena, scales = arrays.arena, arrays.constants
-    row, rounding = len(SCALES) * VECTOR_BYTES, step.rounding
+    row, bytes_of = len(SCALES) * VECTOR_BYTES, step.bytes_of
     _, x_by, x_left, x_right, _ = load_scales(scales, step.scales)
     _, y_by, y_left, y_right, _ = load_scales(scales, step.scales + row)
     _, out_by, out_left, out_right, _ = load_scales(scales, step.scales + 2 * row)
@@ -39,12 +39,12 @@ def _add(step: Any, arrays: Arrays, first: int, last: int) -> None:
     for vector in range(first, last):
         x = add_vectors(load_bytes(arena, step.x + vector * LANES), x_zero)
         y = add_vectors(load_bytes(arena, step.y + vector * LANES), y_zero)
-        if rounding == DOUBLE:
+        if bytes_of == LITERT:
             total = add_vectors(
                 scale_twice_rounded(x, x_by, x_left, x_right), scale_twice_rounded(y, y_by, y_left, y_right)
             )
             result = scale_twice_rounded(total, out_by, out_left, out_right)
-        elif rounding == SINGLE:
+        elif bytes_of == SINGLE_ROUNDING:
             total = add_vectors(
                 scale_once_rounded(x, x_by, x_left, x_right), scale_once_rounded(y, y_by, y_left, y_right)
             )
