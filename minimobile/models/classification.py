@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from minimobile.imaging.pictures import bring_upright
 from minimobile.models.auto import CLASSIFICATION, choose_model, require_processor
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.outputs import require_finite
+from minimobile_kernels.elementwise import exponential, sigmoid
 
 Array = NDArray[Any]
 
@@ -61,15 +63,15 @@ def find_logits(model: MobileNetModel, image: Any, processor: Any = None) -> tup
 
 
 def apply_softmax(logits: Array) -> Array:
-    """Return exp(logits) over their sum, (num_labels,)."""
+    """Return exp(logits) over their sum, (num_labels,) float64: NumPy's exp has other last bits on other processors."""
     with np.errstate(all="ignore"):
-        weights = np.exp(logits - np.max(logits, initial=-np.inf))
-        probabilities: Array = weights / np.sum(weights)
+        weights = exponential(logits - np.max(logits, initial=-np.inf))
+        probabilities: Array = weights / math.fsum(weights)
     return probabilities
 
 
 def apply_sigmoid(logits: Array) -> Array:
-    """Return 1 / (1 + exp(-logits)), (num_labels,)."""
+    """Return 1 / (1 + exp(-logits)), (num_labels,) float64."""
     with np.errstate(all="ignore"):
-        probabilities: Array = 1 / (1 + np.exp(-logits))
+        probabilities: Array = sigmoid(logits)
     return probabilities
