@@ -23,12 +23,15 @@ if TYPE_CHECKING:
         UnknownLayerError,
         UnreachableError,
     )
+    from minimobile.imaging.batches import BatchFeature
     from minimobile.imaging.image_processing import (
         AutoImageProcessor,
         MobileNetV1FeatureExtractor,
         MobileNetV1ImageProcessor,
+        MobileNetV1ImageProcessorPil,
         MobileNetV2FeatureExtractor,
         MobileNetV2ImageProcessor,
+        MobileNetV2ImageProcessorPil,
     )
     from minimobile.models.auto import (
         AutoConfig,
@@ -58,6 +61,7 @@ __all__ = [
     "AutoModel",
     "AutoModelForImageClassification",
     "AutoModelForSemanticSegmentation",
+    "BatchFeature",
     "ConfigError",
     "ConversionReport",
     "Explanation",
@@ -73,12 +77,14 @@ __all__ = [
     "MobileNetV1FeatureExtractor",
     "MobileNetV1ForImageClassification",
     "MobileNetV1ImageProcessor",
+    "MobileNetV1ImageProcessorPil",
     "MobileNetV1Model",
     "MobileNetV2Config",
     "MobileNetV2FeatureExtractor",
     "MobileNetV2ForImageClassification",
     "MobileNetV2ForSemanticSegmentation",
     "MobileNetV2ImageProcessor",
+    "MobileNetV2ImageProcessorPil",
     "MobileNetV2Model",
     "PixelReport",
     "Report",
@@ -123,12 +129,15 @@ _LATE = {
     "minimobile.models.conversion": ("ConversionReport", "convert"),
     "minimobile.comparison.crosscheck": ("LayerComparison", "Report", "check"),
     "minimobile.tracing.explanation": ("Explanation",),
+    "minimobile.imaging.batches": ("BatchFeature",),
     "minimobile.imaging.image_processing": (
         "AutoImageProcessor",
         "MobileNetV1FeatureExtractor",
         "MobileNetV1ImageProcessor",
+        "MobileNetV1ImageProcessorPil",
         "MobileNetV2FeatureExtractor",
         "MobileNetV2ImageProcessor",
+        "MobileNetV2ImageProcessorPil",
     ),
     "minimobile.models.classes": (
         "MobileNetV1ForImageClassification",

@@ -15,8 +15,8 @@ from minimobile.networks.config import (
     MobileNetV1Config,
     MobileNetV2Config,
     config_from_dict,
-    make_divisible,
 )
+from minimobile.networks.mobilenet_v2 import make_divisible
 
 BOTH = pytest.mark.parametrize("config_class", [MobileNetV1Config, MobileNetV2Config])
 # As older and newer transformers wrote them: "torch_dtype" or "dtype", keys as strings, things of no concern to us.

@@ -323,8 +323,8 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
         return resize_nearest(found[..., :height, :width], size)
 
 
-MobileNetV1FeatureExtractor = MobileNetV1ImageProcessor
-MobileNetV2FeatureExtractor = MobileNetV2ImageProcessor
+MobileNetV1FeatureExtractor = MobileNetV1ImageProcessorPil = MobileNetV1ImageProcessor
+MobileNetV2FeatureExtractor = MobileNetV2ImageProcessorPil = MobileNetV2ImageProcessor
 
 
 class AutoImageProcessor:

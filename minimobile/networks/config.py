@@ -48,18 +48,6 @@ _shorten.maxstring = 60
 ConfigT = TypeVar("ConfigT", bound="MobileNetConfig")
 
 
-def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -> int:
-    """Round `value` to the nearest multiple of `divisor`, at least `minimum`, and never more than 10 % down.
-
-    Source: MobileNetV2's channel rule (TF-slim `conv_blocks.py`; SEMANTICS of transformers' function of the same name).
-
-    >>> make_divisible(33), make_divisible(12), make_divisible(3, 8, 16)
-    (32, 16, 16)
-    """
-    rounded = max(minimum if minimum is not None else divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * value else rounded
-
-
 def _as_in_transformers(cls: type[ConfigT]) -> type[ConfigT]:
     """Have a config's constructor take what transformers' takes (`cls(**config.to_dict())`), and assignments a way out.
 
@@ -141,6 +129,16 @@ class MobileNetConfig(ConfigFiles):
     def width_multiplier(self) -> float:
         """The papers' alpha: `depth_multiplier` under the name used in this project."""
         return self.depth_multiplier
+
+    @property
+    def use_return_dict(self) -> bool:
+        """The older name of `return_dict`."""
+        return self.return_dict
+
+    @property
+    def torch_dtype(self) -> str | None:
+        """The older name of `dtype`."""
+        return self.dtype
 
     @property
     def labels(self) -> dict[int, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from minimobile.networks.config import MobileNetV2Config, make_divisible
+from minimobile.networks.config import MobileNetV2Config
 from minimobile.networks.graph import INPUT, Graph
 from minimobile.networks.layers import Draft, spread_strides
 
@@ -20,6 +20,18 @@ STAGES = (
     (320, 1, 1),
 )
 LAST_CHANNELS = 1280
+
+
+def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -> int:
+    """Round `value` to the nearest multiple of `divisor`, at least `minimum`, and never more than 10 % down.
+
+    Source: MobileNetV2's channel rule (TF-slim `conv_blocks.py`; SEMANTICS of transformers' function of the same name).
+
+    >>> make_divisible(33), make_divisible(12), make_divisible(3, 8, 16)
+    (32, 16, 16)
+    """
+    rounded = max(minimum if minimum is not None else divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def scale_channels(config: MobileNetV2Config, channels: int, factor: float | None = None) -> int:
