@@ -159,6 +159,18 @@ def test_kernels_know_neither_models_nor_other_packages(check: Check) -> None:
     ]
 
 
+def test_a_ladder_of_operations_is_found(check: Check) -> None:
+    text = HEAD + 'CONVOLUTIONS = ()\n\n\ndef _f(node, op):\n    if node.op == "add":\n        return node.op == op\n'
+    text += "    return node.op in CONVOLUTIONS\n"
+    lines = check({
+        "minimobile/execution/program.py": text,
+        "minimobile/formats/graph_def.py": text,
+        "setup.cfg": "[options]\npackages =\n    minimobile.execution\n    minimobile.formats\n",
+    })  # fmt: skip
+    found = [line for line in lines if "ask the operation's table" in line]
+    assert [line.partition(": ")[0] for line in found] == [f"minimobile/execution/program.py:{n}" for n in (6, 8)]
+
+
 def test_numba_is_configured_in_one_place(check: Check) -> None:
     text = HEAD + "import numba\n\n\n@numba.njit\ndef _f():\n    return 1\n_G = numba.njit(nogil=True)(_f)\n"
     lines = check({

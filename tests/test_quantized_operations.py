@@ -2,16 +2,72 @@
 
 from __future__ import annotations
 
+import inspect
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from quantized_files import as_bytes, name_result_type, random_bytes, run_litert, start
 
+from minimobile.errors import FormatError
 from minimobile.execution.runner import RunOptions
 from minimobile.formats.tflite.tflite_model import read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.quantized.engine import QuantizedEngine
+from minimobile.quantized.layout import every_byte
+from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile.quantized.operations.operation import Call, QuantizedOperation
+from minimobile.quantized.operations.reading import Reading
+from minimobile.quantized.operations.table import OPERATIONS
+from minimobile.quantized.program import is_compiled
+from minimobile.quantized.validation import check_network
+
+
+class Mirror(QuantizedOperation):
+    """An operation without a kernel of its own: the byte as far from the other end of its type."""
+
+    def check(self, reading: Reading, out: Tensor) -> tuple[int, ...]:
+        (x,) = reading.inputs(1)
+        reading.check_bytes(x, out)
+        return x.shape
+
+    def define(self, call: Call) -> np.ndarray:
+        return ~call.arrays[0]
+
+    def fits(self, operation, inputs, out, limits) -> bool:
+        return True
+
+    def add_steps(self, builder, operation) -> None:
+        builder.add_look_up(operation, ~every_byte(builder.tensor(operation.inputs[0])))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_a_new_operation_is_one_class_and_a_row(monkeypatch, dtype):
+    monkeypatch.setitem(OPERATIONS, "mirror", Mirror())
+    shape, scale, zero = (1, 3, 5, 20), np.float32([0.5]), np.int64([3])
+    tensors = {name: Tensor(name, shape, np.dtype(dtype), scale, zero) for name in ("x", "y", "z")}
+    operations = (Operation("mirror", ("x",), "y"), Operation("add", ("y", "x"), "z", {"activation": "linear"}))
+    network = Network(tensors, operations, ("x",), ("z",))
+    check_network(network, "file")
+    assert is_compiled(operations[0], network)
+    x = random_bytes(1, shape, np.dtype(dtype).name)
+    defined, compiled = (
+        QuantizedEngine(network, RunOptions(engine=engine)).run(x, ["y", "z"]) for engine in ("reference", "compiled")
+    )
+    np.testing.assert_array_equal(compiled["y"], ~x)
+    np.testing.assert_array_equal(compiled["z"], defined["z"])
+    odd = Network({**tensors, "y": Tensor("y", (1, 3, 5, 4), np.dtype(dtype), scale, zero)}, operations, ("x",), ("z",))
+    with pytest.raises(FormatError, match=r"file: mirror 'y': expected a result of shape \(1, 3, 5, 20\)"):
+        check_network(odd, "file")
+
+
+@pytest.mark.parametrize("op", OPERATIONS)
+def test_an_operation_stands_in_a_module_of_its_name(op):
+    path = Path(inspect.getfile(type(OPERATIONS[op])))
+    assert (path.parts[-3:-1], path.stem) == (("quantized", "operations"), op)
+
 
 TYPES = st.sampled_from(["uint8", "int8"])
 SEEDS = st.integers(0, 2**31)

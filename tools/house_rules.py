@@ -220,6 +220,18 @@ def _find_switches(node: ast.AST) -> Iterator[tuple[object, ast.expr]]:
         yield from ((key.value, value) for key, value in pairs if isinstance(key, ast.Constant))
 
 
+def check_ladders(modules: Modules) -> Iterator[Fault]:
+    """Nobody asks of a node which operation it is: what an operation is like stands in its own module."""
+    for module in modules.values():
+        if _package(module.name) == "minimobile.formats":  # other programs' operations have no table of ours
+            continue
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute) and node.left.attr == "op":
+                is_a_search = isinstance(node.ops[0], ast.Eq) and ast.unparse(node.comparators[0]) == "op"
+                if not is_a_search:
+                    yield module.fault(node, f"{ast.unparse(node)[:60]}: ask the operation's table what it is like")
+
+
 def check_docstrings(modules: Modules) -> Iterator[Fault]:
     """Every module and public function has a docstring, and what it says of arguments fits the signature."""
     for module in modules.values():
@@ -289,6 +301,7 @@ CHECKS: tuple[Callable[[Modules], Iterator[Fault]], ...] = (
     check_third_party,
     check_sizes,
     check_calls,
+    check_ladders,
     check_docstrings,
 )
 

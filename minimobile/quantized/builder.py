@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,18 @@ from numpy.typing import NDArray
 
 from minimobile.execution.arena import Arena, aligned_floats
 from minimobile.quantized.arithmetic import full_range
-from minimobile.quantized.network import Network, Tensor
+from minimobile.quantized.layout import Shape, as_image, lift, lifted_zero
+from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
+from minimobile_kernels.quantized.byte_filter import LINE_PIXELS
+from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.machine import SUM_BYTES
-from minimobile_kernels.quantized.reference import Range
+from minimobile_kernels.quantized.reference import Range, Scaling
+from minimobile_kernels.quantized.requantize import SCALES
 from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
 from minimobile_kernels.simd import LANES
 
-Shape = tuple[int, int, int, int]
+Bytes = NDArray[np.uint8] | NDArray[np.int8]
 
 PARTS_PER_THREAD = 2
 LEAST_PART = 50_000  # multiply-adds: half a microsecond
@@ -45,10 +51,18 @@ class Constants:
 
 
 class Builder:
-    """Steps for the kernels, with the places of their maps in the arena. A name may be that of a tensor."""
+    """Steps for the kernels, with the places of their maps in the arena. A name may be that of a tensor.
 
-    def __init__(self, network: Network, bytes_of: str, num_threads: int) -> None:
+    `results` says where tensors that the caller keeps lie in the result. Operations keep their constants by `keep` and
+    the methods called put, which bring them into the order of the kernels and return fields of `STEP`.
+    """
+
+    lanes = LANES
+    group = GROUP
+
+    def __init__(self, network: Network, results: Mapping[str, int], bytes_of: str, num_threads: int) -> None:
         self.network = network
+        self.results = results
         self.bytes_of = bytes_of
         self.num_threads = num_threads
         self.cost = 0
@@ -108,23 +122,49 @@ class Builder:
         step["parts"] = max(1, parts // self.num_threads * self.num_threads)  # as many for each
         self.steps.append(step)
 
+    def add_look_up(self, operation: Operation, results: Bytes) -> None:
+        """Add the step that looks up the result of every byte; `results` are those of `layout.every_byte`."""
+        out = self.tensor(operation.output)
+        cost = 4 * int(np.prod(out.shape))
+        self.add_step("look_up", operation.inputs[0], out.name, cost, table=self.put_table(results))
 
-def as_image(shape: tuple[int, ...]) -> Shape:
-    """Return a shape of two or four dimensions as (N, H, W, C)."""
-    return (shape[0], 1, 1, shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2], shape[3])
+    def keep(self, values: NDArray[Any]) -> int:
+        """Keep constants for the kernels; returns where they begin."""
+        return self.constants.put(values)
+
+    def put_table(self, results: Bytes) -> int:
+        """Keep the results for `layout.every_byte`, as the kernels have bytes."""
+        return self.keep((results.astype(np.int64) + lift(results.dtype)).astype(np.uint8))
+
+    def put_scales(self, by: Scaling, bias: NDArray[np.int64]) -> int:
+        """Keep how the sums of every channel come to bytes; `by` may hold for all of them. Shape: bias (C)."""
+        channels = len(bias)
+        return self.keep(pack_scales(channels, _spread(by, channels), bias))
+
+    def put_addends(self, bys: Sequence[Scaling], bits: int) -> int:
+        """Keep how two bytes and their sum are scaled; the two are shifted to the left by `bits` first."""
+        rows = [pack_scales(LANES, _spread(by, LANES), np.zeros(1, np.int64)) for by in bys]
+        for row in rows[:2]:
+            row[0, SCALES.index("left")] += bits
+        return self.keep(np.concatenate(rows))
+
+    def put_panels(self, values: NDArray[np.int64], offsets: NDArray[np.int64]) -> dict[str, int]:
+        """Keep the weights (C_out, groups * GROUP); the bytes of group g lie `offsets[g]` from a pixel's first."""
+        rows = []
+        for panel in pack_panels(values):
+            first = self.keep(offsets[panel.groups])
+            rows.append((first, len(panel.groups), self.keep(panel.weights)))
+        return {"panels": self.keep(np.array(rows, np.int64))}
+
+    def put_filters(self, values: NDArray[np.int64], zero: int) -> dict[str, int]:
+        """Keep depthwise weights (K_h, K_w, C), and a line of the input's zero points for what lies outside it."""
+        line = {"line": self.keep(np.full(LINE_PIXELS * LANES, zero, np.uint8))}
+        if values.shape[:2] == (3, 3):
+            filters, visits = pack_filters(values)
+            return {"filters": self.keep(filters), "visits": self.keep(visits), **line}
+        return {"filters": self.keep(pack_plain_filters(values)), **line}
 
 
-def lift(dtype: np.dtype[Any]) -> int:
-    """Return what the kernels add to bytes of a type, modulo 256: they know unsigned ones alone."""
-    return 128 if dtype == np.int8 else 0
-
-
-def lifted_zero(tensor: Tensor) -> int:
-    """Return the zero point of a tensor as the kernels have it; 0 where it has none."""
-    return tensor.zero + lift(tensor.dtype) if len(tensor.zero_points) else 0
-
-
-def values_of(tensor: Tensor) -> NDArray[Any]:
-    """Return the values of a constant."""
-    assert tensor.values is not None, tensor.name
-    return tensor.values
+def _spread(by: Scaling, channels: int) -> Scaling:
+    """Return one scaling for every channel."""
+    return Scaling(*(np.broadcast_to(values, channels) for values in by))

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from minimobile.execution.arena import ArenaPool
 from minimobile.execution.runner import DEFAULTS, RunOptions
 from minimobile.execution.threads import Crew
-from minimobile.quantized.builder import Shape, lift
 from minimobile.quantized.definitions import apply
+from minimobile.quantized.layout import Shape, lift
 from minimobile.quantized.network import Network, Operation
 from minimobile.quantized.program import Program, compile_program, is_compiled
 from minimobile_kernels import sync

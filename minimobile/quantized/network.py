@@ -9,11 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-OPERATIONS = (
-    "conv2d", "depthwise_conv2d", "fully_connected", "add", "average_pool2d", "mean", "reshape", "softmax", "logistic",
-    "concatenate", "resize_bilinear", "quantize", "dequantize", "pad", "argmax",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Tensor:
@@ -46,13 +41,9 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation: a name of `OPERATIONS`, the tensors it reads (images, then weights, then bias) and writes.
+    """One operation: a key of the table in `operations/`, the tensors it reads (maps, then weights) and writes.
 
-    Attributes by operation: conv2d, depthwise_conv2d: stride, dilation, padding ("SAME", "VALID"), activation
-    ("linear", "relu", "relu6", "relu_n1_to_1"); fully_connected: activation, keep_num_dims; add: activation;
-    average_pool2d: kernel_size (h, w), stride, padding, activation; mean: axes, keep_dims; softmax: beta; concatenate,
-    argmax: axis; resize_bilinear: align_corners, half_pixel_centers; pad: padding (pairs for every axis). Axes count
-    from the first, none is below zero.
+    `attributes` are those that the operation's class names. Axes count from the first, none is below zero.
     """
 
     op: str

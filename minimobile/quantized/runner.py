@@ -13,11 +13,10 @@ from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
 from minimobile.networks.graph import Graph
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Tensor
+from minimobile.quantized.operations.table import operation_of
 from minimobile_kernels.quantized.reference_maps import Affine, dequantize, quantize
 
 Array = NDArray[Any]
-_SAME_VALUES = ("reshape", "quantize", "dequantize")
-_RESULTS = {"softmax": "probabilities", "logistic": "probabilities", "argmax": "classes"}
 
 
 class QuantizedRunner:
@@ -101,9 +100,9 @@ class QuantizedRunner:
         (output,) = self.network.outputs
         made = {operation.output: operation for operation in self.network.operations}
         name = output
-        while name in made and made[name].op in _SAME_VALUES:
+        while name in made and operation_of(made[name]).keeps_numbers:
             name = made[name].inputs[0]
-        what = _RESULTS.get(made[name].op) if name in made else None
+        what = operation_of(made[name]).result if name in made else None
         return {} if what is None else {what: output}
 
     def _run_each(self, x: Array, tensors: tuple[str, ...]) -> dict[str, Array]:

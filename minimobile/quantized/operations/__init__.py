@@ -1,0 +1,1 @@
+"""What quantised operations do: one module each, and their table."""
