@@ -31,19 +31,20 @@ def convert(
         Path,
         typer.Argument(
             metavar="DST",
-            help="NAME.h5 for the native file; a directory for the Hugging Face layout. The folder it stands in must "
-            "exist.",
+            help="NAME.h5 for the native file; NAME.tflite for a TFLite file; a directory for the Hugging Face layout. "
+            "The folder it stands in must exist.",
             show_default=False,
         ),
     ],
-    dtype: Annotated[Dtype, typer.Option(help="How a native file stores weights; float16 halves it.")] = Dtype.FLOAT32,
+    dtype: Annotated[Dtype, typer.Option(help="How a file stores weights; float16 halves it.")] = Dtype.FLOAT32,
     force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Convert a model to another format.
 
-    DST is one native HDF5 file, or a directory that transformers reads too. Weights are kept as they are, without loss
-    (unless float16 is asked for), and DST appears whole or not at all.
+    DST is one native HDF5 file, a TFLite file, or a directory that transformers reads too. Weights are kept as they
+    are, without loss (unless float16 is asked for; a TFLite file has batch norm folded into them), and DST appears
+    whole or not at all.
     """  # fmt: skip
     from minimobile.models import conversion
 

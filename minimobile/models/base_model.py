@@ -17,6 +17,7 @@ from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import check_ranges, quantize
+from minimobile.formats.tflite import tflite
 from minimobile.models.inputs import read_layers, read_pixel_values
 from minimobile.models.module_methods import ModuleMethods
 from minimobile.models.outputs import ModelOutput
@@ -192,16 +193,26 @@ class MobileNetModel(ModuleMethods):
         huggingface.write(save_directory, self.to_checkpoint())
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
-        """Write our native HDF5 file; `dtype="float16"` halves it."""
-        hdf5.write(path, self.to_checkpoint(), dtype)
+        """Write our native HDF5 file, or, to a name ending in .tflite, a TFLite file; `dtype="float16"` halves either.
+
+        A TFLite file keeps integers as they are. Raises FormatError for what has no form in a file, and writes none.
+        """
+        if Path(path).suffix.lower() == tflite.SUFFIX:
+            tflite.write(Path(path), self._as_checkpoint(), dtype)
+        else:
+            hdf5.write(path, self.to_checkpoint(), dtype)
 
     def to_checkpoint(self) -> Checkpoint:
         """Return the model as data, as the formats write it; raises InputError for one that runs in integers."""
         self._require_floats("to_checkpoint")
+        return self._as_checkpoint()
+
+    def _as_checkpoint(self) -> Checkpoint:
         name = type(self).__name__
         config = self.config.replace(architectures=(name,))
         own = self._checkpoint
-        return Checkpoint(config, self._weights, name, own.processor, own.provenance, ranges=own.ranges)
+        data = {"config": config, "weights": self._weights, "architecture": name, "quantized": self._integers}
+        return dataclasses.replace(own, **data, obstacle=None)
 
     def state_dict(self) -> dict[str, Array]:
         """Return the weights as read-only arrays under canonical names (`mobilenet_v1.layer.3.convolution.weight`)."""

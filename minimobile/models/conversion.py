@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,16 @@ from minimobile.formats.files import check_destination
 from minimobile.formats.hub import has_file_ending
 from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
+from minimobile.formats.tflite import tflite
 from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights, idle_weights
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config
 
 NATIVE_SUFFIXES = (".h5", ".hdf5")
-NATIVE, DIRECTORY = "native HDF5 file", "Hugging Face directory"
-_NO_RANGES = "a range of training for quantisation, which transformers does not know"
+NATIVE, DIRECTORY, TFLITE = "native HDF5 file", "Hugging Face directory", "TFLite file"
+FILES = (NATIVE, TFLITE)
+_NO_RANGES = "a range of training for quantisation, which what was written cannot hold"
 PROCESSOR_SETTINGS = {
     "do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size", "do_rescale",
     "rescale_factor", "do_normalize", "image_mean", "image_std", "do_pad", "pad_size", "do_reduce_labels",
@@ -69,9 +71,10 @@ class ConversionReport:
 def convert(
     source: str | Path, destination: str | Path, *, dtype: str = "float32", overwrite: bool = False
 ) -> ConversionReport:
-    """Write a checkpoint as our native file (`destination` ends in .h5) or as a directory that transformers loads.
+    """Write a checkpoint as our native file (NAME.h5), as a TFLite file (NAME.tflite) or as transformers' directory.
 
-    `source` is what `load` takes. Arrays keep their bits; `dtype="float16"` halves a native file. The destination
+    `source` is what `load` takes. Arrays keep their bits, but for batch norm, which a TFLite file has folded into them;
+    integers stay integers in a TFLite file. `dtype="float16"` halves a file of floats. The destination
     appears whole or not at all. Raises FormatError for a source that is no network of ours or a place that cannot be
     written, InputError for a destination that is taken (unless `overwrite`), that is the source itself, or that
     stands in no existing directory.
@@ -81,13 +84,18 @@ def convert(
     if layout == DIRECTORY and dtype != "float32":
         raise InputError(
             f"{path}: expected dtype float32, in which transformers computes, got {dtype!r}; a native file "
-            "(NAME.h5) takes float16"
+            "(NAME.h5) takes float16, and so does NAME.tflite"
         )
     _check_place(path, layout, overwrite)
     _check_apart(Path(source).expanduser(), path, layout)
     description, checkpoint = examine(source)
     if checkpoint is None:
         raise FormatError(str(description.problem))
+    has_integers = layout == TFLITE and checkpoint.quantized is not None
+    if has_integers and dtype != "float32":
+        raise InputError(
+            f"{path}: expected dtype float32 for a source of integers, which stay as they are, got {dtype!r}"
+        )
     fitted, missing, ignored = _fit(checkpoint, str(source))
     ranges = _name_ranges(checkpoint)
     kept = fitted.weights.keys() | (ranges if layout == NATIVE else set())
@@ -96,6 +104,9 @@ def convert(
     if layout == NATIVE:
         hdf5.write(path, complete, dtype)
         written = tuple(complete.weights)
+    elif layout == TFLITE:
+        tflite.write(path, dataclasses.replace(complete, ranges={}), dtype)
+        written = tuple(sorted(kept))
     else:
         huggingface.write(path, dataclasses.replace(complete, ranges={}))
         written = tuple(huggingface.name_weights(complete))
@@ -112,26 +123,28 @@ def convert(
         ignored=ignored | {name: _NO_RANGES for name, range_ in checkpoint.mapped.items() if range_ in ranges - kept},
         missing=tuple(missing),
         idle=tuple(idle),
-        rounded=_find_rounded(complete, dtype) if layout == NATIVE else (),
+        rounded=_find_rounded(complete, dtype) if layout in FILES else (),
         written=written,
-        notes=(*_explain_rounding(checkpoint), *(_explain_losses(complete) if layout == DIRECTORY else ())),
+        notes=() if has_integers else (*_explain_rounding(checkpoint), *_EXPLANATIONS[layout](complete)),
     )
 
 
 def choose_layout(destination: Path) -> str:
-    """Return `NATIVE` for a name that ends in .h5 or .hdf5, `DIRECTORY` for one without a file's ending."""
+    """Return `NATIVE` for a name ending in .h5 or .hdf5, `TFLITE` for .tflite, `DIRECTORY` for one without ending."""
     if destination.suffix.lower() in NATIVE_SUFFIXES:
         return NATIVE
+    if destination.suffix.lower() == tflite.SUFFIX:
+        return TFLITE
     if has_file_ending(destination.name) and not destination.is_dir():
         raise InputError(
-            f"{destination}: expected a name ending in .h5 (native file) or a directory without a suffix (Hugging Face "
-            f"layout), got the suffix {destination.suffix!r}"
+            f"{destination}: expected a name ending in .h5 (native file) or .tflite, or a directory without a suffix "
+            f"(Hugging Face layout), got the suffix {destination.suffix!r}"
         )
     return DIRECTORY
 
 
 def _check_place(path: Path, layout: str, overwrite: bool) -> None:
-    if layout == NATIVE:
+    if layout in FILES:
         check_destination(path, overwrite=overwrite)
     elif not path.is_dir():
         check_destination(path, overwrite=True)
@@ -144,7 +157,7 @@ def _check_place(path: Path, layout: str, overwrite: bool) -> None:
 
 
 def _check_apart(source: Path, path: Path, layout: str) -> None:
-    replaced = [path] if layout == NATIVE else [path, path / huggingface.WEIGHTS[0]]
+    replaced = [path] if layout in FILES else [path, path / huggingface.WEIGHTS[0]]
     if source.exists() and any(target.exists() and source.samefile(target) for target in replaced):
         raise InputError(f"{path}: expected a destination apart from the source, found the source itself")
 
@@ -225,3 +238,20 @@ def _explain_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
     if unknown:
         notes.append(f"transformers' image processor ignores {', '.join(unknown)}: it prepares pictures otherwise")
     return tuple(notes)
+
+
+def _explain_folding(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Say what a TFLite file of floats leaves out."""
+    if not checkpoint.ranges:
+        return ()
+    return (
+        "a TFLite file of floats does not round as in training for quantisation, which gives other numbers; "
+        "load(SRC, quantized=True).save(DST) writes the integers that the network was trained for",
+    )
+
+
+_EXPLANATIONS: Mapping[str, Callable[[Checkpoint], tuple[str, ...]]] = {
+    NATIVE: lambda checkpoint: (),
+    TFLITE: _explain_folding,
+    DIRECTORY: _explain_losses,
+}

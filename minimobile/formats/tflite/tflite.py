@@ -13,17 +13,23 @@ from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
-from minimobile.formats.files import open_regular, read_start
+from minimobile.formats.files import open_regular, read_start, write_whole_bytes
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
+from minimobile.formats.tflite.tflite_floats import float_network
 from minimobile.formats.tflite.tflite_layers import translate
+from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_settings
 from minimobile.formats.tflite.tflite_model import Model, read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
+from minimobile.formats.tflite.tflite_writer import check_half, write_model
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.quantized.network import Network
 
 LABEL_LIMIT = 4 * 2**20
+PRODUCER = "minimobile"
+SUFFIX = ".tflite"
+DTYPES = ("float32", "float16")
 _END_OF_ZIP = b"PK\x05\x06"
 
 
@@ -47,22 +53,46 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
     is_fixed = len(source.shape) == 4 and not {1, 2} & set(source.open_sizes)
     producer = {"producer": model.description[:200]} if model.description else {}
     layers = translate(dequantize(model) if has_integers else model, str(path))
+    own = read_settings(model.metadata, str(path))
     match = partial(
         match_network,
         layers,
-        DIALECTS["tflite"],
+        DIALECTS["tflite" if own is None else own.dialect],
         str(path),
         image_size=(source.shape[1], source.shape[2]) if is_fixed else None,
         provenance={"format": "tflite", "source": path.name} | producer,
     )
-    checkpoint = match(config=config)
+    checkpoint = match(config=own.config if own is not None and config is None else config)
     if has_integers:
         processor = settle_pixels(checkpoint.processor, source)
         integers, obstacle = _read_integers(model, path)
         checkpoint = dataclasses.replace(checkpoint, quantized=integers, obstacle=obstacle, processor=processor)
         if config is not None:
             checkpoint = settle_quantized(checkpoint, match().config)
+    if own is not None:
+        checkpoint = dataclasses.replace(checkpoint, processor=own.processor)
     return checkpoint if config is not None else _name_classes(checkpoint, path)
+
+
+def write(path: Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
+    """Write a network's integers, or its floats with batch norm folded, to a file that every runtime of TFLite reads.
+
+    The classes' names are packed with it, and its metadata says how pictures come in. `dtype` "float16" halves the
+    weights of floats; the file itself widens them. Written wholly or not at all. Raises FormatError for a network that
+    has no form in such a file.
+    """
+    if dtype not in DTYPES:
+        raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if checkpoint.ranges:
+        raise FormatError(
+            f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
+            "load it with quantized=True, and what is saved has the integers that it was trained for"
+        )
+    network = checkpoint.quantized or float_network(checkpoint, str(path))
+    if dtype == "float16":
+        check_half(network, str(path))
+    content = write_model(network, PRODUCER, metadata_buffers(checkpoint, network), dtype)
+    write_whole_bytes(path, pack_labels(content, checkpoint))
 
 
 def _read_integers(model: Model, path: Path) -> tuple[Network | None, Obstacle | None]:

@@ -1,0 +1,101 @@
+"""FlatBuffers from plain Python values: every parent before its children, tables of one layout sharing their vtable.
+
+A writer of our own, for these are a hundred lines: the `flatbuffers` package would be one more dependency, and bindings
+for TFLite's schema thousands of generated lines; what is to be written is known as a tree before the first byte is.
+Source: FlatBuffers' "internals" page.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CODES = {"bool": "?", "int8": "b", "uint8": "B", "int32": "i", "uint32": "I", "float32": "f"}
+_ALIGNMENT = 16  # of vectors: TFLite reads constants in place
+
+
+class Scalar(NamedTuple):
+    """A number as a field of a table; one that has its default may be left out by whoever builds the table."""
+
+    kind: str
+    number: float
+
+
+Value: TypeAlias = "Scalar | str | NDArray[Any] | Fields | Sequence[Fields]"
+Fields: TypeAlias = Mapping[int, Value]
+"""A table: number of a field -> a scalar, text, an array (a vector), a table or a sequence of tables."""
+
+
+def write_flatbuffer(root: Fields, identifier: bytes) -> bytes:
+    """Return the buffer of a root table; `identifier` are the four bytes that tell its schema."""
+    writer = _Writer(identifier)
+    writer.link(0, writer.table(root))
+    return bytes(writer.out)
+
+
+class _Writer:
+    def __init__(self, identifier: bytes) -> None:
+        self.out = bytearray(4) + identifier
+        self.vtables: dict[bytes, int] = {}
+
+    def link(self, place: int, target: int) -> None:
+        """Store at `place` how far ahead `target` is."""
+        struct.pack_into("<I", self.out, place, target - place)
+
+    def align(self, size: int, ahead: int = 0) -> None:
+        """Fill up so that what follows after `ahead` more bytes lies at a multiple of `size`."""
+        self.out.extend(bytes(-(len(self.out) + ahead) % size))
+
+    def table(self, fields: Fields) -> int:
+        """Write a table and all that it points to; returns its place."""
+        offsets, size = [0] * (max(fields, default=-1) + 1), 4
+        for field, value in sorted(fields.items(), key=lambda item: -_width(item[1])):
+            offsets[field], size = size, size + _width(value)
+        layout = struct.pack(f"<{2 + len(offsets)}H", 4 + 2 * len(offsets), size, *offsets)
+        if layout not in self.vtables:
+            self.align(2)
+            self.vtables[layout] = len(self.out)
+            self.out += layout
+        self.align(4)
+        place = len(self.out)
+        self.out += struct.pack("<i", place - self.vtables[layout]) + bytes(size - 4)
+        for field, value in fields.items():
+            at = place + offsets[field]
+            if isinstance(value, Scalar):
+                struct.pack_into(f"<{_CODES[value.kind]}", self.out, at, value.number)
+            else:
+                self.link(at, self.child(value))
+        return place
+
+    def child(self, value: str | NDArray[Any] | Fields | Sequence[Fields]) -> int:
+        """Write what a table points to; returns its place."""
+        if isinstance(value, Mapping):
+            return self.table(value)
+        if isinstance(value, str):
+            content = value.encode()
+            return self.vector(len(content), content + b"\0", 4)
+        if isinstance(value, np.ndarray):
+            little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
+            large = little.nbytes >= _ALIGNMENT or little.dtype == np.uint8
+            return self.vector(little.size, little.tobytes(), _ALIGNMENT if large else max(4, little.itemsize))
+        start = self.vector(len(value), bytes(4 * len(value)), 4)
+        for index, fields in enumerate(value):
+            self.link(start + 4 + 4 * index, self.table(fields))
+        return start
+
+    def vector(self, count: int, content: bytes, alignment: int) -> int:
+        """Write a count and what is counted, which lies at a multiple of `alignment`."""
+        self.align(4)
+        self.align(alignment, 4)
+        start = len(self.out)
+        self.out += struct.pack("<I", count) + content
+        return start
+
+
+def _width(value: Value) -> int:
+    """Return the bytes of a field inside its table."""
+    return struct.calcsize(_CODES[value.kind]) if isinstance(value, Scalar) else 4
