@@ -231,9 +231,9 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> Non
     for name, match in {
         "empty": "an empty directory",
         "other": "a directory with photo.jpg",
-        "saved": "a TensorFlow SavedModel; save the model as .keras",
-        "saved/saved_model.pb": "a TensorFlow SavedModel; save the model as .keras",
-        "net.onnx": "an ONNX model; save the network from",
+        "saved": "a TensorFlow SavedModel, which is not read; save the model as .keras",
+        "saved/saved_model.pb": "a TensorFlow SavedModel, which is not read; save the model as .keras",
+        "net.onnx": "an ONNX model, which is not read; save the network from",
         "cat.bmp": "a BMP picture",
         "words": "found a text",
         "noweights": "expected one of model.safetensors, .* found none",

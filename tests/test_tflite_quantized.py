@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import frameworks
 import numpy as np
 import pytest
 from flatbuffer_files import NUMBERS, TFLiteWriter
@@ -444,3 +445,60 @@ def test_a_shape_that_is_computed_is_not_needed(tmp_path):
     reshape[1][1] = number
     expected = mm.load(save(tmp_path, build(V1))).run_quantized(PICTURES)
     np.testing.assert_array_equal(mm.load(save(tmp_path, writer)).run_quantized(PICTURES), expected)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_a_bias_whose_scale_is_not_that_of_the_sums_is_refused(tmp_path, dtype):
+    """LiteRT allows a fiftieth of a step of the result."""
+    for share, is_refused in ((0.01, False), (0.03, True)):
+        writer = build(V1, dtype)
+        scales = writer.tensors[writer.operators[0][1][2]][4][2]
+        scales += np.float32(share * 6 / 255)
+        path = save(tmp_path, writer)
+        if is_refused:
+            assert_refused(tflite.read, path, r"for the bias, found .*; the file is damaged, copy it again")
+        else:
+            assert tflite.read(path).quantized is not None
+
+
+@pytest.mark.crosscheck
+def test_one_bit_of_a_scale_is_refused_where_litert_refuses_it(tmp_path):
+    litert = frameworks.litert()
+    rng = np.random.default_rng(0)
+    writer = build(V1)
+    both = 0
+    for _ in range(40):
+        operator = writer.operators[rng.integers(6)]
+        number = (*operator[1], operator[2][0])[rng.integers(4)]
+        scales = writer.tensors[number][4][2]
+        before, bit = scales.copy(), np.uint32(1 << int(rng.integers(23, 31)))
+        scales[:] = (scales.view(np.uint32) ^ bit).view(np.float32)
+        reasons = []
+        for check in (
+            lambda: tflite.read(save(tmp_path, writer)),
+            lambda: litert.Interpreter(
+                model_content=writer.write(), experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF
+            ).allocate_tensors(),
+        ):
+            try:
+                check()
+                reasons.append("")
+            except (FormatError, RuntimeError) as error:
+                reasons.append(str(error))
+        scales[:] = before
+        ours, theirs = reasons
+        if "scale_diff / output_scale" in theirs:
+            assert ours
+            both += "for the bias, found" in ours
+        if "for the bias, found" in ours:
+            assert theirs
+    assert both > 3
+
+
+@pytest.mark.parametrize("shape", [(64,), (), (1, 8)], ids=str)
+def test_a_bias_of_another_shape_is_refused(tmp_path, shape):
+    writer = build(V1)
+    bias = writer.operators[0][1][2]
+    writer.tensors[bias][0] = np.array(shape, np.int32)
+    writer.buffers[writer.tensors[bias][2][1]] = {0: np.zeros(4 * int(np.prod(shape)), np.uint8)}
+    assert_refused(tflite.read, save(tmp_path, writer), r"expected shape \(\d+,\), as its weight .*, found \(")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats import hdf5_kinds, huggingface
+from minimobile.formats.boundary import with_one_error
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
@@ -50,7 +51,7 @@ class Format(NamedTuple):
     describe: Callable[[Path], Description]
 
 
-FORMATS = (
+_ROWS = (
     Format(
         "a TensorFlow checkpoint",  # first, for its path need not be a file's
         tensorflow_checkpoint.recognise,
@@ -68,6 +69,10 @@ FORMATS = (
     ),
     Format("a Hugging Face directory", huggingface.recognise, huggingface.read, huggingface.describe),
     Format("a frozen TensorFlow graph", tensorflow_graph.recognise, tensorflow_graph.read, tensorflow_graph.describe),
+)
+FORMATS = tuple(
+    Format(row.name, with_one_error(row.recognise), with_one_error(row.read), with_one_error(row.describe))
+    for row in _ROWS
 )
 
 
@@ -142,6 +147,8 @@ def _describe_content(path: Path) -> str:
         names = sorted(entry.name for entry in path.iterdir())
         if "saved_model.pb" in names:
             return SAVED_MODEL
+        if "model.json" in names:
+            return describe_content(read_start(path / "model.json", START_BYTES))
         listed = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
         return f"a directory with {listed}" if names else "an empty directory"
     regular_file_size(path)

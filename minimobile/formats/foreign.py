@@ -4,8 +4,11 @@ from __future__ import annotations
 
 START_BYTES = 512
 
-SAVED_MODEL = "a TensorFlow SavedModel; save the model as .keras, or convert it to .tflite"
+SAVED_MODEL = "a TensorFlow SavedModel, which is not read; save the model as .keras, or convert it to .tflite"
+TENSORFLOW_JS = "a TensorFlow.js model, which is not read; load what it was made from"
 _ONNX_VERSIONS = bytes(range(3, 32))  # onnx.proto's ModelProto begins with its version; 3 is the first in use
+
+_TENSORFLOW_JS_WORDS = (b'"graph-model"', b'"layers-model"', b'"modelTopology"', b'"weightsManifest"')
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
@@ -50,7 +53,7 @@ def describe_content(start: bytes) -> str:
     if start.startswith(b"\x08\x01\x12"):  # saved_model.proto: schema version 1, then a graph
         return SAVED_MODEL
     if start[:1] == b"\x08" and start[1:2] in _ONNX_VERSIONS and start[2:3] in (b"\x12", b"\x3a", b"\x42"):
-        return "an ONNX model; save the network from the framework that it came from"
+        return "an ONNX model, which is not read; save the network from the framework that it came from"
     if start[:2] == b"BM" and start[6:10] == bytes(4):
         return "a BMP picture"
     if start[4:8] == b"TFL3":
@@ -59,6 +62,8 @@ def describe_content(start: bytes) -> str:
         return "a tar archive"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
         return "a safetensors file"
+    if lowered[:1] == b"{" and any(word in start for word in _TENSORFLOW_JS_WORDS):
+        return TENSORFLOW_JS
     if lowered[:1] in (b"{", b"["):
         return "a JSON text"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):

@@ -1,14 +1,16 @@
-"""JSON from files that may be hostile: no duplicate keys, no NaN, no unbounded nesting, one kind of error."""
+"""JSON from files that may be hostile: no duplicate keys, no NaN, no unbounded nesting or number, one kind of error."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any, NoReturn
 
 from minimobile.errors import FormatError
 from minimobile.formats.files import read_limited
 
+DIGIT_LIMIT = 100  # digits of a whole number: a float64 has up to 309, and no network such a number
 FILE_LIMIT = 16 * 2**20  # a config.json with 1001 labels has 70 kB
 
 
@@ -16,12 +18,15 @@ def parse_json_object(content: bytes | str, where: str) -> dict[str, Any]:
     """Parse one JSON object; `where` names the place in the message of the FormatError that anything else raises."""
     try:
         text = content.decode("utf-8") if isinstance(content, bytes) else content
-        value = json.loads(text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant,
+            parse_int=_read_whole, parse_float=_read_float,
+        )  # fmt: skip
     except UnicodeDecodeError as error:
         raise FormatError(f"{where}: expected JSON in UTF-8, found an invalid byte at position {error.start}") from None
     except RecursionError:
         raise FormatError(f"{where}: expected JSON, found one nested too deeply") from None
-    except ValueError as error:  # json.JSONDecodeError, our own two, and integers of more than 4300 digits
+    except ValueError as error:  # json.JSONDecodeError, and our own
         raise FormatError(f"{where}: expected valid JSON, found an error: {error}") from None
     if not isinstance(value, dict):
         raise FormatError(f"{where}: expected a JSON object, found {_json_name(value)}")
@@ -44,6 +49,19 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _read_whole(text: str) -> int:
+    if len(text) > DIGIT_LIMIT:
+        raise ValueError(f"a whole number of {len(text)} digits, of which no file needs more than {DIGIT_LIMIT}")
+    return int(text)
+
+
+def _read_float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"the number {text[:40]} is larger than any float64")
+    return value
 
 
 def _json_name(value: object) -> str:

@@ -119,7 +119,10 @@ class MobileNetConfig(ConfigFiles):
             value = getattr(self, field.name)
             self._check_type(field.name, str(field.type), value)
             if field.type == "float":  # transformers refuses a config.json with 1 for 1.0
-                object.__setattr__(self, field.name, float(value))
+                try:
+                    object.__setattr__(self, field.name, float(value))
+                except OverflowError:
+                    raise ConfigError(f"{field.name}: expected a number that a float can hold, got more") from None
             elif isinstance(value, list):  # so that a config equals the one read back from its JSON
                 object.__setattr__(self, field.name, tuple(value))
         self._check_values()

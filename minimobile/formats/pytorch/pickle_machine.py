@@ -115,7 +115,11 @@ class PickleMachine:
         found = self.allowed.get(wanted)
         if found is None:
             shown = wanted[: 2 * NAME_LIMIT].replace(" ", ".")
-            raise self._error(f"expected a state dict, found a pickle that asks for {shown!r}, which none needs")
+            kind = "a whole module, pickled" if module.startswith("torch.nn.") else "a pickle"
+            raise self._error(
+                f"expected a state dict, found {kind} that asks for {shown!r}, which none needs; save the module's "
+                "state_dict() instead"
+            )
         self._push(found)
 
     def _find_by_lines(self) -> None:

@@ -27,6 +27,13 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 RANK_LIMIT = 8
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")  # in the order of preference
+_PROGRAMS = (
+    (b"/code/", "a TorchScript program"),
+    (b"/constants.pkl", "a TorchScript program"),
+    (b"/archive_format", "a program of torch.export"),
+    (b"/serialized_exported_program.json", "a program of torch.export"),
+    (b"serialized_exported_program.json", "a program of torch.export"),
+)
 _STORAGES = {
     "torch FloatStorage": "f4",
     "torch HalfStorage": "f2",
@@ -113,7 +120,18 @@ def _read_table(path: Path, file: BinaryIO) -> Table:
     raise FormatError(f"{path}: expected a PyTorch weights file, found {describe_content(start)}")
 
 
+def _refuse_programs(where: str, file: BinaryIO, size: int) -> None:
+    """Name what is a whole program, by the names of its members: they are stored in ways of their own."""
+    file.seek(max(0, size - 2**16))
+    tail = file.read()
+    names = tail[max(0, tail.find(b"PK\x01\x02")) :]  # the archive's directory
+    found = [program for mark, program in _PROGRAMS if mark in names]
+    if found:
+        raise FormatError(f"{where}: this is {found[0]}, which is not read; save the module's state_dict() instead")
+
+
 def _read_zip(where: str, file: BinaryIO, size: int) -> Table:
+    _refuse_programs(where, file, size)
     members = read_directory(where, file, size)
     pickles = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -121,10 +139,6 @@ def _read_zip(where: str, file: BinaryIO, size: int) -> Table:
     root = pickles[0].removesuffix("data.pkl")
     if any(not name.startswith(root) for name in members):
         raise FormatError(f"{where}: expected one directory {root!r} in this archive, found other members")
-    if any(name == f"{root}constants.pkl" or name.startswith(f"{root}code/") for name in members):
-        raise FormatError(
-            f"{where}: this is a TorchScript program, which is not supported; save its state_dict() instead"
-        )
     byte_order = "little"
     if f"{root}byteorder" in members:
         byte_order = read_member(where, file, members[f"{root}byteorder"]).decode("ascii", "replace").strip()

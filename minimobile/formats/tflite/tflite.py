@@ -52,7 +52,7 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
     source = model.tensors[model.inputs[0]]
     is_fixed = len(source.shape) == 4 and not {1, 2} & set(source.open_sizes)
     producer = {"producer": model.description[:200]} if model.description else {}
-    layers = translate(dequantize(model) if has_integers else model, str(path))
+    layers = translate(dequantize(model, str(path)) if has_integers else model, str(path))
     own = read_settings(model.metadata, str(path))
     match = partial(
         match_network,

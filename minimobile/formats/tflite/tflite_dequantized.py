@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.errors import FormatError
 from minimobile.formats.dialects import settle_bytes
-from minimobile.formats.tflite.tflite_model import ABSENT, Model, Tensor
+from minimobile.formats.tflite.tflite_model import ABSENT, Model, Operator, Tensor
 from minimobile.formats.tflite.tflite_schema import QUANTIZED_RANGES
 
 Settings = Mapping[str, Any]
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 MOVED_BYTES = ("QUANTIZE", "DEQUANTIZE")
+SCALE_DIFFERENCE = 0.02  # of a bias, in steps of the result: TensorFlow Lite, GetQuantizedConvolutionMultipler
 
 
 def is_quantized(model: Model) -> bool:
@@ -25,10 +27,11 @@ def is_quantized(model: Model) -> bool:
     return any(model.tensors[stored.get(number, number)].dtype in QUANTIZED_RANGES for number in numbers)
 
 
-def dequantize(model: Model) -> Model:
+def dequantize(model: Model, where: str) -> Model:
     """Return the float model that a quantised one stands for: every constant has the numbers that its bytes stand for.
 
-    What only turns one kind of bytes into another is left out. Maps keep their names.
+    What only turns one kind of bytes into another is left out. Maps keep their names. Raises FormatError for a bias
+    that does not fit its weight, in length or, by more than LiteRT allows, in scale.
     """
     tensors = list(model.tensors)
     merged: dict[int, int] = {}
@@ -44,6 +47,7 @@ def dequantize(model: Model) -> Model:
             scales = _bias_scales(model.tensors[operator.inputs[0]], model.tensors[weight])
             tensors[weight] = _dequantize_constant(model.tensors[weight], None)
             for number in (number for number in bias if number != ABSENT):
+                _check_bias(model, operator, model.tensors[number], where)
                 tensors[number] = _dequantize_constant(model.tensors[number], scales)
     for number, tensor in enumerate(tensors):
         if not tensor.is_constant and tensor.dtype in ("uint8", "int8", "int16"):
@@ -60,6 +64,31 @@ def _bias_scales(x: Tensor, weight: Tensor) -> NDArray[np.float32] | None:
     return scales
 
 
+def _check_bias(model: Model, operator: Operator, bias: Tensor, where: str) -> None:
+    """Refuse a bias of integers that is not one number per channel, in steps of input scale times weight scale."""
+    x, weight = (model.tensors[number] for number in operator.inputs[:2])
+    by, out = weight.quantization, model.tensors[operator.outputs[0]].quantization
+    if bias.data is None or bias.data.dtype.kind not in "iu" or x.quantization is None or by is None:
+        return
+    name = f"{where}: {operator.kind} {bias.name[:200]!r}"
+    count = weight.shape[-1 if operator.kind == "DEPTHWISE_CONV_2D" else 0] if weight.shape else 0
+    if bias.shape != (count,) or len(by.scales) not in (1, count):
+        raise FormatError(f"{name}: expected shape ({count},), as its weight {weight.shape}, found {bias.shape}")
+    if bias.quantization is None or out is None:
+        return
+    scales = float(x.quantization.scales[0]) * by.scales.astype(np.float64)
+    stated = bias.quantization.scales.astype(np.float64)
+    if len(stated) not in (1, len(scales)):
+        raise FormatError(f"{name}: expected as many scales as the weight's {len(scales)}, found {len(stated)}")
+    differences = np.abs(scales - stated) / float(out.scales[0])
+    if not differences.max() <= SCALE_DIFFERENCE:
+        at = int(differences.argmax())
+        raise FormatError(
+            f"{name}: expected the scale of the input times that of the weight, {scales[at]:.6g}, for the bias, found "
+            f"{np.broadcast_to(stated, scales.shape)[at]:.6g}; the file is damaged, copy it again"
+        )
+
+
 def _dequantize_constant(tensor: Tensor, scales: NDArray[np.float32] | None) -> Tensor:
     """Return a constant with float32 values; `scales` stand in for its own."""
     by, data = tensor.quantization, tensor.data
@@ -72,7 +101,7 @@ def _dequantize_constant(tensor: Tensor, scales: NDArray[np.float32] | None) -> 
         scales, axis = by.scales, by.dimension
     shape = [1] * data.ndim
     if len(scales) > 1:
-        shape[axis] = len(scales)
+        shape[axis] = len(scales)  # the reader checked scales against the shape, `_check_bias` those of a bias
     if by is not None and len(by.zero_points) == len(scales):
         steps = steps - by.zero_points.reshape(shape)
     with np.errstate(over="ignore"):

@@ -102,6 +102,13 @@ class _Translator:
         assert array is not None
         return array
 
+    def whole_numbers(self, operator: Operator, index: int, what: str, *ranks: int) -> Array:
+        """Return a constant input of whole numbers, at least one, of one of the ranks."""
+        array = self.constant(operator, index, what, *ranks)
+        if array.dtype.kind != "i" or array.size == 0:
+            self.fail(operator, f"whole numbers as its {what}", f"{array.dtype} {array.shape}")
+        return array
+
     def fail(self, operator: Operator, expected: str, found: str) -> None:
         name = self.name(operator.outputs[0])
         raise FormatError(f"{self.where}: {operator.kind} {name!r}: expected {expected}, found {found}")
@@ -153,7 +160,7 @@ class _Translator:
         )  # fmt: skip
 
     def add_mean(self, operator: Operator) -> None:
-        axes = sorted(int(axis) % 4 for axis in self.constant(operator, 1, "axes", 0, 1).reshape(-1))
+        axes = sorted(int(axis) % 4 for axis in self.whole_numbers(operator, 1, "axes", 0, 1).reshape(-1))
         if axes != [1, 2] or len(self.source(operator).shape) != 4:
             return self.add_other(operator, f" over the axes {axes}")
         return self.add(operator, "average_pool2d", kernel_size=None)
@@ -189,7 +196,7 @@ class _Translator:
         return self.add(operator, "pad", padding=amounts[1:3])
 
     def add_blocks(self, operator: Operator) -> None:
-        block = self.constant(operator, 1, "block", 1)
+        block = self.whole_numbers(operator, 1, "block", 1)
         if block.size != 2 or block.min() < 1:
             self.fail(operator, "a block of two sizes above zero", f"{block[:9]}")
         sizes = tuple(int(size) for size in block)
@@ -200,15 +207,19 @@ class _Translator:
 
     def pairs(self, operator: Operator, index: int, what: str, count: int) -> tuple[tuple[int, int], ...]:
         """Return a constant of `count` pairs (before, after)."""
-        array = self.constant(operator, index, what, 2)
+        array = self.whole_numbers(operator, index, what, 2)
         if array.shape != (count, 2) or array.min() < 0:
             self.fail(operator, f"{count} pairs of {what}, none below zero", f"{array.tolist()[:9]}")
         return tuple((int(before), int(after)) for before, after in array)
 
     def add_resize(self, operator: Operator) -> None:
-        size = self.constants.get(operator.inputs[1])  # absent where it is computed
-        height, width = (int(side) for side in size) if size is not None and size.shape == (2,) else (None, None)
-        self.add(operator, "resize_bilinear", **operator.options, size=None if height is None else (height, width))
+        size = None
+        if operator.inputs[1] in self.constants:  # else it is computed
+            sides = self.whole_numbers(operator, 1, "size", 1)
+            if sides.size != 2 or sides.min() < 1:
+                self.fail(operator, "a size of height and width above zero", f"{sides[:9].tolist()}")
+            size = (int(sides[0]), int(sides[1]))
+        self.add(operator, "resize_bilinear", **operator.options, size=size)
 
     def add_concatenation(self, operator: Operator) -> None:
         rank = len(self.source(operator).shape)
