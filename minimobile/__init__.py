@@ -1,4 +1,4 @@
-"""MobileNet V1, V2 and DeepLabV3+ without a deep-learning framework.
+"""MobileNet V1, V2, DeepLabV3+ and SSD without a deep-learning framework.
 
 Names are imported when they are first used: `minimobile --help` waits for no compiler and no Pillow, and whoever
 interrupts a command before it has begun meets no traceback.
@@ -37,21 +37,31 @@ if TYPE_CHECKING:
         AutoConfig,
         AutoModel,
         AutoModelForImageClassification,
+        AutoModelForObjectDetection,
         AutoModelForSemanticSegmentation,
         load,
     )
     from minimobile.models.classes import (
         MobileNetV1ForImageClassification,
+        MobileNetV1ForObjectDetection,
         MobileNetV1Model,
         MobileNetV2ForImageClassification,
+        MobileNetV2ForObjectDetection,
         MobileNetV2ForSemanticSegmentation,
         MobileNetV2Model,
     )
     from minimobile.models.classification import classify
     from minimobile.models.conversion import ConversionReport, convert
-    from minimobile.models.pipelines import ImageClassificationPipeline, ImageSegmentationPipeline, pipeline
+    from minimobile.models.detection import detect
+    from minimobile.models.pipelines import (
+        ImageClassificationPipeline,
+        ImageSegmentationPipeline,
+        ObjectDetectionPipeline,
+        pipeline,
+    )
     from minimobile.models.segmentation import Segmentation, segment
     from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+    from minimobile.networks.ssd_config import MobileNetSSDConfig
     from minimobile.tracing.explanation import Explanation
     from minimobile.tracing.trace import Trace, TracedLayer
 
@@ -60,6 +70,7 @@ __all__ = [
     "AutoImageProcessor",
     "AutoModel",
     "AutoModelForImageClassification",
+    "AutoModelForObjectDetection",
     "AutoModelForSemanticSegmentation",
     "BatchFeature",
     "ConfigError",
@@ -73,19 +84,23 @@ __all__ = [
     "LayerComparison",
     "MinimobileError",
     "MissingError",
+    "MobileNetSSDConfig",
     "MobileNetV1Config",
     "MobileNetV1FeatureExtractor",
     "MobileNetV1ForImageClassification",
+    "MobileNetV1ForObjectDetection",
     "MobileNetV1ImageProcessor",
     "MobileNetV1ImageProcessorPil",
     "MobileNetV1Model",
     "MobileNetV2Config",
     "MobileNetV2FeatureExtractor",
     "MobileNetV2ForImageClassification",
+    "MobileNetV2ForObjectDetection",
     "MobileNetV2ForSemanticSegmentation",
     "MobileNetV2ImageProcessor",
     "MobileNetV2ImageProcessorPil",
     "MobileNetV2Model",
+    "ObjectDetectionPipeline",
     "PixelReport",
     "Report",
     "Segmentation",
@@ -98,6 +113,7 @@ __all__ = [
     "classify",
     "compare_pixels",
     "convert",
+    "detect",
     "load",
     "pipeline",
     "segment",
@@ -116,15 +132,23 @@ _LATE = {
         "UnreachableError",
     ),
     "minimobile.networks.config": ("MobileNetV1Config", "MobileNetV2Config"),
+    "minimobile.networks.ssd_config": ("MobileNetSSDConfig",),
     "minimobile.models.auto": (
         "AutoConfig",
         "AutoModel",
         "AutoModelForImageClassification",
+        "AutoModelForObjectDetection",
         "AutoModelForSemanticSegmentation",
         "load",
     ),
     "minimobile.models.classification": ("classify",),
-    "minimobile.models.pipelines": ("ImageClassificationPipeline", "ImageSegmentationPipeline", "pipeline"),
+    "minimobile.models.detection": ("detect",),
+    "minimobile.models.pipelines": (
+        "ImageClassificationPipeline",
+        "ImageSegmentationPipeline",
+        "ObjectDetectionPipeline",
+        "pipeline",
+    ),
     "minimobile.models.segmentation": ("Segmentation", "segment"),
     "minimobile.models.conversion": ("ConversionReport", "convert"),
     "minimobile.comparison.crosscheck": ("LayerComparison", "Report", "check"),
@@ -141,8 +165,10 @@ _LATE = {
     ),
     "minimobile.models.classes": (
         "MobileNetV1ForImageClassification",
+        "MobileNetV1ForObjectDetection",
         "MobileNetV1Model",
         "MobileNetV2ForImageClassification",
+        "MobileNetV2ForObjectDetection",
         "MobileNetV2ForSemanticSegmentation",
         "MobileNetV2Model",
     ),

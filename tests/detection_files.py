@@ -8,7 +8,14 @@ from typing import Any
 
 import frameworks
 import numpy as np
-from flatbuffer_files import TFLiteWriter
+from flatbuffer_files import TFLiteWriter, write_layers
+from quantized_files import as_bytes, write_quantized
+from spelling import random_weights, spell
+
+from minimobile.networks import ssd
+from minimobile.networks.anchors import make_anchors
+from minimobile.operations.passes import fold_batch_norm, keep_needed
+from minimobile.operations.shapes import infer_shapes
 
 OPERATOR = "TFLite_Detection_PostProcess"
 OPTIONS = {
@@ -79,8 +86,8 @@ def write_single(encodings: Any, scores: Any, anchors: Any, options: dict[str, A
     return writer.write()
 
 
-def run_litert_detection(content: bytes, *inputs: Any) -> list[Any]:
-    """Return boxes, classes, scores and count as LiteRT's reference kernels give them, on one thread."""
+def open_litert(content: bytes) -> Any:
+    """Return LiteRT's interpreter of a file with its reference kernels, on one thread."""
     litert = frameworks.litert()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -88,7 +95,59 @@ def run_litert_detection(content: bytes, *inputs: Any) -> list[Any]:
             model_content=content, experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF, num_threads=1
         )
     interpreter.allocate_tensors()
+    return interpreter
+
+
+def run_litert_detection(content: bytes, *inputs: Any) -> list[Any]:
+    """Return boxes, classes, scores and count as LiteRT's reference kernels give them, on one thread."""
+    return run_interpreter(open_litert(content), *inputs)
+
+
+def run_interpreter(interpreter: Any, *inputs: Any) -> list[Any]:
+    """Return boxes, classes, scores and count for one picture, or for other inputs."""
     for detail, values in zip(interpreter.get_input_details(), inputs, strict=True):
         interpreter.set_tensor(detail["index"], values)
     interpreter.invoke()
     return [interpreter.get_tensor(detail["index"])[0].copy() for detail in interpreter.get_output_details()]
+
+
+def write_detector(
+    config: Any, dtype: str = "float32", options: dict[str, Any] | None = None, seed: int = 0, half: bool = False
+) -> tuple[TFLiteWriter, dict[str, Any]]:
+    """Return the file of a detector with random weights on pictures of 32 x 32, and the weights by canonical name."""
+    graph = ssd.build(config)
+    weights = random_weights(graph, seed)
+    layers = spell(graph, weights, folded=True)
+    nodes = [node.name for node in fold_batch_norm(keep_needed(graph, graph.outputs)).nodes]
+    is_float = dtype == "float32"
+    writer = write_layers(layers, half=half) if is_float else write_quantized(layers, dtype=dtype)
+    numbers = {fields[3]: number for number, fields in enumerate(writer.tensors)}
+    shapes = infer_shapes(graph, 32, 32)
+    ends = []
+    for names, columns in ((graph.outputs[:6], 4), (graph.outputs[6:], config.class_count + 1)):
+        parts = []
+        own = {} if is_float else {"output": as_bytes(dtype, 0.1, 128 + int(np.iinfo(dtype).min))}
+        for name in names:
+            source = numbers[f"op_{nodes.index(name)}" + ("" if is_float else ":0")]
+            rows = int(np.prod(shapes[name])) // columns
+            target = writer.add_constant(f"{name}/shape", np.array((1, rows, columns), np.int32))
+            parts.append(writer.add_operator("RESHAPE", [source, target], (1, rows, columns), f"{name} in rows", **own))
+        total = sum(int(writer.tensors[part][0][1]) for part in parts)
+        ends.append(
+            writer.add_operator("CONCATENATION", parts, (1, total, columns), f"joined {columns}", axis=1, **own)
+        )
+    low = 0 if is_float else int(np.iinfo(dtype).min)
+    own = {} if is_float else {"output": as_bytes(dtype, 1 / 256, low)}
+    ends[1] = writer.add_operator("LOGISTIC", [ends[1]], (1, total, config.class_count + 1), "scores", **own)
+    if dtype == "int8":
+        ends = [
+            writer.add_operator("DEQUANTIZE", [end], tuple(writer.tensors[end][0]), f"numbers {end}") for end in ends
+        ]
+    anchors = make_anchors(ssd.settings(config), (32, 32), [shapes[name][1:] for name in graph.outputs[:6]])
+    if dtype == "uint8":
+        stored = np.clip(np.rint(anchors / 0.006), 0, 255).astype(np.uint8)
+        ends.append(writer.add_constant("anchors", stored, scales=0.006, zeros=0))
+    else:
+        ends.append(writer.add_constant("anchors", anchors))
+    add_post_processing(writer, ends, {**OPTIONS, "num_classes": config.class_count, **(options or {})})
+    return writer, weights

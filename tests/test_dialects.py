@@ -148,7 +148,11 @@ def test_a_saved_model_keeps_its_school_s_pictures(tmp_path: Path) -> None:
         ("central_fraction", 0, "a number above 0 and at most 1, got 0"),
         ("central_fraction", 1.5, "a number above 0 and at most 1"),
         ("central_fraction", float("nan"), "a finite number"),
-        ("resize_method", "bilinear", "one of tf1_bilinear, tf1_bilinear_align_corners, got 'bilinear'"),
+        (
+            "resize_method",
+            "bilinear",
+            "one of tf1_bilinear, tf1_bilinear_align_corners, half_pixel_bilinear, got 'bilinear'",
+        ),
         ("rescale_first", 1, "True or False"),
         ("crop_rounding", "up", "one of half_even"),
         ("canvas_size", {"height": 513}, "a whole number, a pair"),

@@ -20,6 +20,7 @@ from minimobile.cli.check import check
 from minimobile.cli.classify import classify
 from minimobile.cli.convert import convert
 from minimobile.cli.demo import demo
+from minimobile.cli.detect import detect
 from minimobile.cli.features import features
 from minimobile.cli.inspect import inspect
 from minimobile.cli.segment import segment
@@ -31,6 +32,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     demo,
     classify,
     segment,
+    detect,
     features,
     inspect,
     trace,
@@ -127,7 +129,7 @@ def _describe_program(
         bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Run MobileNet V1, V2 and DeepLabV3+ on pictures, with no deep-learning framework.
+    """Run MobileNet V1, V2, DeepLabV3+ and SSD on pictures, with no deep-learning framework.
 
     Start with `minimobile demo`: it needs no network and no file.
     """

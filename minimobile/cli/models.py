@@ -34,8 +34,8 @@ def load_model(source: str | None) -> Any:
 def open_model(source: str | None, task: str | None = None) -> Any:
     """Load a model in order to run it, and say so where that will have to wait for the compiler.
 
-    `task` is what its class must be for, as the end of the class's name says: "ImageClassification" or
-    "SemanticSegmentation"; None takes any.
+    `task` is what its class must be for, as the end of the class's name says: "ImageClassification",
+    "SemanticSegmentation" or "ObjectDetection"; None takes any.
     """
     from minimobile.models.auto import blaming_the_variable
 
@@ -72,4 +72,5 @@ def processor_of(model: Any) -> Callable[..., Any]:
 _TASKS = {
     "ImageClassification": "image classification (for masks there is `minimobile segment`)",
     "SemanticSegmentation": "semantic segmentation (for labels there is `minimobile classify`)",
+    "ObjectDetection": "object detection (for labels there is `minimobile classify`, for masks `minimobile segment`)",
 }

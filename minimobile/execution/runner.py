@@ -88,10 +88,13 @@ class Runner(Protocol):
         """Return the microseconds of each step of a run by the names of the nodes done in it; {} without a program."""
 
     def results(self) -> Mapping[str, str]:
-        """Return what is computed beyond logits: {"probabilities" or "classes": its name}, or nothing."""
+        """Return what is computed beyond logits: {"probabilities" or "classes": its name}, or nothing.
 
-    def run_stored(self, x: Array) -> Array:
-        """Run a network of integers from its input tensor to its output tensor, both as they are stored.
+        Of a detector in integers: the names of its "box_encodings", "scores" and "logits".
+        """
+
+    def run_stored(self, x: Array) -> tuple[Array, ...]:
+        """Run a network of integers from its input tensor to its output tensors, all as they are stored.
 
         Raises InputError for another shape or type, and for a network in floats.
         """
@@ -111,6 +114,6 @@ class FloatRunner:
         """Return nothing: a graph of floats ends in logits or features."""
         return {}
 
-    def run_stored(self, x: Array) -> Array:
+    def run_stored(self, x: Array) -> tuple[Array, ...]:
         """Raise InputError: nothing is stored in another form than floats."""
         raise InputError("run_quantized: expected a model that runs in integers, got one in floats")

@@ -18,7 +18,12 @@ ARCHITECTURES = (
     "MobileNetV2Model",
     "MobileNetV2ForImageClassification",
     "MobileNetV2ForSemanticSegmentation",
+    "MobileNetV1ForObjectDetection",
+    "MobileNetV2ForObjectDetection",
 )
+
+HEADS = ("classifier.", "segmentation_head.", "detection_head.")
+"""What the names of weights outside the backbone begin with."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.dialects import Dialect, processor_settings
 from minimobile.formats.labels import class_labels
-from minimobile.networks import mobilenet_v1, mobilenet_v2
+from minimobile.networks import mobilenet_v1, mobilenet_v2, ssd
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
@@ -71,6 +71,8 @@ def choose_architecture(weights: Mapping[str, Any]) -> str:
     stem = "MobileNetV1" if any(name.startswith("mobilenet_v1.") for name in weights) else "MobileNetV2"
     if any(name.startswith("segmentation_head.") for name in weights):
         return "MobileNetV2ForSemanticSegmentation"
+    if any(name.startswith("detection_head.") for name in weights):
+        return f"{stem}ForObjectDetection"
     return f"{stem}ForImageClassification" if "classifier.weight" in weights else f"{stem}Model"
 
 
@@ -98,6 +100,7 @@ def deduce_config(
         raise FormatError(f"{where}: expected the first convolution of a MobileNet ({stem}), found none")
     head = "segmentation_head.classifier.convolution.weight" if is_segmentation else "classifier.weight"
     class_count = shapes[head][0] if head in shapes else None
+    class_count = known.get("num_labels", class_count)
     labels = None if class_count is None else class_labels(architecture, class_count)
     fields: dict[str, Any] = {
         "num_channels": shapes[stem][1],
@@ -116,6 +119,8 @@ def deduce_config(
             config: Config = MobileNetV1Config(**fields, **_find_v1_width(shapes))
         else:
             config = MobileNetV2Config(**fields, **_find_v2_width(shapes))
+        if config.ssd is not None:
+            config = _settle_least_channels(config, shapes)
     except ConfigError as error:
         raise FormatError(f"{where}: {error}") from None
     expected = build_graph(config, architecture).shapes
@@ -127,6 +132,22 @@ def deduce_config(
                 f"{config.width_multiplier:g}, the closest there is, found {shape}"
             )
     return config
+
+
+def _settle_least_channels(config: Config, shapes: Shapes) -> Config:
+    """Return a detector's config with the least number of channels that fits; it holds in the backbone, too."""
+    assert config.ssd is not None
+    architecture = f"MobileNet{config.model_type[-2:].upper()}ForObjectDetection"
+
+    def attempt(min_depth: int) -> Config:
+        assert config.ssd is not None
+        return ssd.settle(config.replace(ssd=config.ssd.replace(min_depth=min_depth)))
+
+    def misfit(min_depth: int) -> int:
+        expected = build_graph(attempt(min_depth), architecture).shapes
+        return sum(shape != expected.get(name, shape) for name, shape in shapes.items())
+
+    return attempt(*_fit(((least,) for least in (16, 8, 1)), misfit))
 
 
 def settle_quantized(checkpoint: Checkpoint, own_config: Config) -> Checkpoint:
@@ -154,7 +175,7 @@ def _find_v1_width(shapes: Shapes) -> dict[str, Any]:
         rule: Any = SimpleNamespace(width_multiplier=width, min_depth=min_depth)
         return sum(abs(mobilenet_v1.scale_channels(rule, base) - channels) for base, channels in found)
 
-    width, min_depth = _fit(itertools.product(_WIDTHS, (8, 1)), misfit)
+    width, min_depth = _fit(itertools.product(_WIDTHS, (8, 1, 16)), misfit)
     return {"depth_multiplier": width, "min_depth": min_depth}
 
 
@@ -177,7 +198,7 @@ def _find_v2_width(shapes: Shapes) -> dict[str, Any]:
         rule: Any = SimpleNamespace(width_multiplier=width, depth_divisible_by=divisible_by, min_depth=min_depth)
         return sum(abs(mobilenet_v2.scale_channels(rule, base) - channels) for base, channels in set(found))
 
-    divisible_by, width, min_depth = _fit(itertools.product(_DIVISORS, _WIDTHS, (8, 1)), misfit)
+    divisible_by, width, min_depth = _fit(itertools.product(_DIVISORS, _WIDTHS, (8, 1, 16)), misfit)
     rule: Any = SimpleNamespace(width_multiplier=width, depth_divisible_by=divisible_by, min_depth=min_depth)
 
     expansions = []

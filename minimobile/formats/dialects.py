@@ -16,9 +16,9 @@ Resize = Callable[[int, int], Settings]
 """From the network's input (height, width) to the settings that bring a picture to it."""
 
 
-def stretch(height: int, width: int, *, resample: int) -> Settings:
+def stretch(height: int, width: int, *, resample: int, **more: Any) -> Settings:
     """Resize to exactly the size; the aspect is lost."""
-    return {"size": {"height": height, "width": width}, "resample": resample, "do_center_crop": False}
+    return {"size": {"height": height, "width": width}, "resample": resample, "do_center_crop": False, **more}
 
 
 def crop_center(height: int, width: int, *, margin: int = 0, edge_for_224: int = 224, **more: Any) -> Settings:
@@ -74,8 +74,8 @@ class Dialect:
 
     `tf_padding`: TensorFlow's SAME, else the same on all sides. `epsilon`: batch norm's in the backbone.
     `has_background`: ImageNet has 1001 classes, the first of them the background. `resize`: how a picture comes to the
-    network's size, `segmentation_resize` where that is different for segmentation. `pixels`: what becomes of its bytes,
-    `v1_pixels` where that is different for V1. `bottom_right_padding`: as the config's field, for V1.
+    network's size, `segmentation_resize` and `detection_resize` where that is different. `pixels`: what becomes of its
+    bytes, `v1_pixels` where that is different for V1. `bottom_right_padding`: as the config's field, for V1.
     """
 
     name: str
@@ -87,6 +87,7 @@ class Dialect:
     v1_pixels: PixelRange | None = None
     segmentation_resize: Resize | None = None
     bottom_right_padding: str | None = None
+    detection_resize: Resize | None = None
 
 
 HUGGINGFACE = partial(crop_center, margin=32, resample=BILINEAR)
@@ -108,7 +109,15 @@ DIALECTS: Mapping[str, Dialect] = {
         Dialect("torchvision", False, 1e-5, False, TORCHVISION, IMAGENET),
         Dialect("torchvision-v2", False, 1e-5, False, TORCHVISION_V2, IMAGENET),  # its weights IMAGENET1K_V2
         Dialect("timm", False, 1e-5, False, TIMM, IMAGENET, v1_pixels=HALVES),
-        Dialect("tflite", True, 1e-3, True, STRETCH_BILINEAR, segmentation_resize=stretch_on_canvas),
+        Dialect(
+            "tflite",
+            True,
+            1e-3,
+            True,
+            STRETCH_BILINEAR,
+            segmentation_resize=stretch_on_canvas,
+            detection_resize=partial(stretch, resample=BILINEAR, resize_method="half_pixel_bilinear"),
+        ),
     )
 }
 
@@ -136,7 +145,8 @@ def processor_settings(dialect: Dialect, architecture: str, image_size: tuple[in
     height, width = image_size
     family = architecture[: len("MobileNetV1")]
     pixels = (dialect.v1_pixels if family == "MobileNetV1" else None) or dialect.pixels
-    resize = (dialect.segmentation_resize if architecture.endswith("Segmentation") else None) or dialect.resize
+    special = {"Segmentation": dialect.segmentation_resize, "ObjectDetection": dialect.detection_resize}
+    resize = special.get(architecture.rpartition("For")[2].removeprefix("Semantic")) or dialect.resize
 
     def fit(numbers: tuple[float, float, float]) -> list[float]:
         return list(numbers) if channels == 3 else [round(sum(numbers) / 3, 6)] * channels

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, FormatError, MinimobileError, MissingError
 from minimobile.formats import safetensors_file
-from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.checkpoint import ARCHITECTURES, HEADS, Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.directories import write_directory
 from minimobile.formats.files import write_whole_bytes
@@ -31,7 +31,6 @@ WEIGHTS = (  # in the order of preference
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_HEADS = ("classifier.", "segmentation_head.")
 _SHARD_LIMIT = 1000
 _FACTS = ("model_type", "architectures", "num_labels", "image_size")  # of a config.json of whatever model
 
@@ -147,7 +146,7 @@ def canonical_weights(weights: Mapping[str, NDArray[Any]], model_type: str, wher
     prefix = f"{model_type}."
     named: Weights = {}
     for name, values in weights.items():
-        canonical = name if name.startswith((prefix, *_HEADS)) else prefix + name
+        canonical = name if name.startswith((prefix, *HEADS)) else prefix + name
         if canonical in named:
             raise FormatError(f"{where}: expected every weight once, found {canonical} with and without its prefix")
         named[canonical] = values
@@ -162,6 +161,8 @@ def choose_architecture(named: object, model_type: str, keys: Iterable[str]) -> 
     keys = list(keys)
     if stem == "MobileNetV2" and any(key.startswith("segmentation_head.") for key in keys):
         return "MobileNetV2ForSemanticSegmentation"
+    if any(key.startswith("detection_head.") for key in keys):
+        return f"{stem}ForObjectDetection"
     return f"{stem}ForImageClassification" if "classifier.weight" in keys else f"{stem}Model"
 
 

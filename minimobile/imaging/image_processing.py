@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from minimobile.errors import ConfigError, InputError, MinimobileError
 from minimobile.formats.files import write_whole_bytes
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
+from minimobile.imaging.detections import check_threshold, list_detections
 from minimobile.imaging.files import format_settings, read_model_type, read_processor, write_processor
 from minimobile.imaging.inputs import flatten_images, to_array
 from minimobile.imaging.pipeline import process_image, process_map
@@ -55,7 +56,8 @@ class _ImageProcessor:
     do_convert_rgb, central_fraction, do_resize, do_center_crop, canvas_size, do_rescale, do_normalize, do_pad.
         central_fraction: keep the middle of height and width, as tf.image.central_crop does.
         resize_method: "tf1_bilinear" or "tf1_bilinear_align_corners" resize as TensorFlow 1 does (no half pixels, no
-            antialiasing) instead of by PIL; this and all later steps are in float32, as there.
+            antialiasing) instead of by PIL; this and all later steps are in float32, as there. "half_pixel_bilinear"
+            does it with half pixels, in bytes, as TFLite's Task library does for detectors.
         rescale_first: with a resize_method, do_rescale comes before do_resize.
         crop_rounding: "half_even" starts do_center_crop where torchvision does; None rounds down.
         canvas_size, canvas_value: lay the picture in the top left corner of a canvas of that size and value.
@@ -210,6 +212,24 @@ class _ImageProcessor:
         if chosen.data_format == "channels_last":
             pixels = [np.moveaxis(array, 0, -1) for array in pixels]
         return pixels
+
+    def post_process_object_detection(
+        self, outputs: Any, threshold: float = 0.5, target_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[dict[str, Any]]:
+        """List what a detector found and scores more than `threshold`, the best first.
+
+        Args:
+            outputs: what the model returned: its own post-processing has chosen among overlapping boxes.
+            threshold: between 0 and 1.
+            target_sizes: (height, width) of each picture; None leaves boxes relative to it. Boxes may reach beyond.
+
+        Returns:
+            Per picture {"scores" (D) float32, "labels" (D) int64, "boxes" (D, 4) float32: xmin, ymin, xmax, ymax}.
+        """
+        where = "post_process_object_detection"
+        count = len(outputs["detection_scores"]) if "detection_scores" in outputs else 0
+        sizes = _check_target_sizes(target_sizes, count, where)
+        return list_detections(outputs, check_threshold(threshold, where), sizes, where)
 
 
 class MobileNetV1ImageProcessor(_ImageProcessor):

@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minimobile.imaging.inputs import bring_channels_first, open_labels, open_picture, split_planes
-from minimobile.imaging.settings import ALIGN_CORNERS
-from minimobile.imaging.tensorflow_transforms import central_crop, multiply, resize_bilinear, resize_nearest
+from minimobile.imaging.settings import ALIGN_CORNERS, HALF_PIXEL
+from minimobile.imaging.tensorflow_transforms import (
+    central_crop,
+    multiply,
+    resize_bilinear,
+    resize_half_pixel,
+    resize_nearest,
+)
 from minimobile.imaging.transforms import (
     center_crop,
     normalize,
@@ -85,6 +91,8 @@ def _resize(picture: Image.Image | NDArray[Any], chosen: SimpleNamespace, crop: 
             return _read_pixels(picture)
         return resize(picture, size, chosen.resample, crop, chosen.crop_rounding)
     pixels = _read_pixels(picture)
+    if chosen.resize_method == HALF_PIXEL and size is not None:
+        pixels, size = resize_half_pixel(pixels, size), None
     factor = chosen.rescale_factor if chosen.do_rescale and chosen.rescale_first else None
     if size is not None:
         return resize_bilinear(pixels, size, align_corners=chosen.resize_method == ALIGN_CORNERS, factor=factor)

@@ -20,7 +20,8 @@ MAX_CANVAS_AREA = 1 << 24  # scores of every class are computed for each pixel o
 LAYOUTS = ("channels_first", "channels_last")
 FRAMEWORKS = ("np", "pt", "tf", "jax")
 ALIGN_CORNERS = "tf1_bilinear_align_corners"
-RESIZE_METHODS = ("tf1_bilinear", ALIGN_CORNERS)
+HALF_PIXEL = "half_pixel_bilinear"
+RESIZE_METHODS = ("tf1_bilinear", ALIGN_CORNERS, HALF_PIXEL)
 CROP_ROUNDINGS = ("half_even",)
 _SIZE_KEYS = (
     {"height", "width"},

@@ -18,10 +18,11 @@ from minimobile.networks.config import config_from_dict
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
 MODEL_VARIABLE = "MINIMOBILE_MODEL"
-CLASSIFICATION, SEGMENTATION = "image classification", "semantic segmentation"
+CLASSIFICATION, SEGMENTATION, DETECTION = "image classification", "semantic segmentation", "object detection"
 TASKS: Mapping[str, tuple[type[MobileNetModel], ...]] = {
     CLASSIFICATION: (classes.MobileNetV1ForImageClassification, classes.MobileNetV2ForImageClassification),
     SEGMENTATION: (classes.MobileNetV2ForSemanticSegmentation,),
+    DETECTION: (classes.MobileNetV1ForObjectDetection, classes.MobileNetV2ForObjectDetection),
 }
 
 
@@ -182,3 +183,12 @@ class AutoModelForSemanticSegmentation(_AutoModel):
     """Models that say what every pixel shows."""
 
     classes: ClassVar = {"mobilenet_v2": classes.MobileNetV2ForSemanticSegmentation}
+
+
+class AutoModelForObjectDetection(_AutoModel):
+    """Models that find objects."""
+
+    classes: ClassVar = {
+        "mobilenet_v1": classes.MobileNetV1ForObjectDetection,
+        "mobilenet_v2": classes.MobileNetV2ForObjectDetection,
+    }

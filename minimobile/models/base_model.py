@@ -1,4 +1,4 @@
-"""What the five model classes share: loading, saving, and running a graph with its weights."""
+"""What the model classes share: loading, saving, and running a graph with its weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _POOLED = ("pooler", "classifier")  # nodes whose single pixel is dropped: (N, C
 
 
 class MobileNetModel(ModuleMethods):
-    """What the five classes share: a config, a graph, weights, and the engine that runs them.
+    """What the classes share: a config, a graph, weights, and the engine that runs them.
 
     A model does not change after it is made, and may be called from several threads at once.
     """
@@ -270,14 +270,14 @@ class MobileNetModel(ModuleMethods):
             raise InputError("quantized_input: expected a model that runs in integers, got one in floats")
         return self._integers.tensors[self._integers.inputs[0]]
 
-    def run_quantized(self, array: ArrayLike) -> Array:
+    def run_quantized(self, array: ArrayLike) -> Any:
         """Run a quantised file as it is: its input tensor in, its output tensor out, both in the file's types.
 
         Shapes: array (N, H, W, C), of the type of the file's input (uint8, int8, or float32 around a body of integers)
         -> what the file's output has for one picture, N times along the first axis. Raises InputError for another
         shape or type, and for a model that is not quantised.
         """
-        return self._runner.run_stored(np.asarray(array))
+        return self._runner.run_stored(np.asarray(array))[0]
 
     def trace(
         self,

@@ -1,4 +1,4 @@
-"""The five model classes, with the names, arguments and results of transformers' classes."""
+"""The model classes, with the names, arguments and results of transformers' classes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from minimobile.errors import InputError
 from minimobile.execution.runner import DataFormat
 from minimobile.models.base_model import AskedStates, MobileNetModel
+from minimobile.models.detectors import MobileNetV1ForObjectDetection, MobileNetV2ForObjectDetection
 from minimobile.models.losses import classification_loss, segmentation_loss
 from minimobile.models.outputs import (
     BaseModelOutputWithPoolingAndNoAttention,
@@ -25,8 +26,10 @@ Array = NDArray[Any]
 __all__ = [
     "MobileNetModel",
     "MobileNetV1ForImageClassification",
+    "MobileNetV1ForObjectDetection",
     "MobileNetV1Model",
     "MobileNetV2ForImageClassification",
+    "MobileNetV2ForObjectDetection",
     "MobileNetV2ForSemanticSegmentation",
     "MobileNetV2Model",
 ]

@@ -121,6 +121,29 @@ class SemanticSegmenterOutput(ModelOutput):
     classes: Array | None = None
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ObjectDetectionOutput(ModelOutput):
+    """Detection: logits (N, A, K + 1), pred_boxes (N, A, 4), hidden_states, and what was detected.
+
+    Each of A anchors has a row. Column 0 of the logits is the background, column k + 1 class k. `pred_boxes` are
+    (centre x, centre y, width, height) relative to the picture, as transformers' detectors have them, and
+    `box_encodings` (N, A, 4) what they were decoded from.
+
+    The network's own post-processing found `num_detections` (N): so many rows of `detection_boxes` (N, M, 4; ymin,
+    xmin, ymax, xmax, relative), `detection_classes` (N, M) and `detection_scores` (N, M), the best first; the rows
+    behind them are zeros.
+    """
+
+    logits: Array
+    pred_boxes: Array
+    hidden_states: tuple[Array, ...] | None = None
+    box_encodings: Array
+    detection_boxes: Array
+    detection_classes: Array
+    detection_scores: Array
+    num_detections: Array
+
+
 def require_finite(values: Array, where: object, what: str) -> None:
     """Raise InputError where a picture's results hold NaN or infinity: no class and no mask follows from them."""
     count = values.size - int(np.count_nonzero(np.isfinite(values)))

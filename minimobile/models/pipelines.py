@@ -1,4 +1,4 @@
-"""transformers' `pipeline` for the two tasks of these networks: pictures in, labels or masks out, in its format."""
+"""transformers' `pipeline` for the tasks of these networks: pictures in, labels, masks or boxes out, in its format."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minimobile.errors import InputError
+from minimobile.imaging.detections import check_threshold
 from minimobile.imaging.image_processing import AutoImageProcessor
 from minimobile.imaging.pictures import open_image
-from minimobile.models.auto import CLASSIFICATION, SEGMENTATION, TASKS, choose_model, load
+from minimobile.models.auto import CLASSIFICATION, DETECTION, SEGMENTATION, TASKS, choose_model, load
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.classification import apply_sigmoid, apply_softmax, find_logits
-from minimobile.models.segmentation import find_classes
+from minimobile.models.detection import find_objects
+from minimobile.models.segmentation import find_classes, open_photo
 
 _FUNCTIONS: Mapping[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "softmax": apply_softmax,
@@ -27,7 +29,7 @@ _WITHOUT_MEANING = frozenset({"timeout", "batch_size", "num_workers"})  # pictur
 
 
 class _Pipeline:
-    """What both pipelines share: a model, its image processor, and one result per picture."""
+    """What the pipelines share: a model, its image processor, and one result per picture."""
 
     task: ClassVar[str]
 
@@ -148,10 +150,45 @@ class ImageSegmentationPipeline(_Pipeline):
         ]
 
 
+class ObjectDetectionPipeline(_Pipeline):
+    """Objects in pictures: [{"score": float, "label": str, "box": {"xmin", "ymin", "xmax", "ymax"}}, ...].
+
+    Boxes are whole pixels, cut towards zero, as transformers has them; classes called "???" are left out.
+
+    Parameters:
+        threshold: what a score has to be above; 0.5 where not said.
+    """
+
+    task = "object-detection"
+
+    def _check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        known = self._refuse_unknown(parameters, ("threshold",))
+        check_threshold(known.get("threshold", 0.5), self.task)
+        return known
+
+    def _run(self, picture: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+        found = find_objects(
+            self.model, open_photo(picture), chosen.get("threshold", 0.5), processor=self.image_processor
+        )
+        return [
+            {
+                "score": item["score"],
+                "label": item["label"],
+                "box": {name: int(side) for name, side in item["box"].items()},
+            }
+            for item in found
+        ]
+
+
 PIPELINES: Mapping[str, type[_Pipeline]] = {
-    pipeline.task: pipeline for pipeline in (ImageClassificationPipeline, ImageSegmentationPipeline)
+    pipeline.task: pipeline
+    for pipeline in (ImageClassificationPipeline, ImageSegmentationPipeline, ObjectDetectionPipeline)
 }
-_KINDS = {"image-classification": CLASSIFICATION, "image-segmentation": SEGMENTATION}
+_KINDS = {
+    "image-classification": CLASSIFICATION,
+    "image-segmentation": SEGMENTATION,
+    "object-detection": DETECTION,
+}
 
 
 def pipeline(
@@ -163,10 +200,12 @@ def pipeline(
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """Return an `ImageClassificationPipeline` or an `ImageSegmentationPipeline`: call it with pictures.
+    """Return an `ImageClassificationPipeline`, `ImageSegmentationPipeline` or `ObjectDetectionPipeline`.
+
+    Call it with pictures.
 
     Args:
-        task: "image-classification" or "image-segmentation"; None is the one that the model is for.
+        task: "image-classification", "image-segmentation" or "object-detection"; None is the one that the model is for.
         model: a model, or what `load` takes. None is what the environment's MINIMOBILE_MODEL names, else, for
             classification, google/mobilenet_v2_1.0_224 from the hub.
         image_processor: one that stands in for the model's own, or where to read it.

@@ -75,7 +75,7 @@ def segment(image: Any, model: MobileNetModel | str | Path | None = None) -> Seg
         FormatError: a picture or a model that cannot be read.
     """
     model = choose_model(model, SEGMENTATION)
-    photo = _open_photo(image)
+    photo = open_photo(image)
     where = describe_source(image) if isinstance(image, str | Path) else "image"
     return Segmentation(find_classes(model, photo, where), model.id2label, photo)
 
@@ -98,7 +98,8 @@ def find_classes(model: Any, photo: Image.Image, where: object = "photo", proces
     return classes
 
 
-def _open_photo(image: Any) -> Image.Image:
+def open_photo(image: Any) -> Image.Image:
+    """Return a picture in RGB and upright, whatever it is given as; raise InputError for what is none."""
     if isinstance(image, str | Path | bytes | bytearray | Image.Image):
         return open_image(image)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim not in (2, 3) or image.size == 0:

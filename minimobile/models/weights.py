@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
+from minimobile.formats.checkpoint import HEADS
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.validation import check_weights
 from minimobile.networks.graph import Graph, needed_nodes
 
 Weights = dict[str, NDArray[Any]]
-_HEADS = ("classifier.", "segmentation_head.")
 
 
 def draw_weights(graph: Graph, initializer_range: float, seed: int) -> Weights:
@@ -50,16 +50,16 @@ def fit_weights(weights: Mapping[str, NDArray[Any]], graph: Graph, where: str) -
     Heads that the graph has not are left out. Where weights are missing that no output needs (`conv_1x1` of a
     segmentation network, which DeepLab's own checkpoints lack), the graph comes back without their layers.
     """
-    heads = [name for name in graph.shapes if name.startswith(_HEADS)]
+    heads = [name for name in graph.shapes if name.startswith(HEADS)]
     if heads and not any(name in weights for name in heads):
         raise FormatError(
-            f"{where}: expected the head {', '.join(heads)}, found a model without it; load it with the class it was "
-            "saved from, or with AutoModel"
+            f"{where}: expected the head {', '.join(heads[:12])}, found a model without it; load it with the class it "
+            "was saved from, or with AutoModel"
         )
     kept = {
         name: values
         for name, values in weights.items()
-        if name in graph.shapes or not (name.startswith(_HEADS) or name.endswith(".num_batches_tracked"))
+        if name in graph.shapes or not (name.startswith(HEADS) or name.endswith(".num_batches_tracked"))
     }
     trimmed = trim(graph)
     if any(name not in kept for name in set(graph.shapes) - set(trimmed.shapes)):

@@ -12,6 +12,7 @@ from minimobile.networks.graph import Graph
 from minimobile.networks.layers import Draft
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 
+Config = MobileNetV1Config | MobileNetV2Config
 EXTRA_CHANNELS = (512, 256, 256, 128)  # of the extra layers at width 1; each has stride 2
 MAPS = 2 + len(EXTRA_CHANNELS)
 ANCHORS = "detection_head.anchors"
@@ -21,9 +22,21 @@ _SOURCES = {"mobilenet_v1": ("layer.21", "layer.25"), "mobilenet_v2": ("layer.12
 _SLIM_NAMES = {"mobilenet_v1": "Conv2d_13_pointwise", "mobilenet_v2": "layer_19"}
 
 
-def settings(config: MobileNetV1Config | MobileNetV2Config) -> MobileNetSSDConfig:
+def settings(config: Config) -> MobileNetSSDConfig:
     """Return the config's detector; SSDLite by default."""
     return config.ssd or MobileNetSSDConfig()
+
+
+def settle(config: Config) -> Config:
+    """Return a config whose backbone's own fields say what the detector makes of it.
+
+    The detector's `min_depth` holds everywhere, and V2's last convolution follows small widths, too, as in
+    tensorflow/models' object_detection: so the backbone can be loaded without the detector.
+    """
+    ssd = settings(config)
+    if isinstance(config, MobileNetV2Config):
+        return config.replace(ssd=ssd, min_depth=ssd.min_depth, finegrained_output=False)
+    return config.replace(ssd=ssd, min_depth=ssd.min_depth)
 
 
 def count_anchors(ssd: MobileNetSSDConfig) -> tuple[int, ...]:
@@ -36,18 +49,17 @@ def count_anchors(ssd: MobileNetSSDConfig) -> tuple[int, ...]:
     return (3 if ssd.reduce_boxes_in_lowest_layer else each, *[each] * (MAPS - 1))
 
 
-def scale_channels(config: MobileNetV1Config | MobileNetV2Config, channels: float) -> int:
+def scale_channels(config: Config, channels: float) -> int:
     """Return an extra layer's channels at the config's width: cut to an integer, never rounded to a multiple of 8."""
     return max(int(channels * config.width_multiplier), settings(config).min_depth)
 
 
-def build(config: MobileNetV1Config | MobileNetV2Config) -> Graph:
+def build(config: Config) -> Graph:
     """Build the graph of `MobileNetV1ForObjectDetection` or `MobileNetV2ForObjectDetection`.
 
     Its outputs are the six maps of box encodings (anchor-major, then y, x, h, w) and the six of class logits
     (anchor-major, column 0 of each is the background): `detection_head.boxes.0.projection` ... and
-    `detection_head.classes.0.projection` .... The backbone has the detector's `min_depth`, and V2's last convolution
-    follows small widths, too, as in tensorflow/models' object_detection.
+    `detection_head.classes.0.projection` .... The backbone is that of `settle(config)`.
     """
     name = type(config).__name__
     if config.class_count < 1:
@@ -55,14 +67,12 @@ def build(config: MobileNetV1Config | MobileNetV2Config) -> Graph:
     if config.output_stride != 32:
         raise ConfigError(f"{name}: expected output_stride 32 for detection, got {config.output_stride}")
     ssd = settings(config)
+    config = settle(config)
+    draft = Draft(config, prefix=f"{config.model_type}.")
     if isinstance(config, MobileNetV1Config):
-        body: MobileNetV1Config = config.replace(min_depth=ssd.min_depth)
-        draft = Draft(body, prefix="mobilenet_v1.")
-        _, hidden_states = mobilenet_v1.add_backbone(draft, body)
+        _, hidden_states = mobilenet_v1.add_backbone(draft, config)
     else:
-        changed = config.replace(min_depth=ssd.min_depth, finegrained_output=False)
-        draft = Draft(changed, prefix="mobilenet_v2.")
-        hidden_states = mobilenet_v2.add_backbone(draft, changed)
+        hidden_states = mobilenet_v2.add_backbone(draft, config)
     maps = list(_SOURCES[config.model_type])
     for index, channels in enumerate(EXTRA_CHANNELS):
         maps.append(_add_extra_layer(draft, config, index, maps[-1], channels))
@@ -77,9 +87,7 @@ def build(config: MobileNetV1Config | MobileNetV2Config) -> Graph:
     return draft.finish((*boxes, *classes), (*hidden_states, *maps[1:]))
 
 
-def _add_extra_layer(
-    draft: Draft, config: MobileNetV1Config | MobileNetV2Config, index: int, x: str, channels: int
-) -> str:
+def _add_extra_layer(draft: Draft, config: Config, index: int, x: str, channels: int) -> str:
     """Append 1x1 to half the channels, then 3x3 of stride 2: dense, or depthwise with a 1x1 after it."""
     name = f"{HEAD}extra.{index}"
     slim, number = _SLIM_NAMES[config.model_type], index + 2

@@ -12,7 +12,7 @@ from minimobile.errors import InputError, UnknownLayerError
 from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
 from minimobile.networks.graph import Graph
 from minimobile.quantized.engine import QuantizedEngine
-from minimobile.quantized.network import Network, Tensor
+from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.operations.table import operation_of
 from minimobile_kernels.quantized.reference_maps import Affine, dequantize, quantize
 
@@ -73,9 +73,9 @@ class QuantizedRunner:
         """Return nothing: the steps of its programs are not timed."""
         return {}
 
-    def run_stored(self, x: Array) -> Array:
-        """Return the network's output as its tensor has it, for input as its tensor has it; see `run_quantized`."""
-        source, (name,) = self.network.tensors[self.network.inputs[0]], self.network.outputs
+    def run_stored(self, x: Array) -> tuple[Array, ...]:
+        """Return the network's outputs as their tensors have them, for input as its tensor has it."""
+        source, names = self.network.tensors[self.network.inputs[0]], self.network.outputs
         if x.dtype != source.dtype or x.ndim != 4 or x.shape[1:] != source.shape[1:] or not len(x):
             raise InputError(
                 f"run_quantized: expected {source.dtype} (N, {', '.join(map(str, source.shape[1:]))}), as the file's "
@@ -83,7 +83,8 @@ class QuantizedRunner:
             )
         if source.dtype == np.float32 and np.isnan(x).any():
             raise InputError("run_quantized: expected numbers, which the network turns into bytes, got NaN")
-        return self._run_each(x, (name,))[name]
+        found = self._run_each(x, names)
+        return tuple(found[name] for name in names)
 
     def find_tensor(self, name: str) -> str:
         """Return the tensor of a node of the model's graph, or of its own name."""
@@ -96,14 +97,23 @@ class QuantizedRunner:
         return tensor
 
     def results(self) -> dict[str, str]:
-        """Return what the network's output is beyond logits: {"probabilities" or "classes": tensor}, or nothing."""
-        (output,) = self.network.outputs
+        """Return what the network's outputs are beyond logits, by name: see `Runner.results`."""
+        if len(self.network.outputs) == 2:  # a detector's
+            boxes, scores = self.network.outputs
+            maker = self._find_maker(scores)
+            is_made = maker is not None and operation_of(maker).result == "probabilities"
+            logits = maker.inputs[0] if maker is not None and is_made else scores
+            return {"box_encodings": boxes, "scores": scores, "logits": logits}
+        maker = self._find_maker(self.network.outputs[0])
+        what = None if maker is None else operation_of(maker).result
+        return {} if what is None else {what: self.network.outputs[0]}
+
+    def _find_maker(self, name: str) -> Operation | None:
+        """Return the operation that computes a tensor's values, before what only moves them."""
         made = {operation.output: operation for operation in self.network.operations}
-        name = output
         while name in made and operation_of(made[name]).keeps_numbers:
             name = made[name].inputs[0]
-        what = operation_of(made[name]).result if name in made else None
-        return {} if what is None else {what: output}
+        return made.get(name)
 
     def _run_each(self, x: Array, tensors: tuple[str, ...]) -> dict[str, Array]:
         runs = [self._engine.run(x[index : index + 1], tensors) for index in range(len(x))]

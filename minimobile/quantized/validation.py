@@ -16,12 +16,13 @@ from minimobile.quantized.operations.table import operation_of
 def check_network(network: Network, where: str) -> None:
     """Raise FormatError for the first operation whose tensors do not fit each other or the kernels.
 
-    Afterwards: one input and one output; every shape follows from the shapes before it; every byte has one scale and
-    zero point; weights and biases are constants of the right shape; sums of products fit int32; factors fit theirs.
+    Afterwards: one input, outputs once each; every shape follows from the shapes before it; every byte has one scale
+    and zero point; weights and biases are constants of the right shape; sums of products fit int32; factors fit theirs.
     """
-    for names, what in ((network.inputs, "input"), (network.outputs, "output")):
-        if len(names) != 1:
-            raise FormatError(f"{where}: expected one {what} of the network, found {len(names)}")
+    if len(network.inputs) != 1:
+        raise FormatError(f"{where}: expected one input of the network, found {len(network.inputs)}")
+    if not network.outputs or len(set(network.outputs)) != len(network.outputs):
+        raise FormatError(f"{where}: expected outputs of the network, each once, found {len(network.outputs)}")
     _check_input(network.tensors[network.inputs[0]], where)
     for operation in network.operations:
         _check_operation(Reading(network, where, operation))

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.checkpoint import HEADS, Checkpoint
 from minimobile.formats.deduction import Config, build_checkpoint, deduce_config
 from minimobile.formats.dialects import Dialect
+from minimobile.formats.matching.detector import DetectorEnds, detector_fields, recognise_detector, settle_anchors
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.recognition import Finding, describe_layer, recognise_network
 from minimobile.formats.matching.simplification import simplify
@@ -42,19 +43,23 @@ def match_network(
     image_size: Size | None = None,
     provenance: Mapping[str, str] | None = None,
     config: Config | None = None,
+    detector: DetectorEnds | None = None,
 ) -> Checkpoint:
     """Return the checkpoint of a MobileNet V1, V2 or DeepLab that a file spells out as layers, whatever their names.
 
     `layers` are in an order in which they can be computed; `image_size` (height, width) is the size that the file is
     made for, None where it takes any. `config` stands in for the one that is found, as in `build_checkpoint`.
     Convolutions without batch norm get an idle one that folds back to the file's numbers bit for bit. A scaling of the
-    picture at the start becomes the processor's. Raises FormatError naming the first layer that no MobileNet has.
+    picture at the start becomes the processor's. `detector` says where the predictors of an SSD end. Raises FormatError
+    naming the first layer that no MobileNet has.
     """
     simple = simplify(layers, where)
-    finding = recognise_network(simple, where)
+    finding = recognise_network(simple, where) if detector is None else recognise_detector(simple, detector, where)
     size = image_size or _size_of_fixed_pool(finding)
     common = _common_epsilon(finding, where)
     known = _read_fields(finding, where) | {"layer_norm_eps": dialect.epsilon if common is None else common}
+    if detector is not None:
+        known |= detector_fields(finding, detector, where)
     weights, mapped = _name_weights(finding, config.layer_norm_eps if config else known["layer_norm_eps"], where)
     found = deduce_config(
         weights, dialect, where, image_size=size, called={theirs: ours for ours, theirs in mapped.items()},
@@ -63,6 +68,8 @@ def match_network(
     _check_graph(fuse_activations(fold_batch_norm(build_graph(found, finding.architecture))), finding, where)
     found = _settle_padding(found, finding, image_size, where)
     found = _settle_pool(found, finding, size, where)
+    if detector is not None:
+        found, weights = settle_anchors(found, weights, detector, image_size, where)
     checkpoint = build_checkpoint(
         weights, dialect, where,
         config=config or found,
@@ -91,7 +98,7 @@ def _name_kernel(finding: Finding, node: str) -> str:
     graph_prefix = "mobilenet_v1." if finding.architecture.startswith("MobileNetV1") else "mobilenet_v2."
     if node == "classifier":
         return "classifier.weight"
-    return f"{node if node.startswith(HEAD) else graph_prefix + node}.convolution.weight"
+    return f"{node if node.startswith(HEADS) else graph_prefix + node}.convolution.weight"
 
 
 def _read_fields(finding: Finding, where: str) -> dict[str, Any]:
@@ -149,13 +156,13 @@ def _name_weights(finding: Finding, epsilon: float, where: str) -> tuple[dict[st
         if "weight" not in layer.arrays:
             continue
         names = {role: layer.array_names.get(role, f"{layer.name}/{role}") for role in layer.arrays}
-        if node in ("classifier", f"{HEAD}classifier"):
+        if node in ("classifier", f"{HEAD}classifier") or node.endswith(".projection"):
             own = _plain_weights(node, layer, where)
             mapped.update(
                 {names[role]: name for role, name in zip(("weight", "bias"), own, strict=True) if role in names}
             )
         else:
-            path = node if node.startswith(HEAD) else prefix + node
+            path = node if node.startswith(HEADS) else prefix + node
             own = _normalized_weights(path, layer, HEAD_EPSILON if node.startswith(HEAD) else epsilon)
             is_folded = "epsilon" not in layer.attributes
             mapped[names["weight"]] = f"{path}.convolution.weight"

@@ -54,7 +54,7 @@ class Finding:
 
 def recognise_network(layers: Sequence[Layer], where: str) -> Finding:
     """Return which layer is which, or raise FormatError naming the first that is none of a MobileNet's."""
-    return _Walk(layers, where).run()
+    return Walk(layers, where).run()
 
 
 def describe_layer(layer: Layer) -> str:
@@ -67,7 +67,7 @@ def describe_layer(layer: Layer) -> str:
     return f"{kernel.replace('_', ' ')} to {shape[0]} channels{f' with {activation}' if activation else ''}"
 
 
-class _Walk:
+class Walk:
     """Follows values from layer to layer, and keeps what it recognised."""
 
     def __init__(self, layers: Sequence[Layer], where: str) -> None:
@@ -81,13 +81,8 @@ class _Walk:
         self.finding = Finding()
 
     def run(self) -> Finding:
-        self.finding.start = self.scale_picture()
-        if self.is_v1():
-            last = self.walk_v1()
-            architecture = "MobileNetV1"
-        else:
-            last = self.walk_v2()
-            architecture = "MobileNetV2"
+        """Find the whole network."""
+        last, architecture = self.walk_backbone()
         if architecture == "MobileNetV2" and self.find(last, POOL):
             last = self.walk_segmentation(last)
             head = "ForSemanticSegmentation"
@@ -98,6 +93,13 @@ class _Walk:
         self.finding.architecture = architecture + head
         self.finish(last)
         return self.finding
+
+    def walk_backbone(self) -> tuple[str, str]:
+        """Find the layers up to V1's last one, or V2's last block; return the last, and which network it is."""
+        self.finding.start = self.scale_picture()
+        if self.is_v1():
+            return self.walk_v1(), "MobileNetV1"
+        return self.walk_v2(), "MobileNetV2"
 
     def scale_picture(self) -> str:
         """Join what rescales the picture at the start to one scale and offset."""
@@ -125,6 +127,7 @@ class _Walk:
         return "activation" in found[0].attributes
 
     def walk_v1(self) -> str:
+        """Find V1's layers; return the last."""
         x = self.take("conv_stem", self.finding.start, CONVOLUTION)
         for index in range(len(mobilenet_v1.SEPARABLE_LAYERS)):
             x = self.take(f"layer.{2 * index}", x, DEPTHWISE)
@@ -132,6 +135,7 @@ class _Walk:
         return x
 
     def walk_v2(self) -> str:
+        """Find V2's stem and blocks; return the last."""
         x = self.take("conv_stem.first_conv", self.finding.start, CONVOLUTION)
         x = self.walk_bottleneck("conv_stem", x, has_expansion=bool(self.find(x, POINTWISE)))
         for index in range(sum(count for _, count, _ in mobilenet_v2.STAGES)):
@@ -139,6 +143,7 @@ class _Walk:
         return x
 
     def walk_bottleneck(self, name: str, x: str, has_expansion: bool) -> str:
+        """Find one inverted residual; return its last layer."""
         if has_expansion:
             x = self.take(f"{name}.expand_1x1", x, POINTWISE)
         x = self.take(f"{name}.conv_3x3", x, DEPTHWISE)
@@ -146,6 +151,7 @@ class _Walk:
         return self.take(name, x, SUM) if self.find(x, SUM) and not self.find(x, POINTWISE) else x
 
     def walk_segmentation(self, x: str) -> str:
+        """Find DeepLab's head; return its classifier."""
         head = "segmentation_head"
         pooled = self.take(f"{head}.avg_pool", x, POOL)
         pooled = self.take(f"{head}.conv_pool", pooled, POINTWISE)
@@ -201,6 +207,7 @@ class _Walk:
         return found[0].name
 
     def refuse(self, layer: Layer, expected: str, found: str) -> None:
+        """Raise the error for a layer that is out of place."""
         raise FormatError(f"{self.where}: layer {layer.name!r}: expected {expected}, as in a MobileNet, found {found}")
 
 

@@ -14,10 +14,13 @@ from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.files import open_regular, read_start, write_whole_bytes
+from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
+from minimobile.formats.matching.network import Layer
 from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
+from minimobile.formats.tflite.tflite_detection import Ending, find_ending
 from minimobile.formats.tflite.tflite_floats import float_network
-from minimobile.formats.tflite.tflite_layers import translate
+from minimobile.formats.tflite.tflite_layers import translate, translate_with_outputs
 from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_settings
 from minimobile.formats.tflite.tflite_model import Model, read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
@@ -52,7 +55,8 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
     source = model.tensors[model.inputs[0]]
     is_fixed = len(source.shape) == 4 and not {1, 2} & set(source.open_sizes)
     producer = {"producer": model.description[:200]} if model.description else {}
-    layers = translate(dequantize(model, str(path)) if has_integers else model, str(path))
+    ending = find_ending(model, str(path))
+    layers, detector = _translate(model, ending, has_integers, str(path))
     own = read_settings(model.metadata, str(path))
     match = partial(
         match_network,
@@ -61,11 +65,12 @@ def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None
         str(path),
         image_size=(source.shape[1], source.shape[2]) if is_fixed else None,
         provenance={"format": "tflite", "source": path.name} | producer,
+        detector=detector,
     )
     checkpoint = match(config=own.config if own is not None and config is None else config)
     if has_integers:
         processor = settle_pixels(checkpoint.processor, source)
-        integers, obstacle = _read_integers(model, path)
+        integers, obstacle = _read_integers(model if ending is None else ending.body, path)
         checkpoint = dataclasses.replace(checkpoint, quantized=integers, obstacle=obstacle, processor=processor)
         if config is not None:
             checkpoint = settle_quantized(checkpoint, match().config)
@@ -88,11 +93,26 @@ def write(path: Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
             f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
             "load it with quantized=True, and what is saved has the integers that it was trained for"
         )
+    if checkpoint.architecture.endswith("Detection"):
+        raise FormatError(f"{path}: expected a network without detection, whose boxes no file of this kind is written "
+                          "with; write a native file (NAME.h5) or a directory")  # fmt: skip
     network = checkpoint.quantized or float_network(checkpoint, str(path))
     if dtype == "float16":
         check_half(network, str(path))
     content = write_model(network, PRODUCER, metadata_buffers(checkpoint, network), dtype)
     write_whole_bytes(path, pack_labels(content, checkpoint))
+
+
+def _translate(
+    model: Model, ending: Ending | None, has_integers: bool, where: str
+) -> tuple[list[Layer], DetectorEnds | None]:
+    """Return the layers of the floats that a file stands for, and of a detector, where they end."""
+    if ending is None:
+        return translate(dequantize(model, where) if has_integers else model, where), None
+    cut = dataclasses.replace(ending.body, outputs=(*ending.boxes, *ending.classes))
+    layers, names = translate_with_outputs(dequantize(cut, where) if has_integers else cut, where)
+    count = len(ending.boxes)
+    return layers, DetectorEnds(names[:count], names[count:], ending.ssd, ending.num_classes, ending.anchors)
 
 
 def _read_integers(model: Model, path: Path) -> tuple[Network | None, Obstacle | None]:

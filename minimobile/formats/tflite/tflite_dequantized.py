@@ -41,7 +41,7 @@ def dequantize(model: Model, where: str) -> Model:
         if operator.kind in MOVED_BYTES and tensors[inputs[0]].dtype != "float16":
             merged[operator.outputs[0]] = inputs[0]
         else:
-            operators.append(dataclasses.replace(operator, inputs=inputs))
+            operators.append(dataclasses.replace(operator, inputs=inputs, options=_activated(operator, model)))
         if operator.kind in WEIGHTED:
             _, weight, *bias = inputs
             scales = _bias_scales(model.tensors[operator.inputs[0]], model.tensors[weight])
@@ -54,6 +54,20 @@ def dequantize(model: Model, where: str) -> Model:
             tensors[number] = dataclasses.replace(tensor, dtype="float32", quantization=None)
     outputs = tuple(merged.get(number, number) for number in model.outputs)
     return dataclasses.replace(model, tensors=tuple(tensors), operators=tuple(operators), outputs=outputs)
+
+
+def _activated(operator: Operator, model: Model) -> Mapping[str, Any]:
+    """Return an operator's options with the relu6 that its result's bytes imply: those from 0 to 6 can tell no others.
+
+    TensorFlow's converter of 2018 leaves it out there.
+    """
+    by = model.tensors[operator.outputs[0]].quantization
+    low = QUANTIZED_RANGES.get(model.tensors[operator.outputs[0]].dtype, (0, 0))[0]
+    is_plain = operator.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and operator.options.get("activation") == "none"
+    if not is_plain or by is None or len(by.scales) != 1 or by.zero_points[0] != low:
+        return operator.options
+    is_six = abs(float(by.scales[0]) * 255 - 6) < 0.01
+    return {**operator.options, "activation": "relu6"} if is_six else operator.options
 
 
 def _bias_scales(x: Tensor, weight: Tensor) -> NDArray[np.float32] | None:

@@ -25,6 +25,16 @@ def translate(model: Model, where: str) -> list[Layer]:
     return _Translator(model, where).run()
 
 
+def translate_with_outputs(model: Model, where: str) -> tuple[list[Layer], tuple[str, ...]]:
+    """Return the layers that the outputs depend on, and the name of the layer that computes each output."""
+    translator = _Translator(model, where)
+    layers = translator.run()
+    missing = [number for number in model.outputs if number not in translator.values]
+    if missing:
+        raise FormatError(f"{where}: expected outputs that an operator computes, found {translator.name(missing[0])!r}")
+    return layers, tuple(translator.values[number] for number in model.outputs)
+
+
 class _Translator:
     def __init__(self, model: Model, where: str) -> None:
         self.where = where

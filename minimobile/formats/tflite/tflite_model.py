@@ -30,6 +30,8 @@ ELEMENT_LIMIT = 2**31 - 1
 RANK_LIMIT = 8
 CHANNEL_LIMIT = 2**16
 SHARED_BYTES = 2**22  # equal constants, such as zeros, may share a buffer
+CUSTOM_CONTENT = "content"
+"""The one option of a custom operator: the bytes in which it keeps what it is told."""
 ABSENT = -1
 """The number of an input that is left out."""
 
@@ -237,7 +239,8 @@ class _Reader:
             self.fail(f"outputs of {what} among {tensor_count} tensors", f"{list(outputs[:9])}")
         number = table.number(3, "uint8")
         if kind.name not in _CHECKED:
-            return Operator(kind.name, inputs, outputs)
+            content = table.vector(5, "uint8") if kind.name.startswith("custom operator") else None
+            return Operator(kind.name, inputs, outputs, {} if content is None else {CUSTOM_CONTENT: content.tobytes()})
         needed, most = kind.inputs or (max(len(inputs), 1), len(inputs))
         if not needed <= len(inputs) <= most or ABSENT in inputs[:needed] or len(outputs) != 1:
             self.fail(f"{what} with {needed} to {most} inputs and one output", f"{list(inputs)} and {list(outputs)}")
