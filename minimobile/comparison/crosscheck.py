@@ -27,7 +27,7 @@ from minimobile.models import classes
 from minimobile.models.classes import MobileNetModel
 from minimobile.models.inputs import read_pixel_values
 from minimobile.models.sources import read_checkpoint
-from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.networks.graph import INPUT, Graph, Node, sweep_back
 from minimobile.tracing.explanation import count_ulps
 
 Array = NDArray[Any]
@@ -154,14 +154,13 @@ def isolate(graph: Graph, weights: Mapping[str, Array], layer: str, known: Mappi
 
     Shapes: known (N, H, W, C).
     """
-    nodes: list[Node] = []
-    wanted, inputs = {layer}, set[str]()
-    for node in reversed(graph.nodes):
-        if node.name in wanted:
-            nodes.append(node)
-            inputs.update(name for name in node.inputs if name in known)
-            wanted.update(name for name in node.inputs if name not in known)
-    return Suspect(tuple(reversed(nodes)), weights, {name: exact(known[name]) for name in sorted(inputs)}, known[layer])
+
+    def reads(node: Node) -> list[str]:
+        return [name for name in node.inputs if name not in known]
+
+    nodes = sweep_back(graph.nodes, [layer], lambda node: (node.name,), reads)
+    inputs = sorted({name for node in nodes for name in node.inputs if name in known})
+    return Suspect(nodes, weights, {name: exact(known[name]) for name in inputs}, known[layer])
 
 
 def _judge(suspect: Suspect, truth: Mapping[str, Array], alibi: Suspect | None) -> float:

@@ -21,7 +21,7 @@ from minimobile.formats.pytorch import torch_models
 from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
 from minimobile.formats.tflite import tflite
 from minimobile.formats.validation import check_weights
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config
 
 __all__ = [
     "ARCHITECTURES",
@@ -79,7 +79,7 @@ FORMATS = tuple(
 def read(
     source: str | Path,
     *,
-    config: MobileNetV1Config | MobileNetV2Config | None = None,
+    config: Config | None = None,
     options: HubOptions = NO_OPTIONS,
 ) -> Checkpoint:
     """Read a checkpoint: a directory or file of any known format, or a hub id (`google/mobilenet_v2_1.0_224`).

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config
 from minimobile.operations.fake_quantization import Ranges
 from minimobile.quantized.network import Network
 
@@ -54,7 +54,7 @@ class Checkpoint:
     quantisation: it rounds its weights and values.
     """
 
-    config: MobileNetV1Config | MobileNetV2Config
+    config: Config
     weights: Mapping[str, NDArray[Any]]
     architecture: str
     processor: Mapping[str, Any] | None = None

@@ -16,9 +16,8 @@ from minimobile.formats.dialects import Dialect, processor_settings
 from minimobile.formats.labels import class_labels
 from minimobile.networks import mobilenet_v1, mobilenet_v2, ssd
 from minimobile.networks.build_graph import build_graph
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config
 
-Config = MobileNetV1Config | MobileNetV2Config
 Shapes = dict[str, tuple[int, ...]]
 STEMS = {
     "MobileNetV1": "mobilenet_v1.conv_stem.convolution.weight",

@@ -32,7 +32,7 @@ from minimobile.formats.guarded_hdf5 import (
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.strict_json import parse_json_object
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.networks.config import Config, config_from_dict
 from minimobile.operations.fake_quantization import FakeQuantization
 
 FORMAT_VERSION = 1
@@ -94,7 +94,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     write_hdf5(path, arrays, attributes)
 
 
-def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     """Read a file that `write` made; weights come back as float32 arrays.
 
     `config` replaces the one in the file. Every checksum is compared; a file that is damaged, hostile or of a later
@@ -103,7 +103,7 @@ def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None 
     return read_open(Path(path), read_hdf5(Path(path)), config)
 
 
-def read_open(path: Path, file: GuardedFile, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+def read_open(path: Path, file: GuardedFile, config: Config | None = None) -> Checkpoint:
     """Do what `read` does with a file that is open."""
     root = file.attributes[""]
     if not is_native(file):

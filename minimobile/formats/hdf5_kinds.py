@@ -6,10 +6,10 @@ from pathlib import Path
 
 from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.deduction import Config
 from minimobile.formats.description import Description
 from minimobile.formats.guarded_hdf5 import has_hdf5_signature, read_hdf5
 from minimobile.formats.keras import keras
+from minimobile.networks.config import Config
 
 
 def recognise(path: Path) -> bool:

@@ -21,7 +21,7 @@ from minimobile.formats.directories import write_directory
 from minimobile.formats.files import write_whole_bytes
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.strict_json import read_json_object
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config, config_from_dict
 
 CONFIG = "config.json"
 PROCESSOR = "preprocessor_config.json"
@@ -34,7 +34,6 @@ WEIGHTS = (  # in the order of preference
 _SHARD_LIMIT = 1000
 _FACTS = ("model_type", "architectures", "num_labels", "image_size")  # of a config.json of whatever model
 
-Config = MobileNetV1Config | MobileNetV2Config
 Weights = dict[str, NDArray[Any]]
 
 

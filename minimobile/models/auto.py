@@ -12,9 +12,9 @@ from minimobile.errors import ConfigError, InputError, MinimobileError
 from minimobile.execution.runner import RunOptions
 from minimobile.models import classes
 from minimobile.models.base_model import MobileNetModel
-from minimobile.models.requests import Config, read_request
+from minimobile.models.requests import read_request
 from minimobile.models.sources import read_config, read_requested
-from minimobile.networks.config import config_from_dict
+from minimobile.networks.config import Config, config_from_dict
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
 MODEL_VARIABLE = "MINIMOBILE_MODEL"

@@ -21,11 +21,11 @@ from minimobile.formats.tflite import tflite
 from minimobile.models.inputs import read_layers, read_pixel_values
 from minimobile.models.module_methods import ModuleMethods
 from minimobile.models.outputs import ModelOutput
-from minimobile.models.requests import Config, LoadRequest, check_save_options, read_request, settle_dtype
+from minimobile.models.requests import LoadRequest, check_save_options, read_request, settle_dtype
 from minimobile.models.runners import make_runner
 from minimobile.models.sources import read_requested
 from minimobile.models.weights import draw_weights, fit_weights, list_differences, redraw_mismatched, trim
-from minimobile.networks.config import MobileNetConfig
+from minimobile.networks.config import Config, MobileNetConfig
 from minimobile.networks.graph import Graph
 from minimobile.operations.fake_quantization import add_fake_quantization
 from minimobile.quantized.network import Tensor

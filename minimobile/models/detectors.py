@@ -17,7 +17,7 @@ from minimobile.models.base_model import AskedStates, MobileNetModel
 from minimobile.models.outputs import ObjectDetectionOutput
 from minimobile.networks import ssd
 from minimobile.networks.anchors import make_anchors
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import Graph
 from minimobile.operations.shapes import infer_shapes
 
@@ -29,7 +29,7 @@ class _ObjectDetector(MobileNetModel):
 
     config: MobileNetV1Config | MobileNetV2Config
 
-    def __init__(self, config: ssd.Config | None = None, **options: Any) -> None:
+    def __init__(self, config: Config | None = None, **options: Any) -> None:
         """Make a model with random weights and the formula's anchors; `options` are those of the other models."""
         settled = self._check_config(self.config_class() if config is None else config)
         super().__init__(settled.replace(ssd=settled.ssd.replace(stored_anchors=0)), **options)

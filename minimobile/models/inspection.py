@@ -21,7 +21,7 @@ from minimobile.imaging.summary import describe_settings, find_size
 from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights
 from minimobile.networks.build_graph import build_graph
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config
 
 _VARIANT = re.compile(
     r"(?=.)(?P<width>\d+(?:\.\d*)?|\.\d+)?(?:@(?P<height>\d{1,5})(?:x(?P<columns>\d{1,5}))?)?", re.ASCII
@@ -32,7 +32,7 @@ _VARIANT = re.compile(
 class NetworkCosts:
     """A network at one size of image, (height, width), and what it costs."""
 
-    config: MobileNetV1Config | MobileNetV2Config
+    config: Config
     architecture: str
     image_size: tuple[int, int]
 

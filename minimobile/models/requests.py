@@ -8,13 +8,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from minimobile.errors import InputError
 from minimobile.formats.hub import HubOptions, part_hub_options, part_source
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, name_dtype
-
-Config: TypeAlias = MobileNetV1Config | MobileNetV2Config
+from minimobile.networks.config import Config, name_dtype
 
 _PROCESSOR_ALONE = "expected None, 'auto' or 'cpu', for the engine runs on processors alone"
 _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {  # the values that ask for nothing, and what to do instead

@@ -19,8 +19,8 @@ from minimobile.formats.description import Description
 from minimobile.formats.hub import HubOptions, is_hub_id, locate, part_source
 from minimobile.formats.huggingface import CONFIG, canonical_weights, choose_architecture, part_counters
 from minimobile.formats.strict_json import read_json_object
-from minimobile.models.requests import Config, LoadRequest, part_request, read_request
-from minimobile.networks.config import config_from_dict
+from minimobile.models.requests import LoadRequest, part_request, read_request
+from minimobile.networks.config import Config, config_from_dict
 
 DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5"}
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2, ssd
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config, MobileNetV1Config
 from minimobile.networks.graph import Graph
-
-Config = MobileNetV1Config | MobileNetV2Config
 
 
 def build_graph(config: Config, architecture: str) -> Graph:

@@ -12,7 +12,7 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from minimobile.errors import ConfigError, FrozenConfigError
 from minimobile.networks.config_files import ConfigFiles
@@ -376,7 +376,10 @@ def name_dtype(dtype: object) -> str:
     return str(text).removeprefix("torch.")
 
 
-def config_from_dict(values: Mapping[str, Any], **overrides: Any) -> MobileNetV1Config | MobileNetV2Config:
+Config: TypeAlias = MobileNetV1Config | MobileNetV2Config
+
+
+def config_from_dict(values: Mapping[str, Any], **overrides: Any) -> Config:
     """Build the config that the `model_type` of a `config.json` names."""
     model_type = values.get("model_type") if isinstance(values, Mapping) else None
     for cls in (MobileNetV1Config, MobileNetV2Config):

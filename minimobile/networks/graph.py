@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from minimobile.errors import UnknownLayerError
 
 INPUT = "pixel_values"
+Step = TypeVar("Step")
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,23 @@ def validate(graph: Graph) -> None:
 
 def needed_nodes(graph: Graph, outputs: Iterable[str]) -> tuple[Node, ...]:
     """Return the nodes that the given outputs depend on, in order."""
-    wanted = set(outputs)
-    kept: list[Node] = []
-    for node in reversed(graph.nodes):
-        if node.name in wanted:
-            kept.append(node)
-            wanted.update(node.inputs)
+    return sweep_back(graph.nodes, outputs, lambda node: (node.name,), lambda node: node.inputs)
+
+
+def sweep_back(
+    steps: Sequence[Step],
+    wanted: Iterable[Hashable],
+    makes: Callable[[Step], Iterable[Hashable]],
+    reads: Callable[[Step], Iterable[Hashable]],
+) -> tuple[Step, ...]:
+    """Return, in order, the steps that make something wanted: by the caller, or by a later step that is kept.
+
+    >>> sweep_back(["b<a", "c<a", "d<b"], ["d"], lambda step: step[0], lambda step: step[2])
+    ('b<a', 'd<b')
+    """
+    needed, kept = set(wanted), []
+    for step in reversed(steps):
+        if not needed.isdisjoint(makes(step)):
+            kept.append(step)
+            needed.update(reads(step))
     return tuple(reversed(kept))

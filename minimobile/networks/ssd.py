@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from minimobile.errors import ConfigError
 from minimobile.networks import mobilenet_v1, mobilenet_v2
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import Graph
 from minimobile.networks.layers import Draft
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 
-Config = MobileNetV1Config | MobileNetV2Config
 EXTRA_CHANNELS = (512, 256, 256, 128)  # of the extra layers at width 1; each has stride 2
 MAPS = 2 + len(EXTRA_CHANNELS)
 ANCHORS = "detection_head.anchors"

@@ -32,6 +32,7 @@ class AveragePool2d(Operation):
 
     attributes: ClassVar[tuple[str, ...]] = ("kernel_size", "stride")
     slides = True
+    keeps_scale = True
 
     def window(self, node: Node, height: int, width: int) -> Window:
         """Return the window with which a node slides over a `height` x `width` map."""

@@ -80,6 +80,8 @@ class Operation:
     """It can have an expansion done row by row."""
     joins: ClassVar[bool] = False
     """Its result is its inputs, side by side."""
+    keeps_scale: ClassVar[bool] = False
+    """Every value lies between values of its input: in bytes, both have one scale."""
     slides: ClassVar[bool] = False
     """It has a window that is told where networks are listed."""
     sees_all: ClassVar[bool] = False

@@ -18,6 +18,7 @@ class ResizeBilinear(Operation):
 
     inputs = (2,)
     attributes = ("align_corners",)
+    keeps_scale = True
 
     def reads(self, node: Node) -> tuple[str, ...]:
         """Return the first input."""

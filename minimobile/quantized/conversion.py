@@ -16,13 +16,12 @@ from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.fake_quantization import FakeQuantization, Ranges, add_fake_quantization
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import fold_batch_norm, fuse_activations, keep_needed
-from minimobile.operations.table import is_convolution, layout_weights
+from minimobile.operations.table import is_convolution, layout_weights, operation_of
 from minimobile.quantized.assembly import as_stored, assemble
 from minimobile.quantized.network import Network, Tensor
 from minimobile.quantized.validation import check_network
 
 _BYTES = np.dtype(np.uint8)
-_SAME_SCALE = ("average_pool2d", "global_average_pool2d", "resize_bilinear")
 
 
 def quantize_graph(
@@ -72,9 +71,10 @@ class _Converter:
         return network
 
     def choose_grid(self, node: Node, grids: dict[str, Tensor]) -> Tensor:
-        if node.op in _SAME_SCALE:
+        operation = operation_of(node)
+        if operation.keeps_scale:
             return grids[node.inputs[0]]
-        if node.op == "concatenate":
+        if operation.joins:
             return max((grids[name] for name in node.inputs), key=lambda tensor: tensor.scale)
         if node.name not in self.ranges:
             raise self.fault(node.name, "a range for its values", f"none for {node.op}")

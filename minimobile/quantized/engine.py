@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from minimobile.execution.arena import ArenaPool
 from minimobile.execution.runner import DEFAULTS, RunOptions
 from minimobile.execution.threads import Crew
+from minimobile.networks.graph import sweep_back
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.layout import Shape, lift
 from minimobile.quantized.network import Network, Operation
@@ -142,14 +143,9 @@ def warm_up() -> None:
     machine.run(steps, nothing, nothing, nothing, nothing, control, control, 0, 1)
 
 
-def needed_operations(network: Network, names: Sequence[str]) -> list[Operation]:
+def needed_operations(network: Network, names: Sequence[str]) -> tuple[Operation, ...]:
     """Return the operations that the tensors `names` need, in order."""
-    needed, kept = set(names), []
-    for operation in reversed(network.operations):
-        if operation.output in needed:
-            kept.append(operation)
-            needed.update(operation.inputs)
-    return kept[::-1]
+    return sweep_back(network.operations, names, lambda each: (each.output,), lambda each: each.inputs)
 
 
 def write_map(arena: NDArray[np.uint8], place: tuple[int, Shape], values: Array) -> None:

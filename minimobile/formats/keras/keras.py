@@ -14,7 +14,7 @@ from typing import Any
 
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.deduction import Config, build_checkpoint
+from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import open_regular, read_start, regular_file_size
@@ -32,6 +32,7 @@ from minimobile.formats.keras.keras_names import read_applications
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.stored_zip import read_directory, read_member
 from minimobile.formats.strict_json import parse_json_object
+from minimobile.networks.config import Config
 
 CONFIG_LIMIT = 2**20  # bytes of JSON; a MobileNetV2's has 164 kB. Parsed, JSON takes up to 24 times its size
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")

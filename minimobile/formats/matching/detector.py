@@ -25,7 +25,7 @@ from minimobile.formats.matching.recognition import (
 )
 from minimobile.networks import ssd
 from minimobile.networks.anchors import make_anchors
-from minimobile.networks.build_graph import Config
+from minimobile.networks.config import Config
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile.operations.shapes import infer_shapes
 

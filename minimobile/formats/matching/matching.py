@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import HEADS, Checkpoint
-from minimobile.formats.deduction import Config, build_checkpoint, deduce_config
+from minimobile.formats.deduction import build_checkpoint, deduce_config
 from minimobile.formats.dialects import Dialect
 from minimobile.formats.matching.detector import DetectorEnds, detector_fields, recognise_detector, settle_anchors
 from minimobile.formats.matching.network import Layer
@@ -20,7 +20,7 @@ from minimobile.formats.matching.recognition import Finding, describe_layer, rec
 from minimobile.formats.matching.simplification import simplify
 from minimobile.formats.ranges import add_ranges
 from minimobile.networks.build_graph import build_graph
-from minimobile.networks.config import OUTPUT_STRIDES, MobileNetV1Config
+from minimobile.networks.config import OUTPUT_STRIDES, Config, MobileNetV1Config
 from minimobile.networks.deeplab import HEAD_EPSILON
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.fake_quantization import FakeQuantization

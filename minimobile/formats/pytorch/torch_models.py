@@ -24,12 +24,11 @@ from minimobile.formats.files import open_regular
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.pytorch.torch_names import find_school, map_names
 from minimobile.formats.strict_json import read_json_object
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config
 
 TORCHVISION_V2_HASH = "7ebf99e0"  # torchvision names its files after the first digits of their SHA-256
 _RESAMPLING = {"nearest": NEAREST, "bilinear": BILINEAR, "bicubic": BICUBIC}
 
-Config = MobileNetV1Config | MobileNetV2Config
 Values = Mapping[str, Any]
 
 

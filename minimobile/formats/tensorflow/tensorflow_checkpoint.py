@@ -15,7 +15,7 @@ from minimobile.formats.huggingface import CONFIG
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.tensorflow import slim_names, slim_ranges, sorted_table
 from minimobile.formats.tensorflow.tensor_bundle import INDEX, Bundle
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config
 
 LATEST = "checkpoint"  # the file in a directory that names its newest checkpoint
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -35,7 +35,7 @@ def recognise(path: Path) -> bool:
     return not path.name.endswith(INDEX) or sorted_table.recognise(path) or _has_shards(prefix)
 
 
-def read(path: str | Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     """Read a checkpoint with TF-slim's names; `config` stands in for what the shapes and the file's name tell.
 
     One trained with fake quantisation brings its ranges.

@@ -25,7 +25,7 @@ from minimobile.formats.tensorflow.graph_def import (
 from minimobile.formats.tensorflow.protobuf import read_varint
 from minimobile.formats.tensorflow.tensorflow_ops import TRANSLATORS, translate
 from minimobile.formats.tensorflow.tensorflow_preamble import Preamble, find_start
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
 START_BYTES = 1024  # what is read of a file to recognise it
@@ -62,7 +62,7 @@ def recognise(path: Path) -> bool:
     return True
 
 
-def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+def read(path: Path, config: Config | None = None) -> Checkpoint:
     """Read a MobileNet V1, V2 or DeepLab from a frozen graph, whatever its nodes are called.
 
     `config` replaces the one that is found. Raises FormatError for files that are damaged or hostile, operations that

@@ -26,7 +26,7 @@ from minimobile.formats.tflite.tflite_model import Model, read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
 from minimobile.formats.tflite.tflite_writer import check_half, write_model
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.config import Config
 from minimobile.quantized.network import Network
 
 LABEL_LIMIT = 4 * 2**20
@@ -41,7 +41,7 @@ def recognise(path: Path) -> bool:
     return path.is_file() and read_start(path, 8)[4:] == IDENTIFIER
 
 
-def read(path: Path, config: MobileNetV1Config | MobileNetV2Config | None = None) -> Checkpoint:
+def read(path: Path, config: Config | None = None) -> Checkpoint:
     """Read a file of float weights (float32, or float16 that the file itself widens), or of quantised ones.
 
     The weights of a quantised file are what its integers stand for, and `quantized` is its network of integers. A list

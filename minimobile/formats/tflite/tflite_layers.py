@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from minimobile.errors import FormatError
 from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.formats.tflite.tflite_model import ABSENT, Model, Operator, Tensor
+from minimobile.networks.graph import sweep_back
 
 Array = NDArray[Any]
 
@@ -57,13 +58,9 @@ class _Translator:
         return self.needed()
 
     def needed(self) -> list[Layer]:
-        wanted = {self.values[number] for number in self.model.outputs if number in self.values}
-        kept = []
-        for layer in reversed(self.layers.values()):
-            if layer.name in wanted:
-                kept.append(layer)
-                wanted.update(layer.inputs)
-        return kept[::-1]
+        wanted = [self.values[number] for number in self.model.outputs if number in self.values]
+        layers = list(self.layers.values())
+        return list(sweep_back(layers, wanted, lambda layer: (layer.name,), lambda layer: layer.inputs))
 
     def add(
         self, operator: Operator, op: str, arrays: Mapping[str, tuple[Array, int]] | None = None, **attributes: Any

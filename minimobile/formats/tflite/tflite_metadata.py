@@ -21,7 +21,7 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.strict_json import parse_json_object
 from minimobile.formats.tflite.flatbuffer_writer import Fields, Scalar, write_flatbuffer
-from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.networks.config import Config, config_from_dict
 from minimobile.quantized.network import Network
 
 LABELS = "labels.txt"
@@ -38,7 +38,7 @@ _UNIX = 3
 class Settings(NamedTuple):
     """What our own files say: the config without the classes' names, the processor's settings, a row of `DIALECTS`."""
 
-    config: MobileNetV1Config | MobileNetV2Config
+    config: Config
     processor: Mapping[str, Any] | None
     dialect: str
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from minimobile.errors import FormatError
 from minimobile.formats.tflite.tflite_dequantized import MOVED_BYTES, WEIGHTED
 from minimobile.formats.tflite.tflite_model import ABSENT, Model, Operator
 from minimobile.formats.tflite.tflite_schema import ARRAY_TYPES
+from minimobile.networks.graph import sweep_back
 from minimobile.quantized.network import Network, Operation, Tensor, shorten
 from minimobile.quantized.validation import check_network
 
@@ -130,16 +131,14 @@ class _Translator:
         return height
 
 
-def _needed(model: Model) -> list[Operator]:
+def _needed(model: Model) -> tuple[Operator, ...]:
     """Return the operators that the outputs depend on, in order; what computes a shape that the file has is none."""
-    wanted = set(model.outputs)
-    kept = []
-    for operator in reversed(model.operators):
-        if wanted & set(operator.outputs):
-            kept.append(operator)
-            *_, count = _OPERATIONS.get(operator.kind, (None,))
-            wanted.update(operator.inputs[:count])
-    return kept[::-1]
+
+    def reads(operator: Operator) -> Sequence[int]:
+        *_, count = _OPERATIONS.get(operator.kind, (None,))
+        return operator.inputs[:count]
+
+    return sweep_back(model.operators, model.outputs, lambda operator: operator.outputs, reads)
 
 
 def _activated(self: _Translator, operator: Operator) -> Options:
