@@ -10,7 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minimobile.comparison.crosscheck import LayerComparison, Report, check
+    from minimobile.comparison.crosscheck import check
+    from minimobile.comparison.layer_comparison import LayerComparison, Report
     from minimobile.comparison.pixels import PixelReport, compare_pixels
     from minimobile.errors import (
         ConfigError,
@@ -151,7 +152,8 @@ _LATE = {
     ),
     "minimobile.models.segmentation": ("Segmentation", "segment"),
     "minimobile.models.conversion": ("ConversionReport", "convert"),
-    "minimobile.comparison.crosscheck": ("LayerComparison", "Report", "check"),
+    "minimobile.comparison.crosscheck": ("check",),
+    "minimobile.comparison.layer_comparison": ("LayerComparison", "Report"),
     "minimobile.tracing.explanation": ("Explanation",),
     "minimobile.imaging.batches": ("BatchFeature",),
     "minimobile.imaging.image_processing": (

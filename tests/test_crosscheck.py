@@ -48,7 +48,11 @@ def test_one_variance_too_large_is_caught_at_its_layer(kind: str) -> None:
     assert [layer.name for layer in report.layers if not layer.agrees] == [name]  # later ones do right by their input
     (layer,) = [layer for layer in report.layers if layer.name == name]
     assert layer.their_error > 100 * layer.our_error
-    assert report.diagnosis == "batch norm: in channel 3 as if the variance were 1.3 times ours"
+    (array,) = report.arrays
+    assert (array.name.rpartition(".")[2], array.count) == ("running_var", 1)
+    assert report.diagnosis == f"weights: {array}"
+    assert array.how.startswith(f"1 of {array.size} values differ: at [3] it has ")
+    assert array.how.endswith(", 1.3 times ours")
 
 
 @pytest.mark.parametrize("kind", CLASSES)
@@ -63,7 +67,7 @@ def test_what_was_trained_for_quantisation_agrees_with_its_own_definition(kind: 
 
 def test_a_function_may_be_the_other_side_and_use_any_name_of_a_layer() -> None:
     model = make_network("v2")
-    names = {"layer_15/expansion_output": "layer.12.expand_1x1", "layer_19": "conv_1x1", "pooler": "pooler"}
+    names = {"layer_15/expansion_output": "layer.12.expand_1x1", "layer_19": "conv_1x1", "classifier": "classifier"}
 
     def theirs(pixels):
         return model.features(pixels, list(names))
@@ -95,10 +99,19 @@ def test_another_shape_is_a_difference_and_has_no_figures() -> None:
 def test_not_a_number_is_no_difference_where_both_have_it() -> None:
     model, pixels = make_network("v1"), draw_pixels()
     pixels[0, 0, 5, 5] = np.nan
-    assert check(model, against="reference", pixel_values=pixels).agrees
+    report = check(model, against="reference", pixel_values=pixels)
+    assert report.first_difference is None and report.layers[0].agrees
+    assert report.agrees is report.layers[-1].agrees is None, "where nothing is a number, nothing is examined"
     report = check(model, against=lambda x: {"conv_stem": np.nan_to_num(model.features(x, ["conv_stem"])["conv_stem"])},
                    pixel_values=pixels)  # fmt: skip
     assert report.first_difference == "conv_stem"
+
+
+class Unreadable:
+    """As a tensor that wants gradients."""
+
+    def __array__(self, *arguments: object, **options: object) -> None:
+        raise RuntimeError("use tensor.detach().numpy() instead")
 
 
 def test_misuse_is_one_sentence() -> None:
@@ -113,6 +126,12 @@ def test_misuse_is_one_sentence() -> None:
             {"against": lambda x: {}},
         ),
         ("expected values (N, C, H, W) or (N, C), got shape (3,)", {"against": lambda x: {"layer.0": np.zeros(3)}}),
+        ("got shape (1, 0, 1, 1)", {"against": lambda x: {"classifier": np.zeros((1, 0), "f4")}}),
+        ("expected values that NumPy can read, got Unreadable", {"against": lambda x: {"layer.0": Unreadable()}}),
+        ("expected it to return {layer name: values}, got ndarray; for logits alone", {"against": lambda x: x}),
+        ("it failed on (1, 3, 32, 32) (KeyError: 'sesame')", {"against": lambda x: {}["sesame"]}),
+        ("a torch.nn.Module or a function, got int", {"against": 5}),
+        ("expected `other` with a framework's name", {"against": lambda x: {}, "other": model}),
         ("got both or neither", {"pixel_values": None}),
         ("expected a model with image-processor settings", {"pixel_values": None, "image": "a.png"}),
     ):

@@ -7,10 +7,12 @@ import pytest
 from numpy.typing import NDArray
 from planted import draw_pixels, make_network, with_changed, with_weights
 
-from minimobile.comparison.crosscheck import Report, check
-from minimobile.comparison.diagnosis import Suspect, diagnose
+from minimobile.comparison.crosscheck import check
+from minimobile.comparison.diagnosis import diagnose
 from minimobile.comparison.float32_bounds import exact
+from minimobile.comparison.layer_comparison import Report
 from minimobile.comparison.peers import compared_layers
+from minimobile.comparison.suspect import Suspect
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Node
 from minimobile_kernels import reference

@@ -101,7 +101,7 @@ def test_what_trained_rounding_is_called_in_a_layer() -> None:
 
 def test_the_default_error_is_that_of_an_operation_that_rounds_nothing() -> None:
     x, y = (exact(random_image((1, 4, 4, channels), seed=channels)) for channels in (3, 5))
-    x = Estimate(x.value, np.full_like(x.value, 0.25), x.magnitude)
+    x = Estimate(x.value, np.full_like(x.value, 0.25), x.magnitude, x.deviation)
     node = Node("both", "concatenate", ("x", "y"))
     found = OPERATIONS["concatenate"].estimate(node, {}, [x, y])
     np.testing.assert_array_equal(found.error, reference.concatenate(x.error, y.error))

@@ -53,6 +53,7 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
         {"numpy"},
         {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert", "onnx", "onnxruntime"},
     ),
+    "minimobile.comparison.torch_modules": ({"numpy"}, {"torch"}),
     "minimobile.formats": ({"numpy", "h5py", "safetensors"}, {"huggingface_hub"}),
     "minimobile.cli": ({"typer"}, {"numpy", "PIL", "rich"}),
 }

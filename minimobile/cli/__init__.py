@@ -51,8 +51,9 @@ _CLICK_EXCEPTION: type[Exception] = typer.BadParameter.__mro__[2]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (`sys.argv` without arguments) and return the exit code.
 
-    0: all went well; 1: something failed, as stderr says in one sentence; 2: wrong usage; 130: interrupted. SIGTERM and
-    SIGHUP end the process with 128 and their number, after tidying away what is half written.
+    0: all went well; 1: something failed, as stderr says in one sentence; 2: wrong usage; 3: `check` cannot
+    tell; 130: interrupted. SIGTERM and SIGHUP end the process with 128 and their number, after tidying away what is
+    half written.
     """
     console.prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)

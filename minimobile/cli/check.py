@@ -17,9 +17,13 @@ from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
-    from minimobile.comparison.crosscheck import Report
+    from minimobile.comparison.layer_comparison import Report
     from minimobile.comparison.pixels import PixelReport
     from minimobile.comparison.quantized_steps import LayerSteps
+
+
+CANNOT_TELL = 3
+NAMED = 5  # so many arrays are listed
 
 
 class Against(StrEnum):
@@ -52,8 +56,9 @@ def check(
 
     Names the first layer that differs by more than float32 explains, and what the difference looks like. Columns:
     the largest and the rms difference, each side's error relative to a run in float64, the median distance in float32
-    numbers, one minus the cosine, and the other side's worst value as a multiple of what float32 can explain (above 1
-    it differs). Exit code 0: all layers agree; 1: they do not, or something failed.
+    numbers, one minus the cosine, and how many times more than float32 can explain the other side is off (above 1 it
+    differs; ? where rounding may hide as much as weights of fewer bits). Exit code 0: all layers agree; 1: they do
+    not, or something failed; 3: that cannot be told.
 
     Against dequantized, a quantised file runs in integers and as the float network that it stands for. Columns: what a
     step of the layer's bytes is worth; the largest and the mean difference in steps; its mean with the sign, integers
@@ -85,7 +90,7 @@ def check(
     else:
         _write_layers(report)  # type: ignore[arg-type]
     if not report.agrees:
-        raise typer.Exit(1)
+        raise typer.Exit(CANNOT_TELL if report.agrees is None else 1)
 
 
 def _write_layers(report: Report) -> None:
@@ -97,17 +102,26 @@ def _write_layers(report: Report) -> None:
         sizes = (layer.max_difference, layer.rms_difference)
         errors = (layer.our_error, layer.their_error)
         angle = None if layer.cosine is None else abs(1 - layer.cosine)
-        bound = ("" if layer.agrees else "*") + _shorten(layer.excess, 1)
+        mark = {True: "", False: "*", None: "?"}[layer.agrees]
+        bound = mark + _shorten(layer.excess, 1)
         figures = (*(_shorten(x, 1) for x in sizes), *(_shorten(x, 2) for x in errors), _shorten(layer.median_ulps, 1))
         rows.append((layer.name, shape, *figures, _shorten(angle, 1), bound))
     columns = ("shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
     console.write_layer_table(columns, rows, f"against {report.against}")
-    if report.agrees:
+    if report.agrees is False:
+        count = sum(layer.agrees is False for layer in report.layers)
+        console.write_text(f"differs: first at {report.first_difference}, in {count} of {len(rows)} layers (*)")
+        console.write_text(report.diagnosis or "no known fault explains it")
+    elif report.agrees is None:
+        console.write_text(f"cannot tell: {report.doubt}")
+    else:
         console.write_text(f"agrees: rounding explains every difference in {len(rows)} layers")
-        return
-    count = sum(not layer.agrees for layer in report.layers)
-    console.write_text(f"differs: first at {report.first_difference}, in {count} of {len(rows)} layers (*)")
-    console.write_text(report.diagnosis or "no known fault explains it")
+    if report.processors is not None:
+        console.write_text(f"the image processors differ, and both sides got our pixels: {report.processors}")
+    if report.arrays and report.agrees is not False:
+        names = ", ".join(array.name for array in report.arrays[:NAMED])
+        more = f" and {len(report.arrays) - NAMED} more" if len(report.arrays) > NAMED else ""
+        console.write_text(f"weights that are not ours, on the other side: {names}{more}")
 
 
 def _compare_steps(source: str, image: Path) -> Sequence[LayerSteps]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.comparison.diagnosis import Verdict
 from minimobile.comparison.peers import import_framework
+from minimobile.comparison.verdict import Verdict
 from minimobile.errors import InputError, UnavailableError
 from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.imaging.pictures import open_image
@@ -83,18 +83,19 @@ def compare_pixels(processor: Processor, image: Any, other: Processor | None = N
     if first == meant_equal[0] and own_alone:
         diagnosis = f"settings: transformers does not know {', '.join(own_alone)}"
     elif first is not None and other is not None and first == meant_equal[-1]:
-        diagnosis = _describe_settings(processor, other)
+        settings_differ = describe_settings(processor, other)
+        diagnosis = None if settings_differ is None else f"settings: {settings_differ}"
     return PixelReport(rows, first_difference=first, diagnosis=diagnosis)
 
 
-def _describe_settings(processor: Processor, other: Processor) -> str | None:
+def describe_settings(processor: Processor, other: Processor) -> str | None:
     """Name the settings in which two processors differ."""
     ours, theirs = processor.to_dict(), other.to_dict()
     names = [
         name for name in {**ours, **theirs} if name != "image_processor_type" and ours.get(name) != theirs.get(name)
     ]
     differing = [f"{name} {theirs.get(name)} (ours: {ours.get(name)})" for name in names]
-    return f"settings: {'; '.join(differing)}" if differing else None
+    return "; ".join(differing) or None
 
 
 def _transformers_class(name: str, suffix: str) -> Any:

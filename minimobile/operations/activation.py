@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import Estimate, gamma
+from minimobile.operations.estimate import MOST_DEVIATIONS, ONE_ROUNDING, Estimate, Noise, gamma
 from minimobile.operations.operation import Array, Maps, Operation, Rows, Weights
 from minimobile.operations.written_out import Position, Scalar, Stage, as_array
 from minimobile_kernels import reference
@@ -37,6 +38,17 @@ class Activation(Operation):
         (x,) = inputs
         steepest: Array = STEEPEST.get(node.attributes["function"], 1.0) * x.error
         return steepest if self.clamp(node) else steepest + gamma(CURVE_ROUNDINGS) * (x.reach + abs(value))
+
+    def noise(self, node: Node, weights: Weights, inputs: Sequence[Array], value: Array) -> Noise:
+        """Return nothing for a clamp, and of a curve the roundings of the arithmetic around it."""
+        if self.clamp(node) is not None:
+            return super().noise(node, weights, inputs, value)
+        own = math.sqrt(CURVE_ROUNDINGS) * ONE_ROUNDING * (abs(inputs[0]) + abs(value))
+        return Noise(own, 0 * own)
+
+    def carry(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
+        """Return what the function makes of the input's limits."""
+        return self.change(node, inputs[0], value) / MOST_DEVIATIONS
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row: which curve, or none and the limits of the clamp."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import Estimate, gamma
+from minimobile.operations.estimate import ONE_ROUNDING, Estimate, Noise, gamma
 from minimobile.operations.operation import Array, Maps, Operation, Rows, Weights
 from minimobile.operations.written_out import Position, Scalar, Stage, as_array
 from minimobile_kernels import reference
@@ -30,6 +30,10 @@ class Add(Operation):
         x, y = inputs
         total: Array = x.error + y.error + gamma(1) * (x.reach + y.reach)
         return total
+
+    def noise(self, node: Node, weights: Weights, inputs: Sequence[Array], value: Array) -> Noise:
+        """Return one rounding."""
+        return Noise(ONE_ROUNDING * abs(value), 0 * value)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row."""

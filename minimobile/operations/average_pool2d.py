@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import Estimate, gamma
+from minimobile.operations.estimate import Estimate, Noise, gamma, noise_of_sum
 from minimobile.operations.operation import (
     Array,
     Maps,
@@ -60,6 +60,13 @@ class AveragePool2d(Operation):
         slide = self.window(node, *x.value.shape[1:3])
         rounding = gamma(slide.kernel_height * slide.kernel_width + 1)
         return super().error(node, inputs, value) + rounding * self.evaluate(node, {}, [x.reach])
+
+    def noise(self, node: Node, weights: Weights, inputs: Sequence[Array], value: Array) -> Noise:
+        """Return that of the sum."""
+        (x,) = inputs
+        slide = self.window(node, *x.shape[1:3])
+        terms = slide.kernel_height * slide.kernel_width
+        return Noise(noise_of_sum(terms, self.evaluate(node, {}, [x**2]) / terms, value), 0 * value)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import NORMALIZATION_ROUNDINGS, Estimate, gamma
+from minimobile.operations.estimate import NORMALIZATION_ROUNDINGS, ONE_ROUNDING, Estimate, Noise, gamma
+from minimobile.operations.folding import normalization_factors
 from minimobile.operations.operation import Array, Operation, Weights
 from minimobile_kernels import reference
 
@@ -30,10 +31,19 @@ class BatchNorm(Operation):
         return reference.batch_norm(x, scale, shift, mean, variance, node.attributes["epsilon"])
 
     def estimate(self, node: Node, weights: Weights, inputs: Sequence[Estimate]) -> Estimate:
-        """Evaluate a node in float64, and bound how far float32 can be from that."""
+        """Evaluate a node in float64, and say how far float32 can be from that."""
         (x,) = inputs
         value = self.evaluate(node, weights, [x.value])
-        weight, shift, mean, variance = (weights[node.weights[role]].astype(np.float64) for role in ROLES)
-        scale = np.abs(weight / np.sqrt(variance + node.attributes["epsilon"]))
+        factor, shift, mean = normalization_factors(node, weights)
+        scale = np.abs(factor)
         magnitude = x.magnitude * scale + np.abs(mean) * scale + np.abs(shift)
-        return Estimate(value, x.error * scale + gamma(NORMALIZATION_ROUNDINGS) * magnitude, magnitude)
+        deviation = np.hypot(x.deviation * scale, np.hypot(*self.noise(node, weights, [x.value], value)))
+        return Estimate(value, x.error * scale + gamma(NORMALIZATION_ROUNDINGS) * magnitude, magnitude, deviation)
+
+    def noise(self, node: Node, weights: Weights, inputs: Sequence[Array], value: Array) -> Noise:
+        """Return those of every value's sums, and those of a channel's factor and shift."""
+        factor, shift, mean = normalization_factors(node, weights)
+        moved = np.abs(mean * factor)
+        independent = np.sqrt(value**2 + (inputs[0] * factor) ** 2 + moved**2 + shift**2)
+        scaled = NORMALIZATION_ROUNDINGS / 2 * (value - shift) ** 2
+        return Noise(ONE_ROUNDING * independent, ONE_ROUNDING * np.sqrt(scaled + (moved + np.abs(shift)) ** 2))

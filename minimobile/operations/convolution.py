@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from minimobile.networks.graph import Node
-from minimobile.operations.convolution_bounds import estimate_convolution, estimate_rounded_convolution
-from minimobile.operations.estimate import Estimate
+from minimobile.operations.convolution_bounds import estimate_convolution, estimate_rounded_convolution, find_noise
+from minimobile.operations.estimate import Estimate, Noise
 from minimobile.operations.folding import fold_weights
 from minimobile.operations.operation import Array, Maps, MapShape, Operation, Rows, Weights, WeightShapes, Work
 from minimobile.operations.written_out import Position, Stage, Term, WrittenOut, as_array, list_reads, sum_in_blocks
@@ -74,6 +74,10 @@ class Convolution(Operation):
         is_rounded = "weight_quantization" in node.attributes
         estimate = estimate_rounded_convolution if is_rounded else estimate_convolution
         return estimate(self.evaluate, node, weights, inputs[0])
+
+    def noise(self, node: Node, weights: Weights, inputs: Sequence[Array], value: Array) -> Noise:
+        """Return the deviations of a node's own roundings, its input (N, H, W, C) being exact."""
+        return find_noise(self.evaluate, node, weights, inputs[0], value)
 
     def row_fields(self, rows: Rows, node: Node) -> dict[str, Any]:
         """Return the fields that every convolution's row has."""

@@ -8,11 +8,33 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import NORMALIZATION_ROUNDINGS, SMALLEST_NORMAL, Array, Estimate, gamma
-from minimobile.operations.folding import NORMALIZATION, Weights
+from minimobile.operations.estimate import (
+    NORMALIZATION_ROUNDINGS,
+    ONE_ROUNDING,
+    SMALLEST_NORMAL,
+    Array,
+    Estimate,
+    Noise,
+    gamma,
+    noise_of_sum,
+)
+from minimobile.operations.folding import NORMALIZATION, Weights, normalization_factors
 from minimobile_kernels.reference import fake_quantize, nudge_range
 
 Evaluate = Callable[[Node, Weights, Sequence[Array]], Array]
+
+
+def find_noise(evaluate: Evaluate, node: Node, weights: Weights, x: Array, value: Array) -> Noise:
+    """Return the deviations of a convolution's own roundings. Shapes: x, value (N, H, W, C)."""
+    names = [name for role, name in node.weights.items() if role in ("weight", "bias")]
+    attributes = {name: setting for name, setting in node.attributes.items() if name != "weight_quantization"}
+    roles = {role: name for role, name in node.weights.items() if name in names}
+    plain = Node(node.name, node.op, node.inputs, attributes, roles)
+    squares = evaluate(plain, {name: weights[name].astype(np.float64) ** 2 for name in names}, [x**2])
+    if "scale" in node.weights:  # folded in
+        squares = squares * normalization_factors(node, weights, ("scale", "shift"))[0] ** 2
+    terms = math.prod(weights[node.weights["weight"]].shape[1:])
+    return Noise(noise_of_sum(terms, squares, value) + SMALLEST_NORMAL, ONE_ROUNDING * np.sqrt(2 * squares))
 
 
 def estimate_convolution(evaluate: Evaluate, node: Node, weights: Weights, x: Estimate) -> Estimate:
@@ -25,7 +47,11 @@ def estimate_convolution(evaluate: Evaluate, node: Node, weights: Weights, x: Es
     if x.error.any():
         without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
         error = error + evaluate(node, without_bias, [x.error])
-    return Estimate(value, error, magnitude)
+    deviation = np.hypot(*find_noise(evaluate, node, weights, x.value, value))
+    if x.deviation.any():  # as if they had one sign: they may have one source
+        without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
+        deviation = deviation + evaluate(node, without_bias, [x.deviation])
+    return Estimate(value, error, magnitude, deviation)
 
 
 def estimate_rounded_convolution(evaluate: Evaluate, node: Node, weights: Weights, x: Estimate) -> Estimate:
@@ -53,4 +79,4 @@ def estimate_rounded_convolution(evaluate: Evaluate, node: Node, weights: Weight
     error = gamma(terms + 1) * magnitude + terms * SMALLEST_NORMAL
     error = error + evaluate(plain, {"weight": np.abs(rounded), "bias": bias_error}, [x.error])
     error = error + evaluate(plain, {"weight": high - low, "bias": np.zeros(1)}, [x.reach])
-    return Estimate(value, error, magnitude)
+    return Estimate(value, error, magnitude, error)  # steps of weights are not distributed as errors are

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import Estimate
+from minimobile.operations.estimate import Estimate, gamma
 from minimobile.operations.operation import Array, Maps, Operation, Rows, Weights
 from minimobile.operations.written_out import Position, Scalar, Stage, as_array
 from minimobile_kernels import reference
@@ -16,15 +16,20 @@ class FakeQuantize(Operation):
 
     attributes = ("quantization",)
     is_stage = True
+    rounds = True
 
     def define(self, node: Node, weights: Weights, inputs: Sequence[Array]) -> Array:
         """Compute a node on its definition."""
         return reference.fake_quantize(inputs[0], _grid(node))
 
     def error(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
-        """Return a step more than the input's: a value between two may go either way."""
-        rounded: Array = inputs[0].error + _grid(node).step
-        return rounded
+        """Return a step for a value that lies between two, and may go either way; others cannot."""
+        error: Array = self.change(node, inputs[0], value) + gamma(2) * abs(value)
+        return error
+
+    def carry(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
+        """Return the bound: such steps are not distributed as errors are."""
+        return self.error(node, inputs, value)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row, with the grid's steps."""

@@ -46,6 +46,20 @@ def fold_weights(node: Node, weights: Weights) -> tuple[NDArray[Any], NDArray[An
     return weight, bias + 0.0  # -0 becomes 0
 
 
+def normalization_factors(
+    node: Node, weights: Weights, roles: tuple[str, str] = ("weight", "bias")
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return scale / sqrt(variance + epsilon), shift and mean of a batch norm, (C) each, in float64.
+
+    The roles of scale and shift are the first two of `NORMALIZATION` where it is folded into a convolution.
+    """
+    scale, shift, mean, variance = (
+        weights[node.weights[role]].astype(np.float64) for role in (*roles, *NORMALIZATION[2:])
+    )
+    with np.errstate(all="ignore"):
+        return scale / np.sqrt(variance + node.attributes["epsilon"]), shift, mean
+
+
 def fold_as_trained(
     weight: NDArray[Any],
     bias: NDArray[Any],

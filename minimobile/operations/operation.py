@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import Estimate
+from minimobile.operations.estimate import Estimate, Noise
 from minimobile.operations.written_out import Position, Scalar, Stage, WrittenOut
 from minimobile_kernels.geometry import Window, window
 
@@ -88,6 +89,8 @@ class Operation:
     """Every value depends on the whole map."""
     is_stage: ClassVar[bool] = False
     """It changes one value that another node has made, its last input's; `stage` writes that out."""
+    rounds: ClassVar[bool] = False
+    """Its values are those of a grid."""
     is_step: ClassVar[bool] = False
     """It goes on with the layer of its first input, which is then rounded after it."""
     rounded_step: ClassVar[str | None] = None
@@ -133,14 +136,30 @@ class Operation:
         return self.define(node, weights, inputs)
 
     def estimate(self, node: Node, weights: Weights, inputs: Sequence[Estimate]) -> Estimate:
-        """Evaluate a node in float64, and bound how far float32 can be from that."""
-        value = self.evaluate(node, weights, [x.value for x in inputs])
+        """Evaluate a node in float64, and say how far float32 can be from that."""
+        values = [x.value for x in inputs]
+        value = self.evaluate(node, weights, values)
         error = self.error(node, inputs, value)
-        return Estimate(value, error, abs(value) + error)
+        own = np.hypot(*self.noise(node, weights, values, value))
+        return Estimate(value, error, abs(value) + error, own + self.carry(node, inputs, value))
 
     def error(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
         """Return the bound for a node without weights: what its inputs' errors make, where it rounds nothing itself."""
         return self.evaluate(node, {}, [x.error for x in inputs])
+
+    def noise(self, node: Node, weights: Weights, inputs: Sequence[Array], value: Array) -> Noise:
+        """Return the deviations of a node's own roundings, its inputs (N, H, W, C) being exact."""
+        return Noise(np.zeros_like(value), np.zeros_like(value))
+
+    def carry(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
+        """Return what a node without weights makes of its inputs' deviations, as if their errors had one sign."""
+        return self.evaluate(node, {}, [x.deviation for x in inputs])
+
+    def change(self, node: Node, x: Estimate, value: Array) -> Array:
+        """Return by how much a function of single values changes where its input is as far off as it can be."""
+        ends = [self.evaluate(node, {}, [x.value + side]) for side in (-x.limit, x.limit)]
+        change: Array = np.fmax(np.abs(ends[0] - value), np.abs(ends[1] - value))
+        return change
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add the rows of a program that compute a node."""

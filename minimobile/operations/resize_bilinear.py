@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import Estimate, gamma
+from minimobile.operations.estimate import ONE_ROUNDING, Estimate, Noise, gamma
 from minimobile.operations.operation import Array, Maps, MapShape, Operation, Rows, Weights, WeightShapes
 from minimobile.operations.written_out import Position, Stage, Term, WrittenOut, write_copy
 from minimobile_kernels import reference
@@ -40,6 +40,13 @@ class ResizeBilinear(Operation):
             return spread
         steepest: Array = x.reach.max(axis=(1, 2), keepdims=True)
         return spread + gamma(8) * sum(x.value.shape[1:3]) * steepest
+
+    def noise(self, node: Node, weights: Weights, inputs: Sequence[Array], value: Array) -> Noise:
+        """Return that of rounded positions; a single pixel is copied."""
+        x, own = inputs[0], np.zeros_like(value)
+        if x.shape[1:3] != (1, 1):
+            own = own + ONE_ROUNDING * sum(x.shape[1:3]) * np.abs(x).max(axis=(1, 2), keepdims=True)
+        return Noise(own, 0 * own)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row."""

@@ -71,7 +71,7 @@ def test_an_activation_spreads_errors_no_more_than_its_steepest_slope(function: 
     x = np.linspace(-9, 9, 20001).reshape(1, 1, -1, 1)
     spread = np.full_like(x, 1e-3)
     node = Node("y", "activation", ("x",), {"function": "silu" if function == "swish" else function})
-    middle = estimate([node], {}, {"x": Estimate(x, spread, np.abs(x))})
+    middle = estimate([node], {}, {"x": Estimate(x, spread, np.abs(x), spread)})
     for moved in (x - spread, x + spread):
         assert excess(middle, estimate([node], {}, {"x": exact(moved)}).value).max() < 1 + 1e-9
     assert CURVE_ROUNDINGS > 8
@@ -80,9 +80,7 @@ def test_an_activation_spreads_errors_no_more_than_its_steepest_slope(function: 
 def test_errors_pass_through_sums_means_joins_and_resizes() -> None:
     random = np.random.default_rng(1)
     x, y = (random.normal(size=(1, 4, 5, 3)) for _ in range(2))
-    inputs = {
-        name: Estimate(values, np.full_like(values, 1e-3), np.abs(values)) for name, values in (("x", x), ("y", y))
-    }
+    inputs = {name: Estimate(values, *3 * [np.full_like(values, 1e-3)]) for name, values in (("x", x), ("y", y))}
     moved = {"x": exact(x + 1e-3), "y": exact(y - 1e-3)}
     for op, names, attributes in (
         ("add", ("x", "y"), {}),
@@ -98,6 +96,6 @@ def test_errors_pass_through_sums_means_joins_and_resizes() -> None:
 
 
 def test_what_is_not_a_number_is_judged_by_equality() -> None:
-    expected = Estimate(np.array([np.nan, np.inf, 1.0, 1.0, 0.0]), np.zeros(5), np.ones(5))
+    expected = Estimate(np.array([np.nan, np.inf, 1.0, 1.0, 0.0]), np.zeros(5), np.ones(5), np.zeros(5))
     found = np.array([np.nan, np.inf, np.nan, 1.0, 1e-30], np.float32)
     assert excess(expected, found).tolist() == [0, 0, np.inf, 0, np.inf]
