@@ -6,6 +6,8 @@ clauses catch it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import FrozenInstanceError
 
 
@@ -43,3 +45,13 @@ class UnavailableError(MinimobileError):
 
 class UnreachableError(UnavailableError, ConnectionError):
     """The hub cannot be reached: an OSError, too, as in transformers."""
+
+
+@contextmanager
+def within_memory(what: str) -> Iterator[None]:
+    """Have a want of memory for `what` the caller gave be an InputError. Also a decorator."""
+    try:
+        yield
+    except MemoryError as error:
+        reason = str(error) or "the system gave no more"
+        raise InputError(f"{what}: needs more memory than there is ({reason}); use a smaller one") from None

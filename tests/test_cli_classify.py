@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -144,6 +145,54 @@ def test_real_networks_know_the_cat_and_the_parrot(run: Run, test_data: Path) ->
     assert [found["label"] for found in cat[:3]] == ["Egyptian cat", "tabby, tabby cat", "tiger cat"]
     assert [round(found["probability"], 3) for found in cat[:3]] == [0.947, 0.027, 0.020]
     assert (parrot[0]["label"], round(parrot[0]["probability"], 3)) == ("macaw", 0.997)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")
+def test_a_folder_s_links_to_nowhere_and_pipes_are_rows(run: Run, classifier: Path, photos: Path) -> None:
+    (photos / "c.png").symlink_to("nowhere")
+    (photos / "d.png").symlink_to("d.png")
+    os.mkfifo(photos / "e.png")
+    (photos / "f.png").mkdir()  # a folder is called a picture: not one of the folder's pictures
+    (photos / "g.png").symlink_to("a.png")
+    code, out, err = run("classify", photos, "--model", classifier, "--format", "json")
+    rows = {Path(row["image"]).name: row for row in json.loads(out)}
+    assert list(rows) == ["a.png", "b.jpg", "c.png", "d.png", "e.png", "g.png"]
+    assert (code, err) == (1, "error: 3 of 6 pictures failed\n")
+    for name, sentence in {
+        "c.png": "the link points to a file that is not there",
+        "d.png": "cannot be read (",
+        "e.png": "expected a regular file, found a pipe",
+    }.items():
+        assert rows[name]["error"].startswith(f"{photos / name}: ") and sentence in rows[name]["error"]
+
+
+def test_what_may_not_be_read_is_a_row(
+    run: Run, classifier: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "locked").mkdir()
+    iterdir, opened = Path.iterdir, Path.open
+
+    def list_folder(path: Path) -> Any:
+        if path.name == "locked":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(path)
+
+    def open_file(path: Path, *given: Any, **named: Any) -> Any:
+        if path.name == "b.jpg":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *given, **named)
+
+    monkeypatch.setattr(Path, "iterdir", list_folder)
+    monkeypatch.setattr(Path, "open", open_file)
+    code, out, _ = run("classify", photos, tmp_path / "locked", "--model", classifier, "--format", "json")
+    rows = json.loads(out)
+    assert code == 1
+    assert [row.get("error") for row in rows] == [
+        None,
+        f"{photos / 'b.jpg'}: cannot be read (Permission denied)",
+        f"{tmp_path / 'locked'}: expected a picture or a folder of pictures, got a folder that cannot be read "
+        "(Permission denied)",
+    ]
 
 
 def test_whoever_waits_for_the_compiler_is_told(

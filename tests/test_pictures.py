@@ -310,3 +310,35 @@ def test_real_pictures_open_as_transformers_opens_them(test_data: Path) -> None:
     assert paths
     for path in paths:
         assert np.array_equal(np.asarray(open_image(path)), np.asarray(image_utils.load_image(str(path)))), path
+
+
+def write_exif(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """Return an EXIF block: entries of tag, type, count, and four bytes of value or offset."""
+    written = b"".join(struct.pack("<HHI", *entry[:3]) + entry[3] for entry in entries)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(entries)) + written + bytes(4)
+
+
+BEYOND_THE_FILE = (0x010F, 2, 100, struct.pack("<I", 5000))  # the maker's name, in a hundred bytes that are not there
+
+
+def test_what_pillow_warns_of_names_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "photo"
+    content = encode(draw(), "TIFF", dpi=(72, 72))
+    for damaged in (
+        content.replace(struct.pack("<HHI", 296, 3, 1), struct.pack("<HHI", 296, 3, 2)),  # two units of resolution
+        encode(draw(), "JPEG", exif=write_exif(BEYOND_THE_FILE)),
+    ):
+        path.write_bytes(damaged)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert open_image(path).size == (7, 5)
+        assert caught
+        assert all(str(warning.message).startswith(f"{path}: ") for warning in caught)
+
+
+def test_a_warning_does_not_cost_the_orientation() -> None:
+    """As it did where warnings are errors: the error ended the search for the orientation."""
+    turned = (ORIENTATION, 3, 1, struct.pack("<HH", 6, 0))
+    content = encode(draw(), "JPEG", exif=write_exif(turned, BEYOND_THE_FILE))
+    with pytest.warns(UserWarning, match="^image of .* bytes: "):
+        assert open_image(content).size == (5, 7)

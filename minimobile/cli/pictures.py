@@ -15,9 +15,10 @@ Row = Mapping[str, Any]
 
 
 def expand_folders(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths with every folder replaced by the pictures in it (not below it), sorted by name.
+    """Return the paths with every folder replaced by what is called a picture in it (not below it), sorted by name.
 
-    A folder without pictures stays in the list, to be reported in its place.
+    Broken links, pipes and files that cannot be read are among them, to be reported like any bad picture; so is a
+    folder without pictures, in its place.
     """
     expanded: list[Path] = []
     for path in paths:
@@ -33,8 +34,8 @@ def work_through(paths: Sequence[Path], describe: str, work: Callable[[Path], Ro
     rows: list[Row] = []
     for path in console.track(paths, describe):
         try:
-            if path.is_dir():
-                raise InputError(f"{path}: expected a picture or a folder of pictures, got a folder with none")
+            if _is_folder(path):
+                raise InputError(f"{path}: expected a picture or a folder of pictures, got {_describe_folder(path)}")
             rows.append({"image": str(path), **work(path)})
         except MinimobileError as error:
             rows.append({"image": str(path), "error": str(error)})
@@ -62,7 +63,22 @@ def _pictures_in(path: Path) -> list[Path]:
         return sorted(
             entry
             for entry in path.iterdir()
-            if entry.suffix.lower() in PICTURE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+            if entry.suffix.lower() in PICTURE_SUFFIXES and not entry.name.startswith(".") and not _is_folder(entry)
         )
-    except OSError:
+    except (OSError, ValueError):  # no folder, or none that can be read: said when it is its turn
         return []
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # what it is cannot be told; opening it will say why
+        return False
+
+
+def _describe_folder(path: Path) -> str:
+    try:
+        next(path.iterdir(), None)
+    except OSError as error:
+        return f"a folder that cannot be read ({error.strerror})"
+    return "a folder with none"

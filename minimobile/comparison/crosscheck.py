@@ -15,6 +15,7 @@ from minimobile.comparison.peers import PEERS, Observed, Peer, as_map, run_peer
 from minimobile.comparison.pixels import describe_settings
 from minimobile.comparison.torch_modules import is_module, run_module
 from minimobile.errors import InputError, MinimobileError
+from minimobile.formats.files import user_path
 from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.classes import MobileNetModel
@@ -81,7 +82,7 @@ def _open(source: MobileNetModel | str | Path) -> tuple[MobileNetModel, Peer]:
     checkpoint = read_checkpoint(source)
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
     model = model_class.from_checkpoint(checkpoint)
-    path = Path(source).expanduser()
+    path = user_path(source, "source")
     return model, Peer(model, path if path.exists() else None, checkpoint.endpoints)
 
 

@@ -13,7 +13,7 @@ from minimobile.formats.boundary import with_one_error
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
-from minimobile.formats.files import read_start, regular_file_size
+from minimobile.formats.files import read_start, regular_file_size, user_path
 from minimobile.formats.foreign import SAVED_MODEL, START_BYTES, describe_content
 from minimobile.formats.hub import NO_OPTIONS, HubOptions, locate, locate_checkpoint
 from minimobile.formats.keras import keras
@@ -136,7 +136,7 @@ def _unknown_format(path: Path) -> FormatError:
 
 def _add_source(checkpoint: Checkpoint, path: Path, source: str | Path, options: HubOptions) -> Checkpoint:
     """Note where a checkpoint was fetched from, if it was."""
-    if path in (Path(source).expanduser(), Path(source).expanduser() / options.subfolder):
+    if path in (user_path(source), user_path(source) / options.subfolder):
         return checkpoint
     fetched = {"source": str(source), "revision": (path, *path.parents)[options.depth].name}
     return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **fetched})

@@ -6,6 +6,7 @@ Paths are judged as they were given, never after following links, so that the hu
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -17,6 +18,31 @@ from typing import BinaryIO
 from minimobile.errors import FormatError, InputError, MissingError
 
 SPARE_BYTES = 64 * 2**20  # readers may take the size of the file and this much memory, and no more
+
+
+def user_path(given: str | Path, what: str = "path") -> Path:
+    """Return what a user names as a path, with ~ for a home; raise our own errors for what can be none.
+
+    `what` names the argument. InputError: it is no text and no path; MissingError: no file can have that name.
+    """
+    if not isinstance(given, str | Path):
+        raise InputError(f"{what}: expected a path, got {type(given).__name__}")
+    if given == "":
+        raise InputError(f"{what}: expected a path, got an empty text")
+    if "\0" in str(given):
+        raise MissingError(f"{str(given)[:200]!r}: no such file or directory (no name holds a NUL character)")
+    try:
+        path = Path(given).expanduser()
+        path.lstat()
+    except RuntimeError:
+        raise MissingError(
+            f"{given}: no such file or directory; there is no user whose home ~ could stand for (a file of "
+            f"that name is ./{given})"
+        ) from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise MissingError(f"{str(given)[:200]!r}...: no such file or directory (the name is too long)") from None
+    return path
 
 
 def regular_file_size(path: Path) -> int:

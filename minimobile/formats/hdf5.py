@@ -24,6 +24,7 @@ from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
+from minimobile.formats.files import user_path
 from minimobile.formats.guarded_hdf5 import (
     GuardedFile,
     read_hdf5,
@@ -54,7 +55,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     `dtype` is how weights are stored: "float32", or "float16" at half the size. A finite value too large for it raises
     FormatError.
     """
-    path = Path(path)
+    path = user_path(path)
     if dtype not in DTYPES:
         raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
     weights = {name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())}

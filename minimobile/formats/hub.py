@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from minimobile.errors import FormatError, InputError, MinimobileError, MissingError, UnavailableError, UnreachableError
+from minimobile.formats.files import user_path
 from minimobile.formats.huggingface import CONFIG, PROCESSOR, WEIGHTS
 from minimobile.formats.strict_json import read_json_object
 from minimobile.formats.tensorflow.tensor_bundle import INDEX
@@ -151,7 +152,7 @@ def locate(source: str | Path, filenames: Sequence[str], options: HubOptions = N
 
 def _find_local(source: str | Path, options: HubOptions) -> Path | None:
     """Return the existing path that `source` means, None for a hub id; raise FormatError for neither."""
-    path = Path(source).expanduser()
+    path = user_path(source, "source")
     try:
         if options.subfolder and path.is_dir():
             path = path / options.subfolder

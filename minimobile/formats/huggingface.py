@@ -18,7 +18,7 @@ from minimobile.formats import safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, HEADS, Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.directories import write_directory
-from minimobile.formats.files import write_whole_bytes
+from minimobile.formats.files import user_path, write_whole_bytes
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.strict_json import read_json_object
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config, config_from_dict
@@ -114,7 +114,7 @@ def write(directory: str | Path, checkpoint: Checkpoint) -> None:
     texts: dict[str, Mapping[str, Any]] = {CONFIG: values}
     if checkpoint.processor is not None:
         texts[PROCESSOR] = checkpoint.processor
-    with write_directory(Path(directory), CONFIG, (WEIGHTS[0], PROCESSOR)) as staging:
+    with write_directory(user_path(directory, "directory"), CONFIG, (WEIGHTS[0], PROCESSOR)) as staging:
         for name, content in texts.items():
             text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
             write_whole_bytes(staging / name, text.encode("utf-8"))

@@ -11,7 +11,7 @@ from minimobile import formats
 from minimobile.errors import FormatError, InputError, MissingError
 from minimobile.formats import hub
 from minimobile.formats.directories import make_directory
-from minimobile.formats.files import write_whole_bytes
+from minimobile.formats.files import user_path, write_whole_bytes
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.strict_json import read_json_object
 from minimobile.formats.tensorflow import tensorflow_checkpoint
@@ -59,7 +59,7 @@ def write_processor(directory: str | Path, values: Mapping[str, Any]) -> Path:
     """Write `preprocessor_config.json`, whole or not at all; the directory is made where it is missing."""
     if not isinstance(directory, (str, Path)):
         raise InputError(f"save_pretrained: expected a directory, got {type(directory).__name__}")
-    path = make_directory(Path(directory)) / PROCESSOR_FILES[0]
+    path = make_directory(user_path(directory)) / PROCESSOR_FILES[0]
     write_whole_bytes(path, format_settings(values).encode())
     return path
 
@@ -73,7 +73,7 @@ def _locate(source: str | Path, names: Sequence[str], options: hub.HubOptions) -
     """Find the first of the named files in a directory or a hub repository; a file is itself."""
     if not isinstance(source, (str, Path)):
         raise FormatError(f"image processor: expected a directory or a file, got {type(source).__name__}")
-    path = Path(source).expanduser()
+    path = user_path(source)
     try:
         if path.is_file():
             return path

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.errors import ConfigError, InputError, MinimobileError
+from minimobile.errors import ConfigError, InputError, MinimobileError, within_memory
 from minimobile.formats.files import write_whole_bytes
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
 from minimobile.imaging.detections import check_threshold, list_detections
@@ -98,6 +98,7 @@ class _ImageProcessor:
         """Do what `preprocess` does."""
         return self.preprocess(images, **settings)
 
+    @within_memory("images")
     def preprocess(self, images: Any, **settings: Any) -> BatchFeature:
         """Turn pictures into `pixel_values`.
 
@@ -255,6 +256,7 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
         """Do what `preprocess` does."""
         return self.preprocess(images, segmentation_maps, **settings)
 
+    @within_memory("images")
     def preprocess(self, images: Any, segmentation_maps: Any = None, **settings: Any) -> BatchFeature:
         """Turn pictures into `pixel_values`, and the maps of their classes, where given, into `labels`.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -64,7 +66,7 @@ def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.
     """
     name = describe_source(source)
     if isinstance(source, Image.Image):
-        return _bring_upright(_decode(source, name, max_pixels))
+        return _bring_upright(_decode(source, name, max_pixels), name)
     if isinstance(source, (bytes, bytearray)):
         return _open_stream(io.BytesIO(source), name, max_pixels)
     if not isinstance(source, (str, Path)):
@@ -145,7 +147,7 @@ def _open_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
     # Pillow's warning is an error, unless the caller chose a limit beyond it: then that limit decides.
     strict = Image.MAX_IMAGE_PIXELS is None or max_pixels <= Image.MAX_IMAGE_PIXELS
     try:
-        with _FILTER_LOCK, warnings.catch_warnings():
+        with _naming_warnings(name):
             warnings.simplefilter("error" if strict else "ignore", Image.DecompressionBombWarning)
             image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError as error:
@@ -154,7 +156,17 @@ def _open_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         raise FormatError(f"{name}: more pixels than Pillow's limit against decompression bombs allows") from error
     except Exception as error:  # broken headers surface as struct.error, SyntaxError, zlib.error, KeyError, ...
         raise FormatError(f"{name}: the picture's header is broken ({_reason(error)})") from error
-    return _bring_upright(_decode(image, name, max_pixels))
+    return _bring_upright(_decode(image, name, max_pixels), name)
+
+
+@contextmanager
+def _naming_warnings(name: str) -> Iterator[None]:
+    """Have what Pillow warns of begin with the picture's name; an error says more than the warnings before it."""
+    with _FILTER_LOCK, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        warnings.warn(f"{name}: {warning.message}", warning.category, stacklevel=3)
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
@@ -167,15 +179,19 @@ def _decode(image: Image.Image, name: str, max_pixels: int) -> Image.Image:
             f"{name}: {width}x{height} is more than the limit of {max_pixels} pixels; shrink it, or raise max_pixels"
         )
     try:
+        if image.format == "TIFF":  # whose tags are read only now; nothing else warns, and decodes beside other threads
+            with _naming_warnings(name):
+                image.load()
         image.load()
     except Exception as error:  # decoders raise whatever they like on broken data
         raise FormatError(f"{name}: the picture is truncated or damaged ({_reason(error)})") from error
     return image
 
 
-def _bring_upright(image: Image.Image) -> Image.Image:
+def _bring_upright(image: Image.Image, name: str) -> Image.Image:
     try:
-        orientation = image.getexif().get(_ORIENTATION)
+        with _naming_warnings(name):
+            orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # an EXIF block that cannot be parsed holds no orientation; viewers show the pixels as they are
         return image
     if orientation not in _UPRIGHT:

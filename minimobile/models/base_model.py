@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.errors import ConfigError, InputError
+from minimobile.errors import ConfigError, InputError, within_memory
 from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
@@ -197,8 +197,8 @@ class MobileNetModel(ModuleMethods):
 
         A TFLite file keeps integers as they are. Raises FormatError for what has no form in a file, and writes none.
         """
-        if Path(path).suffix.lower() == tflite.SUFFIX:
-            tflite.write(Path(path), self._as_checkpoint(), dtype)
+        if str(path).lower().endswith(tflite.SUFFIX):
+            tflite.write(path, self._as_checkpoint(), dtype)
         else:
             hdf5.write(path, self.to_checkpoint(), dtype)
 
@@ -328,6 +328,7 @@ class MobileNetModel(ModuleMethods):
                 "what `minimobile convert` makes of it"
             )
 
+    @within_memory("pixel_values")
     def _run(self, pixel_values: ArrayLike | None, names: Sequence[str], data_format: DataFormat) -> tuple[Array, ...]:
         """Return the output of each node, in the order asked."""
         values = self._read(pixel_values, data_format)

@@ -13,7 +13,7 @@ import numpy as np
 from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.files import check_destination
+from minimobile.formats.files import check_destination, user_path
 from minimobile.formats.hub import has_file_ending
 from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
@@ -79,7 +79,7 @@ def convert(
     written, InputError for a destination that is taken (unless `overwrite`), that is the source itself, or that
     stands in no existing directory.
     """
-    path = Path(destination).expanduser()
+    path = user_path(destination, "destination")
     layout = choose_layout(path)
     if layout == DIRECTORY and dtype != "float32":
         raise InputError(
@@ -87,7 +87,7 @@ def convert(
             "(NAME.h5) takes float16, and so does NAME.tflite"
         )
     _check_place(path, layout, overwrite)
-    _check_apart(Path(source).expanduser(), path, layout)
+    _check_apart(user_path(source, "source"), path, layout)
     description, checkpoint = examine(source)
     if checkpoint is None:
         raise FormatError(str(description.problem))

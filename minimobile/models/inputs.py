@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from minimobile.errors import InputError
+from minimobile.errors import InputError, within_memory
 
 LARGEST_EXACT_INTEGER = 2**24  # in float32
 
 
+@within_memory("pixel_values")
 def read_pixel_values(
     pixel_values: ArrayLike | None, channels: int, data_format: str, dtype: DTypeLike = "float32"
 ) -> NDArray[Any]:

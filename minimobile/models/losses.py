@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.errors import InputError
+from minimobile.errors import InputError, within_memory
 from minimobile.networks.config import MobileNetConfig, MobileNetV2Config
 from minimobile_kernels.reference import interpolation_points
 
@@ -28,6 +28,7 @@ def infer_problem_type(config: MobileNetConfig, labels: ArrayLike) -> str:
     return "single_label_classification" if config.class_count > 1 and is_integer else "multi_label_classification"
 
 
+@within_memory("labels")
 def classification_loss(logits: Array, labels: ArrayLike, config: MobileNetConfig) -> Scalar:
     """Return the mean loss of logits (N, num_labels) for the config's problem type, as transformers defines it.
 
@@ -67,6 +68,7 @@ def classification_loss(logits: Array, labels: ArrayLike, config: MobileNetConfi
         return _round_once(np.mean(losses), logits)
 
 
+@within_memory("labels")
 def segmentation_loss(logits: Array, labels: ArrayLike, config: MobileNetV2Config) -> Scalar:
     """Return the mean cross entropy over the pixels of labels (N, H, W), for logits (N, num_labels, h, w).
 

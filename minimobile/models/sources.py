@@ -16,6 +16,7 @@ from minimobile import formats
 from minimobile.errors import ConfigError, FormatError, InputError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
+from minimobile.formats.files import user_path
 from minimobile.formats.hub import HubOptions, is_hub_id, locate, part_source
 from minimobile.formats.huggingface import CONFIG, canonical_weights, choose_architecture, part_counters
 from minimobile.formats.strict_json import read_json_object
@@ -59,7 +60,7 @@ def read_config(source: str | Path | None, given: Mapping[str, Any], model_type:
     source, rest = part_source(source, given)
     hub, fields = part_request(rest)
     if str(source).endswith(".json"):
-        values = read_json_object(Path(str(source)).expanduser())
+        values = read_json_object(user_path(str(source)))
         return config_from_dict(values if model_type is None else {"model_type": model_type, **values}, **fields)
     if is_hub_id(source) or (not str(source).startswith("demo:") and _has_config(source, hub)):
         values = read_json_object(locate(source, [CONFIG], hub))

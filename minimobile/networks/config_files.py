@@ -65,12 +65,13 @@ class ConfigFiles:
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
         """Write `to_json_string` to a file, whole or not at all; raises FormatError where that cannot be."""
-        from minimobile.formats.files import write_whole_bytes
+        from minimobile.formats.files import user_path, write_whole_bytes
 
-        write_whole_bytes(Path(json_file_path), self.to_json_string(use_diff).encode())
+        write_whole_bytes(user_path(json_file_path, "json_file_path"), self.to_json_string(use_diff).encode())
 
     def save_pretrained(self, save_directory: str | Path) -> None:
         """Write `config.json` into a directory, which is made where it is missing."""
         from minimobile.formats.directories import make_directory
+        from minimobile.formats.files import user_path
 
-        self.to_json_file(make_directory(Path(save_directory)) / CONFIG)
+        self.to_json_file(make_directory(user_path(save_directory, "save_directory")) / CONFIG)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.errors import InputError
+from minimobile.errors import InputError, within_memory
 from minimobile.execution.runner import Runner
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.folding import NORMALIZATION
@@ -26,6 +26,7 @@ from minimobile_kernels import reference
 Array = NDArray[Any]
 
 
+@within_memory("pixel_values")
 def explain(
     graph: Graph, weights: Weights, runner: Runner, pixel_values: Array, layer: str | int, position: Sequence[int]
 ) -> Explanation:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.costs.profile import layer_names, node_padding
-from minimobile.errors import UnknownLayerError
+from minimobile.errors import UnknownLayerError, within_memory
 from minimobile.execution.runner import DataFormat, Runner
 from minimobile.networks.graph import Graph, Node, needed_nodes
 from minimobile.operations.operation import MapShape
@@ -126,6 +126,7 @@ def block_layers(graph: Graph, layer: str | int) -> tuple[str, ...]:
     return parts if is_block and is_meant else (name,)
 
 
+@within_memory("pixel_values")
 def trace_run(
     graph: Graph,
     runner: Runner,

@@ -13,7 +13,7 @@ from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
-from minimobile.formats.files import open_regular, read_start, write_whole_bytes
+from minimobile.formats.files import open_regular, read_start, user_path, write_whole_bytes
 from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
@@ -79,13 +79,14 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     return checkpoint if config is not None else _name_classes(checkpoint, path)
 
 
-def write(path: Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
+def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
     """Write a network's integers, or its floats with batch norm folded, to a file that every runtime of TFLite reads.
 
     The classes' names are packed with it, and its metadata says how pictures come in. `dtype` "float16" halves the
     weights of floats; the file itself widens them. Written wholly or not at all. Raises FormatError for a network that
     has no form in such a file.
     """
+    path = user_path(path)
     if dtype not in DTYPES:
         raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
     if checkpoint.ranges:
