@@ -52,7 +52,8 @@ if TYPE_CHECKING:
         MobileNetV2Model,
     )
     from minimobile.models.classification import classify
-    from minimobile.models.conversion import ConversionReport, convert
+    from minimobile.models.conversion import convert
+    from minimobile.models.conversion_report import ConversionReport
     from minimobile.models.detection import detect
     from minimobile.models.pipelines import (
         ImageClassificationPipeline,
@@ -64,7 +65,8 @@ if TYPE_CHECKING:
     from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
     from minimobile.networks.ssd_config import MobileNetSSDConfig
     from minimobile.tracing.explanation import Explanation
-    from minimobile.tracing.trace import Trace, TracedLayer
+    from minimobile.tracing.trace import Trace
+    from minimobile.tracing.trace_table import TracedLayer
 
 __all__ = [
     "AutoConfig",
@@ -151,7 +153,8 @@ _LATE = {
         "pipeline",
     ),
     "minimobile.models.segmentation": ("Segmentation", "segment"),
-    "minimobile.models.conversion": ("ConversionReport", "convert"),
+    "minimobile.models.conversion": ("convert",),
+    "minimobile.models.conversion_report": ("ConversionReport",),
     "minimobile.comparison.crosscheck": ("check",),
     "minimobile.comparison.layer_comparison": ("LayerComparison", "Report"),
     "minimobile.tracing.explanation": ("Explanation",),
@@ -175,7 +178,8 @@ _LATE = {
         "MobileNetV2Model",
     ),
     "minimobile.comparison.pixels": ("PixelReport", "compare_pixels"),
-    "minimobile.tracing.trace": ("Trace", "TracedLayer"),
+    "minimobile.tracing.trace": ("Trace",),
+    "minimobile.tracing.trace_table": ("TracedLayer",),
 }
 
 

@@ -23,5 +23,5 @@ def test_examples(name):
 
 
 def test_there_are_examples():
-    names = ("minimobile.networks.config", "minimobile_kernels.geometry", "minimobile_kernels.reference")
+    names = ("minimobile.networks.mobilenet_v2", "minimobile_kernels.geometry", "minimobile_kernels.reference")
     assert all(doctest.testmod(importlib.import_module(name)).attempted for name in names)

@@ -21,6 +21,7 @@ MAX_LINES = 400
 PACKAGES: Mapping[str, str] = {
     "minimobile_kernels": "arrays in, arrays out",
     "minimobile.errors": "what is said to a user",
+    "minimobile.tables": "rows for people to read",
     "minimobile.demo": "embedded models and pictures",
     "minimobile.networks": "the papers' networks as graphs",
     "minimobile.operations": "what the nodes of a graph do",

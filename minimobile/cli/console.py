@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from minimobile import tables
+from minimobile.tables import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -53,16 +56,6 @@ def abandon_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def printable(text: object) -> str:
-    r"""Return the text with every control character escaped: labels and file names come from strangers.
-
-    >>> printable("a\x1b[2Jb\n")
-    'a\\x1b[2Jb\\n'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
-
-
-@naming_stdout()
 def write_text(text: str) -> None:
     """Write one line to stdout."""
     _console().print(printable(text), soft_wrap=True)
@@ -87,6 +80,15 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     for row in rows:
         table.add_row(*(printable(cell) for cell in row))
     _write_lines(table)
+
+
+def write_rows(table: tables.Table) -> None:
+    """Write a table whose first column names layers, and its notes below."""
+    write_layer_table(table.columns[1:], table.rows, table.title)
+    if table.notes:
+        write_text("")
+    for line in table.notes:
+        write_text(line)
 
 
 def write_layer_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> None:

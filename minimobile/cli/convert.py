@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from minimobile.cli import console
 from minimobile.cli.options import Force, Format, OutputFormat, Source
 from minimobile.errors import InputError
-
-if TYPE_CHECKING:
-    from minimobile.models.conversion import ConversionReport
 
 
 class Dtype(StrEnum):
@@ -47,6 +42,7 @@ def convert(
     whole or not at all.
     """  # fmt: skip
     from minimobile.models import conversion
+    from minimobile.models.conversion_report import list_facts
 
     try:
         conversion.choose_layout(destination)
@@ -56,45 +52,6 @@ def convert(
     if output_format is Format.JSON:
         console.write_json(report.to_dict())
     else:
-        _write_summary(report)
+        console.write_facts(list_facts(report))
     for note in report.notes:
         console.note(f"note: {note}")
-
-
-def _write_summary(report: ConversionReport) -> None:
-    origin = [report.format, f"dialect {report.dialect}", *([f"by {report.producer}"] if report.producer else [])]
-    rows = [
-        ("read", report.source),
-        ("format", ", ".join(origin)),
-        ("network", report.architecture),
-        ("mapped", _count(report.mapped, "array")),
-    ]
-    rows += [("ignored", text) for text in _group(report.ignored)]
-    if report.missing:
-        became = "; written as zeros" if report.idle else ""
-        rows.append(
-            ("missing", f"{_count(report.missing, 'weight')} that no output needs{became}: {_list(report.missing)}")
-        )
-    if report.rounded:
-        rows.append(("rounded", f"{_count(report.rounded, 'array')} to {report.dtype}"))
-    rows.append(("wrote", report.destination))
-    rows.append(("format", f"{report.layout}, {_count(report.written, 'array')}, {report.dtype}"))
-    console.write_facts(rows)
-
-
-def _group(ignored: Mapping[str, str]) -> Iterable[str]:
-    names = defaultdict(list)
-    for name, reason in ignored.items():
-        names[reason].append(name)
-    for reason, group in names.items():
-        yield f"{len(group)} ({reason}): {_list(group)}"
-
-
-def _count(items: Iterable[str], noun: str) -> str:
-    count = len(list(items))
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _list(names: Iterable[str], shown: int = 2) -> str:
-    names = list(names)
-    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any
 from minimobile.cli import console
 
 if TYPE_CHECKING:
-    from minimobile.costs.profile import Cost
     from minimobile.costs.receptive_field import ReceptiveField
     from minimobile.formats.description import Entry
     from minimobile.models.inspection import NetworkCosts
-
-_OPERATIONS = {
-    "global_average_pool2d": "Avg Pool, all",
-    "average_pool2d": "Avg Pool",
-    "add": "Add",
-    "resize_bilinear": "Resize",
-    "concatenate": "Concatenate",
-}
 
 
 def describe_reach(network: NetworkCosts) -> list[tuple[str, str]]:
@@ -72,14 +63,9 @@ def write_kinds(network: NetworkCosts) -> None:
 
 def write_layers(network: NetworkCosts) -> None:
     """Write what every layer makes and costs."""
-    rows = [
-        (layer.name, _operation(layer), _shape(layer.output_shape), f"{layer.parameters:,}", f"{layer.multiply_adds:,}")
-        for layer in network.profile.layers
-    ]
-    totals = network.profile
-    rows.append(("total", "", "", f"{totals.parameters:,}", f"{totals.multiply_adds:,}"))
-    columns = ("operation", "output#", "parameters#", "mult-adds#")
-    console.write_layer_table(columns, rows, "Layers (outputs: channels x height x width)")
+    from minimobile.costs.layer_table import tabulate_layers
+
+    console.write_rows(tabulate_layers(network.profile))
 
 
 def write_geometry(network: NetworkCosts) -> None:
@@ -158,11 +144,6 @@ def _write_layers_of_two(left: NetworkCosts, right: NetworkCosts) -> None:
 
 def _repeats(row: dict[str, Any]) -> str:
     return "   " if row["repeats"] is None else f"{row['repeats']}x " if row["repeats"] > 1 else ""
-
-
-def _operation(layer: Cost) -> str:
-    name = layer.kind or _OPERATIONS.get(layer.operation, layer.operation)
-    return name if layer.is_computed else f"{name}, idle"
 
 
 def _reach(field: ReceptiveField | None) -> tuple[str, str]:

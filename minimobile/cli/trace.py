@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,14 +10,10 @@ import typer
 from minimobile.cli import console, targets
 from minimobile.cli.options import Force, Format, OutputFormat, Source
 from minimobile.errors import InputError, MinimobileError
+from minimobile.tables import printable
 
 if TYPE_CHECKING:
-    from minimobile.tracing.trace import Trace, TracedLayer
-
-SHORT_NAMES = {
-    "conv2d": "conv", "depthwise_conv2d": "dwise", "pointwise_conv2d": "1x1", "batch_norm": "norm", "activation": "act",
-    "average_pool2d": "pool", "global_average_pool2d": "pool", "resize_bilinear": "resize", "concatenate": "concat",
-}  # fmt: skip
+    from minimobile.tracing.trace import Trace
 
 
 def trace(
@@ -67,6 +61,7 @@ def trace(
     one value as its sum, every pixel, weight and product in order, down to the last bit.
     """
     from minimobile.cli.models import open_model, processor_of
+    from minimobile.tracing.trace_table import tabulate_trace
 
     layers = [int(name) if name.lstrip("-").isdecimal() else name for name in dict.fromkeys(layer or ())]
     position = _read_position(at)
@@ -105,7 +100,8 @@ def trace(
             _draw(picture, traced, channels, force)
             document["picture"] = str(picture)
         if output_format is Format.TABLE and position is None:
-            _write_table(traced.layers, f"{type(network).__name__}: {_describe_pixels(pixel_values)}")
+            title = f"{type(network).__name__}: {_describe_pixels(pixel_values)}"
+            console.write_rows(tabulate_trace(traced.layers, title))
     if output_format is Format.JSON:
         console.write_json(document)
     else:
@@ -132,7 +128,7 @@ def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any,
     }
     for layer in traced.layers:
         attributes[layer.name]["operation"] = layer.operation
-    attributes[""] = {"model": model, "image": console.printable(image)}
+    attributes[""] = {"model": model, "image": printable(image)}
     targets.write_arrays(path, arrays, attributes, force)
 
 
@@ -145,65 +141,8 @@ def _draw(path: Path, traced: Trace, channels: int, force: bool) -> None:
 
 
 def _describe_pixels(pixel_values: Any) -> str:
+    from minimobile.tracing.trace_table import shorten
+
     height, width = pixel_values.shape[2:]
     low, high = float(pixel_values.min()), float(pixel_values.max())
-    return f"{height}x{width} pixels from {_short(low)} to {_short(high)}"
-
-
-def _write_table(layers: Sequence[TracedLayer], title: str) -> None:
-    rows = []
-    notes = []
-    has_shared = False
-    for index, layer in enumerate(layers):
-        is_shared = any(layer.step and later.step == layer.step for later in layers[index + 1 :])
-        has_shared |= is_shared
-        others = [name for name in layer.step if name not in {other.name for other in layers}]
-        mark = ""
-        if others and not is_shared:
-            mark = "*"
-            notes.append(f"* {layer.name}: in one step with {', '.join(others)}, whose time is in it")
-        taken = "" if layer.microseconds is None else f"{layer.microseconds:.{1 if layer.microseconds < 100 else 0}f}"
-        padding = layer.padding or ()
-        rows.append(
-            (
-                layer.name,
-                SHORT_NAMES.get(layer.operation, layer.operation),
-                "x".join(map(str, layer.shape)),
-                ("" if max(padding, default=0) < 10 else ",").join(map(str, padding)),
-                *map(_short, (layer.minimum, layer.maximum, layer.mean)),
-                _percent(layer.zeros),
-                "" if layer.at_limit is None else _percent(layer.at_limit),
-                "+" if is_shared else taken + mark,
-            )
-        )
-    columns = ("kind", "CxHxW#", "pad#", "min#", "max#", "mean#", "0s#", "6s#", "us#")
-    console.write_layer_table(columns, rows, title)
-    console.write_text("")
-    console.write_text("pad: top, bottom, left, right; 0s and 6s: in percent; us: on one thread")
-    if has_shared:
-        console.write_text("+: computed in one step with the next layer, whose time is that of both")
-    for note in notes:
-        console.write_text(note)
-
-
-def _short(value: float) -> str:
-    """Write a number in at most five characters.
-
-    >>> [_short(value) for value in (-39.14, 0.645, 12345.0, -0.0071, 0.0)]
-    ['-39.1', '0.65', '1e4', '-7e-3', '0']
-    """
-    size = abs(value)
-    if not math.isfinite(value) or value == 0:
-        return f"{value:g}"
-    if size >= 9999.5 or size < 0.01:
-        mantissa, exponent = f"{value:.0e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{value:.{2 if size < 9.995 else 1 if size < 99.95 else 0}f}"
-
-
-def _percent(share: float) -> str:
-    """Write a share in percent; what is neither none nor all never looks like it."""
-    percent = round(100 * share)
-    if share > 0 and percent == 0:
-        return "<1"
-    return "99" if share < 1 and percent == 100 else str(percent)
+    return f"{height}x{width} pixels from {shorten(low)} to {shorten(high)}"

@@ -12,6 +12,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minimobile.costs.layer_table import tabulate_layers
+from minimobile.costs.profile import profile, read_size
 from minimobile.errors import ConfigError, InputError, within_memory
 from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
 from minimobile.formats import hdf5, huggingface
@@ -20,7 +22,7 @@ from minimobile.formats.ranges import check_ranges, quantize
 from minimobile.formats.tflite import tflite
 from minimobile.models.inputs import read_layers, read_pixel_values
 from minimobile.models.module_methods import ModuleMethods
-from minimobile.models.outputs import ModelOutput
+from minimobile.models.outputs import ModelOutput, drop_single_pixel
 from minimobile.models.requests import LoadRequest, check_save_options, read_request, settle_dtype
 from minimobile.models.runners import make_runner
 from minimobile.models.sources import read_requested
@@ -37,8 +39,6 @@ Array = NDArray[Any]
 AskedStates = bool | Sequence[str | int] | None
 ModelT = TypeVar("ModelT", bound="MobileNetModel")
 OutputT = TypeVar("OutputT", bound=ModelOutput)
-
-_POOLED = ("pooler", "classifier")  # nodes whose single pixel is dropped: (N, C, 1, 1) -> (N, C)
 
 
 class MobileNetModel(ModuleMethods):
@@ -297,7 +297,7 @@ class MobileNetModel(ModuleMethods):
         values = self._read(pixel_values, data_format)
         rows = choose_rows(self.graph, asked, every_node)
         traced = trace_run(self.graph, self._runner, values, rows, data_format)
-        tensors = {name: _drop_single_pixel(name, y, data_format) for name, y in traced.tensors.items()}
+        tensors = {name: drop_single_pixel(name, y, data_format) for name, y in traced.tensors.items()}
         return dataclasses.replace(traced, tensors=tensors)
 
     def explain(
@@ -335,7 +335,7 @@ class MobileNetModel(ModuleMethods):
         if not names:
             return ()
         found = self._runner.run(values, tuple(dict.fromkeys(names)), data_format)
-        return tuple(_drop_single_pixel(name, found[name], data_format) for name in names)
+        return tuple(drop_single_pixel(name, found[name], data_format) for name in names)
 
     def _run_with_states(
         self, pixel_values: ArrayLike | None, names: Sequence[str], asked_states: AskedStates, data_format: DataFormat
@@ -376,8 +376,12 @@ class MobileNetModel(ModuleMethods):
         return config
 
     def __repr__(self) -> str:
-        parameters = sum(values.size for name, values in self._weights.items() if ".running_" not in name)
-        return f"{type(self).__name__}({parameters:,} parameters)"
+        return f"{type(self).__name__}({self.num_parameters():,} parameters)"
+
+    def _repr_html_(self) -> str:
+        """Return the layers of the command `inspect`, at the config's size of image, for notebooks."""
+        height, width = read_size(self.config.image_size)
+        return tabulate_layers(profile(self.graph, (height, width)), f"{self!r} at {height} x {width}").to_html()
 
 
 def _make_again(
@@ -391,10 +395,3 @@ def _protect(values: Array) -> Array:
     view: Array = values.view()
     view.flags.writeable = False
     return view
-
-
-def _drop_single_pixel(name: str, values: Array, data_format: DataFormat) -> Array:
-    if name not in _POOLED:
-        return values
-    height, width = values.shape[2:] if data_format == "channels_first" else values.shape[1:3]
-    return values.reshape(len(values), -1) if height == width == 1 else values

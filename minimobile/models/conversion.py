@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from minimobile.formats.hub import has_file_ending
 from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
+from minimobile.models.conversion_report import ConversionReport
 from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights, idle_weights
 from minimobile.networks.build_graph import build_graph
@@ -34,38 +34,6 @@ PROCESSOR_SETTINGS = {
     "image_processor_type", "feature_extractor_type", "processor_class", "use_fast", "backend",
 }  # fmt: skip
 """What transformers' image processors of MobileNets can be told (5.23)."""
-
-
-@dataclass(frozen=True)
-class ConversionReport:
-    """What a conversion read and wrote.
-
-    `format`, `dialect` and `producer` are the source's. `mapped` is {name of an array in the source: canonical name},
-    `ignored` {name of an array or a layer there: why it is not needed}. `missing` are the weights of the network that
-    the source lacks and no output needs, `idle` those of them that were written all the same, as zeros, because the
-    class that reads them has them. `rounded` are the weights that `dtype` cannot hold exactly, `written` the arrays of
-    the destination, by their names there. `notes` say what the written layout cannot tell its readers.
-    """
-
-    source: str
-    destination: str
-    format: str
-    dialect: str
-    producer: str | None
-    architecture: str
-    layout: str
-    dtype: str
-    mapped: Mapping[str, str]
-    ignored: Mapping[str, str]
-    missing: tuple[str, ...]
-    idle: tuple[str, ...]
-    rounded: tuple[str, ...]
-    written: tuple[str, ...]
-    notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return dataclasses.asdict(self)
 
 
 def convert(

@@ -6,7 +6,8 @@ from abc import abstractmethod
 from typing import Any, ClassVar, TypeVar
 
 from minimobile.errors import InputError
-from minimobile.networks.config import MobileNetConfig, name_dtype
+from minimobile.networks.config import MobileNetConfig
+from minimobile.networks.dtypes import name_dtype
 
 MethodsT = TypeVar("MethodsT", bound="ModuleMethods")
 

@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError
+from minimobile.execution.runner import DataFormat
 
 Array = NDArray[Any]
 Loss: TypeAlias = np.floating[Any]
 
+_POOLED = ("pooler", "classifier")  # nodes whose single pixel is dropped: (N, C, 1, 1) -> (N, C)
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ModelOutput(Mapping[str, Any]):
     """A record whose absent fields are None as attributes and left out everywhere else.
 
@@ -62,6 +65,11 @@ class ModelOutput(Mapping[str, Any]):
     __hash__ = object.__hash__  # a record is equal to itself alone: arrays have no single answer
     __eq__ = object.__eq__
 
+    def __repr__(self) -> str:
+        """Return the names and shapes of the items, not their numbers: some have millions."""
+        items = ", ".join(f"{name}: {_describe(value)}" for name, value in self.items())
+        return f"{type(self).__name__}({items})"
+
     def __getitem__(self, key: str | int | slice) -> Any:
         if not isinstance(key, str):
             return self.to_tuple()[key]
@@ -84,7 +92,7 @@ class ModelOutput(Mapping[str, Any]):
         return tuple(field.name for field in dataclasses.fields(self))
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
     """Features: last_hidden_state (N, C, H, W), pooler_output (N, C), hidden_states (each (N, C, H, W))."""
 
@@ -93,7 +101,7 @@ class BaseModelOutputWithPoolingAndNoAttention(ModelOutput):
     hidden_states: tuple[Array, ...] | None = None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ImageClassifierOutputWithNoAttention(ModelOutput):
     """Classification: loss (a scalar, with labels), logits (N, num_labels), hidden_states (each (N, C, H, W)).
 
@@ -106,7 +114,7 @@ class ImageClassifierOutputWithNoAttention(ModelOutput):
     probabilities: Array | None = None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class SemanticSegmenterOutput(ModelOutput):
     """Segmentation: loss (a scalar, with labels), logits (N, num_labels, h, w) at feature resolution, hidden_states.
 
@@ -121,7 +129,7 @@ class SemanticSegmenterOutput(ModelOutput):
     classes: Array | None = None
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class ObjectDetectionOutput(ModelOutput):
     """Detection: logits (N, A, K + 1), pred_boxes (N, A, 4), hidden_states, and what was detected.
 
@@ -142,6 +150,20 @@ class ObjectDetectionOutput(ModelOutput):
     detection_classes: Array
     detection_scores: Array
     num_detections: Array
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} arrays"
+    return f"{value.dtype} {value.shape}" if value.shape else str(value)
+
+
+def drop_single_pixel(name: str, values: Array, data_format: DataFormat) -> Array:
+    """Return the values of a node, pooled maps of one pixel without it: (N, C, 1, 1) -> (N, C)."""
+    if name not in _POOLED:
+        return values
+    height, width = values.shape[2:] if data_format == "channels_first" else values.shape[1:3]
+    return values.reshape(len(values), -1) if height == width == 1 else values
 
 
 def require_finite(values: Array, where: object, what: str) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 
 from minimobile.errors import InputError
 from minimobile.formats.hub import HubOptions, part_hub_options, part_source
-from minimobile.networks.config import Config, name_dtype
+from minimobile.networks.config import Config
+from minimobile.networks.dtypes import name_dtype
 
 _PROCESSOR_ALONE = "expected None, 'auto' or 'cpu', for the engine runs on processors alone"
 _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {  # the values that ask for nothing, and what to do instead

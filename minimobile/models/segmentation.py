@@ -20,9 +20,10 @@ from minimobile.imaging.summary import find_size
 from minimobile.models.auto import SEGMENTATION, choose_model, require_processor
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.outputs import require_finite
+from minimobile.tables import Table
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """The class of every pixel of a picture.
 
@@ -51,6 +52,11 @@ class Segmentation:
     def overlay(self) -> Image.Image:
         """Return the photo with each class but 0 tinted in its colour, and a white line around each region."""
         return draw_overlay(self.photo, self.classes)
+
+    def _repr_html_(self) -> str:
+        """Return the table of the command `segment`, for notebooks."""
+        rows = [(found["label"], f"{100 * found['share']:.2f} %", found["index"]) for found in self.shares]
+        return Table(("label", "share#", "class#"), rows, f"{self.photo.height} x {self.photo.width} pixels").to_html()
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{100 * found['share']:.2f} % {found['label'][:30]}" for found in self.shares[:5])

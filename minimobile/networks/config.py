@@ -16,7 +16,9 @@ from typing import Any, ClassVar, NoReturn, TypeAlias, TypeVar
 
 from minimobile.errors import ConfigError, FrozenConfigError
 from minimobile.networks.config_files import ConfigFiles
+from minimobile.networks.dtypes import name_dtype
 from minimobile.networks.ssd_config import MobileNetSSDConfig
+from minimobile.tables import facts_table
 
 ACTIVATIONS = ("relu6", "relu", "leaky_relu", "silu", "swish", "hardswish", "gelu", "sigmoid", "tanh", "linear")
 OUTPUT_STRIDES = (2, 4, 8, 16, 32)
@@ -216,6 +218,11 @@ class MobileNetConfig(ConfigFiles):
             parts.append(f"{field.name}={_shorten.repr(value)}")
         return f"{type(self).__name__}({', '.join(parts)})"
 
+    def _repr_html_(self) -> str:
+        """Return the fields as a table, for notebooks."""
+        fields = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))
+        return facts_table([(name, _shorten.repr(value)) for name, value in fields], type(self).__name__).to_html()
+
     @classmethod
     def from_dict(cls: type[ConfigT], values: Mapping[str, Any], **overrides: Any) -> ConfigT:
         """Build a config from the content of a `config.json`; unknown keys are ignored, `overrides` are not."""
@@ -364,16 +371,6 @@ class MobileNetV2Config(MobileNetConfig):
                 raise ConfigError(
                     f"{type(self).__name__}: expected {name} to be greater than zero and at most {limit}, got {value!r}"
                 )
-
-
-def name_dtype(dtype: object) -> str:
-    """Return a number type's name: that of a text, of torch.float32, np.float32 or a NumPy dtype.
-
-    >>> name_dtype("float32"), name_dtype(float)
-    ('float32', 'float')
-    """
-    text = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", None) or str(dtype)
-    return str(text).removeprefix("torch.")
 
 
 Config: TypeAlias = MobileNetV1Config | MobileNetV2Config

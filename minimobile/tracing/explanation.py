@@ -33,7 +33,7 @@ class Unfolded:
     ulps: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """How the value at `position` (row, column, channel) of `layer` comes about.
 
@@ -54,6 +54,10 @@ class Explanation:
     unfolded: Unfolded | None
     value: Scalar
     computed: Scalar
+
+    def __repr__(self) -> str:
+        where = ", ".join(map(str, self.position))
+        return f"Explanation({self.layer} at ({where}): {self.value}, of {len(self.terms)} terms)"
 
     @property
     def agrees(self) -> bool:

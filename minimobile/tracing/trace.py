@@ -19,6 +19,7 @@ from minimobile.networks.graph import Graph, Node, needed_nodes
 from minimobile.operations.operation import MapShape
 from minimobile.operations.shapes import infer_shapes
 from minimobile.operations.table import operation_of
+from minimobile.tracing.trace_table import TracedLayer, tabulate_trace
 from minimobile_kernels.elementwise import CLAMPS
 
 Array = NDArray[Any]
@@ -26,34 +27,7 @@ Array = NDArray[Any]
 _PROJECTION = ".reduce_1x1"  # the last convolution of an inverted residual
 
 
-@dataclass(frozen=True)
-class TracedLayer:
-    """One row. A layer is a convolution with its batch norm and activation, or any other single node.
-
-    `shape` is (channels, height, width) of one image, `padding` (top, bottom, left, right) in pixels at this size, None
-    where nothing slides beyond an edge. `minimum`, `maximum` and `mean` (in float64) go over all images, and are NaN
-    where there is NaN; `zeros` is the share of values that are 0, `at_limit` of those at the activation's upper limit
-    (6 for ReLU6), None where it has none.
-
-    `microseconds` is the time on one thread of the step of the compiled program that computes the layer in a normal
-    run, and `step` all layers that this one step computes: the time is that of all of them together. It is None where a
-    normal run does not compute the layer, for the reference engine, which has no program, and for quantised networks.
-    """
-
-    name: str
-    operation: str
-    shape: MapShape
-    padding: tuple[int, int, int, int] | None
-    minimum: float
-    maximum: float
-    mean: float
-    zeros: float
-    at_limit: float | None
-    microseconds: float | None
-    step: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace:
     """The rows of a run, in the network's order, and the values: `trace["layer.3"]`, by any name that the layer has.
 
@@ -72,6 +46,15 @@ class Trace:
                 f"layer {layer!r}: expected one of the {len(self.tensors)} layers that were traced; ask trace for it"
             )
         return self.tensors[name]
+
+    def __repr__(self) -> str:
+        taken = sum(layer.microseconds for layer in self.layers if layer.microseconds is not None)
+        shown = ", ".join(layer.name for layer in self.layers[:3]) + (", ..." if len(self.layers) > 3 else "")
+        return f"Trace({len(self.layers)} layers: {shown}; {taken:.0f} us)"
+
+    def _repr_html_(self) -> str:
+        """Return the table of the command `trace`, for notebooks."""
+        return tabulate_trace(self.layers).to_html()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rows as plain values for JSON: {"layers": [...]}."""
