@@ -29,7 +29,12 @@ def test_it_reads_every_digit_right_and_finds_what_the_scene_shows(run: Run, her
     assert found[0]["label"] == "background"
     digits = {row["index"] - 1 for row in found[1:] if row["share"] > 0.005}  # the smallest badge covers 3 %
     assert sorted(digits) == document["scene"]["truth"]
-    assert set(document["seconds"]) == {"digits", "scene", "total"}
+    boxes = document["scene"]["detections"]
+    assert sorted(int(found["label"]) for found in boxes) == document["scene"]["truth"]
+    for found in boxes:  # round badges: their boxes are nearly square
+        box = found["box"]
+        assert 0.8 < (box["xmax"] - box["xmin"]) / (box["ymax"] - box["ymin"]) < 1.25
+    assert set(document["seconds"]) == {"digits", "scene", "boxes", "total"}
     assert [path.name for path in here.iterdir()] == ["minimobile-demo-overlay.png"]
     with Image.open(document["scene"]["overlay"]) as overlay:
         assert overlay.format == "PNG" and overlay.mode == "RGB"
@@ -43,7 +48,7 @@ def test_it_tells_people_what_it_saw_how_long_it_took_and_what_to_run_next(run: 
     assert any(line.split() == ["picture", "truth", "prediction", "probability"] for line in lines)
     assert any(line.startswith("digit_") for line in lines)
     assert "ms per picture" in out
-    assert "wrote the overlay to seen.png" in out
+    assert "wrote the scene, tinted and with boxes, to seen.png" in out
     assert lines[-1].strip() == "minimobile classify photo.jpg --model google/mobilenet_v2_1.0_224"
     assert [path.name for path in here.iterdir()] == ["seen.png"]
 

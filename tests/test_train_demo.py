@@ -79,3 +79,28 @@ def test_ink_stands_out_from_its_paper() -> None:
 
 def test_a_disc_has_the_area_of_a_circle() -> None:
     assert disc(100, 40.3, 55.8, 30.0).sum() == pytest.approx(np.pi * 30**2, rel=2e-3)
+
+
+def test_average_precision_is_the_area_under_precision_that_only_falls() -> None:
+    pytest.importorskip("torch", reason="needs PyTorch")
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    from tools.train_detector import average_precision
+
+    hits, scores = np.array([True, False, True]), np.array([0.9, 0.8, 0.7], np.float32)
+    assert average_precision(hits, scores, 2) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert average_precision(hits[::-1], scores[::-1], 4) == pytest.approx(0.25 * 1 + 0.25 * 2 / 3)
+    assert average_precision(np.zeros(0, bool), np.zeros(0, np.float32), 3) == 0
+
+
+def test_an_anchor_finds_the_badge_that_it_overlaps_most() -> None:
+    pytest.importorskip("torch", reason="needs PyTorch")
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    from tools.train_detector import CONFIG, assign
+
+    anchors = np.array([[0.5, 0.5, 0.2, 0.2], [0.1, 0.1, 0.2, 0.2], [0.52, 0.5, 0.2, 0.2]], np.float32)
+    badges = np.array([[7, 0.4, 0.4, 0.6, 0.6], [-1, -1, -1, -1, -1]], np.float32)
+    classes, codes = assign(badges, anchors)
+    assert classes.tolist() == [8, 0, 8]
+    np.testing.assert_allclose(codes[0], 0, atol=1e-6)
+    np.testing.assert_allclose(codes[2], [-1, 0, 0, 0], atol=1e-5)  # a tenth of its height above it
+    assert CONFIG.ssd is not None

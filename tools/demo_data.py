@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from tools.demo_scenes import Bytes, draw_digit, draw_glyph, draw_scene, draw_single_badge
+from tools.demo_scenes import Badge, Bytes, draw_digit, draw_glyph, draw_scene, draw_single_badge
 
 SEED = 20240607
 SOURCE = (
@@ -26,6 +26,7 @@ SOURCE = (
     "tools/demo_scenes.py"
 )
 DIGIT_SIDE, BADGE_SIDE, SCENE_SIDE = 64, 48, 160  # pixels
+MOST_BADGES = 9
 
 BUNDLED_DIGIT_SIDE, BUNDLED_SCENE_SIDE = 128, 480  # larger than the networks see: the processors scale them down
 BUNDLED_DIGITS = ((37, 4), (65, 3), (85, 9), (33, 2), (40, 0), (52, 2))  # (held-out digit, seed)
@@ -77,11 +78,28 @@ def draw_one_badge(part: int, index: int) -> tuple[Bytes, Any]:
 
 def draw_one_scene(part: int, index: int) -> tuple[Bytes, Any]:
     """Draw scene `index` of the scenes' pool, with at most nine badges, and the class of each of its pixels."""
+    picture, classes, _ = _draw_scene(part, index)
+    return picture, classes
+
+
+def draw_one_boxed_scene(part: int, index: int) -> tuple[Bytes, Any]:
+    """Draw the same scene `index`, and its badges: float32 (MOST_BADGES, 5), a row (digit, ymin, xmin, ymax, xmax).
+
+    Corners are relative to the scene's side; rows without a badge have the digit -1.
+    """
+    picture, _, badges = _draw_scene(part, index)
+    rows = np.full((MOST_BADGES, 5), -1, np.float32)
+    for row, badge in zip(rows, badges, strict=False):
+        corners = (badge.y - badge.radius, badge.x - badge.radius, badge.y + badge.radius, badge.x + badge.radius)
+        row[:] = badge.digit, *(corner / SCENE_SIDE for corner in corners)
+    return picture, rows
+
+
+def _draw_scene(part: int, index: int) -> tuple[Bytes, Bytes, list[Badge]]:
     digits = split_digits()[part]
     rng = np.random.default_rng([SEED, 2, part, index])
-    which = rng.integers(0, len(digits.targets), rng.integers(4, 10))
-    picture, classes, _ = draw_scene(rng, [digits.glyphs[i] for i in which], list(digits.targets[which]), SCENE_SIDE)
-    return picture, classes
+    which = rng.integers(0, len(digits.targets), rng.integers(4, MOST_BADGES + 1))
+    return draw_scene(rng, [digits.glyphs[i] for i in which], list(digits.targets[which]), SCENE_SIDE)
 
 
 def draw_pool(draw: Draw, part: int, first: int, count: int) -> tuple[Bytes, NDArray[Any]]:

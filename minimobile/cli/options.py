@@ -27,7 +27,7 @@ def _mark(context: typer.Context, parameter: typer.CallbackParam, value: str | N
     return FromEnvironment(value) if value and origin is not None and origin.name == "ENVIRONMENT" else value
 
 
-_A_MODEL = "A directory, a file of any known format, a hub id, or demo:digits or demo:scenes."
+_A_MODEL = "A directory, a file of any known format, a hub id, or demo:digits, demo:scenes or demo:boxes."
 
 Pictures = Annotated[
     list[Path],

@@ -41,7 +41,7 @@ def load(
     """Load a model as the class that its config names.
 
     Args:
-        source: a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
+        source: a directory, a file of any known format, a hub id, "demo:digits", "demo:scenes" or "demo:boxes".
         config: stands in for the source's own: a config, a dict of its fields, or where to read one.
         engine: "compiled", or "reference" for the definitions in NumPy.
         dtype: "float32", or "float64" for the reference engine. float16 and bfloat16 are computed in float32.

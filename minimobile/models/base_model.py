@@ -85,7 +85,7 @@ class MobileNetModel(ModuleMethods):
         quantized: bool = False,
         **overrides: Any,
     ) -> ModelT:
-        """Load a model from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes".
+        """Load a model from a directory, a file of any known format, a hub id, or "demo:digits", ":scenes", ":boxes".
 
         `config` (or where to read one) stands in for the source's own; single fields of it can be given as `overrides`
         (`output_stride=8`). So can the hub's `revision`, `cache_dir`, `token`, `local_files_only`, `force_download` and

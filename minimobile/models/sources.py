@@ -23,11 +23,11 @@ from minimobile.formats.strict_json import read_json_object
 from minimobile.models.requests import LoadRequest, part_request, read_request
 from minimobile.networks.config import Config, config_from_dict
 
-DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5"}
+DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5", "demo:boxes": "boxes.h5"}
 
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
-    """Read a checkpoint from a directory, a file of any known format, a hub id, "demo:digits" or "demo:scenes"."""
+    """Read a checkpoint from a directory, a file of any known format, a hub id, or one of `DEMOS`."""
     return read_requested(read_request(source, None, None, {}))
 
 
