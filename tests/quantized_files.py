@@ -67,10 +67,12 @@ def write_quantized(
     dtype: str = "uint8",
     *,
     has_float_ends: bool = False,
+    is_fused: bool = True,
 ) -> TFLiteWriter:
     """Return the quantised model of spelled layers without batch norm: scales from the layers' kinds, not from data.
 
     uint8 per tensor, int8 per channel. `has_float_ends`: the file itself quantises its input and its output back.
+    Without `is_fused` operators have no activation: that bytes end at 0 and 6 is the clamp.
     """
     low = int(np.iinfo(dtype).min)
     weight = next(layer for layer in layers if layer.op in ("conv2d", "depthwise_conv2d")).arrays["weight"]
@@ -95,7 +97,7 @@ def write_quantized(
             follower = activations.get(layer.name)
             function = follower.attributes["function"] if follower else "none"
             own = kinds.get(function, kinds["linear"])
-            options["activation"] = function if function in kinds else "none"
+            options["activation"] = function if function in kinds and is_fused else "none"
             inputs += _add_weights(writer, layer, dtype, scales[source][0])
             kind = {"conv2d": "CONV_2D", "depthwise_conv2d": "DEPTHWISE_CONV_2D", "dense": "FULLY_CONNECTED"}[layer.op]
             if layer.op == "dense":

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from spelling import random_weights, replace, spell
 
+from minimobile import formats
 from minimobile.errors import FormatError
 from minimobile.execution.definitions import run_reference
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.formats.matching.other_networks import naming_others
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.operations.passes import fold_batch_norm, keep_needed
@@ -334,3 +337,28 @@ def test_classes_of_known_counts_have_their_names(architecture, count, index, na
     layers = spell(graph, weights)
     assert match(layers).config.labels[index] == name
     assert match(layers, config=config).config.labels[index] == f"LABEL_{index}", "a config that is given is kept"
+
+
+OTHERS = {
+    "BoxPredictor_3/ClassPredictor/BiasAdd": "an SSD detector",
+    "MobilenetV1/displacement_fwd_2/BiasAdd": "a pose network",
+    "MobilenetV3/expanded_conv_4/depthwise": "a MobileNet V3",
+    "resnet50/conv5_block3_out": "a ResNet",
+    "efficientnet-lite0/stem": "an EfficientNet",
+    "MobilenetV2/expanded_conv_4/depthwise": None,
+    "MobilenetV1/Logits/Conv2d_1c_1x1": None,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_refusal_says_which_other_network_a_file_holds(name: str) -> None:
+    with pytest.raises(FormatError) as caught, naming_others(["input", name]):
+        raise FormatError("x: expected a 1x1 convolution")
+    named = f"; by its names the file holds {OTHERS[name]}" if OTHERS[name] else ""
+    assert str(caught.value) == f"x: expected a 1x1 convolution{named}"
+
+
+@pytest.mark.crosscheck
+def test_a_detector_in_a_frozen_graph_is_named(test_data: Path) -> None:
+    with pytest.raises(FormatError, match="by its names the file holds an SSD detector"):
+        formats.read(test_data / "models" / "detection" / "pedestrian_ssdlite_mobilenet_v2_frozen_inference_graph.pb")

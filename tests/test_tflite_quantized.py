@@ -28,11 +28,11 @@ TINY = {"depth_multiplier": 0.1, "min_depth": 1, "num_labels": 3}
 PICTURES = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
 
 
-def build(architecture, dtype="uint8", tail=("reshape", "softmax"), has_float_ends=False, **fields):
+def build(architecture, dtype="uint8", tail=("reshape", "softmax"), has_float_ends=False, is_fused=True, **fields):
     config = (MobileNetV1Config if "V1" in architecture else MobileNetV2Config)(**{**TINY, **fields})
     graph = build_graph(config, architecture)
     layers = spell(graph, random_weights(graph), folded=True, tail=tail)
-    return write_quantized(layers, dtype=dtype, has_float_ends=has_float_ends)
+    return write_quantized(layers, dtype=dtype, has_float_ends=has_float_ends, is_fused=is_fused)
 
 
 def save(folder, writer):
@@ -502,3 +502,47 @@ def test_a_bias_of_another_shape_is_refused(tmp_path, shape):
     writer.tensors[bias][0] = np.array(shape, np.int32)
     writer.buffers[writer.tensors[bias][2][1]] = {0: np.zeros(4 * int(np.prod(shape)), np.uint8)}
     assert_refused(tflite.read, save(tmp_path, writer), r"expected shape \(\d+,\), as its weight .*, found \(")
+
+
+@pytest.mark.parametrize(("architecture", "dtype"), [(V1, "uint8"), (V1, "int8"), (V2, "uint8")])
+def test_files_whose_bytes_do_the_clamping_are_what_they_are_with_activations(tmp_path, architecture, dtype):
+    """Older converters leave relu6 out where the bytes end at 0 and 6 anyway."""
+    fused = tflite.read(save(tmp_path, build(architecture, dtype)))
+    plain = tflite.read(save(tmp_path, build(architecture, dtype, is_fused=False)))
+    assert plain.architecture == fused.architecture == architecture
+    assert plain.config == fused.config
+    assert plain.quantized is not None
+    for name, values in fused.weights.items():
+        np.testing.assert_array_equal(plain.weights[name], values, err_msg=name)
+    model = mm.load(tmp_path / "model.tflite")
+    x = PICTURES if dtype == "uint8" else (PICTURES.astype(np.int16) - 128).astype(np.int8)
+    np.testing.assert_array_equal(
+        model.run_quantized(x), mm.load(tmp_path / "model.tflite", engine="reference").run_quantized(x)
+    )
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize(("architecture", "dtype"), [(V1, "uint8"), (V1, "int8"), (V2, "uint8")])
+def test_they_run_byte_for_byte_as_litert_runs_them(tmp_path, architecture, dtype):
+    writer = build(architecture, dtype, is_fused=False)
+    path = save(tmp_path, writer)
+    x = PICTURES[:1] if dtype == "uint8" else (PICTURES[:1].astype(np.int16) - 128).astype(np.int8)
+    theirs = run_litert(writer.write(), x)
+    model = mm.load(path)
+    names = tflite.read(path).endpoints
+    features = model.features(_pixels(model, x), list(names))
+    network = model._runner.network
+    for layer, name in names.items():
+        tensor = network.tensors[name]
+        stored = np.rint(features[layer] / tensor.scale + tensor.zero).astype(tensor.dtype)
+        np.testing.assert_array_equal(stored.reshape(theirs[name].shape) if stored.ndim < 4 else
+                                      stored.transpose(0, 2, 3, 1), theirs[name], err_msg=layer)  # fmt: skip
+    np.testing.assert_array_equal(model.run_quantized(x), theirs[network.outputs[0]])
+
+
+def test_a_range_that_ends_elsewhere_is_no_clamp(tmp_path):
+    writer = build(V1, is_fused=False)
+    writer.tensors[writer.operators[0][2][0]][4][2][:] = np.float32(5 / 255)
+    assert_refused(
+        tflite.read, save(tmp_path, writer), "expected relu6 or relu after it, found none|expected the scale"
+    )

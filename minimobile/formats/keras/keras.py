@@ -30,6 +30,7 @@ from minimobile.formats.keras.keras_graph import flatten
 from minimobile.formats.keras.keras_layers import Arrays, translate_model
 from minimobile.formats.keras.keras_names import read_applications
 from minimobile.formats.matching.matching import match_network
+from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.stored_zip import read_directory, read_member
 from minimobile.formats.strict_json import parse_json_object
 from minimobile.networks.config import Config
@@ -84,6 +85,12 @@ def describe_open(file: GuardedFile) -> Description:
 
 
 def _read_contents(path: Path, contents: Contents, config: Config | None) -> Checkpoint:
+    names = [*contents.arrays.attributes, *([] if contents.model is None else [count_classes(contents.model)])]
+    with naming_others(names):
+        return _read_network(path, contents, config)
+
+
+def _read_network(path: Path, contents: Contents, config: Config | None) -> Checkpoint:
     provenance = {"format": "keras", "source": path.name}
     provenance |= {"producer": contents.producer} if contents.producer else {}
     file = contents.arrays

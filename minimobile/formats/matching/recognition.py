@@ -117,14 +117,14 @@ class Walk:
         return value
 
     def is_v1(self) -> bool:
-        """Tell by the third layer: V1's first pointwise convolution has an activation, V2's projection has none."""
+        """Tell by the fourth layer: V1's pointwise convolutions lead to depthwise ones, V2's projection to another."""
         value = self.finding.start
         for kind in (CONVOLUTION, DEPTHWISE, POINTWISE):
             found = self.find(value, kind)
             if not found:
                 return False
             value = found[0].name
-        return "activation" in found[0].attributes
+        return bool(self.find(value, DEPTHWISE))
 
     def walk_v1(self) -> str:
         """Find V1's layers; return the last."""

@@ -13,6 +13,7 @@ from minimobile.formats.dialects import find_dialect
 from minimobile.formats.files import read_limited, read_start
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
+from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants
 from minimobile.formats.tensorflow.graph_def import (
     NODE_NAME,
@@ -70,18 +71,19 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     """
     where = str(path)
     graph, size = _open(path)
-    preamble, layers = _translate(graph, size, where)
-    provenance = {"format": "tensorflow-graph", "source": path.name, "input": preamble.source}
-    if graph.producer is not None:
-        provenance["producer"] = _name_producer(graph)
-    return match_network(
-        layers,
-        find_dialect(_name_school(layers)),
-        where,
-        image_size=preamble.image_size,
-        provenance=provenance,
-        config=config,
-    )
+    with naming_others(node.name for node in graph.nodes):
+        preamble, layers = _translate(graph, size, where)
+        provenance = {"format": "tensorflow-graph", "source": path.name, "input": preamble.source}
+        if graph.producer is not None:
+            provenance["producer"] = _name_producer(graph)
+        return match_network(
+            layers,
+            find_dialect(_name_school(layers)),
+            where,
+            image_size=preamble.image_size,
+            provenance=provenance,
+            config=config,
+        )
 
 
 def describe(path: Path) -> Description:

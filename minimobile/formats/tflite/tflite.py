@@ -17,6 +17,7 @@ from minimobile.formats.files import open_regular, read_start, user_path, write_
 from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
+from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
 from minimobile.formats.tflite.tflite_detection import Ending, find_ending
 from minimobile.formats.tflite.tflite_floats import float_network
@@ -49,6 +50,11 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     hostile files, and networks that are no MobileNet.
     """
     model = read_model(path)
+    with naming_others([*(tensor.name for tensor in model.tensors), *(operator.kind for operator in model.operators)]):
+        return _read_network(model, path, config)
+
+
+def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint:
     has_integers = is_quantized(model)
     if has_integers:
         model = name_tensors(model)

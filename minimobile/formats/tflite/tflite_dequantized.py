@@ -30,8 +30,9 @@ def is_quantized(model: Model) -> bool:
 def dequantize(model: Model, where: str) -> Model:
     """Return the float model that a quantised one stands for: every constant has the numbers that its bytes stand for.
 
-    What only turns one kind of bytes into another is left out. Maps keep their names. Raises FormatError for a bias
-    that does not fit its weight, in length or, by more than LiteRT allows, in scale.
+    What only turns one kind of bytes into another is left out. Maps keep their names. A convolution without activation
+    whose bytes stand for 0 to 6 has got relu6: older converters leave the clamping to the bytes. Raises FormatError for
+    a bias that does not fit its weight, in length or, by more than LiteRT allows, in scale.
     """
     tensors = list(model.tensors)
     merged: dict[int, int] = {}
