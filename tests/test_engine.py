@@ -172,14 +172,14 @@ def test_a_forked_child_computes_too(network):
 def test_wrong_options_are_told(options, message):
     with pytest.raises(InputError, match=message):
         RunOptions(**options)
-    with pytest.raises(InputError, match=message):
-        mm.load("demo:digits", **options)
+    if options.get("dtype") != "float16":  # which a model computes in float32, and says so
+        with pytest.raises(InputError, match=message):
+            mm.load("demo:digits", **options)
 
 
 _OTHER_CPU = """
 import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np
-from cases import random_image, random_weights
 from cases import open_runner, random_image, random_weights
 from minimobile_kernels.simd import LANES
 from test_engine import NETWORKS

@@ -109,7 +109,7 @@ def test_a_hub_id_goes_through_the_hub(tmp_path: Path, monkeypatch: pytest.Monke
     MobileNetV2ImageProcessor(size=77).save_pretrained(tmp_path)
     asked = []
 
-    def locate(source: str, names: Any) -> Path:
+    def locate(source: str, names: Any, options: Any) -> Path:
         asked.append((source, tuple(names)))
         return tmp_path / names[0]
 

@@ -31,7 +31,7 @@ def detect(
     force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
-    """Find objects: their names, scores and boxes in pixels, the best first.
+    """Find objects: names, scores, boxes in pixels, best first.
 
     The whole picture is brought to the network's input size, as its school does. Classes without a name ("???") are
     not shown. With --out, boxes are drawn on copies of the pictures; those of one name get -2, -3, ... behind it.
