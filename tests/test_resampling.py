@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from minimobile.imaging.resampling import WINDOW_FILTERS, argmax_bilinear, interpolate_bilinear, resize_window
+from minimobile_kernels import reference
 
 
 def test_doubling_a_ramp_by_hand() -> None:
@@ -33,6 +34,18 @@ def test_aligned_corners_by_hand() -> None:
 
 
 sizes = st.integers(1, 17)
+
+
+@given(sizes, sizes, sizes, sizes, st.integers(1, 5), st.integers(0, 99), st.booleans())
+def test_bilinear_is_the_kernels_definition(
+    h: int, w: int, new_h: int, new_w: int, channels: int, seed: int, corners: bool
+) -> None:
+    x = np.random.default_rng(seed).standard_normal((channels, h, w)).astype(np.float32)
+    x.flat[seed % x.size] = np.inf if seed % 5 == 0 else 1
+    with np.errstate(invalid="ignore"):
+        found = interpolate_bilinear(x, (new_h, new_w), align_corners=corners)
+        defined = reference.resize_bilinear(x.transpose(1, 2, 0)[None], new_h, new_w, corners)
+    np.testing.assert_array_equal(found, defined[0].transpose(2, 0, 1))
 
 
 @given(sizes, sizes, sizes, sizes, st.integers(1, 5), st.integers(0, 99))

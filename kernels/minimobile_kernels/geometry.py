@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple, TypeAlias
 
 AxisPadding: TypeAlias = "str | tuple[int, int]"
@@ -88,3 +89,25 @@ def window(
         for axis, size in enumerate((height, width))
     )
     return Window(*kernel_size, stride, dilation, top, left, height, width, out_height, out_width)
+
+
+def taps(window: Window) -> Iterator[tuple[int, int, slice, slice, tuple[slice, slice]]]:
+    """Yield, tap by tap in the order ky, kx: the output rows and columns that it reaches, and what it reads for them.
+
+    >>> ky, kx, rows, columns, source = next(taps(window(5, 4, (3, 3), 2, 1, "SAME")))
+    >>> ky, kx, rows, columns, source  # the first row of windows begins above the image, the first column on it
+    (0, 0, slice(1, 3, None), slice(0, 2, None), (slice(1, 5, 2), slice(0, 4, 2)))
+    """
+    for ky in range(window.kernel_height):
+        down = ky * window.dilation
+        rows, source_rows = _reach(down, window.height, window.stride, window.pad_top, window.out_height)
+        for kx in range(window.kernel_width):
+            right = kx * window.dilation
+            columns, source_columns = _reach(right, window.width, window.stride, window.pad_left, window.out_width)
+            yield ky, kx, rows, columns, (source_rows, source_columns)
+
+
+def _reach(tap: int, size: int, stride: int, before: int, out_size: int) -> tuple[slice, slice]:
+    first, last = valid_range(tap, size, stride, before, out_size)
+    start = first * stride - before + tap
+    return slice(first, last), slice(start, start + (last - first) * stride, stride) if last > first else slice(0, 0)

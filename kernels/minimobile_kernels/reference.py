@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile_kernels import elementwise
-from minimobile_kernels.geometry import Window, valid_range
+from minimobile_kernels.geometry import Window, taps
 
 Array: TypeAlias = NDArray[Any]
 
@@ -56,7 +56,7 @@ def conv2d(x: Array, weight: Array, bias: Array, window: Window, block: int = BL
     """
     terms = (
         (rows, columns, x[:, sources[0], sources[1], ci, None], weight[:, ky, kx, ci])
-        for ky, kx, rows, columns, sources in _taps(window)
+        for ky, kx, rows, columns, sources in taps(window)
         for ci in range(x.shape[3])
     )
     shape = (x.shape[0], window.out_height, window.out_width, weight.shape[0])
@@ -71,7 +71,7 @@ def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Ar
     """
     terms = (
         (rows, columns, x[:, sources[0], sources[1], :], weight[ky, kx])
-        for ky, kx, rows, columns, sources in _taps(window)
+        for ky, kx, rows, columns, sources in taps(window)
     )
     shape = (x.shape[0], window.out_height, window.out_width, x.shape[3])
     return _sum_in_blocks(terms, shape, x.dtype) + bias
@@ -88,23 +88,6 @@ def pointwise_conv2d(x: Array, weight: Array, bias: Array, block: int = BLOCK) -
     everywhere = slice(None)
     terms = ((everywhere, everywhere, x[..., ci, None], weight[:, ci]) for ci in range(x.shape[3]))
     return _sum_in_blocks(terms, (*x.shape[:3], weight.shape[0]), x.dtype, block) + bias
-
-
-def _taps(window: Window) -> Iterable[tuple[int, int, slice, slice, tuple[slice, slice]]]:
-    """Yield, tap by tap in the order ky, kx: the outputs that it reaches, and the input that it reads for them."""
-    for ky in range(window.kernel_height):
-        rows, row_source = _reach(ky * window.dilation, window.height, window.stride, window.pad_top, window.out_height)
-        for kx in range(window.kernel_width):
-            columns, column_source = _reach(
-                kx * window.dilation, window.width, window.stride, window.pad_left, window.out_width
-            )
-            yield ky, kx, rows, columns, (row_source, column_source)
-
-
-def _reach(tap: int, size: int, stride: int, before: int, out_size: int) -> tuple[slice, slice]:
-    first, last = valid_range(tap, size, stride, before, out_size)
-    start = first * stride - before + tap
-    return slice(first, last), slice(start, start + (last - first) * stride, stride) if last > first else slice(0, 0)
 
 
 def _sum_in_blocks(
@@ -149,7 +132,7 @@ def average_pool2d(x: Array, window: Window, precision: str = "float64") -> Arra
     """
     shape = (x.shape[0], window.out_height, window.out_width, x.shape[3])
     total = np.zeros(shape, np.promote_types(x.dtype, precision))
-    for *_, (rows, columns) in _taps(window):
+    for *_, (rows, columns) in taps(window):
         total += x[:, rows, columns]
     return (total / (window.kernel_height * window.kernel_width)).astype(x.dtype)
 
@@ -171,11 +154,16 @@ def resize_bilinear(x: Array, height: int, width: int, align_corners: bool) -> A
         return np.tile(x, (1, height, width, 1))
     upper, lower, down = interpolation_points(x.shape[1], height, align_corners)
     left, right, across = interpolation_points(x.shape[2], width, align_corners)
-    wide = x.astype(np.float64)
-    down, across = down[:, None, None], across[:, None]
-    above = wide[:, upper][:, :, left] * (1 - across) + wide[:, upper][:, :, right] * across
-    below = wide[:, lower][:, :, left] * (1 - across) + wide[:, lower][:, :, right] * across
-    return (above * (1 - down) + below * down).astype(x.dtype)
+    rows = x.astype(np.float64)
+    rows = blend(rows[:, :, left], rows[:, :, right], across[:, None])  # (N, H, width, C)
+    return blend(rows[:, upper], rows[:, lower], down[:, None, None]).astype(x.dtype)
+
+
+def blend(first: Array, second: Array, weight: Array) -> Array:
+    """Return first * (1 - weight) + second * weight: what lies between neighbours."""
+    result: Array = first * (1 - weight)
+    result += second * weight
+    return result
 
 
 def quantized_multiplier(scale: float) -> tuple[int, int]:

@@ -6,7 +6,7 @@ The window is for pictures whose resized whole would be absurd (1x10000 at a sho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from PIL import __version__ as _PILLOW_VERSION
 from PIL.Image import Resampling
 
-_BAND_VALUES = 1 << 19  # float64 values of one band of upsampled rows: 4 MiB, about a second-level cache
+from minimobile_kernels.reference import blend, interpolation_points
+
+_BAND_VALUES = 1 << 17  # float64 values of one band of upsampled rows: 1 MiB, about a second-level cache
 _PRECISION = 22  # fractional bits of Pillow's weights for 8-bit pictures
 _PILLOW_CHOOSES_ORDER = int(_PILLOW_VERSION.split(".")[0]) >= 13  # before, the horizontal pass always came first
 
@@ -22,10 +24,7 @@ _PILLOW_CHOOSES_ORDER = int(_PILLOW_VERSION.split(".")[0]) >= 13  # before, the 
 def interpolate_bilinear(x: NDArray[Any], size: tuple[int, int], *, align_corners: bool = False) -> NDArray[Any]:
     """Resize channels bilinearly, without antialiasing.
 
-    Output i reads the input at `(i + 0.5) * n_in / n_out - 0.5`; positions before the first sample read the first,
-    those behind the last the last. With `align_corners` it reads at `i * (n_in - 1) / (n_out - 1)`. Weights and sums
-    are float64, rounded once to the type of `x`. The definition is that of
-    `torch.nn.functional.interpolate(mode="bilinear")`.
+    Defined by `reference.resize_bilinear` of the kernels; band by band.
 
     Shapes: x (C, h, w), size (H, W), result (C, H, W).
 
@@ -33,8 +32,8 @@ def interpolate_bilinear(x: NDArray[Any], size: tuple[int, int], *, align_corner
     array([[[0., 1., 3., 4.]]])
     """
     out = np.empty((x.shape[0], *size), x.dtype)
-    for start, stop in _bands(x.shape[0], size):
-        out[:, start:stop] = _interpolate_rows(x, size, start, stop, align_corners)
+    for rows, band in _interpolate_bands(x, size, align_corners):
+        out[:, rows] = band
     return out
 
 
@@ -44,41 +43,30 @@ def argmax_bilinear(x: NDArray[Any], size: tuple[int, int], *, align_corners: bo
     Shapes: x (C, h, w), size (H, W), result (H, W) int64.
     """
     out = np.empty(size, np.int64)
-    for start, stop in _bands(x.shape[0], size):
-        out[start:stop] = _interpolate_rows(x, size, start, stop, align_corners).argmax(0)
+    for rows, band in _interpolate_bands(x, size, align_corners):
+        out[rows] = band.argmax(0)
     return out
 
 
-def _bands(channels: int, size: tuple[int, int]) -> list[tuple[int, int]]:
-    rows = max(1, _BAND_VALUES // max(1, channels * size[1]))
-    return [(start, min(start + rows, size[0])) for start in range(0, size[0], rows)]
-
-
-def _interpolate_rows(
-    x: NDArray[Any], size: tuple[int, int], start: int, stop: int, align_corners: bool
-) -> NDArray[Any]:
-    """Compute rows start..stop of the result, (C, stop - start, W)."""
-    _, h, w = x.shape
-    top, bottom, down = _taps(h, size[0], start, stop, align_corners)
-    left, right, across = _taps(w, size[1], 0, size[1], align_corners)
-    rows = x[:, top].astype(np.float64)  # (C, rows, w)
-    rows += down[:, None] * (x[:, bottom] - rows)
-    out = rows[:, :, left]  # (C, rows, W)
-    out += across * (rows[:, :, right] - out)
-    return out.astype(x.dtype, copy=False)
-
-
-def _taps(
-    n_in: int, n_out: int, start: int, stop: int, align_corners: bool
-) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float64]]:
-    """Give the two samples that each output lies between, and its distance from the first."""
-    index = np.arange(start, stop)
-    if align_corners:
-        position = index * (n_in - 1) / max(1, n_out - 1)
-    else:
-        position = np.maximum((index + 0.5) * (n_in / n_out) - 0.5, 0)
-    low = np.minimum(position.astype(np.intp), n_in - 1)
-    return low, np.minimum(low + 1, n_in - 1), position - low
+def _interpolate_bands(
+    x: NDArray[Any], size: tuple[int, int], align_corners: bool
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Yield rows of the result and their values, (C, rows, W)."""
+    channels, h, w = x.shape
+    height, width = size
+    upper, lower, down = interpolation_points(h, height, align_corners)
+    left, right, across = interpolation_points(w, width, align_corners)
+    count = max(1, _BAND_VALUES // max(1, channels * width))
+    for start in range(0, height, count):
+        rows = slice(start, min(start + count, height))
+        if (h, w) == (1, 1):  # a single pixel is repeated, even where infinity times zero were not a number
+            yield rows, np.broadcast_to(x, (channels, rows.stop - start, width))
+            continue
+        top, bottom = upper[start], lower[rows.stop - 1]
+        read = x[:, top : bottom + 1].astype(np.float64)
+        read = blend(read[:, :, left], read[:, :, right], across)  # (C, rows read, W)
+        band = blend(read[:, upper[rows] - top], read[:, lower[rows] - top], down[rows, None])
+        yield rows, band.astype(x.dtype, copy=False)
 
 
 def resize_window(

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minimobile.errors import InputError, within_memory
 from minimobile.networks.config import MobileNetConfig, MobileNetV2Config
-from minimobile_kernels.reference import interpolation_points
+from minimobile_kernels.reference import blend, interpolation_points
 
 Array = NDArray[Any]
 Scalar = np.floating[Any]
@@ -85,12 +85,11 @@ def segmentation_loss(logits: Array, labels: ArrayLike, config: MobileNetV2Confi
     columns, next_columns, right = interpolation_points(logits.shape[3], width, align_corners=False)
     rows, next_rows, below = interpolation_points(logits.shape[2], height, align_corners=False)
     total, count = 0.0, 0
-    for scores, image in zip(logits.astype(np.float64), targets, strict=True):
+    for raw, image in zip(logits.astype(np.float64), targets, strict=True):
+        scores = blend(raw[:, :, columns], raw[:, :, next_columns], right)  # (C, h, W)
         for start in range(0, height, _BAND_ROWS):
             band = slice(start, start + _BAND_ROWS)
-            part = below[band, None]
-            x = scores[:, rows[band]] * (1 - part) + scores[:, next_rows[band]] * part  # (C, rows, w)
-            x = x[:, :, columns] * (1 - right) + x[:, :, next_columns] * right  # (C, rows, W)
+            x = blend(scores[:, rows[band]], scores[:, next_rows[band]], below[band, None])  # (C, rows, W)
             pixels = np.moveaxis(x, 0, -1).reshape(-1, len(scores))
             more, pixel_count = _cross_entropy(pixels, image[band].reshape(-1), config.semantic_loss_ignore_index)
             total, count = total + more, count + pixel_count

@@ -9,11 +9,11 @@ Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference" (ar
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from minimobile_kernels.geometry import Window, valid_range
+from minimobile_kernels.geometry import Window, taps
 from minimobile_kernels.reference import Array, quantized_multiplier, requantize
 
 
@@ -67,7 +67,7 @@ def conv2d(
     """
     w = weight.astype(np.int64) - weight_zero
     total = np.zeros((x.shape[0], window.out_height, window.out_width, len(w)), np.int64)
-    for ky, kx, rows, columns, source in _taps(window):
+    for ky, kx, rows, columns, source in taps(window):
         total[:, rows, columns] += (x[:, source[0], source[1]].astype(np.int64) - x_zero) @ w[:, ky, kx].T
     return rescale(total + bias, by, to, bytes_of).astype(x.dtype)
 
@@ -82,25 +82,9 @@ def depthwise_conv2d(
     """
     w = weight.astype(np.int64) - weight_zero
     total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.int64)
-    for ky, kx, rows, columns, source in _taps(window):
+    for ky, kx, rows, columns, source in taps(window):
         total[:, rows, columns] += (x[:, source[0], source[1]].astype(np.int64) - x_zero) * w[ky, kx]
     return rescale(total + bias, by, to, bytes_of).astype(x.dtype)
-
-
-def _taps(window: Window) -> Any:
-    """Yield, tap by tap: ky, kx, the output rows and columns that it reaches, and the input that it reads for them."""
-    for ky in range(window.kernel_height):
-        rows, row_source = _reach(ky, window, window.height, window.pad_top, window.out_height)
-        for kx in range(window.kernel_width):
-            columns, column_source = _reach(kx, window, window.width, window.pad_left, window.out_width)
-            yield ky, kx, rows, columns, (row_source, column_source)
-
-
-def _reach(tap: int, window: Window, size: int, before: int, out_size: int) -> tuple[slice, slice]:
-    first, last = valid_range(tap * window.dilation, size, window.stride, before, out_size)
-    start = first * window.stride - before + tap * window.dilation
-    stop = start + (last - first) * window.stride
-    return slice(first, last), slice(start, stop, window.stride) if last > first else slice(0, 0)
 
 
 def average_pool2d(x: Array, window: Window, low: int, high: int) -> Array:
@@ -110,7 +94,7 @@ def average_pool2d(x: Array, window: Window, low: int, high: int) -> Array:
     """
     total = np.zeros((x.shape[0], window.out_height, window.out_width, x.shape[3]), np.int64)
     area = np.zeros((window.out_height, window.out_width, 1), np.int64)
-    for _, _, rows, columns, source in _taps(window):
+    for _, _, rows, columns, source in taps(window):
         total[:, rows, columns] += x[:, source[0], source[1]]
         area[rows, columns] += 1
     mean = np.where(total >= 0, (total + area // 2) // area, -((area // 2 - total) // area))
