@@ -24,21 +24,23 @@ def test_nothing_but_the_first_call_compiles(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "features", "expected"),
+    ("name", "features", "machine", "expected"),
     [
-        (None, ["avx512f", "fma"], (16, 32)),
-        (None, ["avx2", "fma"], (8, 16)),
-        (None, ["neon"], (4, 32)),
-        (None, [], (4, 16)),
-        ("haswell", ["avx512f"], (8, 16)),
-        ("skylake-avx512", [], (16, 32)),
-        ("znver4", [], (16, 32)),
-        ("znver2", [], (8, 16)),
-        ("generic", ["avx512f"], (4, 16)),
+        (None, ["avx512f", "fma"], "x86_64", (16, 32)),
+        (None, ["avx2", "fma"], "AMD64", (8, 16)),
+        (None, [], "x86_64", (4, 16)),
+        ("haswell", ["avx512f"], "x86_64", (8, 16)),
+        ("skylake-avx512", [], "x86_64", (16, 32)),
+        ("znver4", [], "x86_64", (16, 32)),
+        ("znver2", [], "x86_64", (8, 16)),
+        ("generic", ["avx512f"], "x86_64", (4, 16)),
+        (None, ["neon", "fp-armv8"], "aarch64", (4, 32)),
+        (None, [], "aarch64", (4, 32)),
+        ("generic", [], "arm64", (4, 32)),
     ],
 )
-def test_vector_sizes_follow_the_cpu(name, features, expected):
-    assert simd.host_vectors(name, features) == expected
+def test_vector_sizes_follow_the_cpu(name, features, machine, expected):
+    assert simd.host_vectors(name, features, machine) == expected
 
 
 def test_vectors_hold_at_least_one_float():

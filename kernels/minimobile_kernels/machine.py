@@ -38,6 +38,9 @@ def run(
     control: S * threads * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one
     thread); bell: an int64 that all calls of the same helpers share.
     """
+    # `quantized.machine.run` has this loop too. One loop for both, given what does a part as an argument or in a
+    # closure, was tried: Numba then compiles the kernels by themselves and again with the loop, 15 s instead of 7.4,
+    # and cannot keep the machine code on disk.
     arrays = Arrays(pixels, weights, arena, taps)
     begin(bell, thread, threads)
     for index in range(steps.shape[0]):

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils, config, types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels.simd import (
@@ -18,6 +17,7 @@ from minimobile_kernels.simd import (
     LANES,
     clamp_vector,
     element_pointer,
+    host,
     integers_type,
     splat,
 )
@@ -51,13 +51,7 @@ def host_products(cpu_name: str | None, features: Sequence[str], lanes: int) -> 
     return "pmaddwd" if has_pairs and lanes >= 8 else "multiply"
 
 
-def _host() -> str:
-    name = config.CPU_NAME if config.CPU_NAME not in (None, "", "host") else None
-    features = [name for name, is_there in llvm.get_host_cpu_features().items() if is_there]
-    return host_products(name, features, LANES)
-
-
-PRODUCTS = _host()
+PRODUCTS = host_products(*host()[:2], LANES)
 
 
 def constant(value: int) -> Any:

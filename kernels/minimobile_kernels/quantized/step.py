@@ -31,16 +31,12 @@ STEP = np.dtype(
         # Where constants begin:
         ("scales", np.int64),  # a table of `requantize.SCALES`, int32 [plane][SCALES][LANES]
         ("panels", np.int64),  # conv2d: a `dot_tile.Panel` for each panel, int64
-        (
-            "filters",
-            np.int64,
-        ),  # depthwise 3x3: int8 [plane][VISITS][column][LANES][GROUP]; else int32 [plane][tap][LANES]
+        ("filters", np.int64),  # depthwise 3x3: [plane][VISITS][column][LANES][GROUP]; else int32 [plane][tap][LANES]
         ("visits", np.int64),  # depthwise 3x3: how many of VISITS each plane needs, int64
         ("line", np.int64),  # depthwise: a line of zero points, for what lies outside the image
         ("table", np.int64),  # look_up: the byte for each byte, (256)
-        *[
-            (name, np.int64) for name in ("row_points", "column_points")
-        ],  # resize_bilinear: int32 [row or column][POINT]
+        ("row_points", np.int64),  # resize_bilinear: int32 [row][POINT]
+        ("column_points", np.int64),  # and [column][POINT]
         ("powers", np.int64),  # softmax: two tables of int32, (256)
         ("scale", np.int64),  # quantize: a float32
         ("words", np.int64),  # argmax: of 32 bits, in an integer of the result
