@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minimobile.comparison.crosscheck import check
-    from minimobile.comparison.layer_comparison import LayerComparison, Report
     from minimobile.comparison.pixels import PixelReport, compare_pixels
+    from minimobile.comparison.report import LayerComparison, Report
     from minimobile.errors import (
         ConfigError,
         FormatError,
@@ -156,7 +156,7 @@ _LATE = {
     "minimobile.models.conversion": ("convert",),
     "minimobile.models.conversion_report": ("ConversionReport",),
     "minimobile.comparison.crosscheck": ("check",),
-    "minimobile.comparison.layer_comparison": ("LayerComparison", "Report"),
+    "minimobile.comparison.report": ("LayerComparison", "Report"),
     "minimobile.tracing.explanation": ("Explanation",),
     "minimobile.imaging.batches": ("BatchFeature",),
     "minimobile.imaging.image_processing": (

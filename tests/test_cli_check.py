@@ -13,8 +13,8 @@ from quantized_files import write_quantized
 from spelling import random_weights, spell
 
 import minimobile as mm
-from minimobile.comparison.layer_comparison import LayerComparison, Report
 from minimobile.comparison.quantized_steps import compare_with_dequantized
+from minimobile.comparison.report import LayerComparison, Report
 from minimobile.networks.build_graph import build_graph
 from tests.conftest import Run
 

@@ -10,8 +10,8 @@ from planted import draw_pixels, make_network, with_changed, with_weights
 from minimobile.comparison.crosscheck import check
 from minimobile.comparison.diagnosis import diagnose
 from minimobile.comparison.float32_bounds import exact
-from minimobile.comparison.layer_comparison import Report
 from minimobile.comparison.peers import compared_layers
+from minimobile.comparison.report import Report
 from minimobile.comparison.suspect import Suspect
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Node

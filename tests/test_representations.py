@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minimobile as mm
 from minimobile.tables import Table, facts_table
@@ -23,6 +23,7 @@ class Cells(HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.rows: list[list[str]] = []
+        self.is_in_cell = False
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
@@ -31,14 +32,14 @@ class Cells(HTMLParser):
             self.rows.append([])
         elif tag in ("td", "th"):
             self.rows[-1].append("")
+            self.is_in_cell = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.is_in_cell = False
 
     def handle_data(self, data: str) -> None:
-        if self.rows and self.rows[-1]:
+        if self.is_in_cell:
             self.rows[-1][-1] += data
-
-
-def words(text: str) -> set[str]:
-    return set(re.findall(r"[\w.]+", text))
 
 
 def test_every_text_of_a_table_is_escaped() -> None:
@@ -64,7 +65,7 @@ def test_one_fits_a_screen(model: mm.MobileNetV1ForImageClassification, tmp_path
     shown = (
         model, model.config, model(image), model(image, output_hidden_states=True), model.trace(image),
         model.explain(image, "layer.3", (0, 0, 0)), mm.convert(tmp_path / "saved", tmp_path / "native.h5"),
-        mm.MobileNetV1ImageProcessor(),
+        mm.MobileNetV1ImageProcessor(), mm.check(model, pixel_values=image, against="reference"),
     )  # fmt: skip
     for each in shown:
         text = repr(each)
@@ -77,7 +78,7 @@ def test_one_fits_a_screen(model: mm.MobileNetV1ForImageClassification, tmp_path
             assert Cells(each._repr_html_()).tags <= {"div", "table", "thead", "tbody", "tr", "th", "td"}
     assert repr(model) == f"MobileNetV1ForImageClassification({model.num_parameters():,} parameters)"
     assert "float32 (1, 1001)" in repr(shown[2]) and "hidden_states: 26 arrays" in repr(shown[3])
-    assert all(hasattr(shown[i], "_repr_html_") for i in (0, 1, 4, 6))
+    assert all(hasattr(shown[i], "_repr_html_") for i in (0, 1, 4, 6, 8))
 
 
 def test_a_notebook_shows_the_tables_of_the_commands(run: Run, classifier: Path, segmenter: Path, photos: Path) -> None:
@@ -101,3 +102,21 @@ def test_a_conversion_is_shown_as_the_command_shows_it(run: Run, classifier: Pat
     printed = run("convert", classifier, tmp_path / "two.h5").out.replace("two.h5", "one.h5")
     for word, text in Cells(report._repr_html_()).rows[1:]:
         assert word in printed and " ".join(text.split()) in " ".join(printed.split())
+
+
+def test_verdicts_are_shown_as_the_command_shows_them(run: Run, classifier: Path, photos: Path) -> None:
+    report = mm.check(classifier, photos / "a.png", against="reference")
+    printed = run("check", classifier, photos / "a.png", "--against", "reference").out
+    for row in Cells(report._repr_html_()).rows:
+        assert set(" ".join(row).split()) <= set(printed.split()), row
+    assert report.table().notes[0] in printed and f"against reference: {report.table().notes[0]}" in repr(report)
+
+
+def test_pixels_are_shown_as_the_command_shows_them() -> None:
+    other = mm.MobileNetV1ImageProcessor(size=40, crop_size=20)
+    photo = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    report = mm.compare_pixels(mm.MobileNetV1ImageProcessor(size=40, crop_size=32), Image.fromarray(photo), other)
+    found = Cells(report._repr_html_()).rows
+    assert found[1][0] == "the other's processor" and found[0] == ["way", "max", "levels", "differing", "first"]
+    assert repr(report).startswith("PixelReport(") and "differs: the other's processor" in repr(report)
+    assert len(repr(report)) < 200

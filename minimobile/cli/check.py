@@ -4,7 +4,6 @@ quantised file in integers and in floats, and by how many steps they differ.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -17,9 +16,9 @@ from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
-    from minimobile.comparison.layer_comparison import Report
     from minimobile.comparison.pixels import PixelReport
     from minimobile.comparison.quantized_steps import LayerSteps
+    from minimobile.comparison.report import Report
 
 
 CANNOT_TELL = 3
@@ -85,43 +84,10 @@ def check(
         report = compare(source, image, against.value, other)
     if output_format is Format.JSON:
         console.write_json(report.to_dict())
-    elif pixels:
-        _write_pixels(report)  # type: ignore[arg-type]
     else:
-        _write_layers(report)  # type: ignore[arg-type]
+        console.write_rows(report.table())
     if not report.agrees:
         raise typer.Exit(CANNOT_TELL if report.agrees is None else 1)
-
-
-def _write_layers(report: Report) -> None:
-    rows = []
-    for layer in report.layers:
-        shape = "x".join(map(str, layer.shape[1:]))
-        if layer.shape != layer.their_shape:
-            shape += " / " + "x".join(map(str, layer.their_shape[1:]))
-        sizes = (layer.max_difference, layer.rms_difference)
-        errors = (layer.our_error, layer.their_error)
-        angle = None if layer.cosine is None else abs(1 - layer.cosine)
-        mark = {True: "", False: "*", None: "?"}[layer.agrees]
-        bound = mark + _shorten(layer.excess, 1)
-        figures = (*(_shorten(x, 1) for x in sizes), *(_shorten(x, 2) for x in errors), _shorten(layer.median_ulps, 1))
-        rows.append((layer.name, shape, *figures, _shorten(angle, 1), bound))
-    columns = ("shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
-    console.write_layer_table(columns, rows, f"against {report.against}")
-    if report.agrees is False:
-        count = sum(layer.agrees is False for layer in report.layers)
-        console.write_text(f"differs: first at {report.first_difference}, in {count} of {len(rows)} layers (*)")
-        console.write_text(report.diagnosis or "no known fault explains it")
-    elif report.agrees is None:
-        console.write_text(f"cannot tell: {report.doubt}")
-    else:
-        console.write_text(f"agrees: rounding explains every difference in {len(rows)} layers")
-    if report.processors is not None:
-        console.write_text(f"the image processors differ, and both sides got our pixels: {report.processors}")
-    if report.arrays and report.agrees is not False:
-        names = ", ".join(array.name for array in report.arrays[:NAMED])
-        more = f" and {len(report.arrays) - NAMED} more" if len(report.arrays) > NAMED else ""
-        console.write_text(f"weights that are not ours, on the other side: {names}{more}")
 
 
 def _compare_steps(source: str, image: Path) -> Sequence[LayerSteps]:
@@ -140,55 +106,15 @@ def _write_steps(layers: Sequence[LayerSteps], output_format: Format) -> None:
     if output_format is Format.JSON:
         console.write_json({"against": Against.DEQUANTIZED.value, "layers": [layer.to_dict() for layer in layers]})
         return
+    from minimobile.comparison.figures import shorten
+
     rows = []
     for layer in layers:
-        figures = (*(_shorten(x, 2) for x in (layer.step, layer.largest, layer.mean)), _shorten(layer.bias, 1))
+        figures = (*(shorten(x, 2) for x in (layer.step, layer.largest, layer.mean)), shorten(layer.bias, 1))
         shares = (f"{100 * layer.same:.1f} %", f"{100 * layer.clipped:.2f} %")
         rows.append((layer.name, "x".join(map(str, layer.shape)), *figures, *shares))
     columns = ("shape#", "step#", "largest#", "mean#", "bias#", "same#", "clipped#")
     console.write_layer_table(columns, rows, "integers against dequantized: differences in steps")
     worst = max(layers, key=lambda layer: layer.largest)
-    mean = _shorten(layers[-1].mean, 2)
-    console.write_text(f"largest: {_shorten(worst.largest, 2)} steps at {worst.name}; the last layer's mean: {mean}")
-
-
-def _write_pixels(report: PixelReport) -> None:
-    rows = []
-    for row in report.pixels:
-        where = ""
-        if row.first is not None:
-            where = f"row {row.first['row']}, column {row.first['column']}, channel {row.first['channel']}"
-        share = "" if row.share is None else f"{100 * row.share:.2f} %"
-        rows.append(
-            (
-                row.name,
-                _shorten(row.max_difference, 2),
-                _shorten(row.max_levels, 2),
-                share,
-                where or row.note or "equal",
-            )
-        )
-    console.write_table(("way", "max#", "levels#", "differing#", "first"), rows, "our pixel values beside those of")
-    if report.agrees:
-        console.write_text("agrees: what should be equal is equal, to the bit")
-    else:
-        console.write_text(f"differs: {report.first_difference}")
-        console.write_text(report.diagnosis or "no difference of settings explains it")
-
-
-def _shorten(value: float | None, digits: int) -> str:
-    """Return a number with one or two significant digits, three from 100 on, and a short exponent.
-
-    >>> [_shorten(x, 1) for x in (0.000281, 0.0281, 0.281, 28.1, 281, 2810)]
-    ['3e-4', '0.03', '0.28', '28', '281', '3e3']
-    """
-    if value is None:
-        return ""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:.0f}"
-    if 100 <= abs(value) < 1000:
-        return f"{value:.0f}"
-    if 0.01 <= abs(value) < 100:
-        return f"{value:.{digits if abs(value) < 0.1 else 2}g}"
-    significand, _, exponent = f"{value:.{digits - 1}e}".partition("e")
-    return f"{significand}e{int(exponent)}"
+    mean = shorten(layers[-1].mean, 2)
+    console.write_text(f"largest: {shorten(worst.largest, 2)} steps at {worst.name}; the last layer's mean: {mean}")

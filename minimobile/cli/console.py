@@ -82,11 +82,14 @@ def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title:
     _write_lines(table)
 
 
-def write_rows(table: tables.Table) -> None:
-    """Write a table whose first column names layers, and its notes below."""
-    write_layer_table(table.columns[1:], table.rows, table.title)
-    if table.notes:
-        write_text("")
+def write_rows(table: tables.Table, notes_apart: bool = False) -> None:
+    """Write a table, one of layers where its first column says so, and its notes below, apart or not."""
+    if table.columns[0] == "layer":
+        write_layer_table(table.columns[1:], table.rows, table.title)
+    else:
+        write_table(table.columns, table.rows, table.title)
+    if notes_apart:
+        write_blank()
     for line in table.notes:
         write_text(line)
 

@@ -101,7 +101,7 @@ def trace(
             document["picture"] = str(picture)
         if output_format is Format.TABLE and position is None:
             title = f"{type(network).__name__}: {_describe_pixels(pixel_values)}"
-            console.write_rows(tabulate_trace(traced.layers, title))
+            console.write_rows(tabulate_trace(traced.layers, title), notes_apart=True)
     if output_format is Format.JSON:
         console.write_json(document)
     else:

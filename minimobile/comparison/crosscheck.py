@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.comparison.layer_comparison import Report, compare_layers
+from minimobile.comparison.layer_comparison import compare_layers
 from minimobile.comparison.peers import PEERS, Observed, Peer, as_map, run_peer
 from minimobile.comparison.pixels import describe_settings
+from minimobile.comparison.report import Report
 from minimobile.comparison.torch_modules import is_module, run_module
 from minimobile.errors import InputError, MinimobileError
 from minimobile.formats.files import user_path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +15,8 @@ from minimobile.comparison.diagnosis import diagnose
 from minimobile.comparison.float32_bounds import largest_excess, quantise
 from minimobile.comparison.float64_run import run_float64
 from minimobile.comparison.peers import Observed, as_map, compared_layers
+from minimobile.comparison.report import LayerComparison, Report
 from minimobile.comparison.suspect import Suspect, isolate
-from minimobile.comparison.verdict import Verdict
 from minimobile.errors import InputError
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
@@ -30,48 +29,6 @@ Array = NDArray[Any]
 
 NAMED = 3  # so many arrays are worth naming
 SAME_FOLDED = 1e-5  # of each value: two batch norms that are one convolution, each rounded for itself
-
-
-@dataclass(frozen=True)
-class LayerComparison:
-    """One layer on both sides. Shapes are (N, C, H, W); what cannot be told, because they differ, is None.
-
-    `agrees` is None where the limits are so wide that weights of fewer bits (float16) would pass as well.
-    `max_difference` and `rms_difference` are between the sides; `our_error` and `their_error` are the rms distance of
-    each from the float64 run, relative to that run's rms; `max_ulps` and `median_ulps` count the float32 numbers from
-    one side's value to the other's; `cosine` is that of the angle between them. `excess` is how many times more than
-    what float32 (or, in a quantised file, a step of the tensor's grid) explains their values are off, on their own
-    inputs: above 1 the layer differs.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    their_shape: tuple[int, ...]
-    agrees: bool | None
-    excess: float
-    max_difference: float | None = None
-    rms_difference: float | None = None
-    our_error: float | None = None
-    their_error: float | None = None
-    max_ulps: int | None = None
-    median_ulps: float | None = None
-    cosine: float | None = None
-
-
-@dataclass(frozen=True)
-class Report(Verdict):
-    """What a comparison of layers found; `first_difference` names a layer.
-
-    `agrees` is whether rounding, that of float32 or of a tensor's integers, explains every difference; None where that
-    cannot be told, and `doubt` says why. `arrays` are those that the other side has otherwise, where they are at hand,
-    whether that shows or not; `processors` says in what the image processors differ, which a comparison on the same
-    pixels does not see.
-    """
-
-    against: str
-    layers: tuple[LayerComparison, ...]
-    arrays: tuple[ArrayDifference, ...] = ()
-    processors: str | None = None
 
 
 def compare_layers(

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.comparison.figures import shorten
 from minimobile.comparison.peers import import_framework
 from minimobile.comparison.verdict import Verdict
 from minimobile.errors import InputError, UnavailableError
 from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.imaging.pictures import open_image
 from minimobile.imaging.settings import ALIGN_CORNERS, RESIZE_METHODS
+from minimobile.tables import Table
 
 Array = NDArray[Any]
 Processor = MobileNetV1ImageProcessor | MobileNetV2ImageProcessor
@@ -42,13 +44,38 @@ class PixelComparison:
     note: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PixelReport(Verdict):
     """What a comparison of pixel values found. It agrees where those agree that are meant to be equal to ours:
     transformers' PIL class, and another model's processor; `first_difference` names the first that is not.
     """
 
     pixels: tuple[PixelComparison, ...]
+
+    def __repr__(self) -> str:
+        return f"PixelReport({len(self.pixels)} ways: {self._sentences()[0]})"
+
+    def _repr_html_(self) -> str:
+        """Return the table of the command `check --pixels`, for notebooks."""
+        return self.table().to_html()
+
+    def table(self) -> Table:
+        """Return by how much, and where first, each way differs from ours, and the verdict in words below."""
+        rows = []
+        for row in self.pixels:
+            where = ""
+            if row.first is not None:
+                where = f"row {row.first['row']}, column {row.first['column']}, channel {row.first['channel']}"
+            share = "" if row.share is None else f"{100 * row.share:.2f} %"
+            figures = (shorten(row.max_difference, 2), shorten(row.max_levels, 2))
+            rows.append((row.name, *figures, share, where or row.note or "equal"))
+        columns = ("way", "max#", "levels#", "differing#", "first")
+        return Table(columns, rows, "our pixel values beside those of", self._sentences())
+
+    def _sentences(self) -> tuple[str, ...]:
+        if self.agrees:
+            return ("agrees: what should be equal is equal, to the bit",)
+        return f"differs: {self.first_difference}", self.diagnosis or "no difference of settings explains it"
 
 
 def compare_pixels(processor: Processor, image: Any, other: Processor | None = None) -> PixelReport:
