@@ -84,6 +84,20 @@ PLANTED = {
         'def find(x, *, size=1):\n    """Find.\n\n    Args:\n        x: a number,\n            size: more.\n    """\n',
         "leave out size",
     ),
+    "argument described of an inner function": (
+        'def _f():\n    def find(x):\n        """Find.\n\n        Args:\n            y: gone.\n'
+        '            x: a number.\n        """\n    return find\n',
+        "find: the docstring describes y",
+    ),
+    "call written with an argument too many": (
+        'def find(x, y):\n    """find(x, y, z) -> x + y."""\n',
+        "find: the docstring writes find(x, y, z), not (x, y)",
+    ),
+    "call written of an inner function that is returned": (
+        'def _make():\n    """Return a filter.\n\n    filter(x,\n    weight, bias)\n\n    filters.\n    """\n\n'
+        "    def inner(typing_context, x, weight): return 1\n    return inner\n",
+        "_make: the docstring writes filter(x, weight, bias), not (x, weight)",
+    ),
     "shape of no argument": (
         'def find(x, w):\n    """Find.\n\n    Shapes: x (N, C), weight (C) -> (N).\n    """\n',
         "Shapes names weight",

@@ -80,6 +80,7 @@ NEVER_ON = {"fastmath", "allow_pickle"}
 MACHINE_PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|Users|root|tmp|work|mnt)/\w|[A-Z]:\\Users\\)")
 TEXT_SUFFIXES = {".py", ".md", ".cfg", ".toml", ".in", ".txt", ".yml", ".yaml", ".sh", ""}
 ARGUMENT_SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+WRITTEN_CALL = re.compile(r"(?:\A|\n\n)(\w+)\(([\w\s,*]*)\)")  # as a docstring begins, or one of its paragraphs
 SHAPE_SECTION = re.compile(r"\bShapes: (.*?)(?:->|\.\s|\n\n|\Z)", re.DOTALL)
 NOT_ARGUMENTS = {"all", "both", "each", "others", "or", "out", "result"}
 
@@ -115,6 +116,7 @@ class Import(NamedTuple):
 
 
 Modules = Mapping[str, Module]
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def read_modules(root: Path) -> dict[str, Module]:
@@ -235,7 +237,7 @@ def check_ladders(modules: Modules) -> Iterator[Fault]:
 
 
 def check_docstrings(modules: Modules) -> Iterator[Fault]:
-    """Every module and public function has a docstring, and what it says of arguments fits the signature."""
+    """Every module and public function has a docstring, and what any docstring says of arguments fits the signature."""
     for module in modules.values():
         if not ast.get_docstring(module.tree):
             yield module.fault(None, "the module has no docstring")
@@ -246,12 +248,36 @@ def check_docstrings(modules: Modules) -> Iterator[Fault]:
                     yield module.fault(function, f"{function.name} is public and has no docstring")
                 continue
             yield from _check_arguments(module, function, text)
+            yield from _check_written_calls(module, function, text)
 
 
-def _check_arguments(module: Module, function: ast.FunctionDef | ast.AsyncFunctionDef, text: str) -> Iterator[Fault]:
+def _argument_names(function: Function) -> list[str]:
+    """Return the names of a function's arguments, without those that its callers do not give."""
     signature = function.args
-    everything = [*signature.posonlyargs, *signature.args, *signature.kwonlyargs, signature.vararg, signature.kwarg]
-    names = [argument.arg for argument in everything if argument is not None and argument.arg not in ("self", "cls")]
+    everything = [*signature.posonlyargs, *signature.args, signature.vararg, *signature.kwonlyargs, signature.kwarg]
+    names = [argument.arg for argument in everything if argument is not None]
+    return [name for name in names if name not in ("self", "cls", "typing_context")]
+
+
+def _check_written_calls(module: Module, function: Function, text: str) -> Iterator[Fault]:
+    """A call that a docstring writes out has the arguments of the function itself, or of the one that it returns."""
+    inner = {child.name: child for child in ast.walk(function) if isinstance(child, Function) and child is not function}
+    returned = [
+        node.value.id for node in ast.walk(function) if isinstance(node, ast.Return) if isinstance(node.value, ast.Name)
+    ]
+    described = next((inner[name] for name in returned if name in inner), None)
+    for name, arguments in WRITTEN_CALL.findall(text):
+        target = function if name == function.name else described
+        written = re.findall(r"\w+", arguments)
+        if target is not None and written != _argument_names(target):
+            right = ", ".join(_argument_names(target))
+            yield module.fault(
+                function, f"{function.name}: the docstring writes {name}({', '.join(written)}), not ({right})"
+            )
+
+
+def _check_arguments(module: Module, function: Function, text: str) -> Iterator[Fault]:
+    names = _argument_names(function)
     section = ARGUMENT_SECTION.search(text)
     if section:
         described = re.findall(r"^ +\*{0,2}(\w+)(?: \([^)]*\))?:", _outermost(section[1]), re.MULTILINE)
@@ -360,12 +386,13 @@ def _find_circles(graph: Mapping[str, Mapping[str, object]]) -> Iterator[list[st
         yield from walk(name, [])
 
 
-def _find_functions(node: ast.AST, is_public: bool) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
-    """Yield functions and methods, not those inside functions, and whether each is public and must be described."""
+def _find_functions(node: ast.AST, is_public: bool) -> Iterator[tuple[Function, bool]]:
+    """Yield functions and methods, those inside functions too, and whether each is public and must be described."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(child, Function):
             decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in child.decorator_list}
             yield child, is_public and not child.name.startswith("_") and not decorators & {"overload", "setter"}
+            yield from _find_functions(child, False)
         elif isinstance(child, ast.ClassDef):
             yield from _find_functions(child, is_public and not child.name.startswith("_"))
         elif isinstance(child, (ast.If, ast.Try)):

@@ -253,7 +253,7 @@ def widen(typing_context, vector):  # type: ignore[no-untyped-def]
 
 @intrinsic
 def divide(typing_context, vector, divisor):  # type: ignore[no-untyped-def]
-    """divide(wide vector, float64) -> the quotients rounded to float32."""
+    """divide(vector, divisor) -> a wide vector over a float64, rounded to float32."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         quotient = builder.fdiv(arguments[0], splat(builder, arguments[1], WIDE))
