@@ -86,6 +86,12 @@ def test_a_node_that_lacks_what_its_operation_needs_is_told(node: Node, message:
         infer_shapes(Graph((node,), 3, (node.name,), {}), 8, 8)
 
 
+def test_an_operation_has_a_name_short_enough_for_a_terminal() -> None:
+    """Six letters, in tables of traces; what a value is rounded by is never a row of its own."""
+    names = {op: operation.short_name or op for op, operation in OPERATIONS.items() if op != "fake_quantize"}
+    assert max(map(len, names.values())) <= 6, names
+
+
 def test_an_operation_without_a_window_has_that_of_one_pixel() -> None:
     node = Node("cut", "activation", (INPUT,), {"function": "relu6"})
     assert sliding_window(node, 5, 7) == sliding_window(CONVOLUTION, 5, 7)

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minimobile.costs.profile import Cost, Profile
+from minimobile.operations.table import OPERATIONS
 from minimobile.tables import Table
-
-_OPERATIONS = {
-    "global_average_pool2d": "Avg Pool, all",
-    "average_pool2d": "Avg Pool",
-    "add": "Add",
-    "resize_bilinear": "Resize",
-    "concatenate": "Concatenate",
-}
 
 
 def tabulate_layers(profile: Profile, title: str = "") -> Table:
@@ -36,7 +29,7 @@ def tabulate_layers(profile: Profile, title: str = "") -> Table:
 
 def name_operation(layer: Cost) -> str:
     """Return the operation in the papers' words, and whether a run leaves it out."""
-    name = layer.kind or _OPERATIONS.get(layer.operation, layer.operation)
+    name = layer.kind or OPERATIONS[layer.operation].title or layer.operation
     return name if layer.is_computed else f"{name}, idle"
 
 

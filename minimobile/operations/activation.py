@@ -20,6 +20,7 @@ class Activation(Operation):
     """Its attribute "function" is a name of `elementwise.CLAMPS` or `elementwise.CURVES`."""
 
     attributes = ("function",)
+    short_name = "act"
     is_stage = True
     is_step = True
     rounded_step = "activation"

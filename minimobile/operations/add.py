@@ -15,6 +15,7 @@ class Add(Operation):
     """The first input is the residual. Source: Sandler et al. (arXiv 1801.04381), section 3.3."""
 
     inputs = (2,)
+    title = "Add"
     is_sum = True
     takes_clamps = True
     is_stage = True

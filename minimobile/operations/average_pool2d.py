@@ -31,6 +31,8 @@ class AveragePool2d(Operation):
     """
 
     attributes: ClassVar[tuple[str, ...]] = ("kernel_size", "stride")
+    title = "Avg Pool"
+    short_name = "pool"
     slides = True
     keeps_scale = True
 

@@ -19,6 +19,7 @@ class BatchNorm(Operation):
     """Source: Ioffe and Szegedy (arXiv 1502.03167). It has no kernel: every one that runs is folded."""
 
     attributes = ("epsilon",)
+    short_name = "norm"
     roles = ROLES
     is_normalization = True
     is_step = True

@@ -14,6 +14,8 @@ class Concatenate(Operation):
     """The branches of DeepLab's head. Where they can lie side by side from the start, nothing is left to do."""
 
     inputs = (2,)
+    title = "Concatenate"
+    short_name = "concat"
     joins = True
 
     def infer_shape(self, node: Node, inputs: Sequence[MapShape], weights: WeightShapes) -> MapShape:

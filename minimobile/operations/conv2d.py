@@ -16,6 +16,7 @@ class Conv2d(Convolution):
     """The first layer of a MobileNet. Its kernel reads the caller's image as it is."""
 
     word = "Conv"
+    short_name = "conv"
     reads_pixels = True
     is_expansion = True
 

@@ -14,6 +14,7 @@ class DepthwiseConv2d(Convolution):
     """The middle of a separable layer. Source: Howard et al. (arXiv 1704.04861), section 3.1."""
 
     word = "Conv DW"
+    short_name = "dwise"
     is_by_channel = True
     filters_rows = True
 

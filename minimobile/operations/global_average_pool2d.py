@@ -11,6 +11,7 @@ class GlobalAveragePool2d(AveragePool2d):
     """The pool whose window is the map itself."""
 
     attributes = ()
+    title = "Avg Pool, all"
     sees_all = True
 
     def window(self, node: Node, height: int, width: int) -> Window:

@@ -64,6 +64,11 @@ class Operation:
     roles: ClassVar[tuple[str, ...]] = ()
     """The weights that it must have."""
 
+    title: ClassVar[str] = ""
+    """What it is called in tables; "": as in the graph. Convolutions are called as in V1's paper (`work`)."""
+    short_name: ClassVar[str] = ""
+    """What it is called where six letters must do."""
+
     is_convolution: ClassVar[bool] = False
     is_normalization: ClassVar[bool] = False
     """A convolution before it takes it in."""

@@ -21,6 +21,7 @@ class PointwiseConv2d(Convolution):
     inputs = (1, 2)
     attributes = ()
     word = "Conv"
+    short_name = "1x1"
     takes_residuals = True
     is_expansion = True
     rounded_step = "convolution"

@@ -18,6 +18,8 @@ class ResizeBilinear(Operation):
 
     inputs = (2,)
     attributes = ("align_corners",)
+    title = "Resize"
+    short_name = "resize"
     keeps_scale = True
 
     def reads(self, node: Node) -> tuple[str, ...]:

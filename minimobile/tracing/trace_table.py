@@ -7,12 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from minimobile.operations.operation import MapShape
+from minimobile.operations.table import OPERATIONS
 from minimobile.tables import Table
-
-SHORT_NAMES = {
-    "conv2d": "conv", "depthwise_conv2d": "dwise", "pointwise_conv2d": "1x1", "batch_norm": "norm", "activation": "act",
-    "average_pool2d": "pool", "global_average_pool2d": "pool", "resize_bilinear": "resize", "concatenate": "concat",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,7 @@ def tabulate_trace(layers: Sequence[TracedLayer], title: str = "") -> Table:
         rows.append(
             (
                 layer.name,
-                SHORT_NAMES.get(layer.operation, layer.operation),
+                OPERATIONS[layer.operation].short_name or layer.operation,
                 "x".join(map(str, layer.shape)),
                 ("" if max(padding, default=0) < 10 else ",").join(map(str, padding)),
                 *map(shorten, (layer.minimum, layer.maximum, layer.mean)),
