@@ -173,6 +173,7 @@ def test_what_users_of_modules_call(classifier: Path, pixels: np.ndarray, tmp_pa
     counted = [values.size for name, values in model.state_dict().items() if ".running_" not in name]
     assert model.num_parameters() == model.num_parameters(only_trainable=True) == sum(counted)
     assert np.array_equal(model.forward(pixels).logits, model(pixels).logits)
+    assert next(iter(inspect.signature(model.forward).parameters)) == "pixel_values"
     for refused in (lambda: model.to("cuda"), lambda: model.to("float16"), model.train, model.requires_grad_):
         with pytest.raises(mm.InputError, match="expected"):
             refused()

@@ -179,9 +179,10 @@ class MobileNetModel(ModuleMethods):
         loaded. Arguments beyond `pixel_values` are given by name here, for their order is not that of every class.
         """
 
-    def forward(self, *arguments: Any, **named: Any) -> ModelOutput:
-        """Do what a call does."""
-        return self(*arguments, **named)
+    @property
+    def forward(self) -> Callable[..., ModelOutput]:
+        """The call itself, arguments and all."""
+        return self.__call__
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Write config.json, model.safetensors and preprocessor_config.json, as transformers reads them.
