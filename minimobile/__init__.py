@@ -10,6 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minimobile.bulk.options import BulkOptions
+    from minimobile.bulk.part_runner import PartReport, PartRunner
+    from minimobile.bulk.run import Summary, run
     from minimobile.comparison.crosscheck import check
     from minimobile.comparison.pixels import PixelReport, compare_pixels
     from minimobile.comparison.report import LayerComparison, Report
@@ -76,6 +79,7 @@ __all__ = [
     "AutoModelForObjectDetection",
     "AutoModelForSemanticSegmentation",
     "BatchFeature",
+    "BulkOptions",
     "ConfigError",
     "ConversionReport",
     "Explanation",
@@ -104,9 +108,12 @@ __all__ = [
     "MobileNetV2ImageProcessorPil",
     "MobileNetV2Model",
     "ObjectDetectionPipeline",
+    "PartReport",
+    "PartRunner",
     "PixelReport",
     "Report",
     "Segmentation",
+    "Summary",
     "Trace",
     "TracedLayer",
     "UnavailableError",
@@ -119,6 +126,7 @@ __all__ = [
     "detect",
     "load",
     "pipeline",
+    "run",
     "segment",
 ]
 
@@ -136,6 +144,9 @@ _LATE = {
     ),
     "minimobile.networks.config": ("MobileNetV1Config", "MobileNetV2Config"),
     "minimobile.networks.ssd_config": ("MobileNetSSDConfig",),
+    "minimobile.bulk.options": ("BulkOptions",),
+    "minimobile.bulk.part_runner": ("PartReport", "PartRunner"),
+    "minimobile.bulk.run": ("Summary", "run"),
     "minimobile.models.auto": (
         "AutoConfig",
         "AutoModel",

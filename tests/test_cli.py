@@ -192,7 +192,7 @@ def test_without_a_model_the_ways_out_are_named(
 ) -> None:
     """And to install the hub's package is none of them for those who have it."""
     fail = UnavailableError("google/net: config.json is not in the cache of the hub; be online")
-    monkeypatch.setattr("minimobile.models.auto.load", lambda source: (_ for _ in ()).throw(fail))
+    monkeypatch.setattr("minimobile.models.auto.load", lambda source, **options: (_ for _ in ()).throw(fail))
     monkeypatch.setattr("minimobile.cli.models.find_spec", lambda name: object() if is_installed else None)
     code, out, err = run("classify", photos / "a.png")
     assert (code, out) == (1, "")

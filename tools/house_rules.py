@@ -32,6 +32,7 @@ PACKAGES: Mapping[str, str] = {
     "minimobile.imaging": "from a picture to pixel values and back",
     "minimobile.tracing": "what happened inside a run",
     "minimobile.models": "what a user holds",
+    "minimobile.bulk": "folders of any size, in parts",
     "minimobile.comparison": "is it the same, and is it faster",
     "minimobile": "the public names",
     "minimobile.cli": "the commands",
@@ -55,6 +56,7 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
         {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert", "onnx", "onnxruntime"},
     ),
     "minimobile.comparison.torch_modules": ({"numpy"}, {"torch"}),
+    "minimobile.bulk": ({"numpy", "PIL"}, {"pyarrow", "fsspec", "ray"}),
     "minimobile.formats": ({"numpy", "h5py", "safetensors"}, {"huggingface_hub"}),
     "minimobile.cli": ({"typer"}, {"numpy", "PIL", "rich"}),
 }

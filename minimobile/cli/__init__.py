@@ -23,6 +23,7 @@ from minimobile.cli.demo import demo
 from minimobile.cli.detect import detect
 from minimobile.cli.features import features
 from minimobile.cli.inspect import inspect
+from minimobile.cli.run import run
 from minimobile.cli.segment import segment
 from minimobile.cli.trace import trace
 from minimobile.cli.warmup import warmup
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     segment,
     detect,
     features,
+    run,
     inspect,
     trace,
     convert,

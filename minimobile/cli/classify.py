@@ -25,7 +25,7 @@ def classify(
     from minimobile.cli.models import open_model
 
     paths = pictures.expand_folders(images)
-    network = open_model(model, "ImageClassification")
+    network = open_model(model, "ImageClassification", len(paths))
 
     def predict(path: Path) -> pictures.Row:
         import minimobile

@@ -48,7 +48,7 @@ def detect(
     if out is not None:
         targets.check_folder("--out", out)
     paths = pictures.expand_folders(images)
-    network = open_model(model, "ObjectDetection")
+    network = open_model(model, "ObjectDetection", len(paths))
     different = list(dict.fromkeys(paths))
     names = dict(zip(different, choose_names(different), strict=True))
     inputs = {path.resolve() for path in different}

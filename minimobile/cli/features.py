@@ -49,16 +49,18 @@ def features(
 
     targets.check_target("--out", out, targets.ARRAY_SUFFIXES, force)
     paths = pictures.expand_folders(images)
-    network = open_model(model)
+    network = open_model(model, None, len(paths))
     process = processor_of(network)
     layers = {name: int(name) if name.lstrip("-").isdecimal() else name for name in dict.fromkeys(layer)}
     for key in layers.values():
         network.resolve(key)  # an unknown layer is one error, not one per picture
     collected: dict[str, list[NDArray[Any]]] = {name: [] for name in layers}
 
-    def collect(path: Path) -> pictures.Row:
+    def compute(path: Path) -> Any:
         pixel_values = process(path, return_tensors="np")["pixel_values"]
-        found = network.features(pixel_values, layers=list(layers.values()))
+        return network.features(pixel_values, layers=list(layers.values()))
+
+    def collect(path: Path, found: Any) -> pictures.Row:
         for name, key in layers.items():
             require_finite(found[key], path, f"values of {name}")
             _require_same_shape(path, name, found[key], collected[name])
@@ -66,7 +68,7 @@ def features(
             collected[name].append(found[key])
         return {"shapes": {name: list(found[key].shape[1:]) for name, key in layers.items()}}
 
-    rows = pictures.work_through(paths, "computing features", collect)
+    rows = pictures.work_through(paths, "computing features", compute, collect)
     used = [row["image"] for row in rows if "error" not in row]
     if used:
         _write(out, collected, used, force)

@@ -11,12 +11,12 @@ from minimobile.cli.options import FromEnvironment
 from minimobile.errors import InputError, UnavailableError
 
 
-def load_model(source: str | None) -> Any:
+def load_model(source: str | None, num_threads: int | None = None) -> Any:
     """Load a model, or the default model where no source is given (`--model` and $MINIMOBILE_MODEL both absent)."""
     from minimobile.models.auto import DEFAULT_MODEL, load
 
     try:
-        return load(source or DEFAULT_MODEL)
+        return load(source or DEFAULT_MODEL, num_threads=num_threads)
     except UnavailableError as error:
         if source:
             raise
@@ -31,16 +31,17 @@ def load_model(source: str | None) -> Any:
         ) from None
 
 
-def open_model(source: str | None, task: str | None = None) -> Any:
+def open_model(source: str | None, task: str | None = None, pictures: int = 1) -> Any:
     """Load a model in order to run it, and say so where that will have to wait for the compiler.
 
     `task` is what its class must be for, as the end of the class's name says: "ImageClassification",
-    "SemanticSegmentation" or "ObjectDetection"; None takes any.
+    "SemanticSegmentation" or "ObjectDetection"; None takes any. Several `pictures` are computed side by side, each by
+    one thread.
     """
     from minimobile.models.auto import blaming_the_variable
 
     with blaming_the_variable(source if isinstance(source, FromEnvironment) else None):
-        model = load_model(source)
+        model = load_model(source, None if pictures == 1 else 1)
         name = type(model).__name__
         if task is not None and not name.endswith(task):
             raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}")

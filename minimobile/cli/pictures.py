@@ -9,8 +9,6 @@ from typing import Any
 from minimobile.cli import console
 from minimobile.errors import InputError, MinimobileError
 
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-
 Row = Mapping[str, Any]
 
 
@@ -26,17 +24,32 @@ def expand_folders(paths: Iterable[Path]) -> list[Path]:
     return expanded
 
 
-def work_through(paths: Sequence[Path], describe: str, work: Callable[[Path], Row]) -> list[Row]:
+def work_through(
+    paths: Sequence[Path], describe: str, work: Callable[[Path], Any], keep: Callable[[Path, Any], Row] | None = None
+) -> list[Row]:
     """Return `{"image": path, **work(path)}` for every picture, or `{"image": path, "error": sentence}`.
 
-    One bad picture does not stop the others; anything but a MinimobileError does.
+    Several pictures are worked on by as many threads as there are processors. `keep` makes the row of what `work`
+    returns; it is called for one picture after the other, in their order. One bad picture does not stop the others;
+    anything but a MinimobileError does.
     """
-    rows: list[Row] = []
-    for path in console.track(paths, describe):
+    from minimobile.models.stream import count_processors, in_order
+
+    def compute(path: Path) -> Any:
         try:
             if _is_folder(path):
                 raise InputError(f"{path}: expected a picture or a folder of pictures, got {_describe_folder(path)}")
-            rows.append({"image": str(path), **work(path)})
+            return work(path)
+        except MinimobileError as error:
+            return error
+
+    rows: list[Row] = []
+    threads = min(count_processors(), len(paths))
+    for path, made in zip(console.track(paths, describe), in_order(compute, paths, threads), strict=True):
+        try:
+            if isinstance(made, MinimobileError):
+                raise made
+            rows.append({"image": str(path), **(made if keep is None else keep(path, made))})
         except MinimobileError as error:
             rows.append({"image": str(path), "error": str(error)})
     return rows
@@ -59,6 +72,8 @@ def settle(rows: Sequence[Row]) -> int:
 
 
 def _pictures_in(path: Path) -> list[Path]:
+    from minimobile.imaging.pictures import PICTURE_SUFFIXES
+
     try:
         return sorted(
             entry

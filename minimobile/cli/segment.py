@@ -42,7 +42,7 @@ def segment(
 
     targets.check_folder("--out", out)
     paths = pictures.expand_folders(images)
-    network = open_model(model, "SemanticSegmentation")
+    network = open_model(model, "SemanticSegmentation", len(paths))
     different = list(dict.fromkeys(paths))
     names = dict(zip(different, choose_names(different), strict=True))
     inputs = {path.resolve() for path in different}

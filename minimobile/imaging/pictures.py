@@ -22,6 +22,8 @@ from minimobile.formats.files import open_regular
 
 ImageSource: TypeAlias = str | Path | bytes | bytearray | Image.Image
 
+PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""By these a folder's files are taken for pictures; what they are is told by their content."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_PIXELS = 89_478_485
 """The default limit of pixels per picture: the number from which Pillow itself warns of a decompression bomb."""
@@ -40,7 +42,7 @@ _ORIENTATION_HOLDERS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type ex
 _FILTER_LOCK = threading.Lock()  # warning filters belong to the whole process
 
 
-def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Image.Image:
     """Open a picture as an upright RGB image of 8 bits per channel.
 
     The EXIF orientation is applied. Palette (with or without transparency), grey, LA, RGBA, CMYK and 1-bit pictures
@@ -51,15 +53,17 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Im
     Args:
         source: a path, the bytes of a file (JPEG, PNG, WEBP, BMP, GIF or TIFF), or a PIL image, which is never changed.
         max_pixels: refuse larger pictures before they are decoded.
+        draft: let a JPEG be decoded at a half, a quarter or an eighth of its size, no side smaller than this: faster,
+            and other pixels than those of the whole picture.
 
     Raises:
         FormatError: naming the file, for whatever cannot be read as a picture.
         InputError: `source` is none of the above.
     """
-    return convert_image(open_upright(source, max_pixels=max_pixels), name=describe_source(source))
+    return convert_image(open_upright(source, max_pixels=max_pixels, draft=draft), name=describe_source(source))
 
 
-def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Image.Image:
     """Open a picture with its EXIF orientation applied, in the mode it has: palette indices stay indices.
 
     Arguments and errors as in `open_image`.
@@ -68,13 +72,13 @@ def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> Image.
     if isinstance(source, Image.Image):
         return _bring_upright(_decode(source, name, max_pixels), name)
     if isinstance(source, (bytes, bytearray)):
-        return _open_stream(io.BytesIO(source), name, max_pixels)
+        return _open_stream(io.BytesIO(source), name, max_pixels, draft)
     if not isinstance(source, (str, Path)):
         raise InputError(f"open_image: expected a path, bytes or a PIL image, got {type(source).__name__}")
     if isinstance(source, str) and source.lower().startswith(("http://", "https://", "data:")):
         raise FormatError(f"{name}: pictures are read from files only; download it first and pass its path")
     with open_regular(Path(source)) as stream:
-        return _open_stream(stream, name, max_pixels)
+        return _open_stream(stream, name, max_pixels, draft)
 
 
 def bring_upright(image: Any) -> Any:
@@ -140,7 +144,7 @@ def _scale_16_bit(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))  # 257 = 65535 / 255
 
 
-def _open_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
+def _open_stream(stream: BinaryIO, name: str, max_pixels: int, draft: int | None) -> Image.Image:
     if not stream.read(1):
         raise FormatError(f"{name}: expected a picture, got an empty file")
     stream.seek(0)
@@ -156,6 +160,8 @@ def _open_stream(stream: BinaryIO, name: str, max_pixels: int) -> Image.Image:
         raise FormatError(f"{name}: more pixels than Pillow's limit against decompression bombs allows") from error
     except Exception as error:  # broken headers surface as struct.error, SyntaxError, zlib.error, KeyError, ...
         raise FormatError(f"{name}: the picture's header is broken ({_reason(error)})") from error
+    if draft is not None:
+        image.draft("RGB", (draft, draft))
     return _bring_upright(_decode(image, name, max_pixels), name)
 
 

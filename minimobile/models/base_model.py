@@ -16,16 +16,16 @@ from minimobile.costs.layer_table import tabulate_layers
 from minimobile.costs.profile import profile, read_size
 from minimobile.errors import ConfigError, InputError, within_memory
 from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
-from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import check_ranges, quantize
-from minimobile.formats.tflite import tflite
 from minimobile.models.inputs import read_layers, read_pixel_values
 from minimobile.models.module_methods import ModuleMethods
 from minimobile.models.outputs import ModelOutput, drop_single_pixel
-from minimobile.models.requests import LoadRequest, check_save_options, read_request, settle_dtype
+from minimobile.models.requests import LoadRequest, read_request, settle_dtype
 from minimobile.models.runners import make_runner
+from minimobile.models.saving import Saving
 from minimobile.models.sources import read_requested
+from minimobile.models.stream import Streaming
 from minimobile.models.weights import draw_weights, fit_weights, list_differences, redraw_mismatched, trim
 from minimobile.networks.config import Config, MobileNetConfig
 from minimobile.networks.graph import Graph
@@ -41,7 +41,7 @@ ModelT = TypeVar("ModelT", bound="MobileNetModel")
 OutputT = TypeVar("OutputT", bound=ModelOutput)
 
 
-class MobileNetModel(ModuleMethods):
+class MobileNetModel(ModuleMethods, Saving, Streaming):
     """What the classes share: a config, a graph, weights, and the engine that runs them.
 
     A model does not change after it is made, and may be called from several threads at once.
@@ -183,37 +183,6 @@ class MobileNetModel(ModuleMethods):
     def forward(self) -> Callable[..., ModelOutput]:
         """The call itself, arguments and all."""
         return self.__call__
-
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Write config.json, model.safetensors and preprocessor_config.json, as transformers reads them.
-
-        `options` are transformers' (`safe_serialization=True`, `max_shard_size`, ...). Raises InputError for those that
-        ask for other files, FormatError where nothing can be written.
-        """
-        check_save_options(options)
-        huggingface.write(save_directory, self.to_checkpoint())
-
-    def save(self, path: str | Path, dtype: str = "float32") -> None:
-        """Write our native HDF5 file, or, to a name ending in .tflite, a TFLite file; `dtype="float16"` halves either.
-
-        A TFLite file keeps integers as they are. Raises FormatError for what has no form in a file, and writes none.
-        """
-        if str(path).lower().endswith(tflite.SUFFIX):
-            tflite.write(path, self._as_checkpoint(), dtype)
-        else:
-            hdf5.write(path, self.to_checkpoint(), dtype)
-
-    def to_checkpoint(self) -> Checkpoint:
-        """Return the model as data, as the formats write it; raises InputError for one that runs in integers."""
-        self._require_floats("to_checkpoint")
-        return self._as_checkpoint()
-
-    def _as_checkpoint(self) -> Checkpoint:
-        name = type(self).__name__
-        config = self.config.replace(architectures=(name,))
-        own = self._checkpoint
-        data = {"config": config, "weights": self._weights, "architecture": name, "quantized": self._integers}
-        return dataclasses.replace(own, **data, obstacle=None)
 
     def state_dict(self) -> dict[str, Array]:
         """Return the weights as read-only arrays under canonical names (`mobilenet_v1.layer.3.convolution.weight`)."""

@@ -1,0 +1,1 @@
+"""Folders of pictures, large ones too: plans, parts, rows, and the workers that compute them, anywhere."""

@@ -1,0 +1,182 @@
+"""What is to be computed: folders, globs, lists, tables and buckets become one sorted list of entries, each once."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO, TypeAlias
+
+from minimobile.errors import InputError, UnavailableError
+from minimobile.formats.files import open_regular
+from minimobile.imaging.pictures import PICTURE_SUFFIXES
+
+Cell: TypeAlias = tuple[str, str, int]
+Entry: TypeAlias = str | Cell
+"""A path or an address (`s3://...`), or the picture in a table: (table, column, row)."""
+
+LIST_SUFFIXES = (".txt", ".list")
+TABLE_SUFFIXES = (".csv", ".parquet")
+COLUMNS = ("path", "file", "filename", "image", "bytes")
+"""The columns that a table of pictures may call them by; the first that is there is taken."""
+
+
+def list_entries(sources: Sequence[str | Path], column: str | None = None, stdin: TextIO | None = None) -> list[Entry]:
+    """Return what the sources name, sorted, each entry once.
+
+    A source is a folder (with all below it), a picture, a glob, a list (.txt, .list: a path a line), a table (.csv,
+    .parquet), an address of a bucket, or "-" for a list on standard input. Folders are searched for pictures by their
+    suffix. A folder that cannot be listed is an entry by itself: it gets a row that says so.
+
+    Args:
+        sources: what to compute.
+        column: the column of tables that holds paths or, in Parquet, the bytes of pictures.
+        stdin: what "-" reads (None: standard input).
+
+    Raises:
+        InputError: a source that is not there or names nothing.
+        UnavailableError: a table or an address needs a package that is not installed.
+    """
+    found: set[Entry] = set()
+    for source in sources:
+        text = os.fspath(source)
+        count = 0
+        for entry in _read_lines(stdin or sys.stdin) if text == "-" else _list_source(text, column):
+            found.add(entry)
+            count += 1
+        if count == 0 and text != "-":
+            raise InputError(f"{text}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found none")
+    return sorted(found, key=_order)
+
+
+def describe_entry(entry: Entry) -> str:
+    """Return how an entry is called in its row: bytes of a name that are no UTF-8 are written as escapes."""
+    text = entry if isinstance(entry, str) else f"{entry[0]}#{entry[2]}"
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text names something in a bucket or on a server, and no file."""
+    scheme, found, _ = text.partition("://")
+    return bool(found) and scheme.replace("+", "").isalnum()
+
+
+def _order(entry: Entry) -> tuple[bool, str, str, int]:
+    return (False, entry, "", 0) if isinstance(entry, str) else (True, *entry)
+
+
+def _list_source(text: str, column: str | None) -> Iterable[Entry]:
+    if is_address(text):
+        return _list_addresses(text)
+    path = Path(text)
+    if path.is_dir():
+        return _walk(text)
+    if path.suffix.lower() in LIST_SUFFIXES and path.exists():
+        return _read_list(path)
+    if path.suffix.lower() in TABLE_SUFFIXES and path.exists():
+        return (_read_csv if path.suffix.lower() == ".csv" else _read_parquet)(path, column)
+    if os.path.lexists(text):
+        return [text]
+    if glob.has_magic(text):
+        found = glob.iglob(text, recursive=True)  # noqa: PTH207  # patterns of any place, not below one folder
+        return (name for name in found if not Path(name).is_dir())
+    raise InputError(f"{text}: expected a folder, a picture, a list, a table or a glob, found nothing of that name")
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
+    """Yield the pictures of a folder and of those below it; links to folders are followed, but never in a circle."""
+    try:
+        status = Path(folder).stat()
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(entries, key=lambda entry: entry.name)
+    except OSError:
+        yield folder  # its row will say why
+        return
+    for entry in names:
+        if entry.name.startswith((".", "_")):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry.path, (*above, identity))
+        elif Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
+            yield entry.path
+
+
+def _read_list(path: Path) -> list[str]:
+    with open_regular(path) as file:
+        return list(_read_lines(os.fsdecode(line) for line in file))
+
+
+def _read_lines(lines: Iterable[str]) -> Iterator[str]:
+    return (text for line in lines if (text := line.rstrip("\r\n")))
+
+
+def _read_csv(path: Path, column: str | None) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = csv.DictReader(file)
+        chosen = _choose_column(path, list(rows.fieldnames or ()), column)
+        yield from (row[chosen] for row in rows if row[chosen])
+
+
+def _read_parquet(path: Path, column: str | None) -> Iterator[Entry]:
+    parquet = import_package("pyarrow.parquet")
+    arrow = import_package("pyarrow")
+    schema = parquet.read_schema(path)
+    chosen = _choose_column(path, schema.names, column)
+    kind = schema.field(chosen).type
+    if arrow.types.is_struct(kind) or arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind):
+        yield from ((str(path), chosen, row) for row in range(parquet.read_metadata(path).num_rows))
+        return
+    for batch in parquet.ParquetFile(path).iter_batches(columns=[chosen]):
+        yield from (value for value in batch.column(0).to_pylist() if value)
+
+
+def _choose_column(path: Path, names: Sequence[str], column: str | None) -> str:
+    wanted = COLUMNS if column is None else (column,)
+    for name in wanted:
+        if name in names:
+            return name
+    listed = ", ".join(map(repr, names[:10]))
+    raise InputError(f"{path}: expected a column {' or '.join(wanted)}, found {listed}; name one with --column")
+
+
+def _list_addresses(address: str) -> Iterator[str]:
+    filesystem, path = open_address(address)
+    scheme = address.partition("://")[0]
+    if glob.has_magic(path):
+        found = filesystem.glob(path)
+    elif filesystem.isdir(path):
+        found = [name for name in filesystem.find(path) if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+    else:
+        yield address
+        return
+    yield from (f"{scheme}://{name.lstrip('/') if scheme != 'file' else name}" for name in found)
+
+
+def open_address(address: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the path there."""
+    fsspec = import_package("fsspec")
+    try:
+        filesystem, path = fsspec.core.url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise UnavailableError(f"{address}: cannot be opened ({str(error).splitlines()[0]})") from None
+    return filesystem, str(path)
+
+
+def import_package(name: str) -> Any:
+    """Return a package of the extra `bulk`, or say how to get it."""
+    from importlib import import_module
+
+    try:
+        return import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise UnavailableError(
+            f"{package} is needed and not installed: python -m pip install 'minimobile[bulk]'; without it, take paths "
+            "and --format jsonl or csv"
+        ) from None

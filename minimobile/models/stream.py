@@ -1,0 +1,85 @@
+"""Many items through one function, by a few threads: results in the order of the input, and few of them at a time."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+from minimobile.errors import InputError, MinimobileError
+from minimobile.imaging.pictures import bring_upright
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+WINDOW = 4  # items under way or waiting for their turn, per thread
+
+
+def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int) -> Iterator[Made]:
+    """Yield `work(item)` for each item, in their order, computed by `threads` threads (1: by the caller's own).
+
+    At most `WINDOW` items per thread are taken before their results are asked for, so that memory does not grow with
+    their number. An exception of `work` ends the stream where its item stands.
+    """
+    if threads <= 1:
+        for item in items:
+            yield work(item)
+        return
+    pending: deque[Future[Made]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="minimobile") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= WINDOW * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+class StreamedPicture(NamedTuple):
+    """One picture of a stream: what it was given as, and what the model returned, or why it could not be read."""
+
+    source: Any
+    outputs: Any
+    error: str | None
+
+
+class Streaming:
+    """What models can do with more pictures than fit the memory."""
+
+    processor: Any
+
+    @abstractmethod
+    def __call__(self, pixel_values: Any = None, *, return_dict: bool | None = None) -> Any:
+        """Run the model."""
+
+    def stream(self, sources: Iterable[Any], threads: int | None = None) -> Iterator[StreamedPicture]:
+        """Yield what the model returns for each picture by itself, in the order of the input.
+
+        A few pictures per thread are under way at any time, however many there are; the bits do not depend on the
+        number of `threads` (None: one per processor). A picture that cannot be read has its sentence in `error`, and
+        stops no other. Raises InputError for a model without image-processor settings.
+        """
+        process = self.processor
+        if process is None:
+            raise InputError(f"{type(self).__name__}.stream: expected a model with image-processor settings, got none")
+
+        def compute(source: Any) -> StreamedPicture:
+            try:
+                pixel_values = process(bring_upright(source), return_tensors="np")["pixel_values"]
+                return StreamedPicture(source, self(pixel_values, return_dict=True), None)
+            except MinimobileError as error:
+                return StreamedPicture(source, None, str(error))
+
+        return in_order(compute, sources, count_processors() if threads is None else threads)
+
+
+def count_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

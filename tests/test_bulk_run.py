@@ -1,0 +1,229 @@
+"""Runs over folders: every entry a row, resumed, sharded and killed, and the same bytes whatever happened."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bulk_runs import KILLER, MODEL, crashing_command, digit_run, make_pictures, make_trouble
+
+import minimobile as mm
+from minimobile.bulk import files, workers
+from minimobile.bulk.run import SUCCESS
+from minimobile.errors import FormatError, InputError, UnavailableError
+from tools.soak import hash_tables, kill_until_done
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_trouble(make_pictures(tmp_path_factory.mktemp("pictures"), 12))
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the table of a run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    digit_run([pictures], out)
+    return out
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for path in sorted(folder.glob("part-*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_every_picture_is_a_row_that_says_what_classify_says(pictures: Path, whole: Path) -> None:
+    rows = read_rows(whole)
+    assert len(rows) == 12 + 1 + 8  # the link, and what is wrong
+    assert len({row["path"] for row in rows}) == len(rows)
+    for row in rows:
+        assert row.keys() == {
+            "path", "sha256", "error", "width", "height", "index", "label", "probability", "logit",
+        }  # fmt: skip
+        if row["error"] is None:
+            expected = mm.classify(row["path"], model=MODEL, top=2)
+            assert row["label"] == [found["label"] for found in expected]
+            assert row["logit"] == [found["logit"] for found in expected]
+            assert row["probability"] == [found["probability"] for found in expected]
+
+
+def test_what_cannot_be_read_has_its_sentence(pictures: Path, whole: Path) -> None:
+    errors = {Path(row["path"]).name: row["error"] for row in read_rows(whole) if row["error"]}
+    expected = {
+        "bomb.png": "more pixels", "dangling.png": "the link points to a file that is not there",
+        "empty.png": "an empty file", "inside\nit.png": "truncated or damaged", "pipe.png": "found a pipe",
+        "text.jpg": "got something else", "truncated.png": "truncated or damaged", "\\xff\\xfe.png": "something else",
+    }  # fmt: skip
+    assert errors.keys() == expected.keys()
+    for name, part in expected.items():
+        assert part in errors[name]
+        assert errors[name].startswith(str(pictures))
+        assert "image of" not in errors[name]
+
+
+@pytest.mark.parametrize("options", [{"jobs": 5}], ids=str)
+def test_the_bytes_are_the_same_for_any_number_of_jobs(
+    pictures: Path, whole: Path, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    digit_run([pictures], tmp_path / "out", **options)
+    assert hash_tables(tmp_path / "out") == hash_tables(whole)
+
+
+def test_shards_of_one_plan_make_the_same_table(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    first = digit_run([pictures], tmp_path, shard=(0, 2))
+    assert not first.is_complete
+    assert not (tmp_path / SUCCESS).exists()
+    second = digit_run([pictures], tmp_path, shard=(1, 2))
+    assert second.is_complete
+    assert hash_tables(tmp_path) == hash_tables(whole)
+
+
+def test_a_run_begun_again_does_what_is_missing(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    digit_run([pictures], tmp_path)
+    kept = tmp_path / "part-0001-000000.jsonl"
+    stamp = kept.stat().st_mtime_ns
+    (tmp_path / "part-0001-000001.jsonl").unlink()
+    again = digit_run([pictures], tmp_path)
+    assert (again.computed, again.rows, again.errors) == (5, 21, 8)
+    assert kept.stat().st_mtime_ns == stamp
+    assert hash_tables(tmp_path) == hash_tables(whole)
+    assert digit_run([pictures], tmp_path).computed == 0
+
+
+def test_what_appears_later_makes_a_plan_of_its_own(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path / "pictures", 3)
+    digit_run([pictures], tmp_path / "out")
+    before = hash_tables(tmp_path / "out")
+    make_pictures(pictures, 5)
+    later = digit_run([pictures], tmp_path / "out")
+    assert (later.computed, later.rows, later.is_complete) == (2, 5, True)
+    after = hash_tables(tmp_path / "out")
+    assert before.items() <= after.items()
+    assert after.keys() - before.keys() == {"_plan-0002.jsonl", "part-0002-000000.jsonl"}
+
+
+def test_a_picture_that_is_gone_or_changed_after_planning(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path / "pictures", 4)
+    digit_run([pictures], tmp_path / "out", rows_per_part=2, shard=(0, 2))
+    (pictures / "1/001.png").unlink()
+    (pictures / "1/003.png").unlink(missing_ok=True)
+    summary = digit_run([pictures], tmp_path / "out", rows_per_part=2)
+    assert summary.rows == 4
+    assert 0 < summary.errors < 3
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"top": 3}, "options top was 2 and is 3"), ({"model": "demo:scenes", "task": "segment"}, "model class was"),
+     ({"table_format": "csv"}, "options format was 'jsonl' and is 'csv'")],
+)  # fmt: skip
+def test_another_run_is_refused_and_told_apart(
+    pictures: Path, whole: Path, options: dict[str, Any], sentence: str
+) -> None:
+    before = hash_tables(whole)
+    with pytest.raises(InputError, match=sentence):
+        digit_run([pictures], whole, **options)
+    assert hash_tables(whole) == before
+
+
+def test_a_picture_that_ends_its_worker_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = make_pictures(tmp_path / "pictures", 6)
+    (pictures / "002x.png").write_bytes(KILLER)
+    monkeypatch.setattr(workers, "COMMAND", crashing_command())
+    summary = digit_run([pictures], tmp_path / "out")
+    assert (summary.rows, summary.errors) == (7, 1)
+    (row,) = [row for row in read_rows(tmp_path / "out") if row["error"]]
+    assert row["error"] == f"{row['path']}: expected a picture, found what ends the process that reads it (signal 11)"
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+RUNNER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from bulk_runs import digit_run
+digit_run([Path({pictures!r})], Path({out!r}))
+"""
+
+
+def start(pictures: Path, out: Path) -> subprocess.Popen[bytes]:
+    code = RUNNER.format(tests=str(Path(__file__).parent), pictures=str(pictures), out=str(out))
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find a run's workers")
+@pytest.mark.parametrize("seed", [0, pytest.param(range(1, 50), marks=pytest.mark.slow)], ids=str)
+def test_a_run_that_is_killed_ends_as_if_it_had_not(
+    seed: int | range, pictures: Path, whole: Path, tmp_path: Path
+) -> None:
+    expected = hash_tables(whole)
+    for number in [seed] if isinstance(seed, int) else seed:
+        out = tmp_path / str(number)
+        kill_until_done(number, functools.partial(start, pictures, out))
+        left = [path for path in out.rglob("*.tmp") if not files.is_alive(int(path.stem.rpartition("-")[2]))]
+        assert left == []
+        assert hash_tables(out) == expected, number
+
+
+def test_two_runs_at_once_make_one_table(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    processes = [start(pictures, tmp_path / "out") for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert hash_tables(tmp_path / "out") == hash_tables(whole)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_whole_parts(
+    pictures: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+import errno, os
+from minimobile.bulk import tables, worker
+written = tables.WRITERS["jsonl"]
+def write(path, columns, rows, facts):
+    if "000002" in path.name:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    written(path, columns, rows, facts)
+tables.WRITERS["jsonl"] = write
+worker.main()
+"""
+    monkeypatch.setattr(workers, "COMMAND", (sys.executable, "-c", code))
+    with pytest.raises(FormatError, match=r"part-0001-000002.jsonl: cannot be written \(No space left"):
+        digit_run([pictures], tmp_path)
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not (tmp_path / SUCCESS).exists()
+    monkeypatch.undo()
+    digit_run([pictures], tmp_path)
+    assert hash_tables(tmp_path) == hash_tables(whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"task": "dream"}, "task: expected one of classify, features, segment"),
+        ({"task": "features"}, "layer: expected at least one"),
+        ({"task": "features", "layers": ["layer.99"]}, "layer.99"),
+        ({"task": "segment"}, "expected a model for the task segment"),
+        ({"shard": (2, 2)}, "shard: expected"),
+        ({"jobs": 0}, "jobs: expected"),
+        ({"engine": "abacus"}, "engine: expected local or ray"),
+        ({"model": "nowhere.h5"}, "nowhere.h5"),
+    ],
+)
+def test_wrong_options_are_one_sentence_and_no_table(
+    pictures: Path, tmp_path: Path, options: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises((InputError, mm.UnknownLayerError, FormatError), match=sentence):
+        digit_run([pictures], tmp_path / "out", **options)
+    assert not list(tmp_path.rglob("part-*"))
+
+
+def test_a_package_that_is_missing_is_named(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(UnavailableError, match=r"minimobile\[ray\]"):
+        digit_run([pictures], tmp_path / "a", engine="ray")
+    with pytest.raises(UnavailableError, match=r"minimobile\[bulk\].*jsonl or csv"):
+        digit_run([pictures], tmp_path / "b", table_format="parquet")

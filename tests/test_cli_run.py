@@ -1,0 +1,80 @@
+"""`minimobile run`: a folder to a table, its exit codes, its words on the way, and an interruption."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from bulk_runs import make_pictures
+from conftest import Run
+
+
+def test_a_folder_becomes_a_table_and_the_second_run_has_nothing_to_do(run: Run, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "pictures", 4)
+    words = ["run", tmp_path / "pictures", "--task", "classify", "--model", "demo:digits", "--format", "jsonl"]
+    out = tmp_path / "out"
+    first = run(*words, "--out", out)
+    assert (first.code, first.err) == (0, "")
+    assert first.out == f"{out}: 4 rows in 1 parts, 0 with an error; 4 computed now\n"
+    assert run(*words, "--out", out).out == f"{out}: 4 rows in 1 parts, 0 with an error; 0 computed now\n"
+    (row, *_) = map(json.loads, (out / "part-0001-000000.jsonl").read_text().splitlines())
+    assert row["label"][0] in "0123456789"
+
+
+def test_a_bad_picture_is_exit_code_1_the_first_time_and_the_second(run: Run, tmp_path: Path) -> None:
+    make_pictures(tmp_path / "pictures", 1)
+    (tmp_path / "pictures/empty.png").touch()
+    words = ["run", tmp_path / "pictures", "--task", "classify", "--model", "demo:digits", "--format", "csv"]
+    for _ in range(2):
+        assert run(*words, "--out", tmp_path / "out").code == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["--shard", "2/2"], ["--shard", "x"], ["--task", "dream"], ["--jobs", "0"], ["--format", "xls"]]
+)
+def test_wrong_usage_is_exit_code_2(run: Run, tmp_path: Path, words: list[str]) -> None:
+    given = ["run", tmp_path, "--task", "classify", "--model", "demo:digits", "--out", tmp_path / "out"]
+    assert run(*given, *words).code == 2
+
+
+def test_without_a_terminal_there_is_one_line_a_minute(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from minimobile.bulk.run import Progress
+
+    command = importlib.import_module("minimobile.cli.run")
+
+    now = 0.0
+    monkeypatch.setattr(command.time, "monotonic", lambda: now)
+    lines = command._Lines()
+    for second in range(150):
+        now = float(second)
+        lines(Progress(rows=10 * second, of_rows=6000, errors=second // 100))
+    assert capsys.readouterr().err.splitlines() == [
+        "600 of 6000 pictures, 10 a second, about 9 minutes left, 0 errors",
+        "1200 of 6000 pictures, 10 a second, about 8 minutes left, 1 errors",
+    ]
+
+
+def test_an_interruption_leaves_whole_parts_and_no_process(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "pictures", 40)
+    out = tmp_path / "out"
+    words = ["run", str(tmp_path / "pictures"), "--task", "classify", "--model", "demo:digits", "--format", "jsonl"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minimobile", *words, "--out", str(out), "--rows-per-part", "1"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not list(out.glob("part-*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said == "error: interrupted\n"
+    assert 0 < len(list(out.glob("part-*"))) < 40
+    assert not list(out.rglob("*.tmp"))
