@@ -52,3 +52,23 @@ def test_nothing_found_is_said_so_and_other_models_and_thresholds_are_refused(ru
     result = run("detect", source / "a.png", "--model", "demo:digits")
     assert result.code == 1
     assert "expected a model for object detection" in result.err
+
+
+def test_the_other_commands_know_detectors(run, source, tmp_path):
+    model, picture = source / "detector.tflite", source / "a.png"
+    result = run("inspect", model, "--format", "json")
+    assert json.loads(result.out)["architecture"] == "MobileNetV1ForObjectDetection"
+    result = run("bench", model, "--threads", "1", "--seconds", "0.01", "--format", "json")
+    assert result.code == 0
+    result = run("bench", "demo:boxes", "--threads", "1", "--seconds", "0.01")
+    assert "at 160x160" in result.out
+    result = run("trace", model, picture, "--layer", "BoxPredictor_0/ClassPredictor")
+    assert "detection_head.classes.0" in result.out
+    result = run("check", model, picture, "--against", "reference")
+    assert result.code == 0
+    assert "agrees" in result.out
+    result = run("convert", model, tmp_path / "copy.h5")
+    assert result.code == 0
+    result = run("convert", tmp_path / "copy.h5", tmp_path / "copy.tflite")
+    assert result.code == 1
+    assert "expected a network without detection" in result.err

@@ -50,6 +50,11 @@ def segmentation() -> MobileNetModel:
     return mm.MobileNetV2ForSemanticSegmentation(mm.MobileNetV2Config(num_labels=21, output_stride=16))
 
 
+def detector() -> MobileNetModel:
+    """Return SSDLite on V2 1.0 with COCO's 90 classes; its predictors' twelve maps are computed."""
+    return mm.MobileNetV2ForObjectDetection(mm.MobileNetV2Config(num_labels=90))
+
+
 CASES: dict[str, tuple[MobileNetModel, Shape]] = {
     "V1 1.0 224": (v1(1.0), (1, 3, 224, 224)),
     "V2 1.0 224": (v2(1.0), (1, 3, 224, 224)),
@@ -57,6 +62,7 @@ CASES: dict[str, tuple[MobileNetModel, Shape]] = {
     "V2 0.35 128": (v2(0.35), (1, 3, 128, 128)),
     "V2 1.0 224 batch 8": (v2(1.0), (8, 3, 224, 224)),
     "DeepLab V2 1.0 513": (segmentation(), (1, 3, 513, 513)),
+    "SSDLite V2 1.0 300": (detector(), (1, 3, 300, 300)),
 }
 
 

@@ -49,6 +49,7 @@ def bench(
     from minimobile.cli.models import open_model
     from minimobile.comparison.bench import compare, compare_quantized, time_steps
     from minimobile.comparison.memory import measure_memory
+    from minimobile.costs.profile import read_size
     from minimobile.execution.threads import check_thread_count
 
     model = open_model(source)
@@ -63,7 +64,8 @@ def bench(
         timings = [timing for count in counts for timing in compare_quantized(source, rivals, count, seconds)]
         _write(timings, f"{type(model).__name__} in integers, one picture", output_format)
         return
-    size = size or 224
+    is_detector = type(model).__name__.endswith("Detection")  # made for one size, which its config tells
+    size = size or (read_size(model.config.image_size)[0] if is_detector else 224)
     shape = (batch, model.config.num_channels, size, size)
     if layers:
         steps = time_steps(model.graph, model.state_dict(), shape)

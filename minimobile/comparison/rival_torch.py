@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.comparison.sized_network import SizedNetwork
@@ -14,18 +13,18 @@ from minimobile.networks.graph import INPUT, Node
 from minimobile.operations.table import is_convolution
 
 
-def run_torch(network: SizedNetwork, num_threads: int) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """Return a function that runs the network's first output, channels last, in PyTorch's own kernels."""
+def run_torch(network: SizedNetwork, num_threads: int) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
+    """Return a function that computes the network's outputs, channels last, in PyTorch's own kernels."""
     torch = import_module("torch")
     torch.set_num_threads(num_threads)
     layers = _Layers(torch, network)
 
-    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(x: NDArray[Any]) -> list[NDArray[Any]]:
         with torch.inference_mode():
             values = {INPUT: torch.from_numpy(x).contiguous(memory_format=torch.channels_last)}
             for node in network.graph.nodes:
                 values[node.name] = _LAYERS[node.op](layers, node, *(values[name] for name in node.inputs))
-            return values[network.graph.outputs[0]].numpy()  # type: ignore[no-any-return]
+            return [values[name].numpy() for name in network.graph.outputs]
 
     return run
 

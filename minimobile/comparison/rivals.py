@@ -21,12 +21,13 @@ from minimobile.errors import UnavailableError
 from minimobile.networks.graph import INPUT, Graph
 from minimobile.operations.operation import Weights
 
-Run: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Run: TypeAlias = Callable[[NDArray[Any]], list[NDArray[Any]]]
+"""From an input to all outputs, in the order that the runtime has them in."""
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert", "torch": "torch"}
 
 
 def prepare(name: str, graph: Graph, weights: Weights, shape: Shape, num_threads: int) -> Run:
-    """Return a function that runs the graph's first output on a float32 (N, C, H, W) array in the named runtime.
+    """Return a function that computes the graph's `compared_outputs` from float32 (N, C, H, W) in the named runtime.
 
     `name` is a key of `PACKAGES`, or "openvino-bf16".
     """
@@ -53,7 +54,7 @@ def _onnxruntime(network: SizedNetwork, num_threads: int) -> Run:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = num_threads
     session = runtime.InferenceSession(write_onnx(network), options, providers=["CPUExecutionProvider"])
-    return lambda x: session.run(None, {INPUT: x})[0]
+    return lambda x: list(session.run(None, {INPUT: x}))
 
 
 def _openvino(network: SizedNetwork, num_threads: int, precision: str = "f32") -> Run:
@@ -65,7 +66,7 @@ def _openvino(network: SizedNetwork, num_threads: int, precision: str = "f32") -
         "PERFORMANCE_HINT": "LATENCY",
     }
     request = core.compile_model(core.read_model(write_onnx(network)), "CPU", settings).create_infer_request()
-    return lambda x: next(iter(request.infer({0: x}).values()))
+    return lambda x: list(request.infer({0: x}).values())
 
 
 def _openvino_bf16(network: SizedNetwork, num_threads: int) -> Run:
@@ -77,12 +78,13 @@ def _litert(network: SizedNetwork, num_threads: int) -> Run:
     interpreter_module = import_module("ai_edge_litert.interpreter")
     interpreter = interpreter_module.Interpreter(model_content=write_tflite(network), num_threads=num_threads)
     interpreter.allocate_tensors()
-    first, last = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    first = interpreter.get_input_details()[0]["index"]
+    results = [detail["index"] for detail in interpreter.get_output_details()]
 
-    def run(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(x: NDArray[Any]) -> list[NDArray[Any]]:
         interpreter.set_tensor(first, np.ascontiguousarray(x.transpose(0, 2, 3, 1)))
         interpreter.invoke()
-        return interpreter.get_tensor(last).transpose(0, 3, 1, 2)  # type: ignore[no-any-return]
+        return [interpreter.get_tensor(number).transpose(0, 3, 1, 2) for number in results]
 
     return run
 
@@ -97,11 +99,12 @@ def open_tflite(path: str | Path, num_threads: int) -> Run:
         ) from None
     interpreter = interpreter_module.Interpreter(str(path), num_threads=num_threads)
     interpreter.allocate_tensors()
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    source = interpreter.get_input_details()[0]["index"]
+    results = [detail["index"] for detail in interpreter.get_output_details()]
 
-    def run(x: NDArray[Any]) -> NDArray[Any]:
-        interpreter.set_tensor(source["index"], x)
+    def run(x: NDArray[Any]) -> list[NDArray[Any]]:
+        interpreter.set_tensor(source, x)
         interpreter.invoke()
-        return interpreter.get_tensor(target["index"])  # type: ignore[no-any-return]
+        return [interpreter.get_tensor(number) for number in results]
 
     return run

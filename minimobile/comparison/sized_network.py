@@ -21,7 +21,7 @@ Shape: TypeAlias = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class SizedNetwork:
-    """A graph at one input shape (N, C, H, W). For comparisons of speed it is folded, and its first output counts."""
+    """A graph at one input shape (N, C, H, W). For comparisons of speed it is folded, with `compared_outputs` alone."""
 
     graph: Graph
     weights: Weights
@@ -57,6 +57,11 @@ class SizedNetwork:
         return slide.pad_top, slide.pad_left, bottom, right
 
 
+def compared_outputs(graph: Graph) -> tuple[str, ...]:
+    """Return what is computed when speed is compared: all that a head predicts, of a network without one its map."""
+    return graph.outputs[:1] if "pooler" in graph.outputs else graph.outputs
+
+
 def fold(graph: Graph, weights: Weights, shape: Shape) -> SizedNetwork:
-    """Return what is compared: the first output of the graph, with batch norm folded."""
-    return SizedNetwork(fold_batch_norm(keep_needed(graph, graph.outputs[:1])), weights, shape)
+    """Return what is compared: the outputs that count, with batch norm folded."""
+    return SizedNetwork(fold_batch_norm(keep_needed(graph, compared_outputs(graph))), weights, shape)

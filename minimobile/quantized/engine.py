@@ -79,7 +79,7 @@ class QuantizedEngine:
         return {name: values[name] for name in names}
 
     def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
-        operations = needed_operations(self.network, names)
+        operations = self._gather(needed_operations(self.network, names))
         groups: list[tuple[bool, list[Operation]]] = []
         for operation in operations:
             has_kernel = self._is_compiled and is_compiled(operation, self.network)
@@ -104,6 +104,23 @@ class QuantizedEngine:
                 program = compile_program(self.network, group, kept, self.bytes_of, self.num_threads)
             stages.append(_Stage(tuple(group), reads, program))
         return stages
+
+    def _gather(self, operations: Sequence[Operation]) -> list[Operation]:
+        """Return the operations in an order in which as many as can be that have kernels are neighbours.
+
+        What has none waits until nothing else can be computed: a detector's files reshape every predictor's map before
+        the next predictor, which would cut their program into a dozen.
+        """
+        waiting, ordered = list(operations), []
+        missing = {operation.output for operation in operations}
+        while waiting:
+            ready = [operation for operation in waiting if not missing.intersection(operation.inputs)]
+            kernels = [op for op in ready if self._is_compiled and is_compiled(op, self.network)]
+            chosen = kernels or ready[:1]
+            ordered += chosen
+            missing -= {operation.output for operation in chosen}
+            waiting = [operation for operation in waiting if operation.output in missing]
+        return ordered
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
         threads = program.num_threads
