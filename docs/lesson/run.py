@@ -1,7 +1,8 @@
 """Run the lesson's code, block after block, and say where it prints something else than the text says.
 
 `python docs/lesson/run.py 2` runs chapter 2 and draws its pictures anew; without a number it runs all chapters. The
-exit code is 1 where something differs. `--write` puts what was printed into the text.
+exit code is 1 where something differs. `--write` puts what was printed into the text; `--time` measures the functions
+in a chapter's `ladder` when it has run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterator
+import timeit
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,15 +44,26 @@ def read_blocks(text: str) -> list[Block]:
     ]
 
 
-def run_blocks(name: str, blocks: list[Block]) -> Iterator[str]:
-    """Run the blocks in order, as one program, and yield what each prints. Pictures go into the current folder."""
-    variables: dict[str, Any] = {"__name__": "__main__"}
+def run_blocks(name: str, blocks: list[Block], variables: dict[str, Any] | None = None) -> Iterator[str]:
+    """Run the blocks in order, as one program, and yield what each prints. Pictures go into the current folder.
+
+    `variables` are those that the program begins with, and ends with.
+    """
+    variables = {} if variables is None else variables
+    variables["__name__"] = "__main__"
     for block in blocks:
         printed = io.StringIO()
         code = "\n" * (block.line - 1) + block.code  # so that a traceback names the chapter's own line
         with contextlib.redirect_stdout(printed):
             exec(compile(code, name, "exec"), variables)
         yield printed.getvalue()
+
+
+def time_ladder(ladder: Mapping[str, Callable[[], object]]) -> Iterator[str]:
+    """Yield rows of a table: the least time of each function, and how many times the fastest one's it is."""
+    best = {name: min(timeit.repeat(function, number=1, repeat=20)) for name, function in ladder.items()}
+    for name, seconds in best.items():
+        yield f"| {name} | {seconds * 1000:.3g} ms | {seconds / min(best.values()):.3g} |"
 
 
 def write_outputs(path: Path, printed: list[str]) -> None:
@@ -71,7 +84,8 @@ def main(words: list[str]) -> int:
         if numbers and path.name[0] not in numbers:
             continue
         blocks, printed = read_blocks(path.read_text(encoding="utf-8")), []
-        for block, output in zip(blocks, run_blocks(path.name, blocks), strict=True):
+        variables: dict[str, Any] = {}
+        for block, output in zip(blocks, run_blocks(path.name, blocks, variables), strict=True):
             printed.append(output)
             print(f"--- {path.name}, line {block.line}\n{output}", end="")
             if output != block.output and "--write" not in words:
@@ -79,6 +93,8 @@ def main(words: list[str]) -> int:
                 print(f"--- the text says\n{block.output}", end="")
         if "--write" in words:
             write_outputs(path, printed)
+        if "--time" in words:
+            print("\n".join(time_ladder(variables.get("ladder", {}))))
     return 1 if differences else 0
 
 

@@ -1,4 +1,9 @@
-"""Depthwise convolution: every channel has its own filter, and a vector of channels is filtered at once."""
+"""Depthwise convolution: every channel has its own filter, and a vector of channels is filtered at once.
+
+To be read as a ladder: `reference.depthwise_conv2d` defines it; chapter 5 of the lesson writes it as loops over
+numbers, and then over vectors, which is `_filter_pixel` here; `filter.py` emits a tile of such pixels, which share what
+they load.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """The 3x3 depthwise filter as a register tile: neighbouring pixels of one or two rows, a vector of channels each.
 
+It does what `depthwise._filter_pixel` does, for 3x3 taps and many pixels at once: each pixel of the input is loaded
+once for all outputs that it reaches, and all sums stay in registers.
+
 Pixels that lie outside the image are read from a line of zeros. With finite weights that gives the bits of skipping
 them: a sum changes at most the sign of a zero, and the bias, which is never -0, takes that back.
 """

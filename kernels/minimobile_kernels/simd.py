@@ -208,12 +208,12 @@ def _splat_number(builder: Any, number_type: Any, number: Any) -> Any:
 
 @intrinsic
 def fma(typing_context, x, w, accumulator):  # type: ignore[no-untyped-def]
-    """fma(x, w, accumulator) -> x * w + accumulator for vectors, rounded once. Defined by reference.fma."""
+    """fma(x, w, accumulator) -> x * w + accumulator for vectors or numbers, rounded once: see reference.fma."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        return fused_multiply_add(builder, *arguments)
+        return builder.fma(*arguments) if x == types.float32 else fused_multiply_add(builder, *arguments)
 
-    return vector_type(vector_type, vector_type, vector_type), emit
+    return x(x, x, x), emit
 
 
 @intrinsic
