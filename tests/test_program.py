@@ -9,7 +9,7 @@ from minimobile.execution.program import compile_program, pack_weights, padded
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import INPUT
-from minimobile.operations.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
+from minimobile.operations.passes import lower
 from minimobile_kernels.simd import LANES
 
 V1 = mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25, num_labels=4), "classification")
@@ -22,7 +22,7 @@ GRAPHS = {
 
 
 def compiled(graph, outputs, shape=(2, 3, 64, 48), num_threads=2):
-    graph = fuse_residuals(fuse_activations(fold_batch_norm(keep_needed(graph, outputs))))
+    graph = lower(graph, outputs)
     packed = pack_weights(graph.nodes, random_weights(graph))
     return graph, packed, compile_program(graph, packed, shape, is_channels_last=False, num_threads=num_threads)
 
