@@ -196,11 +196,12 @@ def test_frameworks_agree_and_a_planted_fault_is_found(kind: str, against: str) 
     report = check(model, against=against, pixel_values=draw_pixels())
     assert report.agrees, (report.first_difference, report.diagnosis)
     assert len(report.layers) > 25
-    other = with_changed(model, "layer.9.conv_3x3.convolution.weight" if kind != "v1" else "layer.8.convolution.weight",
-                         lambda weight: weight.swapaxes(2, 3))  # fmt: skip
+    layer = "layer.8" if kind == "v1" else "layer.9.conv_3x3"
+    other = with_changed(model, f"{layer}.convolution.weight", lambda weight: weight.swapaxes(2, 3))
     report = check(model, against=against, other=other, pixel_values=draw_pixels())
-    assert report.first_difference == ("layer.8" if kind == "v1" else "layer.9.conv_3x3")
-    assert report.diagnosis == "weights: depthwise kernels transposed, rows for columns"
+    assert report.first_difference == layer
+    expected = f"weights: mobilenet_{kind if kind == 'v1' else 'v2'}.{layer}.convolution.weight: kernels transposed"
+    assert report.diagnosis == f"{expected}, rows for columns"
 
 
 @pytest.mark.crosscheck
