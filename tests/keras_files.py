@@ -126,9 +126,11 @@ def _node(name: str, form: str) -> Any:
     return {"args": [history], "kwargs": {"mask": None}}
 
 
-def write_legacy(path: Path, specs: list[Spec], config: dict[str, Any] | str | None) -> Path:
-    """Write what Keras 2's model.save (or, without a config, save_weights) writes."""
-    with h5py.File(path, "w", libver=("v108", "v110")) as file:
+def write_legacy(
+    path: Path, specs: list[Spec], config: dict[str, Any] | str | None, libver: Any = ("v108", "v110")
+) -> Path:
+    """Write what Keras 2's model.save (or, without a config, save_weights) writes; `libver` is HDF5's."""
+    with h5py.File(path, "w", libver=libver) as file:
         if config is not None:
             file.attrs["model_config"] = config if isinstance(config, str) else json.dumps(config)
             file.attrs["keras_version"], file.attrs["backend"] = "2.8.0", "tensorflow"
@@ -142,9 +144,9 @@ def write_legacy(path: Path, specs: list[Spec], config: dict[str, Any] | str | N
     return path
 
 
-def write_numbered(file: Any, specs: list[Spec], has_names: bool = True) -> None:
+def write_numbered(file: Any, specs: list[Spec], has_names: bool = True, libver: Any = ("v108", "v110")) -> None:
     """Write what Keras 3's save_weights writes; before it stored layers' names (`has_names`), numbers were all."""
-    with h5py.File(file, "w", libver=("v108", "v110")) as target:
+    with h5py.File(file, "w", libver=libver) as target:
         counts: Counter[str] = Counter()
         for spec in specs:
             if spec.class_name == "InputLayer":

@@ -1,0 +1,229 @@
+"""Damaged files for `fuzz.py`: for each format a sound file, and which ways of `fuzz_damage` are used on it.
+
+The sound files are those of the tests, a V1 with a tenth of the channels; nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from bundles import write_bundle
+from flatbuffer_files import TFLiteWriter, write_layers
+from graph_writer import tiny_v1
+from keras_files import chain_config, v1_layers, write_archive, write_legacy
+from quantized_files import write_quantized
+from slim import random_weights as slim_weights
+from slim import slim_variables
+from spelling import random_weights, spell
+from test_pytorch import state, storage, tensor, zipped
+
+from minimobile.formats import hdf5, huggingface
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import MobileNetV1Config
+from tools.fuzz_damage import (
+    ODD,
+    Random,
+    damage_address,
+    damage_array_address,
+    damage_bytes,
+    damage_graph,
+    damage_json,
+    damage_member,
+    damage_safetensors,
+    damage_tflite,
+)
+
+V1 = "MobileNetV1ForImageClassification"
+Files = dict[str, bytes]
+"""Name in the scratch folder -> content."""
+
+
+class Subject(NamedTuple):
+    """A format under test: which path is read, a maker of mutants, and whether other weights have to be noticed.
+
+    `mutate` returns the damaged files and whether they may be a sound file of other weights: where the damage is to
+    bytes under a checksum, or to an address, they may not.
+    """
+
+    path: str
+    sound: Callable[[], Files]
+    mutate: Callable[[Files, Random], tuple[Files, bool]]
+    has_weights: bool = True
+
+
+def config() -> MobileNetV1Config:
+    """Return the config of the network in all files."""
+    return MobileNetV1Config(depth_multiplier=0.1, num_labels=3, image_size=32)
+
+
+def checkpoint() -> Checkpoint:
+    """Return the network with weights drawn at random."""
+    return Checkpoint(config(), slim_weights(config(), V1), V1, {"do_resize": False}, {"format": "fuzz"})
+
+
+def one_file(name: str, *ways: Callable[[bytes, Random], tuple[bytes, bool]]) -> Any:
+    """Return a `mutate` that damages one file in one of the ways."""
+
+    def mutate(files: Files, random: Random) -> tuple[Files, bool]:
+        content, may_differ = ways[random.integers(len(ways))](files[name], random)
+        return {**files, name: content}, may_differ
+
+    return mutate
+
+
+def by_bytes(may_differ: bool) -> Callable[[bytes, Random], tuple[bytes, bool]]:
+    """Return the way that knows nothing of the format."""
+    return lambda content, random: (damage_bytes(content, random), may_differ)
+
+
+def written(write: Callable[[Path], object], *names: str) -> Callable[[], Files]:
+    """Return a maker of files that writes them to a folder and reads them back."""
+
+    def make() -> Files:
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            return {name: (Path(folder) / name).read_bytes() for name in names}
+
+    return make
+
+
+def _layers(tail: tuple[str, ...] = ("reshape", "softmax")) -> Any:
+    graph = build_graph(config(), V1)
+    return spell(graph, random_weights(graph), folded=True, tail=tail)
+
+
+_TFLITE: dict[str, Callable[[], TFLiteWriter]] = {
+    "float": lambda: write_layers(_layers()),
+    "uint8": lambda: write_quantized(_layers()),
+    "int8": lambda: write_quantized(_layers(), dtype="int8"),
+}
+
+
+@functools.cache
+def _writer(kind: str) -> TFLiteWriter:
+    return _TFLITE[kind]()
+
+
+def mutate_tflite(files: Files, random: Random) -> tuple[Files, bool]:
+    """Change a TFLite file of floats, uint8 or int8 at the level of its objects, or by bytes."""
+    kind = list(_TFLITE)[random.integers(len(_TFLITE))]
+    writer = _writer(kind)
+    if random.random() < 0.2:
+        return {"net.tflite": damage_bytes(writer.write(), random)}, True
+    try:
+        return {"net.tflite": damage_tflite(writer, random).write()}, True
+    except (OverflowError, struct.error, ValueError):  # what the writer cannot write is no file
+        return {"net.tflite": damage_bytes(writer.write(), random)}, True
+
+
+def write_torch(folder: Path) -> None:
+    """Write a state dict as torch.save does."""
+    weights = {name: np.asarray(values, "<f4") for name, values in checkpoint().weights.items()}
+    entries = {}
+    for key, (name, values) in enumerate(weights.items()):
+        strides = tuple(stride // 4 for stride in values.strides)
+        entries[name] = tensor(storage(str(key), values.size), 0, values.shape, strides)
+    data = {str(key): values.tobytes() for key, values in enumerate(weights.values())}
+    (folder / "net.bin").write_bytes(zipped(state(**entries), data))
+
+
+def _variables() -> Mapping[str, Any]:
+    return slim_variables(slim_weights(config(), V1))
+
+
+def mutate_checkpoint(files: Files, random: Random) -> tuple[Files, bool]:
+    """Change what a TensorFlow checkpoint's index says, under right checksums, or any of its bytes."""
+    if random.random() < 0.5:
+        name = list(files)[random.integers(len(files))]
+        return {**files, name: damage_bytes(files[name], random)}, False
+    names = sorted(_variables())
+    wrong = names[random.integers(len(names))]
+
+    def change(name: str, entry: dict[int, Any]) -> dict[int, Any]:
+        if name == wrong:
+            field = int(random.choice(list(entry)))
+            if isinstance(entry[field], int):
+                entry[field] = int(ODD[random.integers(len(ODD))]) if random.random() < 0.5 else entry[field] + 1
+            elif field == 2:
+                entry[2] = {2: [{1: int(ODD[random.integers(len(ODD))])} for _ in range(int(random.integers(5)))]}
+            else:
+                entry[6] = ("fixed32", int(random.integers(2**32)))
+        return entry
+
+    return written(lambda folder: write_bundle(folder / "net.ckpt", _variables(), change=change), *files)(), True
+
+
+PICTURES = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
+
+
+def mutate_picture(files: Files, random: Random) -> tuple[Files, bool]:
+    """Change bytes of a picture of a kind that is read."""
+    kind = PICTURES[random.integers(len(PICTURES))]
+    out = io.BytesIO()
+    pixels = random.integers(0, 256, (9, 13, 3), np.uint8)
+    Image.fromarray(pixels).save(out, kind)
+    return {"picture": damage_bytes(out.getvalue(), random)}, True
+
+
+def _keras(folder: Path) -> None:
+    specs = v1_layers(3)
+    write_legacy(folder / "net.h5", specs, chain_config(specs, "keras2"), "earliest")
+
+
+def _archive(folder: Path) -> None:
+    specs = v1_layers(3)
+    write_archive(folder / "net.keras", specs, chain_config(specs, "keras3"))
+
+
+SUBJECTS: Mapping[str, Subject] = {
+    "hdf5": Subject(
+        "net.h5", written(lambda folder: hdf5.write(folder / "net.h5", checkpoint()), "net.h5"),
+        one_file("net.h5", by_bytes(False), lambda c, r: (damage_address(c, r)[0], False)),
+    ),
+    "keras-hdf5": Subject(
+        "net.h5", written(_keras, "net.h5"),
+        one_file("net.h5", by_bytes(True), damage_address, damage_array_address, damage_array_address),
+    ),
+    "keras": Subject(
+        "net.keras", written(_archive, "net.keras"),
+        one_file("net.keras", by_bytes(True), damage_member("config.json", damage_json),
+                 damage_member("config.json", damage_json), damage_member("model.weights.h5", damage_bytes)),
+    ),
+    "tflite": Subject("net.tflite", lambda: {"net.tflite": _TFLITE["float"]().write()}, mutate_tflite),
+    "safetensors": Subject(
+        "net", written(lambda folder: huggingface.write(folder / "net", checkpoint()),
+                       "net/config.json", "net/model.safetensors", "net/preprocessor_config.json"),
+        lambda files, random: one_file(*[
+            ("net/model.safetensors", damage_safetensors, by_bytes(True)),
+            ("net/model.safetensors", damage_safetensors),
+            ("net/config.json", lambda c, r: (damage_json(c, r), True), by_bytes(True)),
+        ][random.integers(3)])(files, random),
+    ),
+    "tensorflow-checkpoint": Subject(
+        "net.ckpt", written(lambda folder: write_bundle(folder / "net.ckpt", _variables()),
+                            "net.ckpt.index", "net.ckpt.data-00000-of-00001"),
+        mutate_checkpoint,
+    ),
+    "tensorflow-graph": Subject(
+        "net.pb", lambda: {"net.pb": tiny_v1()[0]}, one_file("net.pb", by_bytes(True), damage_graph, damage_graph)
+    ),
+    "pytorch": Subject(
+        "net.bin", written(write_torch, "net.bin"),
+        one_file("net.bin", by_bytes(True), damage_member("archive/data.pkl", damage_bytes),
+                 damage_member("archive/data.pkl", damage_bytes)),
+    ),
+    "picture": Subject("picture", lambda: {"picture": b""}, mutate_picture, has_weights=False),
+}  # fmt: skip
