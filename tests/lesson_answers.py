@@ -144,6 +144,42 @@ class Official:
     def find_peak(lives):
         return max((sum(s for s, start, end in lives if start <= step <= end) for _, step, _ in lives), default=0)
 
+    @staticmethod
+    def count_anchors(height, width):
+        height, width = ceil_div(height, 16), ceil_div(width, 16)
+        total = 3 * height * width
+        for _ in range(5):
+            height, width = ceil_div(height, 2), ceil_div(width, 2)
+            total += 6 * height * width
+        return total
+
+    @staticmethod
+    def encode_box(box, anchor):
+        middle, size = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        return np.concatenate([(middle - anchor[:2]) / anchor[2:] * 10, np.log(size / anchor[2:]) * 5])
+
+    @staticmethod
+    def measure_overlap(first, second):
+        sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+        shared = np.maximum(sides, 0).prod()
+        areas = [(box[2:] - box[:2]).prod() for box in (first, second)]
+        return shared / (sum(areas) - shared) if min(areas) > 0 else 0.0
+
+    @staticmethod
+    def suppress_by_class(boxes, labels, scores, threshold):
+        kept = []
+        for row in np.argsort(-scores):
+            rivals = [other for other in kept if labels[other] == labels[row]]
+            if all(Official.measure_overlap(boxes[other], boxes[row]) <= threshold for other in rivals):
+                kept.append(int(row))
+        return kept
+
+
+def intersection_over_smaller(first, second):
+    sides = np.maximum(np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2]), 0)
+    smaller = min((box[2:] - box[:2]).prod() for box in (first, second))
+    return sides.prod() / smaller if smaller > 0 else 0.0
+
 
 def add_unfused(x, weight, bias):
     total = np.float32(0)
@@ -303,5 +339,27 @@ WRONG: Mapping[str, tuple[Callable[..., Any], ...]] = {
         lambda lives: max(
             (sum(s for s, start, end in lives if start <= step < end) for _, step, _ in lives), default=0
         ),
+    ),
+    "count_anchors": (
+        lambda height, width: 1917,
+        lambda height, width: (
+            3 * (height // 16) * (width // 16) + sum(6 * (height // 2**k) * (width // 2**k) for k in range(5, 10))
+        ),
+        lambda height, width: Official.count_anchors(height, height),
+    ),
+    "encode_box": (
+        lambda box, anchor: Official.encode_box(box, anchor) / (10, 10, 5, 5),
+        lambda box, anchor: Official.encode_box(box, anchor)[[1, 0, 3, 2]],
+        lambda box, anchor: np.concatenate([Official.encode_box(box, anchor)[:2], (box[2:] - box[:2]) / anchor[2:]]),
+    ),
+    "measure_overlap": (
+        intersection_over_smaller,
+        lambda first, second: Official.measure_overlap(first, second) / 2,
+        lambda first, second: 1.0,
+    ),
+    "suppress_by_class": (
+        lambda boxes, labels, scores, threshold: Official.suppress_by_class(boxes, 0 * labels, scores, threshold),
+        lambda boxes, labels, scores, threshold: Official.suppress_by_class(boxes, labels, -scores, threshold),
+        lambda boxes, labels, scores, threshold: [int(row) for row in np.argsort(-scores)],
     ),
 }

@@ -312,12 +312,75 @@ def check_find_peak(answer: Answer) -> None:
         ask(answer, wanted, lives=list(lives))
 
 
+# Chapter 6
+
+
+def check_count_anchors(answer: Answer) -> None:
+    """Against the sizes of TensorFlow's own graphs, and pictures that are not square."""
+    for wanted, height, width in (
+        (1917, 300, 300),
+        (2034, 320, 320),
+        (1014, 224, 224),
+        (540, 160, 160),
+        (972, 192, 256),
+    ):
+        ask(answer, wanted, height=height, width=width)
+
+
+def check_encode_box(answer: Answer) -> None:
+    """What decoding makes of the answer has to be the box."""
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        anchor = np.concatenate([random.uniform(0, 1, 2), random.uniform(0.05, 1, 2)])
+        wanted = random.normal(0, 3, 4)
+        middle, size = wanted[:2] / 10 * anchor[2:] + anchor[:2], np.exp(wanted[2:] / 5) * anchor[2:]
+        box = np.concatenate([middle - size / 2, middle + size / 2])
+        compare(
+            answer(box.copy(), anchor.copy()), wanted, f"a box {np.round(box, 3)} at the anchor {np.round(anchor, 3)}"
+        )
+
+
+def check_measure_overlap(answer: Answer) -> None:
+    """Boxes that overlap, touch, lie inside each other and apart, and some without area."""
+    for wanted, first, second in (
+        (1 / 7, (0, 0, 2, 2), (1, 1, 3, 3)), (0.0, (0, 0, 1, 1), (1, 0, 2, 1)), (0.0, (0, 0, 1, 1), (2, 2, 3, 3)),
+        (0.25, (0, 0, 4, 4), (1, 1, 3, 3)), (1.0, (-1, -1, 1, 1), (-1, -1, 1, 1)), (0.0, (0, 0, 0, 1), (0, 0, 1, 1)),
+        (0.0, (1, 1, 1, 1), (1, 1, 1, 1)), (0.0, (0, 0, 1, 1), (3, 0, 4, 1)),
+    ):  # fmt: skip
+        boxes = (np.array(first, np.float64), np.array(second, np.float64))
+        got = float(answer(*boxes))
+        expect(abs(got - wanted) < 1e-12, f"for {first} and {second} expected {wanted:.4g}, got {got:.4g}")
+
+
+def check_suppress_by_class(answer: Answer) -> None:
+    """Against a slow one, on random boxes of few classes."""
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        low = random.uniform(0, 1, (12, 2))
+        boxes = np.concatenate([low, low + random.uniform(0.2, 0.8, (12, 2))], axis=1)
+        labels, scores = random.integers(0, 3, 12), random.permutation(12) / 12
+        wanted: list[int] = []
+        for row in np.argsort(-scores):
+            rivals = [other for other in wanted if labels[other] == labels[row]]
+            if all(_share(boxes[other], boxes[row]) <= 0.3 for other in rivals):
+                wanted.append(int(row))
+        got = [int(row) for row in answer(boxes.copy(), labels.copy(), scores.copy(), 0.3)]
+        expect(got == wanted, f"12 boxes of seed {seed}: expected the rows {wanted}, got {got}")
+
+
+def _share(first: Array, second: Array) -> float:
+    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+    shared = float(np.maximum(sides, 0).prod())
+    return shared / (float((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod()) - shared)
+
+
 CHAPTERS: tuple[tuple[Callable[[Answer], None], ...], ...] = (
     (check_count_multiply_adds, check_fewest_channels, check_filter_depthwise, check_separate),
     (check_same_padding, check_frameworks_agree, check_pad_for_pytorch, check_find_shift),
     (check_fold, check_idle_batch_norm, check_fold_forwards, check_fold_twice),
     (check_count_block, check_count_residuals, check_find_survivors, check_recover),
     (check_sum_as_agreed, check_find_three_numbers, check_choose_tile, check_find_peak),
+    (check_count_anchors, check_encode_box, check_measure_overlap, check_suppress_by_class),
 )
 
 

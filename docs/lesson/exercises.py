@@ -166,3 +166,29 @@ def choose_tile(registers: int) -> tuple[int, int]:
 def find_peak(lives: list[tuple[int, int, int]]) -> int:
     """Return the largest sum of sizes that are alive at one step. A life is (size, first step, last step) with both."""
     raise NotImplementedError
+
+
+# Chapter 6: from a feature map to boxes
+
+
+def count_anchors(height: int, width: int) -> int:
+    """Return how many anchors a picture of height x width pixels has: 3 a cell on the first map, 6 on five others."""
+    raise NotImplementedError
+
+
+def encode_box(box: Array, anchor: Array) -> Array:
+    """Return (ty, tx, th, tw) of a box (ymin, xmin, ymax, xmax) for an anchor (y, x, h, w), scales 10, 10, 5, 5."""
+    raise NotImplementedError
+
+
+def measure_overlap(first: Array, second: Array) -> float:
+    """Return intersection over union of two boxes (ymin, xmin, ymax, xmax); 0 where one of them has no area."""
+    raise NotImplementedError
+
+
+def suppress_by_class(boxes: Array, labels: Array, scores: Array, threshold: float) -> list[int]:
+    """Return the rows kept, best score first: a box goes if one kept before it has its label and overlaps it by more.
+
+    Shapes: boxes (N, 4), labels (N), scores (N), all scores different.
+    """
+    raise NotImplementedError
