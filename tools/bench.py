@@ -3,7 +3,8 @@
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
 `--quantized` times quantised TFLite files beside LiteRT; `--layers` lists our own steps; `--memory` measures the peak
 memory of a process per runtime; `--demo` times `minimobile demo` as a whole process; `--json` prints one JSON document.
-The tables of docs/speed.md are this tool's output.
+`--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows.
+The tables of docs/speed.md and docs/scale.md are this tool's output.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 import minimobile as mm
+from minimobile.bulk.rates import compare_rates
 from minimobile.comparison.bench import (
     RIVALS,
     Timing,
@@ -123,6 +125,22 @@ def quantized_table(results: dict[tuple[str, int], list[Timing]]) -> str:
     return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
 
 
+def pipeline_rates(models: list[str], folder: Path, against: list[str], threads: int) -> dict[str, dict[str, float]]:
+    """Return pictures a second by model and runtime, from the JPEGs of a folder to rows."""
+    pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
+    return {Path(model).name: compare_rates(model, pictures, against, threads) for model in models}
+
+
+def pipeline_table(rates: dict[str, dict[str, float]]) -> str:
+    """Return a Markdown table: pictures a second, and ours over the fastest of the others."""
+    names = list(next(iter(rates.values())))
+    lines = ["| model | " + " | ".join(names) + " | ratio |", "|---" * (len(names) + 2) + "|"]
+    for model, (ours, *others) in ((model, row.values()) for model, row in rates.items()):
+        found = " | ".join(f"{rate:.0f}" for rate in (ours, *others))
+        lines.append(f"| {model} | {found} | {ours / max(others):.2f} |")
+    return "\n".join(lines)
+
+
 def memory_table(cases: list[str], against: list[str]) -> dict[str, dict[str, float]]:
     """Return the peak memory in MiB of a process by network and runtime."""
     rivals = [name for name in against if name in MEASURED]
@@ -140,6 +158,8 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="time `minimobile demo`, kernels compiled, instead")
     parser.add_argument("--quantized", nargs="+", metavar="FILE.tflite", help="time these files instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of a process per runtime instead")
+    parser.add_argument("--pipeline", nargs="+", metavar="MODEL", help="pictures a second from files instead")
+    parser.add_argument("--pictures", metavar="FOLDER", help="of JPEGs, for --pipeline")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.demo:
@@ -153,6 +173,10 @@ def main() -> int:
             for threads in options.threads
         }
         print(json.dumps(_rows(found), indent=1) if options.json else quantized_table(found))
+        return 0
+    if options.pipeline:
+        rates = pipeline_rates(options.pipeline, Path(options.pictures or "."), options.against, max(options.threads))
+        print(json.dumps(rates) if options.json else pipeline_table(rates))
         return 0
     if options.memory:
         peaks = memory_table(options.cases, options.against)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.bulk.entries import Entry
+from minimobile.bulk.entries import Entry, is_address
 from minimobile.bulk.files import create_once
 from minimobile.errors import FormatError
 
@@ -75,7 +75,10 @@ def read_plans(folder: Path) -> list[Plan]:
 def freeze_plan(folder: Path, entries: Sequence[Entry], rows_per_part: int, number: int) -> Plan:
     """Write plan `number` of a run, or return the one that another process has frozen in the meantime."""
     path = folder / f"_plan-{number:04d}.jsonl"
-    header = {"version": VERSION, "root": str(Path.cwd()), "rows_per_part": rows_per_part, "entries": len(entries)}
+    paths = (entry if isinstance(entry, str) else entry[0] for entry in entries)
+    is_relative = any(not is_address(path) and not Path(path).is_absolute() for path in paths)
+    root = str(Path.cwd()) if is_relative else ""
+    header = {"version": VERSION, "root": root, "rows_per_part": rows_per_part, "entries": len(entries)}
 
     def lines() -> Iterator[bytes]:
         yield _encode(header)
