@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from hostile import assert_same, tiny_checkpoint
 
+import minimobile
 from minimobile import formats
 from minimobile.errors import FormatError, MinimobileError, UnavailableError
 from minimobile.formats import hub, huggingface
@@ -24,13 +25,14 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """A hub with the files of one directory as the repository REPO; `requests` are the answered ones."""
+    """A hub with the files of one directory as the repository REPO; `requests` and `tokens` are what came."""
 
     daemon_threads = True
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.requests: list[str] = []
+        self.tokens: set[str | None] = set()
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -52,6 +54,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def answer(self, with_body: bool) -> None:
         if "/resolve/" in self.path:  # huggingface_hub asks for more, on its own account
             self.server.requests.append(f"{self.command} {self.path}")
+            self.server.tokens.add(self.headers.get("Authorization"))
         repo, _, rest = self.path.partition("/resolve/")
         revision, _, name = rest.partition("?")[0].partition("/")
         file = self.server.directory / name
@@ -132,6 +135,38 @@ def test_a_hub_id_is_fetched_once_and_then_read_from_the_cache(
     stop(server)
     assert_same(formats.read(REPO, options=HubOptions(cache_dir=cache)), first)
     assert_same(formats.read(REPO, options=HubOptions(revision=COMMIT, cache_dir=cache)), first)
+
+
+def test_a_token_goes_with_every_request_and_nothing_is_asked_where_the_cache_has_to_do(
+    tmp_path: Path, server: Hub
+) -> None:
+    cache = tmp_path / "cache"
+    with pytest.raises(OSError, match="local_files_only forbids to fetch it"):
+        minimobile.load(REPO, cache_dir=cache, local_files_only=True)
+    assert not server.requests
+    first = formats.read(REPO, options=HubOptions(cache_dir=cache, token="hf_secret"))
+    assert server.tokens == {"Bearer hf_secret"}
+    before = len(server.requests)
+    assert_same(formats.read(REPO, options=HubOptions(cache_dir=cache, local_files_only=True)), first)
+    assert len(server.requests) == before
+    assert_same(formats.read(REPO, options=HubOptions(cache_dir=cache, force_download=True)), first)
+    assert sum(line.startswith("GET") for line in server.requests[before:]) >= 3
+
+
+def test_a_subfolder_of_a_repository_is_read_by_models_configs_and_processors(tmp_path: Path, server: Hub) -> None:
+    folder = server.directory / "nets" / "small"
+    folder.mkdir(parents=True)
+    for file in [file for file in server.directory.iterdir() if file.is_file()]:
+        file.rename(folder / file.name)
+    options = {"cache_dir": tmp_path / "cache", "subfolder": "nets/small", "revision": COMMIT}
+    checkpoint = formats.read(REPO, options=HubOptions(**options))
+    assert_same(checkpoint, formats.read(folder))
+    assert checkpoint.provenance["revision"] == COMMIT
+    assert minimobile.AutoConfig.from_pretrained(REPO, **options) == checkpoint.config
+    assert type(checkpoint.config).from_pretrained(REPO, **options) == checkpoint.config
+    assert minimobile.AutoImageProcessor.from_pretrained(REPO, **options).size
+    with pytest.raises(OSError, match=r"expected config\.json in this repository"):
+        minimobile.AutoConfig.from_pretrained(REPO, cache_dir=tmp_path / "cache")
 
 
 def test_another_model_of_the_hub_is_described(tmp_path: Path, server: Hub) -> None:
