@@ -202,7 +202,7 @@ worker.main()
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"task": "dream"}, "task: expected one of classify, features, segment"),
+        ({"task": "dream"}, "task: expected one of classify, features, segment, detect"),
         ({"task": "features"}, "layer: expected at least one"),
         ({"task": "features", "layers": ["layer.99"]}, "layer.99"),
         ({"task": "segment"}, "expected a model for the task segment"),

@@ -99,6 +99,17 @@ def test_masks_are_files_that_hold_the_classes(tmp_path: Path) -> None:
                 assert overlay.size == (int(row["width"]), int(row["height"]))
 
 
+def test_objects_are_lists_of_one_length_and_their_boxes(tmp_path: Path) -> None:
+    scene = Path(mm.__file__).parent / "demo/scene.png"
+    digit_run([scene], tmp_path, model="demo:boxes", task="detect", threshold=0.3)
+    (row,) = map(json.loads, (tmp_path / "part-0001-000000.jsonl").read_text().splitlines())
+    expected = mm.detect(scene, model="demo:boxes", threshold=0.3)
+    assert len(expected) > 3
+    for name in ("index", "label", "score"):
+        assert row[name] == [found[name] for found in expected]
+    assert row["box"] == [list(found["box"].values()) for found in expected]
+
+
 @pytest.mark.crosscheck
 def test_masks_are_cells_of_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -16,8 +16,9 @@ import PIL.features
 
 from minimobile.bulk.files import create_once
 from minimobile.errors import InputError
+from minimobile.imaging.detections import check_threshold
 
-TASKS = ("classify", "features", "segment")
+TASKS = ("classify", "features", "segment", "detect")
 FORMATS = ("parquet", "csv", "jsonl")
 RUN_FILE = "_run.json"
 
@@ -26,7 +27,8 @@ RUN_FILE = "_run.json"
 class BulkOptions:
     """What decides the bytes of a run's table, and nothing else: the model's source, the task, and the table's form.
 
-    `layers` are those whose values `features` writes, `top` the classes that `classify` lists; `overlay` adds a picture
+    `layers` are those whose values `features` writes, `top` the classes that `classify` lists, `threshold` what
+    the objects of `detect` must score more than; `overlay` adds a picture
     for people to each mask of `segment`. `draft` lets the JPEG decoder halve pictures that will be shrunk: faster, and
     other pixels. `overrides` are fields of the model's config, and other arguments of `load`.
     """
@@ -36,6 +38,7 @@ class BulkOptions:
     format: str = "parquet"
     layers: tuple[str, ...] = ()
     top: int = 5
+    threshold: float = 0.5
     overlay: bool = False
     draft: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -44,6 +47,7 @@ class BulkOptions:
         _demand(self.task in TASKS, "task", f"one of {', '.join(TASKS)}", self.task)
         _demand(self.format in FORMATS, "format", f"one of {', '.join(FORMATS)}", self.format)
         _demand(not isinstance(self.top, bool) and self.top >= 1, "top", "a whole number of 1 or more", self.top)
+        check_threshold(self.threshold, "threshold")
         _demand(self.task == "features" or not self.layers, "layer", f"none for the task {self.task}", self.layers)
         _demand(self.task != "features" or bool(self.layers), "layer", "at least one for the task features", "none")
         _demand(self.task == "segment" or not self.overlay, "overlay", "the task segment", self.task)

@@ -72,6 +72,7 @@ def run(
     model: str | Path,
     layers: Sequence[str] = (),
     top: int = 5,
+    threshold: float = 0.5,
     overlay: bool = False,
     draft: bool = False,
     jobs: int | None = None,
@@ -93,10 +94,11 @@ def run(
         sources: folders (all below them), pictures, globs, lists (.txt), tables (.csv, .parquet), addresses of buckets,
             or "-" for a list on standard input.
         out: the folder of the table; made where it is not there.
-        task: "classify", "features" or "segment".
+        task: "classify", "features", "segment" or "detect".
         model: what `load` takes.
         layers: for `features`.
         top: how many classes `classify` lists.
+        threshold: what the objects of `detect` must score more than.
         overlay: for `segment`, a picture for people beside each mask.
         draft: decode large JPEGs at a fraction of their size: faster, with other pixels.
         jobs: how many pictures are computed at the same time (None: as many as there are processors).
@@ -113,7 +115,7 @@ def run(
         FormatError: a model that cannot be loaded, a folder that cannot be written.
         UnavailableError: a package of an extra is missing.
     """
-    options = BulkOptions(str(model), task, table_format, tuple(layers), top, overlay, draft, overrides)
+    options = BulkOptions(str(model), task, table_format, tuple(layers), top, threshold, overlay, draft, overrides)
     _check_numbers(jobs, rows_per_part, shard)
     opened = load(str(model), num_threads=1, **overrides)
     require_task(opened, options, str(model))

@@ -99,6 +99,8 @@ def _arrow_type(arrow: Any, column: Column) -> Any:
     simple = {"string": arrow.string, "int32": arrow.int32, "file": arrow.binary}
     if column.kind in simple:
         return simple[column.kind]()
+    if column.kind == "boxes":
+        return arrow.list_(arrow.list_(arrow.float64(), 4))
     if column.length:
         return arrow.list_(arrow.float32(), column.length)
     return arrow.list_(getattr(arrow, column.kind.removeprefix("list<").removesuffix(">"))())

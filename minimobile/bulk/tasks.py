@@ -14,6 +14,7 @@ from PIL import Image
 from minimobile.bulk.options import BulkOptions
 from minimobile.errors import InputError
 from minimobile.models.classification import classify
+from minimobile.models.detection import find_objects
 from minimobile.models.outputs import require_finite
 from minimobile.models.segmentation import segment
 
@@ -109,6 +110,22 @@ def _segment_columns(model: Any, options: BulkOptions) -> tuple[Column, ...]:
     return (*shares, *(Column(kind, "file") for kind in ("mask", *(["overlay"] if options.overlay else []))))
 
 
+def _detect(model: Any, picture: Image.Image, options: BulkOptions) -> Result:
+    found = find_objects(model, picture, options.threshold)
+    cells = {name: [row[name] for row in found] for name in ("index", "label", "score")}
+    return Result({**cells, "box": [list(row["box"].values()) for row in found]})
+
+
+def _detect_columns(model: Any, options: BulkOptions) -> tuple[Column, ...]:
+    """The boxes are (xmin, ymin, xmax, ymax) in pixels of the picture."""
+    return (
+        Column("index", "list<int32>"),
+        Column("label", "list<string>"),
+        Column("score", "list<float64>"),
+        Column("box", "boxes"),
+    )
+
+
 def encode_png(picture: Image.Image) -> bytes:
     """Return a picture as PNG: fast rather than small."""
     stream = io.BytesIO()
@@ -130,5 +147,6 @@ def require_task(model: Any, options: BulkOptions, where: str) -> None:
 TASKS: Mapping[str, Task] = {
     "classify": Task("ForImageClassification", _classify_columns, _classify),
     "features": Task("", _features_columns, _features),
+    "detect": Task("ForObjectDetection", _detect_columns, _detect),
     "segment": Task("ForSemanticSegmentation", _segment_columns, _segment),
 }

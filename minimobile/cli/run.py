@@ -27,6 +27,7 @@ class TaskName(StrEnum):
     CLASSIFY = "classify"
     FEATURES = "features"
     SEGMENT = "segment"
+    DETECT = "detect"
 
 
 class TableFormat(StrEnum):
@@ -62,6 +63,9 @@ def run(
         typer.Option("--layer", metavar="NAME", help="For features: a layer; may be repeated.", show_default=False),
     ] = None,
     top: Annotated[int, typer.Option(min=1, metavar="K", help="For classify: how many labels per picture.")] = 5,
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, metavar="T", help="For detect: what objects must score more than.")
+    ] = 0.5,
     overlay: Annotated[bool, typer.Option("--overlay", help="For segment: a picture for people, too.")] = False,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, metavar="N", help="Pictures at a time; default: one per processor.")
@@ -93,6 +97,7 @@ def run(
             model=model,
             layers=layer or (),
             top=top,
+            threshold=threshold,
             overlay=overlay,
             jobs=jobs,
             rows_per_part=rows_per_part,
