@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from minimobile.bulk.options import BulkOptions
     from minimobile.bulk.part_runner import PartReport, PartRunner
     from minimobile.bulk.run import Summary, run
+    from minimobile.calibration.quantize import quantize
     from minimobile.comparison.crosscheck import check
     from minimobile.comparison.pixels import PixelReport, compare_pixels
     from minimobile.comparison.report import LayerComparison, Report
@@ -126,6 +127,7 @@ __all__ = [
     "detect",
     "load",
     "pipeline",
+    "quantize",
     "run",
     "segment",
 ]
@@ -164,6 +166,7 @@ _LATE = {
         "pipeline",
     ),
     "minimobile.models.segmentation": ("Segmentation", "segment"),
+    "minimobile.calibration.quantize": ("quantize",),
     "minimobile.models.conversion": ("convert",),
     "minimobile.models.conversion_report": ("ConversionReport",),
     "minimobile.comparison.crosscheck": ("check",),

@@ -32,6 +32,7 @@ PACKAGES: Mapping[str, str] = {
     "minimobile.imaging": "from a picture to pixel values and back",
     "minimobile.tracing": "what happened inside a run",
     "minimobile.models": "what a user holds",
+    "minimobile.calibration": "from a float network to one of integers",
     "minimobile.comparison": "is it the same, and is it faster",
     "minimobile.bulk": "folders of any size, in parts",
     "minimobile": "the public names",
@@ -43,8 +44,8 @@ PACKAGES: Mapping[str, str] = {
 REACHING_UP = {"minimobile.networks.config_files"}
 
 # Definitions stand by themselves: what they define may use them, and they nothing of it.
-DEFINITIONS = ("geometry", "elementwise", "reference", "reference_detection", "quantized.reference",
-               "quantized.reference_activations", "quantized.reference_maps")  # fmt: skip
+DEFINITIONS = ("geometry", "elementwise", "reference", "reference_detection", "reference_statistics",
+               "quantized.reference", "quantized.reference_activations", "quantized.reference_maps")  # fmt: skip
 
 # What may be imported from outside, by the longest name that matches: at the top of a module, and inside functions.
 THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {

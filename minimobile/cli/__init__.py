@@ -23,6 +23,7 @@ from minimobile.cli.demo import demo
 from minimobile.cli.detect import detect
 from minimobile.cli.features import features
 from minimobile.cli.inspect import inspect
+from minimobile.cli.quantize import quantize
 from minimobile.cli.run import run
 from minimobile.cli.segment import segment
 from minimobile.cli.trace import trace
@@ -39,6 +40,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     inspect,
     trace,
     convert,
+    quantize,
     check,
     bench,
     warmup,

@@ -18,9 +18,11 @@ def expand_folders(paths: Iterable[Path]) -> list[Path]:
     Broken links, pipes and files that cannot be read are among them, to be reported like any bad picture; so is a
     folder without pictures, in its place.
     """
+    from minimobile.imaging.folders import list_pictures
+
     expanded: list[Path] = []
     for path in paths:
-        expanded += _pictures_in(path) or [path]
+        expanded += list_pictures(path) or [path]
     return expanded
 
 
@@ -33,11 +35,12 @@ def work_through(
     returns; it is called for one picture after the other, in their order. One bad picture does not stop the others;
     anything but a MinimobileError does.
     """
+    from minimobile.imaging.folders import is_folder
     from minimobile.models.stream import count_processors, in_order
 
     def compute(path: Path) -> Any:
         try:
-            if _is_folder(path):
+            if is_folder(path):
                 raise InputError(f"{path}: expected a picture or a folder of pictures, got {_describe_folder(path)}")
             return work(path)
         except MinimobileError as error:
@@ -69,26 +72,6 @@ def settle(rows: Sequence[Row]) -> int:
     elif errors:
         console.report_error(f"{len(errors)} of {len(rows)} pictures failed")
     return 1 if errors else 0
-
-
-def _pictures_in(path: Path) -> list[Path]:
-    from minimobile.imaging.pictures import PICTURE_SUFFIXES
-
-    try:
-        return sorted(
-            entry
-            for entry in path.iterdir()
-            if entry.suffix.lower() in PICTURE_SUFFIXES and not entry.name.startswith(".") and not _is_folder(entry)
-        )
-    except (OSError, ValueError):  # no folder, or none that can be read: said when it is its turn
-        return []
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # what it is cannot be told; opening it will say why
-        return False
 
 
 def _describe_folder(path: Path) -> str:

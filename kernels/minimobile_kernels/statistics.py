@@ -1,0 +1,31 @@
+"""What calibration keeps of a map: the sum of every channel, and how often each value came up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from minimobile_kernels._jit import entry
+
+BINS = 8192
+_MAP = types.Array(types.float32, 2, "C", readonly=True)
+
+
+@entry(_MAP, types.float64, types.float64[::1], types.int64[::1])
+def count_values(x: Any, width: float, sums: Any, counts: Any) -> None:
+    """Add every channel's values to `sums`, and count values in bins: bin b holds those of (b - BINS / 2) * width on.
+
+    A channel's values are added one after the other in float64. `width` is a power of two and |x| at most
+    width * BINS / 2; a value at the upper end is counted in the last bin. Defined by reference_statistics.count_values.
+
+    Shapes: x (pixels, C), sums (C), counts (BINS).
+    """
+    inverse = 1.0 / width
+    for pixel in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            value = np.float64(x[pixel, c])
+            sums[c] += value
+            place = int(value * inverse + BINS // 2)  # not below zero: cutting off is rounding down
+            counts[min(place, BINS - 1)] += 1

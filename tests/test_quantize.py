@@ -1,0 +1,263 @@
+"""`mm.quantize`: a model in integers from one in floats, the file of it, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import frameworks
+import numpy as np
+import pytest
+from PIL import Image
+from quantized_files import run_litert
+from spelling import random_weights
+
+import minimobile as mm
+from minimobile.calibration.method import Method
+from minimobile.calibration.quantize import quantize_by
+from minimobile.calibration.report import make_report
+from minimobile.errors import FormatError, InputError
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.dialects import DIALECTS, processor_settings
+from minimobile.networks.build_graph import build_graph
+from minimobile.quantized.engine import QuantizedEngine
+
+V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
+DEEPLAB, HEADLESS = "MobileNetV2ForSemanticSegmentation", "MobileNetV1Model"
+TINY = {"depth_multiplier": 0.1, "image_size": 33, "num_labels": 5}
+NETWORKS = {
+    "V1": (V1, {}),
+    "V1, wider, odd": (V1, {"depth_multiplier": 0.25, "image_size": (35, 50)}),
+    "V1, symmetric padding, relu": (V1, {"tf_padding": False, "hidden_act": "relu", "image_size": 41}),
+    "V1, Keras' padding, fixed pool": (V1, {"bottom_right_padding": "all", "pool_size": 2, "image_size": 64}),
+    "V1 without head": (HEADLESS, {}),
+    "V1, output stride 16": (V1, {"output_stride": 16}),
+    "V2": (V2, {}),
+    "V2, odd": (V2, {"image_size": (47, 33), "depth_multiplier": 0.35}),
+    "V2, symmetric padding": (V2, {"tf_padding": False, "image_size": 40}),
+    "V2, ratio 3": (V2, {"expand_ratio": 3.0}),
+    "DeepLab": (DEEPLAB, {"output_stride": 8}),
+    "DeepLab, odd, output stride 16": (DEEPLAB, {"output_stride": 16, "image_size": (37, 51)}),
+}
+SCHEMES = {"int8": Method(), "uint8": Method(per_channel=False)}
+
+
+def make(architecture: str, fields: dict, dialect: str = "huggingface", seed: int = 0) -> mm.MobileNetV1Model:
+    config_class = mm.MobileNetV1Config if "V1" in architecture else mm.MobileNetV2Config
+    config = config_class(**{**TINY, **fields, "architectures": (architecture,)})
+    side = config.image_size
+    size = (side, side) if isinstance(side, int) else side
+    processor = processor_settings(DIALECTS[dialect], architecture, size)
+    weights = random_weights(build_graph(config, architecture), seed)
+    return getattr(mm, architecture).from_checkpoint(Checkpoint(config, weights, architecture, processor))
+
+
+def photographs(count: int, seed: int = 0) -> list[Image.Image]:
+    rng = np.random.default_rng(seed)
+    return [Image.fromarray(rng.integers(0, 256, (60, 70, 3), np.uint8)) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def digits() -> mm.MobileNetV1ForImageClassification:
+    return mm.load("demo:digits", num_threads=1)
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[str]:
+    return [f"minimobile/demo/digit_{digit}.png" for digit in (0, 2, 3, 5, 7, 9)]
+
+
+def test_the_digit_reader_reads_digits_in_integers(digits, pictures, tmp_path):
+    model = mm.quantize(digits, pictures)
+    assert model.is_quantized
+    for picture in pictures:
+        expected, found = (mm.classify(picture, model=each, top=1)[0] for each in (digits, model))
+        assert found["index"] == expected["index"]
+        assert abs(found["probability"] - expected["probability"]) < 0.1
+    model.save(tmp_path / "digits.tflite")
+    again = mm.load(tmp_path / "digits.tflite")
+    assert again.config == model.config.replace(architectures=again.config.architectures)
+    assert again.processor.to_dict() == model.processor.to_dict()
+    x = np.random.default_rng(0).integers(0, 256, (2, *model.quantized_input.shape[1:]), np.uint8)
+    np.testing.assert_array_equal(again.run_quantized(x), model.run_quantized(x))
+    floats = mm.load(tmp_path / "digits.tflite", dequantize=True).state_dict()
+    for name, values in model.state_dict().items():
+        np.testing.assert_array_equal(floats[name], values, err_msg=name)
+
+
+def test_the_same_pictures_give_the_same_bytes_on_any_number_of_threads(digits, pictures, tmp_path):
+    files = []
+    for threads in (1, 2, 3):
+        mm.quantize(digits, pictures, num_threads=threads).save(tmp_path / "model.tflite")
+        files.append((tmp_path / "model.tflite").read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+def test_a_pictures_bytes_go_in_as_they_are(digits, pictures):
+    for input_type in ("uint8", "int8", "float32"):
+        model = mm.quantize(digits, pictures, input_type=input_type)
+        assert model.quantized_input.dtype == input_type
+        pixels = model.processor(pictures[0], return_tensors="np", do_rescale=False, do_normalize=False)["pixel_values"]
+        stored = pixels.transpose(0, 2, 3, 1).astype(np.uint8)
+        given = {"uint8": stored, "int8": (stored.astype(int) - 128).astype(np.int8)}
+        values = model.processor(pictures[0], return_tensors="np")["pixel_values"]
+        x = given.get(input_type, values.transpose(0, 2, 3, 1).astype(np.float32))
+        output = model.run_quantized(x)
+        assert output.dtype == input_type
+        logits = model(values).logits
+        if input_type == "float32":
+            np.testing.assert_array_equal(output, logits)
+        else:
+            np.testing.assert_array_equal(output.argmax(1), logits.argmax(1))
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["V1, symmetric padding, relu", "V1 without head", "V2", "DeepLab"])
+def test_every_network_runs_and_comes_back_from_its_file(name, scheme, tmp_path):
+    floats = make(*NETWORKS[name])
+    result = quantize_by(floats, photographs(3), SCHEMES[scheme])
+    result.model.save(tmp_path / "model.tflite")
+    again = mm.load(tmp_path / "model.tflite")
+    x = np.random.default_rng(1).integers(0, 256, result.model.quantized_input.shape, np.uint8)
+    np.testing.assert_array_equal(again.run_quantized(x), result.model.run_quantized(x))
+    values = floats.processor(photographs(1, 9)[0], return_tensors="np")["pixel_values"]
+    last = floats.graph.outputs[-1]
+    exact, found = (model.features(values, [last])[last] for model in (floats, again))
+    error = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
+    assert error < (0.15 if scheme == "int8" else 0.5)
+
+
+def test_without_a_picture_batch_norm_says_what_to_expect(digits, pictures, tmp_path):
+    model = mm.quantize(digits)
+    for picture in pictures:
+        expected, found = (mm.classify(picture, model=each, top=1)[0]["index"] for each in (digits, model))
+        assert found == expected
+    digits.save(tmp_path / "folded.tflite")
+    with pytest.raises(FormatError, match="batch norm's statistics of training, found them folded in; give pictures"):
+        mm.quantize(tmp_path / "folded.tflite")
+
+
+def test_torchvisions_normalisation_of_each_channel_stays_with_the_processor(tmp_path):
+    floats = make(V2, {}, "torchvision")
+    model = mm.quantize(floats, photographs(3))
+    assert model.processor.image_std == floats.processor.image_std
+    model.save(tmp_path / "model.tflite")
+    values = floats.processor(photographs(1, 4)[0], return_tensors="np")["pixel_values"]
+    np.testing.assert_array_equal(mm.load(tmp_path / "model.tflite")(values).logits, model(values).logits)
+
+
+def test_bad_pictures_are_reported_and_left_out(digits, pictures, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    shutil.copy(pictures[0], tmp_path / "good.png")
+    with pytest.warns(UserWarning, match=r"bad\.png: expected a picture"):
+        model = mm.quantize(digits, tmp_path)
+    assert model.is_quantized
+    (tmp_path / "good.png").unlink()
+    with pytest.raises(InputError, match="pictures: expected at least one that can be used, got 1 of none"):
+        mm.quantize(digits, tmp_path)
+    with pytest.raises(InputError, match="pictures: expected at least one"):
+        mm.quantize(digits, [])
+
+
+def test_what_cannot_be_quantised_is_refused_by_name(digits, pictures):
+    with pytest.raises(InputError, match="got one that runs in integers already"):
+        mm.quantize(mm.quantize(digits, pictures[:1]), pictures)
+    with pytest.raises(FormatError, match=r"conv_stem: expected relu6, relu or no activation, found silu"):
+        mm.quantize(make(V1, {"hidden_act": "silu"}), photographs(1))
+    with pytest.raises(InputError, match="ranges: expected one of batch_norm, min_max"):
+        mm.quantize(digits, pictures, ranges="widest")
+    with pytest.raises(InputError, match="ranges: expected 'batch_norm' without pictures, got 'min_max'"):
+        mm.quantize(digits, ranges="min_max")
+    with pytest.raises(InputError, match="input_type: expected one of uint8, int8, float32, got 'int16'"):
+        mm.quantize(digits, pictures, input_type="int16")
+    with pytest.raises(InputError, match=r"pixel_values: expected finite pixel values \(1, 3, 33, 33\), got"):
+        mm.quantize(make(V1, {}), np.zeros((1, 3, 32, 32), np.float32))
+    model = make(V1, {})
+    weights = model.state_dict()
+    weights["mobilenet_v1.layer.3.convolution.weight"] = np.full_like(
+        weights["mobilenet_v1.layer.3.convolution.weight"], np.nan
+    )
+    with pytest.warns(UserWarning, match="NaN"):
+        spoiled = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), weights=weights))
+    with pytest.raises(FormatError, match=r"layer\.3: expected weights that are finite numbers"):
+        mm.quantize(spoiled, photographs(1))
+
+
+def test_the_report_says_what_each_step_gained(digits, pictures):
+    result = quantize_by(digits, pictures, Method(per_channel=False, equalize=True))
+    report = make_report(digits, result)
+    assert report.pictures == 6
+    layer = report.layers[-1]
+    assert list(layer.steps) == ["plain", "ranges", "equalized", "balanced", "bias"]
+    assert layer.steps["bias"] > layer.steps["plain"]
+    assert json.loads(json.dumps(report.to_dict()))["layers"][-1]["name"] == "classifier"
+    without = make_report(digits, quantize_by(digits))
+    assert without.layers[1].steps == {}
+    assert without.layers[1].weights > 20
+
+
+def test_the_command_writes_the_file_that_the_function_makes(run, digits, pictures, tmp_path):
+    digits.save(tmp_path / "digits.h5")
+    out, chart, bad = tmp_path / "out.tflite", tmp_path / "chart.png", tmp_path / "bad.png"
+    bad.write_bytes(b"no picture")
+    command = ["quantize", str(tmp_path / "digits.h5"), str(out), "--report", "--picture", str(chart)]
+    done = run(*command, *[word for picture in pictures for word in ("--calibrate", picture)])
+    assert done.code == 0, done.err
+    assert "calibrated  6 pictures" in done.out
+    assert "bias dB" in done.out
+    with Image.open(chart) as image:
+        assert image.size == (960, 400)
+    mm.quantize(tmp_path / "digits.h5", pictures).save(tmp_path / "same.tflite")
+    assert out.read_bytes() == (tmp_path / "same.tflite").read_bytes()
+    taken = run(*command[:3])
+    assert taken.code == 1
+    assert "--force" in taken.err
+    done = run(*command[:3], "--force", "--calibrate", pictures[0], "--calibrate", str(bad), "--format", "json")
+    assert done.code == 1
+    assert "bad.png" in done.err
+    assert json.loads(done.out)["pictures"] == 1
+    assert run("quantize", "demo:digits", str(tmp_path / "x.h5")).code == 2
+
+
+def assert_bytes_of_litert(model, path, batch: int) -> int:
+    """Compare every tensor that LiteRT computes with ours, for a batch."""
+    content = path.read_bytes()
+    network = model._integers
+    x = np.random.default_rng(5).integers(0, 256, (batch, *model.quantized_input.shape[1:]), np.uint8)
+    theirs = run_litert(content, x) if batch == 1 else run_litert_batch(content, x)
+    names = [operation.output for operation in network.operations]
+    compared = 0
+    for name in names:
+        if name not in theirs:
+            continue
+        engine = QuantizedEngine(network)
+        ours = np.concatenate([engine.run(x[index : index + 1], (name,))[name] for index in range(batch)])
+        np.testing.assert_array_equal(theirs[name].reshape(ours.shape), ours, err_msg=name)
+        compared += 1
+    return compared
+
+
+def run_litert_batch(content, x):
+    litert = frameworks.litert()
+    interpreter = litert.Interpreter(
+        model_content=content, experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True, num_threads=1,
+    )  # fmt: skip
+    interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x)
+    interpreter.invoke()
+    return {tensor["name"]: interpreter.get_tensor(tensor["index"]) for tensor in interpreter.get_tensor_details()}
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_litert_gives_our_bytes_in_every_tensor(name, scheme, tmp_path):
+    model = quantize_by(make(*NETWORKS[name]), photographs(3), SCHEMES[scheme]).model
+    path = tmp_path / "model.tflite"
+    model.save(path)
+    for batch in (1, 4):
+        assert assert_bytes_of_litert(model, path, batch) > 25
+    run_litert(path.read_bytes(), np.zeros(model.quantized_input.shape, np.uint8), "BUILTIN")  # under XNNPACK
