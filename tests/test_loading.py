@@ -61,6 +61,7 @@ def test_arguments_that_ask_for_what_is_so_anyway_change_nothing(load, classifie
         ({"from_tf": True}, "^from_tf: "),
         ({"gguf_file": "x.gguf"}, "^gguf_file: "),
         ({"proxies": {"http": "x"}}, "^proxies: "),
+        ({"return_unused_kwargs": True}, "^return_unused_kwargs: "),
         ({"subfolder": "../x"}, "^subfolder: expected a folder within the source"),
         ({"subfolder": "/x"}, "^subfolder: "),
         ({"token": 3}, "^token: expected a token"),
@@ -290,6 +291,28 @@ def test_type_checkers_see_what_a_model_returns(checker: str, tmp_path: Path) ->
     wrong_lines = {line.split(":")[1] for line in done.stdout.splitlines() if "error" in line and "user.py:" in line}
     first = SCRIPT.count("\n") + 1
     assert wrong_lines == {str(first + i) for i in range(4)}, done.stdout + done.stderr
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [
+        ("tflite/mobilenet_v1_0.25_128_quant.tflite", {}),
+        ("tflite/mobilenet_v1_0.25_128_quant.tflite", {"dequantize": True}),
+        ("tensorflow/deeplabv3_mobilenet_v2_0.5_513_portrait_quant.ckpt", {}),
+        ("tensorflow/deeplabv3_mobilenet_v2_0.5_513_portrait_quant.ckpt", {"quantized": True}),
+        ("detection/coco_ssd_mobilenet_v1_0.75_300_quant.tflite", {}),
+    ],
+)
+def test_models_of_integers_and_of_trained_ranges_go_through_pickle(source: str, options, test_data: Path) -> None:
+    model = mm.load(test_data / "models" / source, **options)
+    image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)
+    pixel_values = model.processor(image, return_tensors="np")["pixel_values"]
+    expected = model(pixel_values)
+    for made in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert made.is_quantized == model.is_quantized
+        found = made(pixel_values)
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 @pytest.mark.crosscheck

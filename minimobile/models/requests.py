@@ -29,6 +29,7 @@ _REFUSED: Mapping[str, tuple[tuple[object, ...], str]] = {  # the values that as
     "tp_plan": ((None,), "expected None; a network runs in one process"),
     "device_mesh": ((None,), "expected None; a network runs in one process"),
     "distributed_config": ((None,), "expected None; a network runs in one process"),
+    "return_unused_kwargs": ((None, False), "expected False; an argument that nobody knows is refused"),
     "fusion_config": ((None,), "expected None; batch norm is folded, and bands are fused, always"),
 }
 _LEFT_ASIDE = frozenset({  # they choose how transformers does what is done here in one way, or what no MobileNet has

@@ -33,7 +33,6 @@ _OLD_SPELLINGS = {
 _WITHOUT_MEANING = frozenset({  # what transformers' configs of these networks hold that no MobileNet looks at
     "transformers_version", "name_or_path", "_name_or_path", "output_attentions", "chunk_size_feed_forward",
     "is_encoder_decoder", "attn_implementation", "experts_implementation", "torchscript", "tie_word_embeddings",
-    "return_unused_kwargs",
 })  # fmt: skip
 _OF_EVERY_MODEL = {  # left out of to_diff_dict where they say what transformers' base class of configs says
     "id2label": {0: "LABEL_0", 1: "LABEL_1"},
