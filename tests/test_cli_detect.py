@@ -72,3 +72,15 @@ def test_the_other_commands_know_detectors(run, source, tmp_path):
     result = run("convert", tmp_path / "copy.h5", tmp_path / "copy.tflite")
     assert result.code == 1
     assert "expected a network without detection" in result.err
+
+
+def test_a_box_is_traced_step_by_step(run, source):
+    result = run("trace", source / "detector.tflite", source / "a.png", "--box", "1")
+    assert result.code == 0
+    assert "detection 1: LABEL_" in result.out
+    assert "picture: ymin" in result.out
+    result = run("trace", source / "detector.tflite", source / "a.png", "--box", "0", "--format", "json")
+    assert json.loads(result.out)["box"]["agrees"] is True
+    result = run("trace", "demo:digits", source / "a.png", "--box", "0")
+    assert result.code == 1
+    assert "--box 0: expected a model for object detection" in result.err

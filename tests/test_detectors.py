@@ -182,3 +182,20 @@ def test_boxes_that_reach_beyond_the_picture_are_drawn_as_far_as_it_goes():
     gone = {"xmin": 300.0, "ymin": 10.0, "xmax": 200.0, "ymax": 20.0}
     items = [{"score": 0.9, "label": "cup", "index": index, "box": sides} for index, sides in enumerate((box, gone))]
     assert draw_boxes(Image.new("RGB", (30, 20)), items).size == (30, 20)
+
+
+@pytest.mark.parametrize("version", CLASSES)
+def test_a_box_written_out_step_by_step_is_that_of_the_run(version):
+    model, x = make(version), pixels()[:1]
+    out = model(x)
+    for rank in (0, 3):
+        told = model.explain_box(x, rank)
+        assert told.agrees
+        assert told.box == tuple(out.detection_boxes[0, rank].tolist())
+        assert told.score == pytest.approx(1 / (1 + np.exp(-told.logit)), abs=1e-6)
+        index, row, column, _ = told.place
+        height, width = [(4, 6), (2, 3), (1, 2), (1, 1), (1, 1), (1, 1)][index]
+        np.testing.assert_allclose(told.anchor_box[:2], ((row + 0.5) / height, (column + 0.5) / width), rtol=1e-6)
+        assert [step.name for step in told.steps[:4]] == ["centre y", "half h", "ymin", "ymax"]
+    with pytest.raises(InputError, match=r"expected a detection between 0 and .*, got 1000"):
+        model.explain_box(x, 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from minimobile.costs.paper_tables import paper_table
 from minimobile.costs.profile import profile
 from minimobile.errors import ConfigError
 from minimobile.formats.tflite.tflite_model import read_model
@@ -139,6 +140,19 @@ def test_a_config_with_a_detector_comes_back_from_its_dict():
     config = MobileNetV1Config(num_labels=3, ssd=FLAT.replace(max_detections=7))
     assert MobileNetV1Config.from_dict(config.to_dict()) == config
     assert "ssd" not in MobileNetV1Config().to_dict()
+
+
+def test_the_papers_table_stops_at_the_backbone_and_the_maps_have_their_own():
+    table = paper_table(build(2), 300)
+    assert table["rows"][-1]["input"] == "10 x 10 x 320"
+    assert [row["input"] for row in table["maps"]] == [
+        "19 x 19 x 576", "10 x 10 x 1280", "5 x 5 x 512", "3 x 3 x 256", "2 x 2 x 256", "1 x 1 x 128",
+    ]  # fmt: skip
+    assert table["maps"][0] == {
+        "input": "19 x 19 x 576", "source": "layer.12.expand_1x1", "predictors": "depthwise 3x3, 1x1", "anchors": 3,
+        "boxes": 12, "classes": 273,
+    }  # fmt: skip
+    assert paper_table(build(1, detector=FLAT), 300)["maps"][5]["predictors"] == "1x1"
 
 
 @pytest.mark.crosscheck

@@ -25,7 +25,7 @@ def describe_reach(network: NetworkCosts) -> list[tuple[str, str]]:
 
 
 def write_paper(network: NetworkCosts) -> None:
-    """Write V1's Table 1 or V2's Table 2."""
+    """Write V1's Table 1 or V2's Table 2, and a detector's maps."""
     table = network.paper_table
     title = f"{table['table']}, for this network"
     if "type_stride" in table["rows"][0]:
@@ -33,6 +33,7 @@ def write_paper(network: NetworkCosts) -> None:
             (f"{_repeats(row)}{row['type_stride']}", row["filter_shape"], row["input_size"]) for row in table["rows"]
         ]
         console.write_table(("Type / Stride", "Filter Shape", "Input Size"), rows, title)
+        _write_maps(network)
         return
     columns = ["Input", "Operator", "t#", "c#", "n#", "s#"]
     is_dilated = any(set(row["dilations"]) != {1} for row in table["rows"])
@@ -46,6 +47,26 @@ def write_paper(network: NetworkCosts) -> None:
         for row in table["rows"]
     ]
     console.write_table([*columns, *(["dilation"] if is_dilated else [])], rows, title)
+    _write_maps(network)
+
+
+def _write_maps(network: NetworkCosts) -> None:
+    """Write the maps that a detector predicts from, where it is one."""
+    maps = network.paper_table.get("maps")
+    if not maps:
+        return
+    console.write_text("")
+    rows = [
+        tuple(row[name] for name in ("input", "source", "predictors", "anchors", "boxes", "classes")) for row in maps
+    ]
+    columns = ("Map", "Made by", "Predictors", "anchors#", "boxes#", "classes#")
+    total = sum(row["anchors"] * _cells(row["input"]) for row in maps)
+    console.write_table(columns, rows, f"The detector's maps: {total:,} anchors")
+
+
+def _cells(shape: str) -> int:
+    height, width, _ = (int(size) for size in shape.split(" x "))
+    return height * width
 
 
 def write_kinds(network: NetworkCosts) -> None:

@@ -33,6 +33,12 @@ def trace(
         str | None,
         typer.Option("--at", metavar="I,J,C", help="Write out the layer's value at row I, column J, channel C."),
     ] = None,
+    box: Annotated[
+        int | None,
+        typer.Option(
+            "--box", metavar="N", min=0, help="Of a detector: write out how box N comes about; 0 is the best."
+        ),
+    ] = None,
     every_term: Annotated[bool, typer.Option("--all", help="With --at: every term, however many.")] = False,
     nodes: Annotated[
         bool, typer.Option("--nodes", help="Convolution, batch norm and activation of a layer, each by itself.")
@@ -58,7 +64,8 @@ def trace(
     """Show every layer of a run, and any number in it.
 
     Prints the range, mean, share of zeros and of values at 6 (the limit of ReLU6) and time of each layer. With --at:
-    one value as its sum, every pixel, weight and product in order, down to the last bit.
+    one value as its sum, every pixel, weight and product in order, down to the last bit. With --box: a detection's
+    anchor, what is predicted for it, and each step to its box.
     """
     from minimobile.cli.models import open_model, processor_of
     from minimobile.tracing.trace_table import tabulate_trace
@@ -81,6 +88,8 @@ def trace(
     pixel_values = processor_of(network)(image, return_tensors="np")["pixel_values"]
     document: dict[str, Any] = {"image": str(image)}
 
+    if box is not None:
+        _explain_box(network, pixel_values, box, document, output_format)
     if position is not None:
         explanation = network.explain(pixel_values, layers[0], position)
         document["explanation"] = explanation.to_dict()
@@ -90,7 +99,7 @@ def trace(
             write_explanation(explanation, every_term)
         if not explanation.agrees:
             raise MinimobileError(f"{explanation.layer}: the sum and the engine differ at {at}; please report it")
-    if position is None or save is not None or picture is not None:
+    if (position is None and box is None) or save is not None or picture is not None:
         traced = network.trace(pixel_values, layers or None, every_node=nodes)
         document.update(traced.to_dict())
         if save is not None:
@@ -99,7 +108,7 @@ def trace(
         if picture is not None:
             _draw(picture, traced, channels, force)
             document["picture"] = str(picture)
-        if output_format is Format.TABLE and position is None:
+        if output_format is Format.TABLE and position is None and box is None:
             title = f"{type(network).__name__}: {_describe_pixels(pixel_values)}"
             console.write_rows(tabulate_trace(traced.layers, title), notes_apart=True)
     if output_format is Format.JSON:
@@ -108,6 +117,19 @@ def trace(
         for path in (save, picture):
             if path is not None:
                 console.write_text(f"wrote {path}")
+
+
+def _explain_box(network: Any, pixel_values: Any, rank: int, document: dict[str, Any], output_format: Format) -> None:
+    if not hasattr(network, "explain_box"):
+        raise InputError(f"--box {rank}: expected a model for object detection, got a {type(network).__name__}")
+    explanation = network.explain_box(pixel_values, rank)
+    document["box"] = explanation.to_dict()
+    if output_format is Format.TABLE:
+        from minimobile.cli.box_explanation import write_box
+
+        write_box(explanation, network.id2label[explanation.label], *pixel_values.shape[2:])
+    if not explanation.agrees:
+        raise MinimobileError(f"--box {rank}: the steps and the run differ; please report it")
 
 
 def _read_position(at: str | None) -> tuple[int, int, int] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from minimobile.costs.profile import Cost, profile
+from minimobile.networks import ssd
 from minimobile.networks.graph import Graph
 from minimobile.operations.operation import MapShape
 from minimobile.operations.table import OPERATIONS
@@ -45,9 +46,27 @@ class StageRow:
     dilations: tuple[int, ...] = (1,)
 
 
+@dataclass(frozen=True)
+class MapRow:
+    """A map that a detector predicts from: its size, the layer that makes it, and what reads it.
+
+    `anchors` counts those of one cell; `boxes` and `classes` are the channels of the two predictors.
+    """
+
+    input: str
+    source: str
+    predictors: str
+    anchors: int
+    boxes: int
+    classes: int
+
+
 def body_table(graph: Graph, image_size: int | Sequence[int]) -> tuple[BodyRow, ...]:
-    """Return V1's Table 1 for a graph that is one chain of layers; equal pairs of rows are told once, as there."""
-    rows = [_body_row(layer) for layer in profile(graph, image_size).layers if layer.is_computed]
+    """Return V1's Table 1 for a graph that is one chain of layers; equal pairs of rows are told once, as there.
+
+    A detector's own layers have a table of theirs: `map_table`.
+    """
+    rows = [_body_row(layer) for layer in profile(graph, image_size).layers if _is_of_body(layer)]
     grouped: list[BodyRow] = []
     place = 0
     while place < len(rows):
@@ -65,8 +84,11 @@ def body_table(graph: Graph, image_size: int | Sequence[int]) -> tuple[BodyRow, 
 
 
 def stage_table(graph: Graph, image_size: int | Sequence[int]) -> tuple[StageRow, ...]:
-    """Return V2's Table 2: neighbouring bottlenecks of one width are one row, and every other layer is one."""
-    layers = {layer.name: layer for layer in profile(graph, image_size).layers if layer.is_computed}
+    """Return V2's Table 2: neighbouring bottlenecks of one width are one row, and every other layer is one.
+
+    A detector's own layers have a table of theirs: `map_table`.
+    """
+    layers = {layer.name: layer for layer in profile(graph, image_size).layers if _is_of_body(layer)}
     blocks = {name.removesuffix(".conv_3x3") for name in layers if name.endswith(".conv_3x3")}
     rows: list[StageRow] = []
     for name, layer in layers.items():
@@ -85,13 +107,40 @@ def stage_table(graph: Graph, image_size: int | Sequence[int]) -> tuple[StageRow
     return tuple(rows)
 
 
+def map_table(graph: Graph, image_size: int | Sequence[int]) -> tuple[MapRow, ...]:
+    """Return a detector's maps in order (SSD's Figure 2); nothing for other networks."""
+    layers = {layer.name: layer for layer in profile(graph, image_size).layers}
+    sources = {node.name: node.inputs[0] for node in graph.nodes}
+    rows = []
+    for index in range(sum(name.startswith(f"{ssd.HEAD}boxes.") for name in graph.outputs)):
+        boxes, classes = (layers[f"{ssd.HEAD}{kind}.{index}.projection"] for kind in ("boxes", "classes"))
+        first = layers.get(f"{ssd.HEAD}boxes.{index}.depthwise", boxes)
+        source = sources.get(f"{first.name}.convolution", sources[first.name])
+        kernel = "x".join(map(str, (first.kernel_size or (1, 1))))
+        kind = f"depthwise {kernel}, 1x1" if first is not boxes else kernel
+        anchors = boxes.output_shape[0] // 4
+        rows.append(
+            MapRow(_show(first.input_shape), source, kind, anchors, boxes.output_shape[0], classes.output_shape[0])
+        )
+    return tuple(rows)
+
+
 def paper_table(graph: Graph, image_size: int | Sequence[int]) -> dict[str, Any]:
-    """Return the table of the network's own paper as plain values: {"table": its name, "rows": [{...}]}."""
+    """Return the table of the network's own paper as plain values: {"table": its name, "rows": [{...}]}.
+
+    A detector has "maps" besides, the rows of `map_table`.
+    """
     is_second = any(node.name.startswith("conv_stem.conv_3x3") for node in graph.nodes)
     rows: Sequence[BodyRow | StageRow]
     rows = stage_table(graph, image_size) if is_second else body_table(graph, image_size)
     source = "MobileNet V2, Table 2" if is_second else "MobileNet V1, Table 1"
-    return {"table": source, "rows": [dataclasses.asdict(row) for row in rows]}
+    found = {"table": source, "rows": [dataclasses.asdict(row) for row in rows]}
+    maps = map_table(graph, image_size)
+    return found | ({"maps": [dataclasses.asdict(row) for row in maps]} if maps else {})
+
+
+def _is_of_body(layer: Cost) -> bool:
+    return layer.is_computed and not layer.name.startswith(ssd.HEAD)
 
 
 def _body_row(layer: Cost) -> BodyRow:

@@ -20,6 +20,7 @@ from minimobile.networks.anchors import make_anchors
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import Graph
 from minimobile.operations.shapes import infer_shapes
+from minimobile.tracing.box_explanation import BoxExplanation, explain_box
 
 Array = NDArray[Any]
 
@@ -89,6 +90,33 @@ class _ObjectDetector(MobileNetModel):
         rules: PostProcessing = self._post_processing((x.shape[1], x.shape[2]))
         found = rules.run(encodings, scores, "run_quantized")
         return found.boxes, found.classes, found.scores, found.counts
+
+    def explain_box(
+        self, pixel_values: ArrayLike | None, rank: int = 0, *, data_format: DataFormat = "channels_first"
+    ) -> BoxExplanation:
+        """Write out how the box of detection number `rank` (0: the best) of one picture comes about, step by step.
+
+        Raises InputError for a rank that there is not, for several pictures, and for a detector that clips its boxes
+        or computes them otherwise than TFLite's operator.
+        """
+        output = self(pixel_values, data_format=data_format)
+        where = "explain_box"
+        if len(output.logits) != 1 or self._ssd.post_processing != "tflite":
+            raise InputError(
+                f"{where}: expected one picture and boxes as TFLite decodes them, got {len(output.logits)} and "
+                f"{self._ssd.post_processing}"
+            )
+        count = int(output.num_detections[0])
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < count:
+            raise InputError(f"{where}: expected a detection between 0 and {count - 1}, of {count}, got {rank!r}")
+        size = _picture_size(pixel_values, data_format)
+        shapes = infer_shapes(self.graph, *size)
+        row = rank * self._ssd.max_classes_per_detection if not self._ssd.use_regular_nms else rank
+        return explain_box(
+            self._ssd, self.anchors(*size), [shapes[name][1:] for name in self.graph.outputs[: ssd.MAPS]],
+            output.box_encodings[0], output.logits[0], rank, int(output.detection_classes[0, row]),
+            float(output.detection_scores[0, row]), output.detection_boxes[0, row],
+        )  # fmt: skip
 
     def anchors(self, height: int, width: int) -> NDArray[np.float32]:
         """Return the anchors (A, 4) as (y, x, h, w) for pictures of a size, relative to it; read-only."""

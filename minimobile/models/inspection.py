@@ -20,6 +20,7 @@ from minimobile.formats.description import Description
 from minimobile.imaging.summary import describe_settings, find_size
 from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights
+from minimobile.networks import ssd
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import Config
 
@@ -41,6 +42,8 @@ class NetworkCosts:
         """Such as "V2 0.5 at 224 x 224"."""
         height, width = self.image_size
         name = "DeepLab V2" if self.architecture.endswith("Segmentation") else f"V{self.architecture[10]}"
+        if self.architecture.endswith("Detection"):
+            name = f"{'SSDLite' if ssd.settings(self.config).use_depthwise else 'SSD'} {name}"
         return f"{name} {self.config.width_multiplier} at {height} x {width}"
 
     @property
