@@ -27,7 +27,9 @@ MAXIMUM_ARENA_BYTES = 1 << 36
 
 PARTS_PER_THREAD = 4
 LEAST_PART = 100_000  # multiply-adds: about two microseconds
-SCRATCH_BYTES = 3 << 17  # for the rows of an expanded map that are filtered next; they should stay in the cache
+SCRATCH_BYTES = (
+    7 << 16
+)  # for the rows of an expanded map that are filtered next: 56 x 56 pixels of a panel, in the cache
 
 
 def padded(channels: int) -> int:
