@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from minimobile.comparison.peers import Observed, as_map, compared_layers, import_framework
 from minimobile.errors import InputError
-from minimobile.networks.graph import INPUT, Graph, Node, needed_nodes
+from minimobile.networks.graph import Graph, Node, needed_nodes
 from minimobile.operations.table import is_convolution, operation_of
 
 Array = NDArray[Any]
@@ -50,12 +50,15 @@ def run_module(module: Any, graph: Graph, pixels: Array) -> tuple[dict[str, Obse
         result = _forward(module, kind, pixels)
     nodes = needed_nodes(graph, graph.outputs)
     wanted = set(compared_layers(graph))
-    found = {ours: values for name, values in named.items() if (ours := _as_ours(name)) in wanted}
-    pairs = _pair(kind, [node for node in nodes if is_convolution(node)], calls)
-    if not {"conv_stem", "conv_stem.first_conv"} & found.keys():
-        found = {node.inputs[0]: calls[index].before for node, index in pairs}
-        found.pop(INPUT, None)
-        found = {name: values for name, values in found.items() if name in wanted}
+    convolutions = [node for node in nodes if is_convolution(node)]
+    places = {_as_ours(call.name).removesuffix(".convolution"): index for index, call in enumerate(calls)}
+    places |= {_as_ours(call.name): index for index, call in enumerate(calls)}
+    if all(node.name in places for node in convolutions):
+        pairs = [(node, places[node.name]) for node in convolutions]
+        found = {ours: values for name, values in named.items() if (ours := _as_ours(name)) in wanted}
+    else:
+        pairs = _pair(kind, convolutions, calls)
+        found = {node.inputs[0]: calls[index].before for node, index in pairs if node.inputs[0] in wanted}
         found[graph.outputs[-1]] = result if result is not None else calls[pairs[-1][1]].after
     return {name: Observed(as_map(values)) for name, values in found.items()}, _arrays(nodes, calls, pairs)
 
