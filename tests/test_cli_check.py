@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from quantized_files import write_quantized
 from spelling import random_weights, spell
 
 import minimobile as mm
+from minimobile.comparison.peers import Observed
 from minimobile.comparison.quantized_steps import compare_with_dequantized
 from minimobile.comparison.report import LayerComparison, Report
 from minimobile.networks.build_graph import build_graph
@@ -115,6 +117,56 @@ def test_the_widest_figures_fit_80_columns(run: Run, folder: Path, monkeypatch: 
     assert len(row) <= 80
     figures = "0.03 0.03 2.8e-5 2.8e-5 1e5 0.03 *28"
     assert row.split() == ["head.conv_projection", "16x257x257", *figures.split()]
+
+
+def test_what_differs_before_the_network_is_said(run: Run, folder: Path) -> None:
+    """On the same pixels the networks agree; with their own processors they would not."""
+    other = folder / "brighter"
+    make_network("v1").save_pretrained(other)
+    values = {"image_processor_type": "MobileNetV1ImageProcessor", **PROCESSOR, "image_std": [0.25] * 3, "resample": 3}
+    (other / "preprocessor_config.json").write_text(json.dumps(values))
+    words = ("check", folder / "v1", folder / "photo.png", "--against", "reference", "--other", other)
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == (
+        "the image processors differ, and both sides got our pixels: resample 3 (ours: 2); "
+        "image_std (0.25, 0.25, 0.25) (ours: (0.5, 0.5, 0.5))"
+    )
+    document = json.loads(run(*words, "--format", "json").out)
+    assert document["agrees"] is True and "resample 3" in document["processors"]
+    assert json.loads(run(*words[:-2], "--format", "json").out)["processors"] is None
+
+
+def test_what_cannot_be_told_has_an_exit_code_of_its_own(run: Run, folder: Path, monkeypatch) -> None:
+    model = make_network("v1")
+
+    def show_less(name: str, peer: Any, pixels: Any) -> dict[str, Observed]:
+        return {"layer.3": Observed(model.features(pixels, ["layer.3"])["layer.3"])}
+
+    monkeypatch.setattr("minimobile.comparison.crosscheck.run_peer", show_less)
+    code, out, err = run("check", folder / "v1", folder / "photo.png", "--against", "reference")
+    assert (code, err) == (3, "")
+    assert out.splitlines()[-1] == (
+        "cannot tell: no values were shown of layer.4 and 23 others, nor of what depends on them"
+    )
+
+
+def test_arrays_of_the_other_side_are_named_where_they_do_not_show(run: Run, folder: Path) -> None:
+    model = make_network("v1")
+    idle = with_changed(model, "layer.9.normalization.weight", np.zeros_like)
+    for name, other in {
+        "idle": idle,
+        "idle too": with_changed(idle, "layer.9.normalization.running_var", lambda variance: variance * 1.3),
+    }.items():
+        other.save_pretrained(folder / name)
+        (folder / name / "preprocessor_config.json").write_bytes(
+            (folder / "v1" / "preprocessor_config.json").read_bytes()
+        )
+    code, out, err = run("check", folder / "idle", folder / "photo.png", "--against", "reference", "--other",
+                         folder / "idle too")  # fmt: skip
+    assert (code, err) == (3, ""), "a batch norm of zeros hides what is before it"
+    name = "mobilenet_v1.layer.9.normalization.running_var"
+    assert out.splitlines()[-1] == f"weights that are not ours, on the other side: {name}"
 
 
 def test_what_goes_wrong_is_one_sentence_and_its_exit_code(run: Run, folder: Path, monkeypatch) -> None:

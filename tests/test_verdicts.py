@@ -34,7 +34,9 @@ def test_zeros_are_not_logits() -> None:
     assert check("demo:digits", picture, against=lambda pixels: zeros).agrees is False
 
 
-@pytest.mark.parametrize("name", ["epsilon", "BGR", "scale forgotten", "layers exchanged", "one weight off by 1 %"])
+@pytest.mark.parametrize(
+    "name", ["epsilon", "BGR", "scale forgotten", "layers exchanged", "all means 1 % off", "float16 weights"]
+)
 def test_a_faulty_export_is_not_cleared_by_its_logits(name: str) -> None:
     assert judge(make_network("v1"), draw_pixels(), name, is_whole=False).agrees is False
 
