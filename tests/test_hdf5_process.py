@@ -83,6 +83,24 @@ def test_where_no_child_can_be_started_nothing_is_read(
         read_hdf5(path)
 
 
+@pytest.mark.parametrize("interpreter", ["/bin/true", "/bin/false"])
+def test_nor_from_an_archive(path: Path, monkeypatch: pytest.MonkeyPatch, interpreter: str) -> None:
+    """Its bytes go to a child that does not listen."""
+    image = path.read_bytes() + bytes(10**6)
+    monkeypatch.setattr(sys, "executable", interpreter)
+    with pytest.raises(UnavailableError, match="none could be started"):
+        read_hdf5(Path("x.keras/model.weights.h5"), image)
+
+
+def test_more_than_a_mobilenet_can_have_is_refused_before_it_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5_process, "ARRAY_LIMIT", 40)
+    with pytest.raises(FormatError, match="expected at most 40 bytes of arrays, found 48"):
+        read_hdf5(path)
+    assert read_hdf5(path, has_numbers=False).shapes == {"a/b": (3, 4)}
+
+
 def test_a_frozen_program_is_not_started_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "frozen", True, raising=False)
     with pytest.raises(UnavailableError, match="there is no Python interpreter to start"):

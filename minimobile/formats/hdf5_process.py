@@ -31,6 +31,7 @@ MEMORY = 2**30  # bytes of address space for the child beside four times the fil
 SECONDS = 5  # of processor time for a file of less than 1 MB, of which reading it takes 0.05
 PATIENCE = 12  # how many times as long it may take by the clock, on a busy machine
 MESSAGE_LIMIT = 64 * 2**20
+ARRAY_LIMIT = 2**30  # bytes of all arrays; a MobileNet trained with two moments for each weight has 75 MB
 NUMBERS = ("<f4", "<f2", "<f8", "<i8", "<i4", "<i2", "|i1", "<u8", "<u4", "<u2", "|u1")
 
 Table = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
@@ -57,9 +58,9 @@ def fetch_contents(where: str, source: BinaryIO | bytes, size: int, has_numbers:
         clock.start()
         try:
             if isinstance(source, bytes):
-                with suppress(OSError):  # a child that has ended says why below
-                    process.stdin.write(source)
-                    process.stdin.close()
+                for act in (lambda: process.stdin.write(source), process.stdin.close):
+                    with suppress(OSError):  # a child that has ended says why below
+                        act()
             return child.receive(has_numbers)
         finally:
             clock.cancel()
@@ -142,6 +143,9 @@ class _Child:
             self.is_ready = self.read_message().get("ready") is True
             head = self.read_message()
             table = parse_table(head["arrays"], self.size, self.where)
+            total = sum(math.prod(shape) * kind.itemsize for kind, shape in table.values())
+            if has_numbers and total > ARRAY_LIMIT:
+                raise FormatError(f"{self.where}: expected at most {ARRAY_LIMIT} bytes of arrays, found {total}")
             arrays = {}
             for name, (kind, shape) in table.items():
                 if has_numbers or kind.kind == "S":
