@@ -111,6 +111,7 @@ PLANTED = {
     "from pickle": ("from pickle import Unpickler\n", "pickle runs what a file says"),
     "a subclass of Unpickler": ("import pickle\nclass _U(pickle.Unpickler): pass\n", "pickle.Unpickler"),
     "allow_pickle": ("import numpy as np\n_A = np.load('x', allow_pickle=True)\n", "allow_pickle is True"),
+    "np.exp": ("import numpy as np\n_E = np.exp(1.0)\n", "np.exp: only minimobile.models.losses may"),
     "eval": ("_E = eval('1')\n", "eval: the library never does"),
     "a path": (f"_P = '{'/ho' + 'me/'}somebody/models'\n", "names a path of a machine"),
 }

@@ -11,7 +11,7 @@ from minimobile.errors import InputError
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile_kernels import reference_detection
 from minimobile_kernels.detection import BLOCK, detect, pack_rules, sigmoid_scores, work_sizes
-from minimobile_kernels.elementwise import sigmoid
+from minimobile_kernels.elementwise import exponential, sigmoid
 from minimobile_kernels.reference_detection import Rules, decode_boxes
 
 Array = NDArray[Any]
@@ -110,7 +110,7 @@ def convert_scores(logits: Array, converter: str, engine: str = "compiled") -> F
     """Return the scores of logits (..., K): sigmoids, or the softmax of each row; in float64, rounded once."""
     if converter == "softmax":
         with np.errstate(all="ignore"):
-            powers = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+            powers = exponential(logits.astype(np.float64) - logits.max(-1, keepdims=True))
             shares: Floats = (powers / powers.sum(-1, keepdims=True)).astype(np.float32)
         return shares
     if engine != "compiled":

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from minimobile_kernels import elementwise
 from minimobile_kernels.reference import Array, quantized_multiplier
 
 DIFFERENCE_BITS = 26  # the fraction of logit - largest logit: Q5.26
@@ -62,7 +63,7 @@ def logistic(x: Array, scale: float, zero: int) -> Array:
     every = np.arange(limits.min, limits.max + 1)
     real = (np.float32(scale) * (every - zero).astype(np.float32)).astype(np.float64)
     with np.errstate(over="ignore"):
-        power = np.exp(-real).astype(np.float32)
+        power = elementwise.exponential(-real).astype(np.float32)
     value = np.float32(1) / (np.float32(1) + power)
     steps = np.floor(value.astype(np.float64) * 256 + 0.5).astype(np.int64) + int(limits.min)
     table = np.clip(steps, limits.min, limits.max).astype(x.dtype)
