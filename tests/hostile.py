@@ -16,12 +16,12 @@ import pytest
 
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.files import SPARE_BYTES
 from minimobile.formats.hdf5_child import RefusalError
 from minimobile.formats.hdf5_child.arrays import read_array
 from minimobile.formats.hdf5_child.objects import examine
 from minimobile.formats.hdf5_process import Contents
 from minimobile.networks.config import MobileNetV1Config
+from minimobile.storage.files import SPARE_BYTES
 
 SECONDS = 2.0  # for a file of less than 1 MB
 

@@ -12,8 +12,8 @@ import pytest
 from minimobile import formats
 from minimobile.errors import ConfigError, FormatError, MinimobileError
 from minimobile.formats.boundary import with_one_error
-from minimobile.formats.strict_json import parse_json_object
 from minimobile.networks.config import MobileNetV1Config
+from minimobile.storage.strict_json import parse_json_object
 
 MODULE = b"\x80\x02ctorch.nn.modules.container\nSequential\n)R."
 KINDS: dict[str, tuple[dict[str, bytes | str], str]] = {

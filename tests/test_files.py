@@ -12,7 +12,7 @@ import pytest
 
 import minimobile as mm
 from minimobile.errors import FormatError, InputError
-from minimobile.formats.files import check_destination, write_together, write_whole, write_whole_bytes
+from minimobile.storage.files import check_destination, write_together, write_whole, write_whole_bytes
 from tests.conftest import Run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")

@@ -17,8 +17,9 @@ from hostile import assert_same, tiny_checkpoint
 import minimobile
 from minimobile import formats
 from minimobile.errors import FormatError, MinimobileError, UnavailableError
-from minimobile.formats import hub, huggingface
-from minimobile.formats.hub import HubOptions
+from minimobile.formats import huggingface
+from minimobile.storage import hub
+from minimobile.storage.hub import HubOptions
 
 REPO = "google/mobilenet_test"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -11,7 +11,7 @@ import pytest
 from test_image_processing import PROCESSORS, draw
 
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError
-from minimobile.formats import hdf5, hub
+from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.imaging.image_processing import (
     AutoImageProcessor,
@@ -21,6 +21,7 @@ from minimobile.imaging.image_processing import (
     MobileNetV2ImageProcessor,
 )
 from minimobile.networks.config import MobileNetV1Config
+from minimobile.storage import hub
 
 
 def test_defaults_and_dictionary() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
 from minimobile.errors import InputError, UnavailableError
-from minimobile.formats.files import open_regular
 from minimobile.imaging.pictures import PICTURE_SUFFIXES
+from minimobile.storage.files import open_regular
 
 Cell: TypeAlias = tuple[str, str, int]
 Entry: TypeAlias = str | Cell

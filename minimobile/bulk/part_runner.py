@@ -17,10 +17,10 @@ from minimobile.bulk.plan import Part
 from minimobile.bulk.tables import ERROR_COUNTERS, WRITERS
 from minimobile.bulk.tasks import TASKS, Result, columns_of, require_task
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats.files import read_limited
 from minimobile.imaging.pictures import open_image
 from minimobile.models.auto import load
 from minimobile.models.stream import in_order
+from minimobile.storage.files import read_limited
 
 LARGEST_FILE = 2**28  # bytes of one picture's file
 Killers = Mapping[int, str]

@@ -89,9 +89,9 @@ def _find_digits(out: Path, force: bool, boxes: list[dict[str, Any]]) -> tuple[l
     """Return the classes in the bundled scene and the seconds that finding them took; write the overlay with boxes."""
     import minimobile
     from minimobile.cli.models import open_model
-    from minimobile.formats.files import write_whole_bytes
     from minimobile.imaging.box_drawing import draw_boxes
     from minimobile.imaging.pictures import open_image
+    from minimobile.storage.files import write_whole_bytes
 
     model = open_model("demo:scenes")
     photo = open_image((resources.files("minimobile.demo") / "scene.png").read_bytes())

@@ -38,11 +38,11 @@ def detect(
     """
     from minimobile.cli.models import open_model
     from minimobile.cli.segment import choose_names
-    from minimobile.formats.files import check_destination, write_together
     from minimobile.imaging.box_drawing import draw_boxes
     from minimobile.imaging.detections import check_threshold
     from minimobile.imaging.pictures import open_image
     from minimobile.models.detection import find_objects
+    from minimobile.storage.files import check_destination, write_together
 
     check_threshold(threshold, "--threshold")
     if out is not None:

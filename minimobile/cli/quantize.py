@@ -100,7 +100,7 @@ def quantize(
     result.model.save(destination)
     if picture is not None and found is not None:
         from minimobile.calibration.chart import draw_report
-        from minimobile.formats.files import write_whole_bytes
+        from minimobile.storage.files import write_whole_bytes
 
         write_whole_bytes(picture, targets.encode_png(draw_report(found)))
     for sentence in result.pictures.skipped if result.pictures else ():

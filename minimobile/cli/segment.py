@@ -38,7 +38,7 @@ def segment(
     """
     import minimobile
     from minimobile.cli.models import open_model
-    from minimobile.formats.files import check_destination, write_together
+    from minimobile.storage.files import check_destination, write_together
 
     targets.check_folder("--out", out)
     paths = pictures.expand_folders(images)

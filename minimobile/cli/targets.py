@@ -20,7 +20,7 @@ PICTURE_SUFFIXES = (".png",)
 
 def check_target(option: str, path: Path, suffixes: Sequence[str], overwrite: bool) -> None:
     """Refuse a name with another suffix, and a place where `check_destination` lets nobody write."""
-    from minimobile.formats.files import check_destination
+    from minimobile.storage.files import check_destination
 
     if path.suffix.lower() not in suffixes:
         raise typer.BadParameter(f"{option} {path}: expected a file name ending in {' or '.join(suffixes)}")
@@ -30,7 +30,7 @@ def check_target(option: str, path: Path, suffixes: Sequence[str], overwrite: bo
 def check_folder(option: str, folder: Path) -> None:
     """Refuse the name of a folder that cannot be made: what it stands in has to exist."""
     from minimobile.errors import InputError
-    from minimobile.formats.files import check_destination
+    from minimobile.storage.files import check_destination
 
     if not folder.is_dir():
         check_destination(folder, overwrite=True)
@@ -64,8 +64,8 @@ def write_arrays(
     """Write arrays under their names to an .npz file, or with attributes of each to an .h5 file ("" is the whole)."""
     import numpy as np
 
-    from minimobile.formats.files import write_whole
     from minimobile.formats.guarded_hdf5 import write_hdf5
+    from minimobile.storage.files import write_whole
 
     if path.suffix.lower() == ".h5":
         write_hdf5(path, arrays, attributes, overwrite=overwrite)

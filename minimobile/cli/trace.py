@@ -155,7 +155,7 @@ def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any,
 
 
 def _draw(path: Path, traced: Trace, channels: int, force: bool) -> None:
-    from minimobile.formats.files import write_whole_bytes
+    from minimobile.storage.files import write_whole_bytes
     from minimobile.tracing.channel_grid import draw_channels
 
     drawn = draw_channels({name: values[0] for name, values in traced.tensors.items()}, channels)

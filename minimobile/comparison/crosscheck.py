@@ -16,12 +16,12 @@ from minimobile.comparison.pixels import describe_settings
 from minimobile.comparison.report import Report
 from minimobile.comparison.torch_modules import is_module, run_module
 from minimobile.errors import InputError, MinimobileError
-from minimobile.formats.files import user_path
 from minimobile.imaging.pictures import bring_upright
 from minimobile.models import classes
 from minimobile.models.classes import MobileNetModel
 from minimobile.models.inputs import read_pixel_values
 from minimobile.models.sources import read_checkpoint
+from minimobile.storage.files import user_path
 
 Array = NDArray[Any]
 OtherSide = Callable[[Array], Mapping[str, ArrayLike]]

@@ -13,15 +13,15 @@ from minimobile.formats.boundary import with_one_error
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
-from minimobile.formats.files import read_start, regular_file_size, user_path
 from minimobile.formats.foreign import SAVED_MODEL, START_BYTES, describe_content
-from minimobile.formats.hub import NO_OPTIONS, HubOptions, locate, locate_checkpoint
 from minimobile.formats.keras import keras
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
 from minimobile.formats.tflite import tflite
 from minimobile.formats.validation import check_weights
 from minimobile.networks.config import Config
+from minimobile.storage.files import read_start, regular_file_size, user_path
+from minimobile.storage.hub import NO_OPTIONS, HubOptions, locate, locate_checkpoint
 
 __all__ = [
     "ARCHITECTURES",

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import open_regular, read_start, regular_file_size, write_whole_bytes
 from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.hdf5_index import make_index, read_index
 from minimobile.formats.hdf5_process import Contents, fetch_contents
+from minimobile.storage.files import open_regular, read_start, regular_file_size, write_whole_bytes
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 

@@ -24,7 +24,6 @@ from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
-from minimobile.formats.files import user_path
 from minimobile.formats.guarded_hdf5 import (
     GuardedFile,
     read_hdf5,
@@ -32,9 +31,10 @@ from minimobile.formats.guarded_hdf5 import (
 )
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.safetensors_file import is_counter
-from minimobile.formats.strict_json import parse_json_object
 from minimobile.networks.config import Config, config_from_dict
 from minimobile.operations.fake_quantization import FakeQuantization
+from minimobile.storage.files import user_path
+from minimobile.storage.strict_json import parse_json_object
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")

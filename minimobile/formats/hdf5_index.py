@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import open_regular, read_limited, regular_file_size
 from minimobile.formats.hdf5_process import MESSAGE_LIMIT, Contents, parse_table
-from minimobile.formats.strict_json import parse_json_object
+from minimobile.storage.files import open_regular, read_limited, regular_file_size
+from minimobile.storage.strict_json import parse_json_object
 
 MAGIC = b"minimobile index"
 _TAIL = struct.Struct("<Q32s16s")

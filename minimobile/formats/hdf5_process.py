@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError, UnavailableError
-from minimobile.formats.files import SPARE_BYTES
+from minimobile.storage.files import SPARE_BYTES
 
 MEMORY = 2**30  # bytes of address space for the child beside four times the file; Python and its libraries take 150 MB
 SECONDS = 5  # of processor time for a file of less than 1 MB, of which reading it takes 0.05

@@ -17,20 +17,13 @@ from minimobile.errors import ConfigError, FormatError, MinimobileError, Missing
 from minimobile.formats import safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, HEADS, Checkpoint
 from minimobile.formats.description import Description, Entry
-from minimobile.formats.directories import write_directory
-from minimobile.formats.files import user_path, write_whole_bytes
 from minimobile.formats.pytorch import pytorch
-from minimobile.formats.strict_json import read_json_object
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config, config_from_dict
+from minimobile.storage.directories import write_directory
+from minimobile.storage.files import user_path, write_whole_bytes
+from minimobile.storage.hub import CONFIG, PROCESSOR, WEIGHTS
+from minimobile.storage.strict_json import read_json_object
 
-CONFIG = "config.json"
-PROCESSOR = "preprocessor_config.json"
-WEIGHTS = (  # in the order of preference
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 _SHARD_LIMIT = 1000
 _FACTS = ("model_type", "architectures", "num_labels", "image_size")  # of a config.json of whatever model
 

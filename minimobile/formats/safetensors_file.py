@@ -18,9 +18,9 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import open_regular, regular_file_size, write_whole_bytes
 from minimobile.formats.foreign import START_BYTES, describe_content
-from minimobile.formats.strict_json import parse_json_object
+from minimobile.storage.files import open_regular, regular_file_size, write_whole_bytes
+from minimobile.storage.strict_json import parse_json_object
 
 HEADER_LIMIT = 2**20  # V2 with every tensor: 40 kB
 RANK_LIMIT = 8

@@ -1,1 +1,1 @@
-"""From a picture to an array: what `image_processing.py` is made of. Nothing here knows a network."""
+"""From a picture to pixel values and back: opening, image processors, post-processing, drawing. Knows no network."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from minimobile import formats
 from minimobile.errors import FormatError, InputError, MissingError
-from minimobile.formats import hub
-from minimobile.formats.directories import make_directory
-from minimobile.formats.files import user_path, write_whole_bytes
 from minimobile.formats.pytorch import torch_models
-from minimobile.formats.strict_json import read_json_object
 from minimobile.formats.tensorflow import tensorflow_checkpoint
+from minimobile.storage import hub
+from minimobile.storage.directories import make_directory
+from minimobile.storage.files import user_path, write_whole_bytes
+from minimobile.storage.strict_json import read_json_object
 
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, InputError, MinimobileError, within_memory
-from minimobile.formats.files import write_whole_bytes
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
 from minimobile.imaging.detections import check_threshold, list_detections
 from minimobile.imaging.files import format_settings, read_model_type, read_processor, write_processor
@@ -26,6 +25,7 @@ from minimobile.imaging.resampling import argmax_bilinear, interpolate_bilinear
 from minimobile.imaging.settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
 from minimobile.imaging.tensorflow_transforms import resize_nearest
 from minimobile.imaging.transforms import pad, resized_size
+from minimobile.storage.files import write_whole_bytes
 
 _WITHOUT_EFFECT = frozenset({  # they choose among transformers' classes, or tell it of its past
     "use_fast", "backend", "trust_remote_code", "code_revision", "_from_auto",

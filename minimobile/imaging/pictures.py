@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
 from minimobile.errors import FormatError, InputError
-from minimobile.formats.files import open_regular
+from minimobile.storage.files import open_regular
 
 ImageSource: TypeAlias = str | Path | bytes | bytearray | Image.Image
 

@@ -12,8 +12,6 @@ import numpy as np
 from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.files import check_destination, user_path
-from minimobile.formats.hub import has_file_ending
 from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
@@ -22,6 +20,8 @@ from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights, idle_weights
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config
+from minimobile.storage.files import check_destination, user_path
+from minimobile.storage.hub import WEIGHTS, has_file_ending
 
 NATIVE_SUFFIXES = (".h5", ".hdf5")
 NATIVE, DIRECTORY, TFLITE = "native HDF5 file", "Hugging Face directory", "TFLite file"
@@ -125,7 +125,7 @@ def _check_place(path: Path, layout: str, overwrite: bool) -> None:
 
 
 def _check_apart(source: Path, path: Path, layout: str) -> None:
-    replaced = [path] if layout in FILES else [path, path / huggingface.WEIGHTS[0]]
+    replaced = [path] if layout in FILES else [path, path / WEIGHTS[0]]
     if source.exists() and any(target.exists() and source.samefile(target) for target in replaced):
         raise InputError(f"{path}: expected a destination apart from the source, found the source itself")
 

@@ -16,12 +16,13 @@ from minimobile import formats
 from minimobile.errors import ConfigError, FormatError, InputError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
-from minimobile.formats.files import user_path
-from minimobile.formats.hub import HubOptions, is_hub_id, locate, part_source
-from minimobile.formats.huggingface import CONFIG, canonical_weights, choose_architecture, part_counters
-from minimobile.formats.strict_json import read_json_object
-from minimobile.models.requests import LoadRequest, part_request, read_request
+from minimobile.formats.huggingface import canonical_weights, choose_architecture, part_counters
+from minimobile.models.requests import LoadRequest, read_request
 from minimobile.networks.config import Config, config_from_dict
+from minimobile.storage.files import user_path
+from minimobile.storage.hub import CONFIG, HubOptions, is_hub_id, locate, part_source
+from minimobile.storage.loader_arguments import part_request
+from minimobile.storage.strict_json import read_json_object
 
 DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5", "demo:boxes": "boxes.h5"}
 

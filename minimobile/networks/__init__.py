@@ -1,1 +1,1 @@
-"""The papers' networks as graphs: configs, builders, shapes, and the passes that simplify a graph."""
+"""The papers' networks as graphs: configs, anchors, and the builders that follow the papers' tables."""

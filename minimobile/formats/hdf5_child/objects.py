@@ -20,7 +20,7 @@ from .extents import check_extents
 OBJECT_LIMIT = 20_000
 DEPTH_LIMIT = 32
 ATTRIBUTE_LIMIT = 16 * 2**20
-SPARE_BYTES = 64 * 2**20  # as minimobile.formats.files has it
+SPARE_BYTES = 64 * 2**20  # as minimobile.storage.files has it
 
 PLAIN_TYPES = (  # as HDF5 names them, the likeliest first
     *("IEEE_F32LE", "IEEE_F16LE", "IEEE_F64LE", "IEEE_F32BE", "IEEE_F16BE", "IEEE_F64BE"),

@@ -17,7 +17,6 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
-from minimobile.formats.files import open_regular, read_start, regular_file_size
 from minimobile.formats.guarded_hdf5 import GuardedFile, has_hdf5_signature, read_hdf5
 from minimobile.formats.keras.keras_arrays import (
     explain_unused,
@@ -32,8 +31,9 @@ from minimobile.formats.keras.keras_names import read_applications
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.stored_zip import read_directory, read_member
-from minimobile.formats.strict_json import parse_json_object
 from minimobile.networks.config import Config
+from minimobile.storage.files import open_regular, read_start, regular_file_size
+from minimobile.storage.strict_json import parse_json_object
 
 CONFIG_LIMIT = 2**20  # bytes of JSON; a MobileNetV2's has 164 kB. Parsed, JSON takes up to 24 times its size
 _MEMBERS = ("metadata.json", "config.json", "model.weights.h5")

@@ -17,11 +17,11 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import SPARE_BYTES, open_regular, regular_file_size
 from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.pytorch.pickle_machine import Global, OrderedDict, PickleMachine
 from minimobile.formats.safetensors_file import COUNTER, is_counter, native_float, widen_bfloat16
 from minimobile.formats.stored_zip import Member, read_directory, read_member
+from minimobile.storage.files import SPARE_BYTES, open_regular, regular_file_size
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001

@@ -20,11 +20,12 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import STEMS, build_checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.dialects import BICUBIC, BILINEAR, DIALECTS, NEAREST, Dialect, PixelRange, crop_center
-from minimobile.formats.files import open_regular
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.pytorch.torch_names import find_school, map_names
-from minimobile.formats.strict_json import read_json_object
 from minimobile.networks.config import Config
+from minimobile.storage.files import open_regular
+from minimobile.storage.hub import CONFIG
+from minimobile.storage.strict_json import read_json_object
 
 TORCHVISION_V2_HASH = "7ebf99e0"  # torchvision names its files after the first digits of their SHA-256
 _RESAMPLING = {"nearest": NEAREST, "bilinear": BILINEAR, "bicubic": BICUBIC}
@@ -50,7 +51,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     path = Path(path)
     source = huggingface.find_weights(path) if path.is_dir() else path
     school = find_school(entry.name for entry in huggingface.list_entries(source))
-    if school is None and (config is not None or (source.parent / huggingface.CONFIG).exists()):
+    if school is None and (config is not None or (source.parent / CONFIG).exists()):
         return huggingface.read(path, config)
     where = str(source)
     stored, ignored = huggingface.part_counters(huggingface.read_weights(source, with_counters=True))
@@ -68,7 +69,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
             dialect = DIALECTS["torchvision-v2"]
         values = _read_timm_values(source.parent) if school.dialect == "timm" else None
         if values is not None:
-            dialect, known = _follow_timm(dialect, values, str(source.parent / huggingface.CONFIG))
+            dialect, known = _follow_timm(dialect, values, str(source.parent / CONFIG))
             provenance["architecture"] = str(values["architecture"])[:200]
     return build_checkpoint(
         weights, dialect, where, config=config, provenance=provenance, mapped=mapped, ignored=ignored, **known
@@ -109,7 +110,7 @@ def _has_hash(path: Path, start: str) -> bool:
 
 def _read_timm_values(directory: Path) -> Values | None:
     """Return the content of timm's config.json; None where there is none, or it is not timm's."""
-    file = directory / huggingface.CONFIG
+    file = directory / CONFIG
     values: Values = read_json_object(file) if file.is_file() else {}
     return values if "architecture" in values and "model_type" not in values else None
 

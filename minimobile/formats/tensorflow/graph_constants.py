@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import SPARE_BYTES
 from minimobile.formats.tensorflow.graph_def import GraphNode
 from minimobile.operations.fake_quantization import FakeQuantization
+from minimobile.storage.files import SPARE_BYTES
 
 IDENTITIES = frozenset(
     {"Identity", "StopGradient", "PreventGradient", "CheckNumerics", "Snapshot", "PlaceholderWithDefault"}

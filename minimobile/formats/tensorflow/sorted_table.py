@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import open_regular, read_limited, regular_file_size
 from minimobile.formats.tensorflow.crc32c import crc32c, unmask
 from minimobile.formats.tensorflow.protobuf import read_varint
+from minimobile.storage.files import open_regular, read_limited, regular_file_size
 
 FOOTER_SIZE = 48  # two handles, padding, magic number
 MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")

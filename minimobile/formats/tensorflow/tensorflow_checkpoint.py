@@ -10,12 +10,12 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS, Dialect
-from minimobile.formats.files import read_limited
-from minimobile.formats.huggingface import CONFIG
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.tensorflow import slim_names, slim_ranges, sorted_table
-from minimobile.formats.tensorflow.tensor_bundle import INDEX, Bundle
+from minimobile.formats.tensorflow.tensor_bundle import Bundle
 from minimobile.networks.config import Config
+from minimobile.storage.files import read_limited
+from minimobile.storage.hub import CONFIG, INDEX
 
 LATEST = "checkpoint"  # the file in a directory that names its newest checkpoint
 OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"

@@ -10,7 +10,6 @@ from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
-from minimobile.formats.files import read_limited, read_start
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
@@ -27,6 +26,7 @@ from minimobile.formats.tensorflow.protobuf import read_varint
 from minimobile.formats.tensorflow.tensorflow_ops import TRANSLATORS, translate
 from minimobile.formats.tensorflow.tensorflow_preamble import Preamble, find_start
 from minimobile.networks.config import Config
+from minimobile.storage.files import read_limited, read_start
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
 START_BYTES = 1024  # what is read of a file to recognise it

@@ -13,7 +13,6 @@ from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
-from minimobile.formats.files import open_regular, read_start, user_path, write_whole_bytes
 from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
@@ -29,6 +28,7 @@ from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
 from minimobile.formats.tflite.tflite_writer import check_half, write_model
 from minimobile.networks.config import Config
 from minimobile.quantized.network import Network
+from minimobile.storage.files import open_regular, read_start, user_path, write_whole_bytes
 
 LABEL_LIMIT = 4 * 2**20
 PRODUCER = "minimobile"

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS
-from minimobile.formats.strict_json import parse_json_object
 from minimobile.formats.tflite.flatbuffer_writer import Fields, Scalar, write_flatbuffer
 from minimobile.networks.config import Config, config_from_dict
 from minimobile.quantized.network import Network
+from minimobile.storage.strict_json import parse_json_object
 
 LABELS = "labels.txt"
 OWN, EVERYBODYS = "MINIMOBILE_SETTINGS", "TFLITE_METADATA"

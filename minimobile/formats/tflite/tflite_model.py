@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import read_limited
 from minimobile.formats.tflite.flatbuffer import FlatBuffer, Table
 from minimobile.formats.tflite.tflite_schema import (
     ARRAY_TYPES,
@@ -24,6 +23,7 @@ from minimobile.formats.tflite.tflite_schema import (
     TENSOR_TYPES,
     Kind,
 )
+from minimobile.storage.files import read_limited
 
 FILE_LIMIT = 2**31 - 1  # FlatBuffers' own
 ELEMENT_LIMIT = 2**31 - 1

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import check_destination
+from minimobile.storage.files import check_destination
 
 
 @contextmanager

@@ -17,11 +17,19 @@ from types import ModuleType
 from typing import Any
 
 from minimobile.errors import FormatError, InputError, MinimobileError, MissingError, UnavailableError, UnreachableError
-from minimobile.formats.files import user_path
-from minimobile.formats.huggingface import CONFIG, PROCESSOR, WEIGHTS
-from minimobile.formats.strict_json import read_json_object
-from minimobile.formats.tensorflow.tensor_bundle import INDEX
+from minimobile.storage.files import user_path
+from minimobile.storage.strict_json import read_json_object
 
+CONFIG = "config.json"
+PROCESSOR = "preprocessor_config.json"
+WEIGHTS = (  # in the order of preference
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+INDEX = ".index"
+"""A TensorFlow checkpoint is called by what the names of its files begin with; this one it has always."""
 TIMEOUT = 10.0  # seconds that the hub has for an answer
 WAYS_OUT = "use a local directory, or try 'minimobile demo', which needs no network"
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))(?=.{3,96}$)[A-Za-z0-9][\w.-]*(?<![.-])/[A-Za-z0-9][\w.-]*(?<![.-])", re.ASCII)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from minimobile.errors import FormatError
-from minimobile.formats.files import read_limited
+from minimobile.storage.files import read_limited
 
 DIGIT_LIMIT = 100  # digits of a whole number: a float64 has up to 309, and no network such a number
 FILE_LIMIT = 16 * 2**20  # a config.json with 1001 labels has 70 kB
