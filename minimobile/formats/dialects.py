@@ -104,6 +104,14 @@ DIALECTS: Mapping[str, Dialect] = {
         Dialect("huggingface", True, 1e-3, True, HUGGINGFACE),
         Dialect("slim", True, 1e-3, True, SLIM, segmentation_resize=fit_on_canvas),
         Dialect("deeplab", True, 1e-3, True, fit_on_canvas, MINUS_ONE_TO_ONE),
+        Dialect(
+            "object-detection",  # a graph of tensorflow/models: legacy bilinear, floats that are not rounded
+            True,
+            1e-3,
+            True,
+            partial(stretch, resample=BILINEAR, resize_method="tf1_bilinear"),
+            MINUS_ONE_TO_ONE,
+        ),
         Dialect("keras", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="depthwise"),
         Dialect("keras-applications", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="all"),
         Dialect("torchvision", False, 1e-5, False, TORCHVISION, IMAGENET),

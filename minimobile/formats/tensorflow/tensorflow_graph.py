@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
+from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
@@ -23,6 +24,8 @@ from minimobile.formats.tensorflow.graph_def import (
     sort_nodes,
 )
 from minimobile.formats.tensorflow.protobuf import read_varint
+from minimobile.formats.tensorflow.tensorflow_detection import DIALECT as DETECTION
+from minimobile.formats.tensorflow.tensorflow_detection import POST_PROCESSING, Ending, find_ending, name_ends
 from minimobile.formats.tensorflow.tensorflow_ops import TRANSLATORS, translate
 from minimobile.formats.tensorflow.tensorflow_preamble import Preamble, find_start
 from minimobile.networks.config import Config
@@ -69,26 +72,38 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     `config` replaces the one that is found. Raises FormatError for files that are damaged or hostile, operations that
     no MobileNet has, and networks that are none.
     """
-    where = str(path)
     graph, size = _open(path)
+    producer = {} if graph.producer is None else {"producer": _name_producer(graph)}
+    return read_network(graph, size, path, {"format": "tensorflow-graph"} | producer, config)
+
+
+def read_network(
+    graph: GraphDef, size: int, path: Path, provenance: Mapping[str, str], config: Config | None = None
+) -> Checkpoint:
+    """Return the checkpoint of a graph from a file of `size` bytes, as `read` does."""
+    where = str(path)
     with naming_others(node.name for node in graph.nodes):
-        preamble, layers = _translate(graph, size, where)
-        provenance = {"format": "tensorflow-graph", "source": path.name, "input": preamble.source}
-        if graph.producer is not None:
-            provenance["producer"] = _name_producer(graph)
+        preamble, layers, detector = _translate(graph, size, where)
         return match_network(
             layers,
-            find_dialect(_name_school(layers)),
+            find_dialect(_name_school(layers) if detector is None else DETECTION),
             where,
             image_size=preamble.image_size,
-            provenance=provenance,
+            provenance={**provenance, "source": path.name, "input": preamble.source},
             config=config,
+            detector=detector,
         )
 
 
 def describe(path: Path) -> Description:
     """Return what is in a frozen graph: its constants, inputs and outputs, and how many there are of each operation."""
     graph, size = _open(path)
+    producer = None if graph.producer is None else _name_producer(graph)
+    return describe_graph(graph, size, path, "TensorFlow frozen graph", producer)
+
+
+def describe_graph(graph: GraphDef, size: int, path: Path, kind: str, producer: str | None) -> Description:
+    """Return what is in a graph that comes from a file of `kind`, as `describe` does."""
     entries = []
     for node in graph.nodes:
         if node.op == "Const":
@@ -98,13 +113,14 @@ def describe(path: Path) -> Description:
     ends = [node.name for node in graph.nodes if node.name not in sources and node.op not in ("Assert", "NoOp")]
     counts = Counter(node.op for node in graph.nodes).most_common()
     try:
-        dialect = _name_school(_translate(graph, size, str(path))[1])
+        _, layers, detector = _translate(graph, size, str(path))
+        dialect = _name_school(layers) if detector is None else DETECTION
     except FormatError:  # `read` says why
         dialect = None
     return Description(
-        "TensorFlow frozen graph",
+        kind,
         dialect,
-        None if graph.producer is None else _name_producer(graph),
+        producer,
         tuple(entries),
         {
             "inputs": ", ".join(node.name for node in graph.nodes if node.op == "Placeholder"),
@@ -120,12 +136,18 @@ def _open(path: Path) -> tuple[GraphDef, int]:
     return read_graph(memoryview(content), str(path)), len(content)
 
 
-def _translate(graph: GraphDef, size: int, where: str) -> tuple[Preamble, tuple[Layer, ...]]:
-    _check_operations(graph, where)
-    nodes = sort_nodes(graph, where)
+def _translate(graph: GraphDef, size: int, where: str) -> tuple[Preamble, tuple[Layer, ...], DetectorEnds | None]:
+    ending = find_ending(graph, where)
+    _check_operations(graph, ending, where)
+    nodes = sort_nodes(graph if ending is None else ending.body, where)
     constants = Constants(nodes, size)
     preamble = find_start(nodes, constants, where)
-    return preamble, translate(nodes, constants, preamble.start, preamble.layers, where)
+    layers = translate(nodes, constants, preamble.start, preamble.layers, where)
+    if ending is None:
+        return preamble, layers, None
+    named = {layer.tensor: layer.name for layer in layers}
+    boxes, classes = (name_ends(tensors, named, where) for tensors in (ending.boxes, ending.classes))
+    return preamble, layers, DetectorEnds(boxes, classes, ending.ssd, ending.num_classes, ending.anchors)
 
 
 def _name_school(layers: Sequence[Layer]) -> str:
@@ -139,10 +161,11 @@ def _name_producer(graph: GraphDef) -> str:
     return f"TensorFlow, graph version {graph.producer}"
 
 
-def _check_operations(graph: GraphDef, where: str) -> None:
-    """Refuse what could have an effect or is no arithmetic of a MobileNet, before anything else is looked at."""
+def _check_operations(graph: GraphDef, ending: Ending | None, where: str) -> None:
+    """Refuse what could have an effect or is no arithmetic of a MobileNet, before anything of it is computed."""
+    around = AROUND | IDENTITIES | (frozenset() if ending is None else POST_PROCESSING)
     for node in graph.nodes:
-        if node.op not in TRANSLATORS and node.op not in AROUND and node.op not in IDENTITIES:
+        if node.op not in TRANSLATORS and node.op not in around:
             raise FormatError(
                 f"{where}: node {node.name[:80]}: expected an operation of a MobileNet, found {node.op[:80]}, which is "
                 "not loaded"
