@@ -362,3 +362,11 @@ def test_a_refusal_says_which_other_network_a_file_holds(name: str) -> None:
 def test_a_detector_in_a_frozen_graph_is_named(test_data: Path) -> None:
     with pytest.raises(FormatError, match="by its names the file holds an SSD detector"):
         formats.read(test_data / "models" / "detection" / "pedestrian_ssdlite_mobilenet_v2_frozen_inference_graph.pb")
+
+
+def test_a_convolution_of_a_constant_is_refused() -> None:
+    _, graph, weights = build(V1)
+    layers = spell(graph, weights, folded=True)
+    stem = next(layer for layer in layers if layer.op == "conv2d")
+    with pytest.raises(FormatError, match="expected an input that is computed, found a constant"):
+        match([dataclasses.replace(stem, inputs=()), *(layer for layer in layers if layer is not stem)])

@@ -10,7 +10,7 @@ import io
 import struct
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from bundles import write_bundle
+from detection_files import write_detector
 from flatbuffer_files import TFLiteWriter, write_layers
 from graph_writer import tiny_v1
 from keras_files import chain_config, v1_layers, write_archive, write_legacy
@@ -28,6 +29,7 @@ from slim import random_weights as slim_weights
 from slim import slim_variables
 from spelling import random_weights, spell
 from test_pytorch import state, storage, tensor, zipped
+from test_tflite_detection import DENSE, LITE
 
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
@@ -55,13 +57,15 @@ class Subject(NamedTuple):
     """A format under test: which path is read, a maker of mutants, and whether other weights have to be noticed.
 
     `mutate` returns the damaged files and whether they may be a sound file of other weights: where the damage is to
-    bytes under a checksum, or to an address, they may not.
+    bytes under a checksum, or to an address, they may not. `more` are further sound files, read and run before
+    the time counts: the kernels are compiled then.
     """
 
     path: str
     sound: Callable[[], Files]
     mutate: Callable[[Files, Random], tuple[Files, bool]]
     has_weights: bool = True
+    more: Callable[[], Iterable[Files]] = tuple
 
 
 def config() -> MobileNetV1Config:
@@ -105,28 +109,37 @@ def _layers(tail: tuple[str, ...] = ("reshape", "softmax")) -> Any:
     return spell(graph, random_weights(graph), folded=True, tail=tail)
 
 
-_TFLITE: dict[str, Callable[[], TFLiteWriter]] = {
+_TFLITE: Mapping[str, Callable[[], TFLiteWriter]] = {
     "float": lambda: write_layers(_layers()),
     "uint8": lambda: write_quantized(_layers()),
     "int8": lambda: write_quantized(_layers(), dtype="int8"),
+}
+_DETECTORS: Mapping[str, Callable[[], TFLiteWriter]] = {
+    "SSDLite in floats": lambda: write_detector(LITE)[0],
+    "SSD in uint8": lambda: write_detector(DENSE, "uint8")[0],
+    "SSD in int8": lambda: write_detector(DENSE, "int8")[0],
 }
 
 
 @functools.cache
 def _writer(kind: str) -> TFLiteWriter:
-    return _TFLITE[kind]()
+    return {**_TFLITE, **_DETECTORS}[kind]()
 
 
-def mutate_tflite(files: Files, random: Random) -> tuple[Files, bool]:
-    """Change a TFLite file of floats, uint8 or int8 at the level of its objects, or by bytes."""
-    kind = list(_TFLITE)[random.integers(len(_TFLITE))]
-    writer = _writer(kind)
-    if random.random() < 0.2:
-        return {"net.tflite": damage_bytes(writer.write(), random)}, True
-    try:
-        return {"net.tflite": damage_tflite(writer, random).write()}, True
-    except (OverflowError, struct.error, ValueError):  # what the writer cannot write is no file
-        return {"net.tflite": damage_bytes(writer.write(), random)}, True
+def mutate_tflite(kinds: Iterable[str]) -> Callable[[Files, Random], tuple[Files, bool]]:
+    """Return what changes a TFLite file of one of the kinds at the level of its objects, or by bytes."""
+    choices = list(kinds)
+
+    def mutate(files: Files, random: Random) -> tuple[Files, bool]:
+        writer = _writer(choices[random.integers(len(choices))])
+        if random.random() < 0.2:
+            return {"net.tflite": damage_bytes(writer.write(), random)}, True
+        try:
+            return {"net.tflite": damage_tflite(writer, random).write()}, True
+        except (OverflowError, struct.error, ValueError):  # what the writer cannot write is no file
+            return {"net.tflite": damage_bytes(writer.write(), random)}, True
+
+    return mutate
 
 
 def write_torch(folder: Path) -> None:
@@ -202,7 +215,13 @@ SUBJECTS: Mapping[str, Subject] = {
         one_file("net.keras", by_bytes(True), damage_member("config.json", damage_json),
                  damage_member("config.json", damage_json), damage_member("model.weights.h5", damage_bytes)),
     ),
-    "tflite": Subject("net.tflite", lambda: {"net.tflite": _TFLITE["float"]().write()}, mutate_tflite),
+    "tflite": Subject("net.tflite", lambda: {"net.tflite": _writer("float").write()}, mutate_tflite(_TFLITE),
+        more=lambda: [{"net.tflite": _writer(kind).write()} for kind in _TFLITE],
+    ),
+    "tflite-detector": Subject(
+        "net.tflite", lambda: {"net.tflite": _writer("SSDLite in floats").write()}, mutate_tflite(_DETECTORS),
+        more=lambda: [{"net.tflite": _writer(kind).write()} for kind in _DETECTORS],
+    ),
     "safetensors": Subject(
         "net", written(lambda folder: huggingface.write(folder / "net", checkpoint()),
                        "net/config.json", "net/model.safetensors", "net/preprocessor_config.json"),

@@ -126,6 +126,8 @@ def _check_arrays(layer: Layer, where: str) -> None:
     """Refuse a weight of the wrong rank, and vectors that have not one number per channel."""
     shapes = {role: values.shape for role, values in layer.arrays.items()}
     if layer.op in _WEIGHTED:
+        if not layer.inputs:
+            raise FormatError(f"{where}: layer {layer.name!r}: expected an input that is computed, found a constant")
         is_right = len(shapes.get("weight", ())) == _RANKS[layer.op] and 0 not in shapes["weight"]
         is_right = is_right and shapes.get("bias", shapes["weight"][:1]) == shapes["weight"][:1]
         expected = f"a weight of {_RANKS[layer.op]} dimensions and, if any, a bias with one number per output channel"
