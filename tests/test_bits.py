@@ -1,4 +1,4 @@
-"""Every layer of fourteen networks has the bits that it has always had, on whatever machine this runs."""
+"""Every layer of fifteen networks has the bits that it has always had, on whatever machine this runs."""
 
 from __future__ import annotations
 

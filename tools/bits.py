@@ -1,4 +1,4 @@
-"""The same bits everywhere: hashes of every layer of fourteen networks, held against those of `tests/bits.json`.
+"""The same bits everywhere: hashes of every layer of fifteen networks, held against those of `tests/bits.json`.
 
 `python tools/bits.py` runs the two embedded models and twelve random networks (V1, V2 and DeepLab, in floats,
 rounded as in training for quantisation, and in integers) compiled and by the NumPy definitions. It ends with exit code
@@ -80,7 +80,7 @@ CASES: Mapping[str, Case] = {
         is_rounded=True, is_quantized=True,
     ),
 }  # fmt: skip
-DEMOS: Mapping[str, tuple[int, int]] = {"demo:digits": (64, 64), "demo:scenes": (65, 65)}
+DEMOS: Mapping[str, tuple[int, int]] = {"demo:digits": (64, 64), "demo:scenes": (65, 65), "demo:boxes": (65, 65)}
 PROCESSOR = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5], "rescale_factor": 1 / 255}
 
 
