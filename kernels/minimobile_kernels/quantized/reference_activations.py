@@ -60,14 +60,14 @@ def logistic(x: Array, scale: float, zero: int) -> Array:
     Shapes: x of any shape in uint8 or int8 -> the same.
     """
     limits = np.iinfo(x.dtype)
-    every = np.arange(limits.min, limits.max + 1)
+    every = np.arange(256).astype(np.uint8).view(x.dtype).astype(np.int64)  # in the order of the bytes as unsigned ones
     real = (np.float32(scale) * (every - zero).astype(np.float32)).astype(np.float64)
     with np.errstate(over="ignore"):
         power = elementwise.exponential(-real).astype(np.float32)
     value = np.float32(1) / (np.float32(1) + power)
     steps = np.floor(value.astype(np.float64) * 256 + 0.5).astype(np.int64) + int(limits.min)
     table = np.clip(steps, limits.min, limits.max).astype(x.dtype)
-    result: Array = table[x.astype(np.int64) - int(limits.min)]
+    result: Array = np.take(table, np.ascontiguousarray(x).view(np.uint8))
     return result
 
 

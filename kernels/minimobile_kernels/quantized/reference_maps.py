@@ -6,8 +6,9 @@ same bytes as LiteRT's reference kernels (`tflite/kernels/internal/reference`, t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -65,17 +66,24 @@ def pad(x: Array, padding: Sequence[tuple[int, int]], zero: int) -> Array:
 
 def concatenate(arrays: Sequence[Array], by: Sequence[Affine], to: Affine, axis: int) -> Array:
     """Join maps along an axis; those of another scale are brought to the output's in float32 (`concatenation.h`)."""
-    limits = np.iinfo(arrays[0].dtype)
     parts = []
     for x, own in zip(arrays, by, strict=True):
         if own == to:
             parts.append(x)
             continue
-        factor = np.float32(own.scale) * (np.float32(1) / np.float32(to.scale))
-        steps = (x.astype(np.float32) * factor + np.float32(-own.zero) * factor).astype(np.float64)
-        rounded = np.copysign(np.floor(np.abs(steps) + 0.5), steps).astype(np.int64)
-        parts.append(np.clip(rounded + to.zero, limits.min, limits.max).astype(x.dtype))
+        parts.append(np.take(_rescaled_bytes(own, to, x.dtype), np.ascontiguousarray(x).view(np.uint8)))
     return np.concatenate(parts, axis)
+
+
+@functools.lru_cache(maxsize=64)
+def _rescaled_bytes(own: Affine, to: Affine, dtype: np.dtype[Any]) -> Array:
+    """Return what becomes of every byte of another scale, in the order of bytes as unsigned ones."""
+    limits = np.iinfo(dtype)
+    every = np.arange(256).astype(np.uint8).view(dtype)
+    factor = np.float32(own.scale) * (np.float32(1) / np.float32(to.scale))
+    steps = (every.astype(np.float32) * factor + np.float32(-own.zero) * factor).astype(np.float64)
+    rounded = np.copysign(np.floor(np.abs(steps) + 0.5), steps).astype(np.int64)
+    return np.clip(rounded + to.zero, limits.min, limits.max).astype(dtype)
 
 
 def mean(x: Array, zero: int, axes: Sequence[int], by: Scaling, to: Range, bytes_of: str = "litert") -> Array:
