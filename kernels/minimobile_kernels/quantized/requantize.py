@@ -73,7 +73,7 @@ def requantize(
                 second = add(load_integers(arena, place + size), bias)
                 third = add(load_integers(arena, place + 2 * size), bias)
                 fourth = add(load_integers(arena, place + 3 * size), bias)
-                # The rule is chosen once for four vectors; chosen for each (and so written once) it cost 0.8 % of V1 0.25.
+                # The rule is chosen once for four vectors: chosen for each, and written once, it cost V1 0.25 0.8 %.
                 if is_simple:
                     first = scale_above_zero(first, multiplier, right)
                     second = scale_above_zero(second, multiplier, right)
