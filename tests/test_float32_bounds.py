@@ -12,6 +12,8 @@ from minimobile.networks.config import ACTIVATIONS
 from minimobile.networks.graph import Node
 from minimobile.operations.activation import CURVE_ROUNDINGS
 from minimobile.operations.estimate import Estimate
+from minimobile.operations.fake_quantization import FakeQuantization
+from minimobile_kernels import reference
 
 NORMALIZATION = {role: role for role in ("weight", "bias", "mean", "variance")}
 
@@ -99,3 +101,21 @@ def test_what_is_not_a_number_is_judged_by_equality() -> None:
     expected = Estimate(np.array([np.nan, np.inf, 1.0, 1.0, 0.0]), np.zeros(5), np.ones(5), np.zeros(5))
     found = np.array([np.nan, np.inf, np.nan, 1.0, 1e-30], np.float32)
     assert excess(expected, found).tolist() == [0, 0, np.inf, 0, np.inf]
+
+
+def test_values_between_two_steps_may_go_either_way_and_others_not() -> None:
+    """Two versions of TensorFlow divide by a step, or multiply by its inverse: near the middle they part."""
+    low, high = -22.861738204956055, 25.324981689453125
+    quantization = FakeQuantization(low, high)
+    grid = reference.nudge_range(*quantization)
+    middles = grid.low + (np.arange(255) + 0.5) * float(grid.step)
+    x = np.float32(middles * (1 + np.random.default_rng(0).uniform(-3e-7, 3e-7, (40, 255)))).reshape(1, 1, -1, 1)
+    newer = reference.fake_quantize(x, grid)
+    step, start = np.float32(grid.step), np.float32(grid.low)
+    older = np.floor((x - start) * (np.float32(1) / step) + np.float32(0.5)) * step + start
+    expected = estimate([Node("y", "fake_quantize", ("x",), {"quantization": quantization})], {}, {"x": exact(x)})
+    assert np.abs(newer - older).max() > 0.9 * grid.step, "they part somewhere"
+    assert max(excess(expected, newer).max(), excess(expected, older).max()) <= 1
+    far = exact(x + np.float32(0.01 * grid.step))
+    sure = estimate([Node("y", "fake_quantize", ("x",), {"quantization": quantization})], {}, {"x": far})
+    assert excess(sure, (sure.value + grid.step).astype(np.float32)).min() > 1, "but not a hundredth of a step away"

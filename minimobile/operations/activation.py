@@ -49,7 +49,7 @@ class Activation(Operation):
 
     def carry(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
         """Return what the function makes of the input's limits."""
-        return self.change(node, inputs[0], value) / MOST_DEVIATIONS
+        return self.change(node, inputs[0].value, inputs[0].limit, value) / MOST_DEVIATIONS
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row: which curve, or none and the limits of the clamp."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from minimobile.networks.graph import Node
 from minimobile.operations.estimate import (
+    GRID_ROUNDINGS,
     NORMALIZATION_ROUNDINGS,
     ONE_ROUNDING,
     SMALLEST_NORMAL,
@@ -67,8 +68,9 @@ def estimate_rounded_convolution(evaluate: Evaluate, node: Node, weights: Weight
         bias_magnitude = (bias_magnitude + np.abs(mean)) * np.abs(scale) + np.abs(shift)
         bias_error, bias = slack * bias_magnitude, (bias - mean) * scale + shift
     grid = nudge_range(*node.attributes["weight_quantization"])
+    reach = slack * np.abs(weight) + gamma(GRID_ROUNDINGS) * (grid.high - grid.low)
     low, rounded, high = (
-        fake_quantize((weight + shifted * slack * np.abs(weight)).astype(np.float32), grid).astype(np.float64)
+        fake_quantize((weight + shifted * reach).astype(np.float32), grid).astype(np.float64)
         for shifted in (-1, 0, 1)
     )
     attributes = {name: value for name, value in node.attributes.items() if name != "weight_quantization"}

@@ -16,6 +16,7 @@ SMALLEST_NORMAL = 2.0**-126  # a runtime may take products below it for zero
 # Half of that of variance + epsilon, an inverse root (5, estimated as in training for quantisation), scale, folded
 # weight or mean times scale, two sums.
 NORMALIZATION_ROUNDINGS = 10
+GRID_ROUNDINGS = 4  # of a number's distance from the end of a range, and of its count of steps
 ONE_ROUNDING = UNIT_ROUNDOFF / math.sqrt(3)  # the deviation of an error that is uniform in +-u
 MOST_DEVIATIONS = 32  # that a single value may be off; see `comparison.float32_bounds`
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minimobile.networks.graph import Node
-from minimobile.operations.estimate import Estimate, gamma
+from minimobile.operations.estimate import GRID_ROUNDINGS, Estimate, gamma
 from minimobile.operations.operation import Array, Maps, Operation, Rows, Weights
 from minimobile.operations.written_out import Position, Scalar, Stage, as_array
 from minimobile_kernels import reference
@@ -24,7 +24,9 @@ class FakeQuantize(Operation):
 
     def error(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:
         """Return a step for a value that lies between two, and may go either way; others cannot."""
-        error: Array = self.change(node, inputs[0], value) + gamma(2) * abs(value)
+        grid = _grid(node)
+        slack = gamma(GRID_ROUNDINGS) * (grid.high - grid.low)
+        error: Array = self.change(node, inputs[0].value, inputs[0].limit + slack, value) + slack
         return error
 
     def carry(self, node: Node, inputs: Sequence[Estimate], value: Array) -> Array:

@@ -160,9 +160,9 @@ class Operation:
         """Return what a node without weights makes of its inputs' deviations, as if their errors had one sign."""
         return self.evaluate(node, {}, [x.deviation for x in inputs])
 
-    def change(self, node: Node, x: Estimate, value: Array) -> Array:
-        """Return by how much a function of single values changes where its input is as far off as it can be."""
-        ends = [self.evaluate(node, {}, [x.value + side]) for side in (-x.limit, x.limit)]
+    def change(self, node: Node, x: Array, reach: Array, value: Array) -> Array:
+        """Return by how much a function of single values changes where its input x (N, H, W, C) is off by `reach`."""
+        ends = [self.evaluate(node, {}, [x + side]) for side in (-reach, reach)]
         change: Array = np.fmax(np.abs(ends[0] - value), np.abs(ends[1] - value))
         return change
 
