@@ -5,6 +5,7 @@ Whoever works through the lesson should look here only afterwards.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -173,6 +174,28 @@ class Official:
             if all(Official.measure_overlap(boxes[other], boxes[row]) <= threshold for other in rivals):
                 kept.append(int(row))
         return kept
+
+    @staticmethod
+    def choose_bytes(low, high, bits):
+        low, high = min(low, 0.0), max(high, 0.0)
+        scale = (high - low) / (2**bits - 1)
+        return scale, math.floor(-low / scale + 0.5)
+
+    @staticmethod
+    def expect_clipped(mean, deviation):
+        z = mean / deviation
+        share = 0.5 * (1 + math.erf(z / math.sqrt(2)))
+        return mean * share + deviation * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+    @staticmethod
+    def correct_bias(weight, rounded, bias, means):
+        return bias - (rounded - weight) @ means
+
+    @staticmethod
+    def equalize(first, second):
+        before, after = np.abs(first).max(1), np.abs(second).max(0)
+        is_alive = (before > 0) & (after > 0)
+        return np.sqrt(np.where(is_alive, before, 1) / np.where(is_alive, after, 1))
 
 
 def intersection_over_smaller(first, second):
@@ -361,5 +384,25 @@ WRONG: Mapping[str, tuple[Callable[..., Any], ...]] = {
         lambda boxes, labels, scores, threshold: Official.suppress_by_class(boxes, 0 * labels, scores, threshold),
         lambda boxes, labels, scores, threshold: Official.suppress_by_class(boxes, labels, -scores, threshold),
         lambda boxes, labels, scores, threshold: [int(row) for row in np.argsort(-scores)],
+    ),
+    "choose_bytes": (
+        lambda low, high, bits: ((high - low) / (2**bits - 1), 0),
+        lambda low, high, bits: Official.choose_bytes(low, high, 8),
+        lambda low, high, bits: ((high - low) / 2**bits, math.floor(-low / ((high - low) / 2**bits) + 0.5)),
+    ),
+    "expect_clipped": (
+        lambda mean, deviation: max(mean, 0.0),
+        lambda mean, deviation: mean * 0.5 * (1 + math.erf(mean / deviation / math.sqrt(2))),
+        lambda mean, deviation: Official.expect_clipped(mean, 1.0),
+    ),
+    "correct_bias": (
+        lambda weight, rounded, bias, means: bias,
+        lambda weight, rounded, bias, means: bias + (rounded - weight) @ means,
+        lambda weight, rounded, bias, means: bias - (rounded - weight).sum(1),
+    ),
+    "equalize": (
+        lambda first, second: np.abs(first).max(1) / np.maximum(np.abs(second).max(0), 1e-9),
+        lambda first, second: 1 / Official.equalize(first, second),
+        lambda first, second: np.ones(len(first)),
     ),
 }

@@ -53,6 +53,10 @@ def make(architecture: str, fields: dict, dialect: str = "huggingface", seed: in
     return getattr(mm, architecture).from_checkpoint(Checkpoint(config, weights, architecture, processor))
 
 
+def detector() -> mm.MobileNetV2ForObjectDetection:
+    return mm.MobileNetV2ForObjectDetection(mm.MobileNetV2Config(depth_multiplier=0.1, num_labels=2))
+
+
 def photographs(count: int, seed: int = 0) -> list[Image.Image]:
     rng = np.random.default_rng(seed)
     return [Image.fromarray(rng.integers(0, 256, (60, 70, 3), np.uint8)) for _ in range(count)]
@@ -165,6 +169,8 @@ def test_what_cannot_be_quantised_is_refused_by_name(digits, pictures):
         mm.quantize(mm.quantize(digits, pictures[:1]), pictures)
     with pytest.raises(FormatError, match=r"conv_stem: expected relu6, relu or no activation, found silu"):
         mm.quantize(make(V1, {"hidden_act": "silu"}), photographs(1))
+    with pytest.raises(InputError, match="expected a network with one result, got a MobileNetV2ForObjectDetection"):
+        mm.quantize(detector(), photographs(1))
     with pytest.raises(InputError, match="ranges: expected one of batch_norm, min_max"):
         mm.quantize(digits, pictures, ranges="widest")
     with pytest.raises(InputError, match="ranges: expected 'batch_norm' without pictures, got 'min_max'"):

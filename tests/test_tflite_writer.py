@@ -114,6 +114,11 @@ def test_what_has_no_form_in_a_file_is_named_and_nothing_is_written(tmp_path):
     path = tmp_path / "model.tflite"
     with pytest.raises(FormatError, match=r"conv_stem: expected .*relu6, relu or no activation, found silu"):
         load(make(V1, {"hidden_act": "silu"})).save(path)
+    detector = mm.MobileNetV2ForObjectDetection(mm.MobileNetV2Config(depth_multiplier=0.1, num_labels=2))
+    with pytest.raises(
+        FormatError, match=r"model\.tflite: expected a network with one result, got a Mobile.*Detection"
+    ):
+        detector.save(path)
     large = make(V1, {})
     weights = {name: values * 1e6 if "classifier" in name else values for name, values in large.weights.items()}
     with pytest.raises(FormatError, match=r"classifier.*: expected values that float16 can hold"):

@@ -374,6 +374,60 @@ def _share(first: Array, second: Array) -> float:
     return shared / (float((first[2:] - first[:2]).prod() + (second[2:] - second[:2]).prod()) - shared)
 
 
+# Chapter 7
+
+
+def check_choose_bytes(answer: Answer) -> None:
+    """Ranges around zero, on one side of it and away from it, in several widths."""
+    for low, high, bits in (
+        (0.0, 6.0, 8),
+        (-1.0, 3.0, 8),
+        (2.0, 5.0, 4),
+        (-7.0, -1.0, 8),
+        (-1.0, 1.0, 2),
+        (-3.0, 0.5, 6),
+    ):
+        least, most = min(low, 0.0), max(high, 0.0)
+        scale = (most - least) / (2**bits - 1)
+        got = answer(low, high, bits)
+        wanted = (scale, int(np.floor(-least / scale + 0.5)))
+        is_right = len(got) == 2 and abs(got[0] - wanted[0]) < 1e-12 and got[1] == wanted[1]
+        expect(is_right, f"for low={low}, high={high}, bits={bits} expected {wanted!r}, got {got!r}")
+
+
+def check_expect_clipped(answer: Answer) -> None:
+    """Against fine sums over the distribution."""
+    for mean, deviation in ((0.0, 1.0), (2.0, 0.5), (-1.0, 2.0), (-3.0, 1.0), (0.3, 4.0)):
+        z = (np.arange(-80_000, 80_000) + 0.5) / 10_000
+        share = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) / 10_000
+        wanted = float((np.maximum(mean + deviation * z, 0) * share).sum())
+        got = float(answer(mean, deviation))
+        expect(abs(got - wanted) < 1e-5, f"for mean={mean}, deviation={deviation} expected {wanted:.6f}, got {got:.6f}")
+
+
+def check_correct_bias(answer: Answer) -> None:
+    """The mean of the outputs has to be what it was."""
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        weight, bias, x = random.normal(0, 1, (3, 4)), random.normal(0, 1, 3), random.uniform(0, 6, (50, 4))
+        rounded = np.rint(weight * 3) / 3
+        wanted = (x @ weight.T + bias).mean(0) - (x @ rounded.T).mean(0)
+        compare(answer(weight.copy(), rounded.copy(), bias.copy(), x.mean(0)), wanted, f"weights of seed {seed}")
+
+
+def check_equalize(answer: Answer) -> None:
+    """Random layers, some with dead channels."""
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        first, second = random.normal(0, 1, (4, 3)), random.normal(0, 2, (5, 4))
+        if seed % 2:
+            first[seed % 4], second[:, (seed + 1) % 4] = 0, 0
+        before, after = np.abs(first).max(1), np.abs(second).max(0)
+        is_dead = (before == 0) | (after == 0)
+        wanted = np.where(is_dead, 1, np.sqrt(before / np.where(is_dead, 1, after)))
+        compare(answer(first.copy(), second.copy()), wanted, f"layers of seed {seed}")
+
+
 CHAPTERS: tuple[tuple[Callable[[Answer], None], ...], ...] = (
     (check_count_multiply_adds, check_fewest_channels, check_filter_depthwise, check_separate),
     (check_same_padding, check_frameworks_agree, check_pad_for_pytorch, check_find_shift),
@@ -381,6 +435,7 @@ CHAPTERS: tuple[tuple[Callable[[Answer], None], ...], ...] = (
     (check_count_block, check_count_residuals, check_find_survivors, check_recover),
     (check_sum_as_agreed, check_find_three_numbers, check_choose_tile, check_find_peak),
     (check_count_anchors, check_encode_box, check_measure_overlap, check_suppress_by_class),
+    (check_choose_bytes, check_expect_clipped, check_correct_bias, check_equalize),
 )
 
 

@@ -192,3 +192,35 @@ def suppress_by_class(boxes: Array, labels: Array, scores: Array, threshold: flo
     Shapes: boxes (N, 4), labels (N), scores (N), all scores different.
     """
     raise NotImplementedError
+
+
+# Chapter 7: from floats to bytes
+
+
+def choose_bytes(low: float, high: float, bits: int) -> tuple[float, int]:
+    """Return (scale, zero) of the steps 0..2**bits - 1 that stand for low to high, widened to contain 0.
+
+    zero is -low / scale rounded to the nearest, halves up; low and high are not both 0.
+    """
+    raise NotImplementedError
+
+
+def expect_clipped(mean: float, deviation: float) -> float:
+    """Return the mean of max(x, 0) for normal x; the deviation is above 0. `math.erf` is allowed."""
+    raise NotImplementedError
+
+
+def correct_bias(weight: Array, rounded: Array, bias: Array, means: Array) -> Array:
+    """Return the bias with which rounded weights give every output channel the mean that it had.
+
+    Shapes: weight and rounded (C_out, C_in), bias (C_out), means (C_in): those of the inputs.
+    """
+    raise NotImplementedError
+
+
+def equalize(first: Array, second: Array) -> Array:
+    """Return s (C): first / s[:, None] and second * s reach equally far in every channel; 1 where one is all zero.
+
+    Shapes: first (C, A), which makes the channels, second (B, C), which reads them.
+    """
+    raise NotImplementedError

@@ -159,6 +159,11 @@ def load_floats(model_or_source: MobileNetModel | str | Path, num_threads: int |
         model = load(model, num_threads=num_threads)
     if model.is_quantized:
         raise InputError("quantize: expected a model in floats, got one that runs in integers already")
+    if "pooler" not in model.graph.outputs and len(model.graph.outputs) > 1:
+        raise InputError(
+            f"quantize: expected a network with one result, got a {type(model).__name__} with "
+            f"{len(model.graph.outputs)} maps"
+        )
     if model.to_checkpoint().ranges:
         raise InputError(
             "quantize: expected a network of plain floats, got one that was trained for quantisation; "
@@ -214,9 +219,15 @@ def calibrate(
 
 
 def _choose_ranges(folded: FoldedNetwork, seen: Mapping[str, Observed], choice: str) -> dict[str, Range]:
-    """Return the range of every map; the network's result keeps its largest values, for these are what is asked for."""
-    ranges = {name: RANGES[choice](each) for name, each in seen.items()}
-    return ranges | {name: min_max(seen[name]) for name in folded.graph.outputs}
+    """Return the range of every map.
+
+    The network's result keeps its largest values, for these are what is asked for. By squared error, so do maps without
+    values below zero: what is cut off on one side alone moves the mean, and adds up from layer to layer.
+    """
+    kept = set(folded.graph.outputs)
+    if choice == "squared_error":
+        kept |= {name for name, each in seen.items() if each.minimum >= 0}
+    return {name: (min_max if name in kept else RANGES[choice])(each) for name, each in seen.items()}
 
 
 def round_calibrated(

@@ -103,6 +103,10 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     if checkpoint.architecture.endswith("Detection"):
         raise FormatError(f"{path}: expected a network without detection, whose boxes no file of this kind is written "
                           "with; write a native file (NAME.h5) or a directory")  # fmt: skip
+    if checkpoint.architecture.endswith("ForObjectDetection"):
+        raise FormatError(
+            f"{path}: expected a network with one result, got a {checkpoint.architecture}; save a detector to NAME.h5"
+        )
     network = checkpoint.quantized or float_network(checkpoint, str(path))
     if dtype == "float16":
         check_half(network, str(path))
