@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 from spelling import random_weights, replace, spell
 
-from minimobile import formats
 from minimobile.errors import FormatError
 from minimobile.execution.definitions import run_reference
 from minimobile.formats.dialects import DIALECTS
@@ -356,12 +354,6 @@ def test_a_refusal_says_which_other_network_a_file_holds(name: str) -> None:
         raise FormatError("x: expected a 1x1 convolution")
     named = f"; by its names the file holds {OTHERS[name]}" if OTHERS[name] else ""
     assert str(caught.value) == f"x: expected a 1x1 convolution{named}"
-
-
-@pytest.mark.crosscheck
-def test_a_detector_in_a_frozen_graph_is_named(test_data: Path) -> None:
-    with pytest.raises(FormatError, match="by its names the file holds an SSD detector"):
-        formats.read(test_data / "models" / "detection" / "pedestrian_ssdlite_mobilenet_v2_frozen_inference_graph.pb")
 
 
 def test_a_convolution_of_a_constant_is_refused() -> None:
