@@ -73,10 +73,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def _are_ready() -> bool:
-    from minimobile.execution import engine
+    from minimobile.execution import detection, engine
     from minimobile.quantized import engine as quantized_engine
 
-    return engine.is_compiled() and quantized_engine.is_ready()
+    return engine.is_compiled() and quantized_engine.is_ready() and detection.is_ready()
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,22 @@ class Detections(NamedTuple):
     decoded: Floats
 
 
+def is_ready() -> bool:
+    """Tell whether the kernels of detections are compiled, in this process or on disk."""
+    return detect.is_ready() and sigmoid_scores.is_ready()
+
+
+def warm_up() -> None:
+    """Compile the kernels of detections, or load them from disk, without anything to detect."""
+    rules = Rules(1, 0, 1, 1, 1, False, False, np.float32(0), np.float32(1))
+    shape, size = work_sizes(0, 1)
+    nothing, work = np.zeros((0, 4), np.float32), np.zeros(shape, np.float32)
+    rows, found = np.zeros((1, 6), np.float32), np.zeros(2, np.int64)
+    scores = np.zeros((0, 1), np.float32)
+    detect(nothing, scores, nothing, pack_rules(rules, np.ones(4)), work, np.zeros(size, np.int64), rows, found)
+    sigmoid_scores(scores.reshape(-1), np.zeros(BLOCK, np.int64), np.zeros(0, np.float32))
+
+
 class PostProcessing:
     """The rules of one detector with its anchors (A, 4); `columns` are those of its scores."""
 
