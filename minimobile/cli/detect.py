@@ -24,7 +24,8 @@ def detect(
         typer.Option(
             "--out",
             metavar="DIR",
-            help="A folder for NAME.detections.png, each picture with its boxes; made if missing.",
+            help="A folder for NAME.detections.png, each picture with its boxes; made if missing. The folder it stands "
+            "in must exist.",
             show_default=False,
         ),
     ] = None,

@@ -36,7 +36,10 @@ class InputType(StrEnum):
 
 def quantize(
     source: Source,
-    destination: Annotated[Path, typer.Argument(metavar="OUT.tflite", help="The file to write.", show_default=False)],
+    destination: Annotated[
+        Path,
+        typer.Argument(metavar="OUT.tflite", help="The file to write. Its folder must exist.", show_default=False),
+    ],
     calibrate: Annotated[
         list[Path] | None,
         typer.Option(
@@ -66,7 +69,10 @@ def quantize(
     input_type: Annotated[InputType, typer.Option(help="The type of input and output.")] = InputType.UINT8,
     report: Annotated[bool, typer.Option("--report", help="Show what each step gained, layer by layer.")] = False,
     picture: Annotated[
-        Path | None, typer.Option("--picture", metavar="FILE.png", help="Draw the report.", show_default=False)
+        Path | None,
+        typer.Option(
+            "--picture", metavar="FILE.png", help="Draw the report. Its folder must exist.", show_default=False
+        ),
     ] = None,
     force: Force = False,
     output_format: OutputFormat = Format.TABLE,

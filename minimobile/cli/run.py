@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minimobile.cli import console
+from minimobile.cli import console, targets
 from minimobile.cli.options import RequiredModel
 
 if TYPE_CHECKING:
@@ -57,7 +57,15 @@ def run(
     ],
     task: Annotated[TaskName, typer.Option("--task", help="What to compute.", show_default=False)],
     model: RequiredModel,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The table's folder.", show_default=False)],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="The table's folder; made if missing. The folder it stands in must exist.",
+            show_default=False,
+        ),
+    ],
     layer: Annotated[
         list[str] | None,
         typer.Option("--layer", metavar="NAME", help="For features: a layer; may be repeated.", show_default=False),
@@ -89,6 +97,7 @@ def run(
     """
     import minimobile
 
+    targets.check_folder("--out", out)
     with _showing_progress() as show:
         summary = minimobile.run(
             sources,
