@@ -70,8 +70,7 @@ def estimate_rounded_convolution(evaluate: Evaluate, node: Node, weights: Weight
     grid = nudge_range(*node.attributes["weight_quantization"])
     reach = slack * np.abs(weight) + gamma(GRID_ROUNDINGS) * (grid.high - grid.low)
     low, rounded, high = (
-        fake_quantize((weight + shifted * reach).astype(np.float32), grid).astype(np.float64)
-        for shifted in (-1, 0, 1)
+        fake_quantize((weight + shifted * reach).astype(np.float32), grid).astype(np.float64) for shifted in (-1, 0, 1)
     )
     attributes = {name: value for name, value in node.attributes.items() if name != "weight_quantization"}
     plain = Node(node.name, node.op, node.inputs, attributes, {"weight": "weight", "bias": "bias"})
