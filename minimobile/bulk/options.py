@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 import PIL.features
 
+from minimobile.bulk.entries import import_package
 from minimobile.bulk.files import create_once
 from minimobile.errors import InputError
 from minimobile.imaging.detections import check_threshold
@@ -108,7 +109,7 @@ def _versions(table_format: str) -> dict[str, str]:
         "libjpeg": str(PIL.features.version("jpg")),
     }
     if table_format == "parquet":
-        found["pyarrow"] = importlib.metadata.version("pyarrow")
+        found["pyarrow"] = str(import_package("pyarrow").__version__)
     return found
 
 
