@@ -26,13 +26,13 @@ KINDS: dict[str, tuple[dict[str, bytes | str], str]] = {
         {"net/saved_model.pb": b"\x08\x01\x12", "net/x": b""},
         "a TensorFlow SavedModel, which is not",
     ),
-    "a TensorFlow.js model": (
+    "a TensorFlow.js model of nothing": (
         {"net/model.json": json.dumps({"format": "graph-model"}), "net/group1-shard1of1.bin": bytes(9)},
-        "a TensorFlow.js model, which is not read; load",
+        "expected a model with its modelTopology, found weights alone",
     ),
-    "the file of a TensorFlow.js model": (
+    "the file of a TensorFlow.js model without nodes": (
         {"model.json": json.dumps({"modelTopology": {}, "weightsManifest": []})},
-        "a TensorFlow.js model, which is not read; load",
+        "expected a graph of nodes or a Keras model, found neither",
     ),
 }
 

@@ -28,6 +28,7 @@ from quantized_files import write_quantized
 from slim import random_weights as slim_weights
 from slim import slim_variables
 from spelling import random_weights, spell
+from tensorflow_js_files import graph_topology, write_model
 from test_pytorch import state, storage, tensor, zipped
 from test_tflite_detection import DENSE, LITE
 
@@ -201,6 +202,12 @@ def _archive(folder: Path) -> None:
     write_archive(folder / "net.keras", specs, chain_config(specs, "keras3"))
 
 
+def _tensorflow_js() -> Files:
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(Path(folder) / "net", *graph_topology(tiny_v1()[0]))
+        return {f"net/{path.name}": path.read_bytes() for path in Path(folder, "net").iterdir()}
+
+
 SUBJECTS: Mapping[str, Subject] = {
     "hdf5": Subject(
         "net.h5", written(lambda folder: hdf5.write(folder / "net.h5", checkpoint()), "net.h5"),
@@ -238,6 +245,13 @@ SUBJECTS: Mapping[str, Subject] = {
     ),
     "tensorflow-graph": Subject(
         "net.pb", lambda: {"net.pb": tiny_v1()[0]}, one_file("net.pb", by_bytes(True), damage_graph, damage_graph)
+    ),
+    "tensorflow-js": Subject(
+        "net", _tensorflow_js,
+        lambda files, random: one_file(*[
+            ("net/model.json", lambda c, r: (damage_json(c, r), True), by_bytes(True)),
+            (sorted(files)[0], by_bytes(True)),
+        ][int(random.random() < 0.1)])(files, random),
     ),
     "pytorch": Subject(
         "net.bin", written(write_torch, "net.bin"),

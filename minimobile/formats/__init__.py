@@ -17,6 +17,7 @@ from minimobile.formats.foreign import SAVED_MODEL, START_BYTES, describe_conten
 from minimobile.formats.keras import keras
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
+from minimobile.formats.tensorflow_js import tensorflow_js
 from minimobile.formats.tflite import tflite
 from minimobile.formats.validation import check_weights
 from minimobile.networks.config import Config
@@ -69,6 +70,7 @@ _ROWS = (
     ),
     Format("a Hugging Face directory", huggingface.recognise, huggingface.read, huggingface.describe),
     Format("a frozen TensorFlow graph", tensorflow_graph.recognise, tensorflow_graph.read, tensorflow_graph.describe),
+    Format("a TensorFlow.js model", tensorflow_js.recognise, tensorflow_js.read, tensorflow_js.describe),
 )
 FORMATS = tuple(
     Format(row.name, with_one_error(row.recognise), with_one_error(row.read), with_one_error(row.describe))

@@ -5,10 +5,7 @@ from __future__ import annotations
 START_BYTES = 512
 
 SAVED_MODEL = "a TensorFlow SavedModel, which is not read; save the model as .keras, or convert it to .tflite"
-TENSORFLOW_JS = "a TensorFlow.js model, which is not read; load what it was made from"
 _ONNX_VERSIONS = bytes(range(3, 32))  # onnx.proto's ModelProto begins with its version; 3 is the first in use
-
-_TENSORFLOW_JS_WORDS = (b'"graph-model"', b'"layers-model"', b'"modelTopology"', b'"weightsManifest"')
 
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
@@ -62,8 +59,6 @@ def describe_content(start: bytes) -> str:
         return "a tar archive"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < 2**32:
         return "a safetensors file"
-    if lowered[:1] == b"{" and any(word in start for word in _TENSORFLOW_JS_WORDS):
-        return TENSORFLOW_JS
     if lowered[:1] in (b"{", b"["):
         return "a JSON text"
     if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in start):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -29,13 +29,14 @@ Value = TypeVar("Value")
 class GraphNode:
     """One node. `inputs` name tensors: `node` its first result, `node:1` its second. Control inputs are left out.
 
-    The methods decode one attribute each: `default` where the node lacks it, FormatError where it has another type.
+    Attributes are protobuf's bytes, or what they say. The methods decode one each: `default` where the node lacks it,
+    FormatError where it has another type.
     """
 
     name: str
     op: str
     inputs: tuple[str, ...]
-    attributes: Mapping[str, memoryview]
+    attributes: Mapping[str, Any]
     where: str
 
     def integer(self, name: str, default: int) -> int:
@@ -73,7 +74,9 @@ class GraphNode:
         if name not in self.attributes:
             return default
         where = f"{self.where}: node {self.name}: {name}"
-        value = read_attribute(self.attributes[name], where)
+        value = self.attributes[name]
+        if isinstance(value, memoryview):
+            value = read_attribute(value, where)
         if value is None:
             return default
         is_stray_bool = isinstance(value, bool) and expected is not bool

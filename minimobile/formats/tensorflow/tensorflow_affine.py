@@ -42,6 +42,12 @@ def translate_arithmetic(translation: Translation, node: GraphNode) -> None:
         add_bias(translation, node, flows[left], right, sign)
 
 
+def translate_sum(translation: Translation, node: GraphNode) -> None:
+    """Translate AddN of two maps."""
+    if len(node.inputs) == 2 and all(tensor in translation.flows for tensor in node.inputs):
+        translation.add(node, "add", [translation.flows[tensor] for tensor in node.inputs])
+
+
 def add_bias(translation: Translation, node: GraphNode, flow: str, offset: str, sign: int = 1) -> None:
     """Add `x + sign * offset`, a constant tensor."""
     _add_affine(translation, node, flow, None, offset, sign)
@@ -118,6 +124,8 @@ def _join_to_convolution(
     layer = target = translation.layers.get(flow)
     if layer is not None and layer.op == "batch_to_space":
         target = translation.layers.get(layer.inputs[0])
+    if layer is not None and layer.op == "add" and (factor == 1).all():
+        target = _find_summed_convolution(translation, layer)
     if layer is None or target is None or target.op not in ("conv2d", "depthwise_conv2d", "dense"):
         found = "the picture" if layer is None else layer.op
         raise translation.refuse(node, "a convolution before this constant", found)
@@ -140,6 +148,17 @@ def _join_to_convolution(
     translation.put(dataclasses.replace(target, arrays=arrays, array_names=names, tensor=tensor))
     if target is not layer:
         translation.put(dataclasses.replace(layer, tensor=node.name))
+
+
+def _find_summed_convolution(translation: Translation, layer: Layer) -> Layer | None:
+    """Return the convolution that a sum alone reads: a bias behind the sum is its own, as Grappler moves it."""
+    found = [translation.layers.get(name) for name in layer.inputs]
+    alone = [
+        source
+        for source in found
+        if source is not None and source.op == "conv2d" and len(translation.readers.get(source.tensor, [])) == 1
+    ]
+    return alone[0] if len(alone) == 1 else None
 
 
 def put_batch_norm(

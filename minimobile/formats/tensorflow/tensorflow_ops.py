@@ -13,7 +13,13 @@ from minimobile.errors import FormatError
 from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants, read_fake_quantization
 from minimobile.formats.tensorflow.graph_def import GraphNode, find_node_name
-from minimobile.formats.tensorflow.tensorflow_affine import ARITHMETIC, add_bias, put_batch_norm, translate_arithmetic
+from minimobile.formats.tensorflow.tensorflow_affine import (
+    ARITHMETIC,
+    add_bias,
+    put_batch_norm,
+    translate_arithmetic,
+    translate_sum,
+)
 from minimobile.formats.tensorflow.tensorflow_layers import (
     Translation,
     check_layout,
@@ -230,6 +236,7 @@ TRANSLATORS: Mapping[str, Callable[[Translation, GraphNode], None]] = {
     **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _translate_batch_norm),
     "BiasAdd": _translate_bias,
     **dict.fromkeys(ARITHMETIC, translate_arithmetic),
+    "AddN": translate_sum,
     **dict.fromkeys(("Relu", "Relu6", "Softmax", "Sigmoid"), _translate_activation),
     **dict.fromkeys(("Minimum", "Maximum"), _translate_clip),
     "Pad": _translate_pad,

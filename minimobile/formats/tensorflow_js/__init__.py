@@ -1,0 +1,1 @@
+"""TensorFlow.js: `model.json` with its shards of weights."""
