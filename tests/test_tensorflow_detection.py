@@ -54,6 +54,28 @@ def test_the_graphs_own_anchors_win(tmp_path):
     np.testing.assert_array_equal(found[:, 2:], anchors[:, 2:] - anchors[:, :2])
 
 
+def test_a_bias_behind_a_sum_is_the_convolutions_before_it(tmp_path):
+    entries, _ = build_detector(LITE, limits=LIMITS)
+    expected = formats.read(save(tmp_path, entries))
+    by_name = {entry.name: entry for entry in entries}
+    moved = []
+    for entry in entries:
+        projection = by_name[entry.inputs[1]] if entry.op == "Add" and len(entry.inputs) == 2 else entry
+        if entry.op != "Add" or projection.op != "BiasAdd":
+            moved.append(entry)
+            continue
+        sources = tuple(projection.inputs[0] if name == projection.name else name for name in entry.inputs)
+        moved = [other for other in moved if other.name != projection.name]
+        moved += [Entry(f"{entry.name}/sum", "AddN", sources), entry._replace(
+            inputs=(f"{entry.name}/sum", projection.inputs[1]))]  # fmt: skip
+    assert sum(entry.op == "AddN" for entry in moved) == 10
+    found = formats.read(save(tmp_path, moved))
+    assert set(found.weights) == set(expected.weights)
+    for name, values in expected.weights.items():
+        assert found.weights[name].tobytes() == values.tobytes(), name
+    assert len(set(expected.endpoints) - set(found.endpoints)) == 10  # whose values no tensor holds
+
+
 def spoil(name, **changes):
     return change(build_detector(LITE, limits=LIMITS)[0], name, **changes)
 

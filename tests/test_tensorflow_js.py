@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from detection_graphs import build_detector, write_graph
 from graph_writer import tiny_v1
+from judgement import assert_agrees
 from keras_files import chain_config, v1_layers
 from PIL import Image
 from tensorflow_js_files import graph_topology, write_model
@@ -278,6 +279,19 @@ def test_a_published_detector_finds_what_tensorflow_finds(coco, test_data):
         np.testing.assert_allclose(out.detection_boxes[0, rows], boxes[0, kept, 0], atol=2e-4)
         found += len(kept)
     assert found >= 5
+
+
+@pytest.mark.crosscheck
+@pytest.mark.slow
+def test_layers_of_a_published_detector_are_tensorflow_s_but_for_what_float32_explains(coco, test_data):
+    _, session = open_in_tensorflow(coco)
+    model, endpoints = mm.load(coco), formats.read(coco).endpoints
+    layers = {name: endpoints[name] for name in ("layer.12.expand_1x1", "conv_1x1", *model.graph.outputs[:6:5])}
+    with Image.open(test_data / "images" / "cats_and_dogs.jpg") as photo:
+        picture = np.asarray(photo.convert("RGB"))
+    names = ["Preprocessor/sub:0", *(f"{name}:0" for name in layers.values())]
+    pixels, *theirs = (values.transpose(0, 3, 1, 2) for values in session.run(names, {"image_tensor:0": picture[None]}))
+    assert_agrees(model, pixels, dict(zip(layers, theirs, strict=True)))
 
 
 @pytest.mark.crosscheck

@@ -76,7 +76,11 @@ def match_network(
         provenance=provenance,
         mapped=mapped,
         ignored=finding.after_logits,
-        endpoints={node: layer.tensor or layer.name for node, layer in finding.layers.items()},
+        endpoints={
+            node: layer.tensor or layer.name
+            for node, layer in finding.layers.items()
+            if not layer.attributes.get("is_tensor_partial")
+        },
     )  # fmt: skip
     checkpoint = add_ranges(checkpoint, _read_ranges(finding), where)
     return checkpoint if finding.scale is None else _scale_in_processor(checkpoint, finding, where)

@@ -37,8 +37,9 @@ class Layer:
 
     `padding` is "SAME", "VALID" or ((top, bottom), (left, right)). Bias and activation of a file's fused operation are
     a `bias` array and a layer "activation" of its own. A convolution whose weight, with batch norm folded into it, is
-    rounded in training has the same record as its attribute `weight_quantization`. What does nothing at inference
-    (dropout, identity) is left out.
+    rounded in training has the same record as its attribute `weight_quantization`. One whose bias the file adds after
+    the sum behind it has the attribute `is_tensor_partial`: no tensor in the file holds its values. What does
+    nothing at inference (dropout, identity) is left out.
     """
 
     name: str

@@ -145,7 +145,8 @@ def _join_to_convolution(
     if offset is not None:
         names["bias"] = translation.constants.find_origin(offset)
     tensor = node.name if target is layer else target.tensor
-    translation.put(dataclasses.replace(target, arrays=arrays, array_names=names, tensor=tensor))
+    attributes = {**target.attributes, "is_tensor_partial": True} if layer.op == "add" else target.attributes
+    translation.put(dataclasses.replace(target, arrays=arrays, attributes=attributes, array_names=names, tensor=tensor))
     if target is not layer:
         translation.put(dataclasses.replace(layer, tensor=node.name))
 
