@@ -100,9 +100,6 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
             f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
             "load it with quantized=True, and what is saved has the integers that it was trained for"
         )
-    if checkpoint.architecture.endswith("Detection"):
-        raise FormatError(f"{path}: expected a network without detection, whose boxes no file of this kind is written "
-                          "with; write a native file (NAME.h5) or a directory")  # fmt: skip
     if checkpoint.architecture.endswith("ForObjectDetection"):
         raise FormatError(
             f"{path}: expected a network with one result, got a {checkpoint.architecture}; save a detector to NAME.h5"
