@@ -71,7 +71,7 @@ def test_the_other_commands_know_detectors(run, source, tmp_path):
     assert result.code == 0
     result = run("convert", tmp_path / "copy.h5", tmp_path / "copy.tflite")
     assert result.code == 1
-    assert "expected a network without detection" in result.err
+    assert "expected a network with one result" in result.err
 
 
 def test_a_box_is_traced_step_by_step(run, source):
