@@ -61,8 +61,13 @@ def test_a_tree_of_records_without_size_is_refused(tmp_path: Path) -> None:
     assert_refused(read_hdf5, path, "it crashes the HDF5 library .SIG|damaged or truncated")
 
 
-def test_a_child_that_dies_of_a_signal_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The limit on memory is so low that the child cannot even say so."""
+def test_a_child_without_memory_is_a_sentence(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is so low that the child may not even be able to say so; the array is larger than what it has to spare.
+
+    64 MB of zeros in a file of 64 kB.
+    """
+    with h5py.File(path, "a") as file:
+        file.create_dataset("zeros", data=np.zeros(2**24, np.float32), compression="gzip", chunks=(2**20,))
     monkeypatch.setattr(hdf5_process, "MEMORY", 2**20)
     assert_refused(read_hdf5, path, "x.h5: (reading it takes more than|this HDF5 file is damaged)")
 
