@@ -193,11 +193,9 @@ def test_a_map_of_two_to_the_31_entries_is_refused():
 
 
 @pytest.mark.crosscheck
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form, (_, dtype, _) in FORMS.items() if dtype != "float32"])
 def test_detections_are_litert_s(form, tmp_path):
     config, dtype, options = FORMS[form]
-    if dtype == "float32":
-        pytest.skip("its maps have no sizes")
     path = save(tmp_path, write_detector(config, dtype, options)[0])
     model, interpreter = mm.load(path), open_litert(path.read_bytes())
     each = options.get("max_classes_per_detection", 1)

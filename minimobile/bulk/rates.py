@@ -77,9 +77,9 @@ def _make_rival(name: str, source: str, model: Any) -> Classify:
             image = image.resize((width, height), 2)
         pixels = np.asarray(image)
         if model.is_quantized:
-            return np.argsort(own.run(pixels[None]).ravel())[-5:]
+            return np.argsort(own.run(pixels[None])[0].ravel())[-5:]
         values = (pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)).transpose(2, 0, 1)[None]
-        return np.argsort(own.run(np.ascontiguousarray(values)).ravel())[-5:]
+        return np.argsort(own.run(np.ascontiguousarray(values))[0].ravel())[-5:]
 
     return classify
 
