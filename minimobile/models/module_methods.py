@@ -70,9 +70,9 @@ class ModuleMethods:
         return "cpu"
 
     @property
+    @abstractmethod
     def dtype(self) -> str:
         """What the model computes in: "float32", or "float64" for the reference engine that was asked for it."""
-        raise NotImplementedError
 
     @property
     def num_labels(self) -> int:
