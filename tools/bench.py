@@ -119,7 +119,7 @@ def quantized_table(results: dict[tuple[str, int], list[Timing]]) -> str:
     ratios = []
     for (case, threads), (ours, floats, litert) in results.items():
         ratios.append(ours.minimum / litert.minimum)
-        times = f"{ours.minimum:.2f} | {litert.minimum:.2f} | {ratios[-1]:.2f} | {floats.minimum:.2f}"
+        times = f"{ours.minimum:.3f} | {litert.minimum:.3f} | {ratios[-1]:.2f} | {floats.minimum:.3f}"
         lines.append(f"| {case} | {threads} | {times} |")
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
     return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
