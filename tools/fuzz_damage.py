@@ -177,12 +177,11 @@ def damage_member(name: str, damage: Callable[[bytes, Random], bytes]) -> Callab
 
     def way(content: bytes, random: Random) -> tuple[bytes, bool]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = {item: archive.read(item) for item in archive.namelist()}
-        members[name] = damage(members[name], random)
+            members = {item.filename: (item, archive.read(item)) for item in archive.infolist()}
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as archive:
-            for item, value in members.items():
-                archive.writestr(item, value)
+            for item, (entry, value) in members.items():  # an entry keeps its date: the same seed makes the same bytes
+                archive.writestr(entry, damage(value, random) if item == name else value)
         return out.getvalue(), True
 
     return way
