@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimobile.errors import MinimobileError
-from minimobile.formats.tensorflow.protobuf import DEPTH_LIMIT, fields, read_text, read_varints, signed
+from minimobile.formats.protobuf import DEPTH_LIMIT, fields, read_text, read_varints, signed
 
 
 def read(content: bytes, depth: int = 0) -> list[tuple[int, int, object]]:

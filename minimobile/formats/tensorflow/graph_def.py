@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from minimobile.errors import FormatError
-from minimobile.formats.tensorflow.protobuf import fields, read_text
+from minimobile.formats.protobuf import fields, read_text
 from minimobile.formats.tensorflow.tensor_proto import Shape, Tensor, as_view, read_attribute
 
 NODE_LIMIT = 20_000  # the largest exports of DeepLab have 2,000

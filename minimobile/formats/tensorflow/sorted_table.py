@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from minimobile.errors import FormatError
+from minimobile.formats.protobuf import read_varint
 from minimobile.formats.tensorflow.crc32c import crc32c, unmask
-from minimobile.formats.tensorflow.protobuf import read_varint
 from minimobile.storage.files import open_regular, read_limited, regular_file_size
 
 FOOTER_SIZE = 48  # two handles, padding, magic number

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.tensorflow.protobuf import FIXED32, FIXED64, VARINT, fields, read_varints, signed
+from minimobile.formats.protobuf import FIXED32, FIXED64, VARINT, fields, read_varints, signed
 
 VARINT_LIMIT = 2**16  # numbers that are not fixed in width are sizes and axes; weights are never among them
 RANK_LIMIT = 8

@@ -14,6 +14,7 @@ from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
+from minimobile.formats.protobuf import read_varint
 from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants
 from minimobile.formats.tensorflow.graph_def import (
     NODE_NAME,
@@ -23,7 +24,6 @@ from minimobile.formats.tensorflow.graph_def import (
     read_graph,
     sort_nodes,
 )
-from minimobile.formats.tensorflow.protobuf import read_varint
 from minimobile.formats.tensorflow.tensorflow_detection import DIALECT as DETECTION
 from minimobile.formats.tensorflow.tensorflow_detection import POST_PROCESSING, Ending, find_ending, name_ends
 from minimobile.formats.tensorflow.tensorflow_ops import TRANSLATORS, translate

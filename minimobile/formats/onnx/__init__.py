@@ -1,0 +1,1 @@
+"""ONNX files: protobuf messages -> nodes and tensors -> layers -> checkpoint."""
