@@ -40,7 +40,23 @@ def test_a_bad_picture_is_exit_code_1_the_first_time_and_the_second(run: Run, tm
 )
 def test_wrong_usage_is_exit_code_2(run: Run, tmp_path: Path, words: list[str]) -> None:
     given = ["run", tmp_path, "--task", "classify", "--model", "demo:digits", "--out", tmp_path / "out"]
-    assert run(*given, *words).code == 2
+    outcome = run(*given, *words)
+    assert outcome.code == 2
+    assert "Value error" not in outcome.err
+
+
+@pytest.mark.parametrize("words", [["nowhere"], [".", "--format", "parquet"], [".", "--engine", "ray"], ["empty"]])
+def test_what_cannot_begin_leaves_no_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_pictures(tmp_path, 1)
+    (tmp_path / "empty").mkdir()
+    for name in ("pyarrow", "ray"):
+        monkeypatch.setitem(sys.modules, name, None)
+    given = ["run", *words, "--task", "classify", "--model", "demo:digits", "--out", "out"]
+    assert run(*given, *([] if "--format" in words else ["--format", "csv"])).code == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_terminal_there_is_one_line_a_minute(

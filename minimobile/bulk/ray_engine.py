@@ -22,7 +22,7 @@ def run_on_ray(
 
     Joins the cluster that RAY_ADDRESS names, or the one that this process has joined already, or begins one here.
     """
-    ray = _import_ray()
+    ray = import_ray()
     if not ray.is_initialized():
         ray.init(log_to_driver=False, configure_logging=False)
     actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_PartActor)
@@ -56,7 +56,8 @@ def run_on_ray(
             ray.kill(actor)
 
 
-def _import_ray() -> Any:
+def import_ray() -> Any:
+    """Return Ray. Raises UnavailableError where it is not installed."""
     try:
         return import_module("ray")
     except ImportError:

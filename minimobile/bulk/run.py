@@ -119,17 +119,19 @@ def run(
     _check_numbers(jobs, rows_per_part, shard)
     opened = load(str(model), num_threads=1, **overrides)
     require_task(opened, options, str(model))
-    folder = Path(out)
+    compute = _find_engine(engine)
+    folder, identity = Path(out), fingerprint(opened, options)
+    listed = [] if folder.exists() else list_entries(sources, column)  # what names nothing leaves no folder behind
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
         raise InputError(f"{folder}: expected a folder for the table, found a file")
-    require_same_run(folder, fingerprint(opened, options))
+    require_same_run(folder, identity)
     clear_leftovers(folder)
-    plans = _plan(folder, lambda: list_entries(sources, column), rows_per_part, options, shard)
+    plans = _plan(folder, lambda: listed or list_entries(sources, column), rows_per_part, options, shard)
     missing = [part for plan in plans for part in _missing(plan, folder, options, shard)]
     done = _Count(sum(part.count for part in missing), progress)
-    for report in _find_engine(engine)(options, missing, folder, jobs or count_processors(), done.hear):
+    for report in compute(options, missing, folder, jobs or count_processors(), done.hear):
         done.finish(report)
     return _settle(plans, folder, options, done.rows)
 
@@ -252,8 +254,9 @@ def _find_engine(name: str) -> Engine:
     if name == "local":
         return run_locally
     if name == "ray":
-        from minimobile.bulk.ray_engine import run_on_ray
+        from minimobile.bulk.ray_engine import import_ray, run_on_ray
 
+        import_ray()  # where it is missing, nothing is begun
         return run_on_ray
     raise InputError(f"engine: expected local or ray, got {name!r}")
 

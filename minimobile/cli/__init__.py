@@ -162,9 +162,8 @@ def _show_once() -> Callable[..., None]:
 
 def _explain_usage(error: Any) -> int:
     context = error.ctx
-    console.report_error(
-        f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'minimobile'} --help"
-    )
+    said = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # what some releases of typer put first
+    console.report_error(f"{said}; see {context.command_path if context else 'minimobile'} --help")
     return WRONG_USAGE
 
 

@@ -15,7 +15,7 @@ from minimobile.errors import InputError
 def detect(
     images: Pictures,
     model: RequiredModel,
-    threshold: Annotated[float, typer.Option("--threshold", help="What a score has to be above, 0 to 1.")] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0, max=1, metavar="T", help="What a score has to be above.")] = 0.5,
     top: Annotated[
         int | None, typer.Option("--top", metavar="N", min=1, help="At most so many objects a picture.")
     ] = None,
