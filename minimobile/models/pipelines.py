@@ -77,7 +77,7 @@ class _Pipeline:
 class ImageClassificationPipeline(_Pipeline):
     """Labels of pictures: [{"label": str, "score": float}, ...], the highest score first.
 
-    Parameters:
+    What may be given, to the pipeline or to a call of it:
         top_k: how many; 5 where not said.
         function_to_apply: "softmax", "sigmoid" or "none". Where not said: none for a regression, the sigmoid for a
             "multi_label_classification" or a single label, else the softmax; a quantised file that ends in
@@ -121,7 +121,7 @@ class ImageSegmentationPipeline(_Pipeline):
     A mask is a grey picture of the photo's size, 255 where its class is and 0 elsewhere. The whole picture is looked
     at, as by `segment`; transformers crops its middle and draws that mask out over the whole.
 
-    Parameters:
+    What may be given, to the pipeline or to a call of it:
         subtask: "semantic", the only one that there is.
         threshold, mask_threshold, overlap_mask_area_threshold: for networks that find objects; no effect, as there.
     """
@@ -155,7 +155,7 @@ class ObjectDetectionPipeline(_Pipeline):
 
     Boxes are whole pixels, cut towards zero, as transformers has them; classes called "???" are left out.
 
-    Parameters:
+    What may be given, to the pipeline or to a call of it:
         threshold: what a score has to be above; 0.5 where not said.
     """
 
