@@ -211,7 +211,7 @@ def test_destinations_that_are_refused(tmp_path: Path) -> None:
         (source, tmp_path / "file", {"overwrite": True}, "expected a directory, found a file"),
         (source, tmp_path / "no" / "x.h5", {}, "expected an existing folder to write into"),
         (source, tmp_path / "file" / "x", {}, "expected an existing folder to write into"),
-        (source, tmp_path / "x.onnx", {}, "got the suffix '.onnx'"),
+        (source, tmp_path / "x.pth", {}, "got the suffix '.pth'"),
         (source, tmp_path / "x", {"dtype": "float16"}, "expected dtype float32"),
     ]
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -26,7 +26,7 @@ def convert(
         Path,
         typer.Argument(
             metavar="DST",
-            help="NAME.h5 for the native file; NAME.tflite for a TFLite file; a directory for the Hugging Face layout. "
+            help="NAME.h5 for the native file; NAME.tflite or NAME.onnx; a directory for the Hugging Face layout. "
             "The folder it stands in must exist.",
             show_default=False,
         ),
@@ -37,9 +37,9 @@ def convert(
 ) -> None:
     """Convert a model to another format.
 
-    DST is one native HDF5 file, a TFLite file, or a directory that transformers reads too. Weights are kept as they
-    are, without loss (unless float16 is asked for; a TFLite file has batch norm folded into them), and DST appears
-    whole or not at all.
+    DST is one native HDF5 file, a TFLite or ONNX file, or a directory that transformers reads too. Weights are kept as
+    they are, without loss (unless float16 is asked for; a TFLite file has batch norm folded into them), and DST
+    appears whole or not at all.
     """  # fmt: skip
     from minimobile.models import conversion
     from minimobile.models.conversion_report import list_facts

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from minimobile.comparison.rival_onnx import write_onnx
 from minimobile.comparison.rival_tensorflow import write_tflite
-from minimobile.comparison.sized_network import Shape, SizedNetwork, fold
+from minimobile.comparison.sized_network import Shape, SizedNetwork, fold, write_onnx
 from minimobile.errors import InputError, UnavailableError
 from minimobile.models.classes import MobileNetModel
 

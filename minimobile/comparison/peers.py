@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.comparison.float32_bounds import Grid
-from minimobile.comparison.rival_onnx import write_onnx
 from minimobile.comparison.rival_tensorflow import run_tensorflow, write_tflite
-from minimobile.comparison.sized_network import SizedNetwork
+from minimobile.comparison.sized_network import SizedNetwork, write_onnx
 from minimobile.costs.profile import layer_names
 from minimobile.errors import FormatError, InputError, UnavailableError
 from minimobile.execution.definitions import run_reference
@@ -174,7 +173,6 @@ def _load_transformers(peer: Peer) -> Any:
 
 def _onnxruntime(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run our graph as an ONNX model, batch norm as it is trained."""
-    import_framework("onnx")
     runtime, network = import_framework("onnxruntime"), _every_layer(peer, pixels)
     session = runtime.InferenceSession(write_onnx(network), providers=["CPUExecutionProvider"])
     return dict(zip(network.graph.outputs, session.run(None, {INPUT: pixels}), strict=True))

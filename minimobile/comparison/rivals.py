@@ -13,10 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.comparison.rival_onnx import write_onnx
 from minimobile.comparison.rival_tensorflow import write_tflite
 from minimobile.comparison.rival_torch import run_torch
-from minimobile.comparison.sized_network import Shape, SizedNetwork, fold
+from minimobile.comparison.sized_network import Shape, SizedNetwork, fold, write_onnx
 from minimobile.errors import UnavailableError
 from minimobile.networks.graph import INPUT, Graph
 from minimobile.operations.operation import Weights

@@ -8,12 +8,13 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.formats.onnx.write import write_network
 from minimobile.networks.graph import Graph, Node
 from minimobile.operations.batch_norm import ROLES
 from minimobile.operations.folding import fold_weights
 from minimobile.operations.operation import MapShape, Weights
 from minimobile.operations.passes import fold_batch_norm, keep_needed
-from minimobile.operations.shapes import infer_shapes, sliding_window
+from minimobile.operations.shapes import explicit_padding, infer_shapes, sliding_window
 from minimobile.operations.table import CONVOLUTIONS
 
 Shape: TypeAlias = tuple[int, int, int, int]
@@ -46,15 +47,7 @@ class SizedNetwork:
 
     def pads(self, node: Node, height: int, width: int) -> tuple[int, int, int, int]:
         """Return the padding (top, left, bottom, right) of a convolution node."""
-        slide = sliding_window(node, height, width)
-        bottom, right = (
-            max(0, (outputs - 1) * slide.stride + (kernel - 1) * slide.dilation + 1 - size - before)
-            for outputs, kernel, size, before in (
-                (slide.out_height, slide.kernel_height, height, slide.pad_top),
-                (slide.out_width, slide.kernel_width, width, slide.pad_left),
-            )
-        )
-        return slide.pad_top, slide.pad_left, bottom, right
+        return explicit_padding(sliding_window(node, height, width))
 
 
 def compared_outputs(graph: Graph) -> tuple[str, ...]:
@@ -65,3 +58,8 @@ def compared_outputs(graph: Graph) -> tuple[str, ...]:
 def fold(graph: Graph, weights: Weights, shape: Shape) -> SizedNetwork:
     """Return what is compared: the outputs that count, with batch norm folded."""
     return SizedNetwork(fold_batch_norm(keep_needed(graph, compared_outputs(graph))), weights, shape)
+
+
+def write_onnx(network: SizedNetwork) -> bytes:
+    """Return the network, with all outputs of its graph, as an ONNX model."""
+    return write_network(network.graph, network.weights, network.shape)

@@ -12,6 +12,7 @@ import numpy as np
 from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.onnx import write as onnx_file
 from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
@@ -24,8 +25,10 @@ from minimobile.storage.files import check_destination, user_path
 from minimobile.storage.hub import WEIGHTS, has_file_ending
 
 NATIVE_SUFFIXES = (".h5", ".hdf5")
-NATIVE, DIRECTORY, TFLITE = "native HDF5 file", "Hugging Face directory", "TFLite file"
-FILES = (NATIVE, TFLITE)
+NATIVE, DIRECTORY, TFLITE, ONNX = "native HDF5 file", "Hugging Face directory", "TFLite file", "ONNX file"
+FILES = (NATIVE, TFLITE, ONNX)
+KEEP_INTEGERS: Mapping[str, Callable[..., None]] = {TFLITE: tflite.write, ONNX: onnx_file.write}
+"""Files that hold a network of floats or integers and no ranges of training, and what writes them."""
 _NO_RANGES = "a range of training for quantisation, which what was written cannot hold"
 PROCESSOR_SETTINGS = {
     "do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size", "do_rescale",
@@ -39,10 +42,10 @@ PROCESSOR_SETTINGS = {
 def convert(
     source: str | Path, destination: str | Path, *, dtype: str = "float32", overwrite: bool = False
 ) -> ConversionReport:
-    """Write a checkpoint as our native file (NAME.h5), as a TFLite file (NAME.tflite) or as transformers' directory.
+    """Write a checkpoint as our native file (NAME.h5), as NAME.tflite, as NAME.onnx or as transformers' directory.
 
     `source` is what `load` takes. Arrays keep their bits, but for batch norm, which a TFLite file has folded into them;
-    integers stay integers in a TFLite file. `dtype="float16"` halves a file of floats. The destination
+    integers stay integers in a TFLite or ONNX file. `dtype="float16"` halves a file of floats. The destination
     appears whole or not at all. Raises FormatError for a source that is no network of ours or a place that cannot be
     written, InputError for a destination that is taken (unless `overwrite`), that is the source itself, or that
     stands in no existing directory.
@@ -52,14 +55,14 @@ def convert(
     if layout == DIRECTORY and dtype != "float32":
         raise InputError(
             f"{path}: expected dtype float32, in which transformers computes, got {dtype!r}; a native file "
-            "(NAME.h5) takes float16, and so does NAME.tflite"
+            "(NAME.h5) takes float16, and so do NAME.tflite and NAME.onnx"
         )
     _check_place(path, layout, overwrite)
     _check_apart(user_path(source, "source"), path, layout)
     description, checkpoint = examine(source)
     if checkpoint is None:
         raise FormatError(str(description.problem))
-    has_integers = layout == TFLITE and checkpoint.quantized is not None
+    has_integers = layout in KEEP_INTEGERS and checkpoint.quantized is not None
     if has_integers and dtype != "float32":
         raise InputError(
             f"{path}: expected dtype float32 for a source of integers, which stay as they are, got {dtype!r}"
@@ -72,8 +75,8 @@ def convert(
     if layout == NATIVE:
         hdf5.write(path, complete, dtype)
         written = tuple(complete.weights)
-    elif layout == TFLITE:
-        tflite.write(path, dataclasses.replace(complete, ranges={}), dtype)
+    elif layout in KEEP_INTEGERS:
+        KEEP_INTEGERS[layout](path, dataclasses.replace(complete, ranges={}), dtype)
         written = tuple(sorted(kept))
     else:
         huggingface.write(path, dataclasses.replace(complete, ranges={}))
@@ -98,15 +101,20 @@ def convert(
 
 
 def choose_layout(destination: Path) -> str:
-    """Return `NATIVE` for a name ending in .h5 or .hdf5, `TFLITE` for .tflite, `DIRECTORY` for one without ending."""
+    """Return `NATIVE` for a name ending in .h5 or .hdf5, `TFLITE` for .tflite, `ONNX` for .onnx, else `DIRECTORY`.
+
+    Raises InputError for a name with another ending.
+    """
     if destination.suffix.lower() in NATIVE_SUFFIXES:
         return NATIVE
     if destination.suffix.lower() == tflite.SUFFIX:
         return TFLITE
+    if destination.suffix.lower() == onnx_file.SUFFIX:
+        return ONNX
     if has_file_ending(destination.name) and not destination.is_dir():
         raise InputError(
-            f"{destination}: expected a name ending in .h5 (native file) or .tflite, or a directory without a suffix "
-            f"(Hugging Face layout), got the suffix {destination.suffix!r}"
+            f"{destination}: expected a name ending in .h5 (native file), .tflite or .onnx, or a directory without a "
+            f"suffix (Hugging Face layout), got the suffix {destination.suffix!r}"
         )
     return DIRECTORY
 
@@ -209,11 +217,11 @@ def _explain_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _explain_folding(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Say what a TFLite file of floats leaves out."""
+    """Say what a TFLite or ONNX file of floats leaves out."""
     if not checkpoint.ranges:
         return ()
     return (
-        "a TFLite file of floats does not round as in training for quantisation, which gives other numbers; "
+        "a file of floats does not round as in training for quantisation, which gives other numbers; "
         "load(SRC, quantized=True).save(DST) writes the integers that the network was trained for",
     )
 
@@ -221,5 +229,6 @@ def _explain_folding(checkpoint: Checkpoint) -> tuple[str, ...]:
 _EXPLANATIONS: Mapping[str, Callable[[Checkpoint], tuple[str, ...]]] = {
     NATIVE: lambda checkpoint: (),
     TFLITE: _explain_folding,
+    ONNX: _explain_folding,
     DIRECTORY: _explain_losses,
 }

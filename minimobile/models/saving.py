@@ -9,6 +9,7 @@ from typing import Any
 
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.onnx import write as onnx_file
 from minimobile.formats.tflite import tflite
 from minimobile.models.digest import digest
 from minimobile.models.requests import check_save_options
@@ -36,12 +37,16 @@ class Saving:
         huggingface.write(save_directory, self.to_checkpoint())
 
     def save(self, path: str | Path, dtype: str = "float32") -> None:
-        """Write our native HDF5 file, or, to a name ending in .tflite, a TFLite file; `dtype="float16"` halves either.
+        """Write our native HDF5 file, or what a name ending in .tflite or .onnx says; `dtype="float16"` halves any.
 
-        A TFLite file keeps integers as they are. Raises FormatError for what has no form in a file, and writes none.
+        TFLite and ONNX files keep integers as they are. Raises FormatError for what has no form in a file, and writes
+        none.
         """
-        if str(path).lower().endswith(tflite.SUFFIX):
+        name = str(path).lower()
+        if name.endswith(tflite.SUFFIX):
             tflite.write(path, self._as_checkpoint(), dtype)
+        elif name.endswith(onnx_file.SUFFIX):
+            onnx_file.write(path, self._as_checkpoint(), dtype)
         else:
             hdf5.write(path, self.to_checkpoint(), dtype)
 

@@ -21,7 +21,7 @@ from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, i
 from minimobile.formats.tflite.tflite_detection import Ending, find_ending
 from minimobile.formats.tflite.tflite_floats import float_network
 from minimobile.formats.tflite.tflite_layers import translate, translate_with_outputs
-from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_settings
+from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_own
 from minimobile.formats.tflite.tflite_model import Model, read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
@@ -63,7 +63,7 @@ def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint
     producer = {"producer": model.description[:200]} if model.description else {}
     ending = find_ending(model, str(path))
     layers, detector = _translate(model, ending, has_integers, str(path))
-    own = read_settings(model.metadata, str(path))
+    own = read_own(model.metadata, str(path))
     match = partial(
         match_network,
         layers,

@@ -1,28 +1,23 @@
 """What a TFLite file says of itself beside its network: TensorFlow's metadata for everybody, and our own settings.
 
 TensorFlow's: a FlatBuffer of `metadata_schema.fbs` in the buffer TFLITE_METADATA tells how a picture comes in and which
-file names the classes; that file is packed in a zip archive behind the model. Ours: config, image processor and school
-as JSON, from which the reader has exactly what was written, and not what shapes alone tell.
+file names the classes; that file is packed in a zip archive behind the model. Ours: `own_settings`.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.dialects import DIALECTS
+from minimobile.formats.own_settings import Settings, label_lines, pack_settings, read_settings
 from minimobile.formats.tflite.flatbuffer_writer import Fields, Scalar, write_flatbuffer
-from minimobile.networks.config import Config, config_from_dict
 from minimobile.quantized.network import Network
-from minimobile.storage.strict_json import parse_json_object
 
 LABELS = "labels.txt"
 OWN, EVERYBODYS = "MINIMOBILE_SETTINGS", "TFLITE_METADATA"
@@ -35,17 +30,9 @@ _EARLIEST = (1980, 1, 1, 0, 0, 0)  # of a zip archive: the same bytes on every d
 _UNIX = 3
 
 
-class Settings(NamedTuple):
-    """What our own files say: the config without the classes' names, the processor's settings, a row of `DIALECTS`."""
-
-    config: Config
-    processor: Mapping[str, Any] | None
-    dialect: str
-
-
 def metadata_buffers(checkpoint: Checkpoint, network: Network) -> dict[str, bytes]:
     """Return the metadata of a file by the names of its buffers."""
-    return {OWN: _pack_settings(checkpoint), EVERYBODYS: _describe(checkpoint, network)}
+    return {OWN: pack_settings(checkpoint), EVERYBODYS: _describe(checkpoint, network)}
 
 
 def pack_labels(content: bytes, checkpoint: Checkpoint) -> bytes:
@@ -62,38 +49,9 @@ def pack_labels(content: bytes, checkpoint: Checkpoint) -> bytes:
     return archive.getvalue()
 
 
-def label_lines(checkpoint: Checkpoint) -> list[str] | None:
-    """Return the classes' names, or None where there are none or where one is no line of its own."""
-    if checkpoint.architecture.endswith("Model"):
-        return None
-    labels = [checkpoint.config.labels[index] for index in range(checkpoint.config.class_count)]
-    is_text = all(label.splitlines() == [label] and label.isprintable() for label in labels)
-    return labels if labels and is_text else None
-
-
-def read_settings(metadata: Mapping[str, bytes], where: str) -> Settings | None:
-    """Return what `metadata_buffers` packed; None for the files of others. Raises FormatError for a damaged text."""
-    if OWN not in metadata:
-        return None
-    values = parse_json_object(metadata[OWN], f"{where}: {OWN}")
-    config, processor, dialect = (values.get(name) for name in ("config", "processor", "dialect"))
-    if not isinstance(config, dict) or not isinstance(processor, dict | None) or dialect not in DIALECTS:
-        raise FormatError(f"{where}: {OWN}: expected a config, a processor and a known dialect, found other values")
-    try:
-        return Settings(config_from_dict(config), processor, str(dialect))
-    except ConfigError as error:
-        raise FormatError(f"{where}: {OWN}: {error}") from None
-
-
-def _pack_settings(checkpoint: Checkpoint) -> bytes:
-    config = checkpoint.config.to_dict()
-    config.pop("label2id", None)
-    if label_lines(checkpoint) is not None:  # they are in the file that everybody reads
-        del config["id2label"]
-        config["num_labels"] = checkpoint.config.num_labels
-    settings = {"config": config, "processor": checkpoint.processor, "dialect": checkpoint.dialect}
-    text = json.dumps(settings, ensure_ascii=False, sort_keys=True, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8")
+def read_own(metadata: Mapping[str, bytes], where: str) -> Settings | None:
+    """Return what `metadata_buffers` packed of ours; None for files of others. Raises FormatError where damaged."""
+    return read_settings(metadata[OWN], f"{where}: {OWN}") if OWN in metadata else None
 
 
 def _describe(checkpoint: Checkpoint, network: Network) -> bytes:

@@ -1,0 +1,175 @@
+"""ONNX files that we write: every weight's bits, names, metadata; and other runtimes' values of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from onnx_files import read_parts, run_every_tensor, run_everywhere
+from planted import draw_pixels, make_network
+from spelling import random_weights
+
+import minimobile as mm
+from minimobile import formats
+from minimobile.comparison.crosscheck import check
+from minimobile.errors import FormatError, InputError
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.dialects import DIALECTS, processor_settings
+from minimobile.networks.build_graph import build_graph
+from minimobile.quantized import definitions
+
+NETWORKS = {
+    "V1": ("v1", {}),
+    "V1, odd picture, symmetric padding": ("v1", {"tf_padding": False, "image_size": 47}),
+    "V1, Keras' padding": ("v1", {"bottom_right_padding": "all"}),
+    "V1, fixed pool": ("v1", {"pool_size": 2, "image_size": 64}),
+    "V1, output stride 8": ("v1", {"output_stride": 8}),
+    "V2": ("v2", {}),
+    "V2, odd picture": ("v2", {"image_size": 65}),
+    "DeepLab": ("deeplab", {}),
+    "DeepLab, output stride 16": ("deeplab", {"output_stride": 16, "image_size": 65}),
+    **{f"V1, {name}": ("v1", {"hidden_act": name}) for name in ("relu", "silu", "gelu", "leaky_relu", "hardswish")},
+    **{f"V2, {name}": ("v2", {"hidden_act": name}) for name in ("sigmoid", "tanh", "linear")},
+}
+
+
+def make_detector(name: str) -> mm.MobileNetV1Model:
+    config = {"V1": mm.MobileNetV1Config, "V2": mm.MobileNetV2Config}[name](
+        depth_multiplier=0.1, num_labels=3, image_size=96, architectures=(f"MobileNet{name}ForObjectDetection",)
+    )
+    architecture = f"MobileNet{name}ForObjectDetection"
+    weights = random_weights(build_graph(config, architecture), 0)
+    return getattr(mm, architecture).from_checkpoint(Checkpoint(config, weights, architecture))
+
+
+def test_every_weight_keeps_its_bits_and_its_name(tmp_path):
+    model = make_network("v2", image_size=32)
+    model.save(tmp_path / "model.onnx")
+    nodes, constants, _ = read_parts(tmp_path / "model.onnx")
+    for name, values in model.state_dict().items():
+        assert constants[name].tobytes() == values.tobytes(), name
+    layers = {node.name: node.op for node in model.graph.nodes}
+    assert set(layers) <= set(nodes)
+    assert {nodes[name] for name, op in layers.items() if op == "batch_norm"} == {"BatchNormalization"}
+
+
+def test_labels_and_preprocessing_are_in_the_metadata(tmp_path):
+    model = mm.load("demo:digits")
+    model.save(tmp_path / "model.onnx")
+    _, _, metadata = read_parts(tmp_path / "model.onnx")
+    assert metadata["labels"].split("\n") == [model.id2label[index] for index in range(10)]
+    assert json.loads(metadata["preprocessor_config"]) == model.to_checkpoint().processor
+    assert metadata["Image.NominalPixelRange"] == "Normalized_1_1"
+    assert metadata["Image.BitmapPixelFormat"] == "Rgb8"
+    settings = json.loads(metadata["minimobile.settings"])
+    assert settings["dialect"] == model.to_checkpoint().dialect and settings["config"]["num_labels"] == 10
+
+
+def test_half_precision_halves_the_file(tmp_path):
+    model = make_network("v1", depth_multiplier=0.5, min_depth=8)
+    for dtype in ("float32", "float16"):
+        model.save(tmp_path / f"{dtype}.onnx", dtype)
+    sizes = [(tmp_path / f"{dtype}.onnx").stat().st_size for dtype in ("float16", "float32")]
+    assert sizes[0] < 0.54 * sizes[1]
+    _, constants, _ = read_parts(tmp_path / "float16.onnx")
+    for name, values in model.state_dict().items():
+        np.testing.assert_array_equal(constants[name], values.astype(np.float16))
+
+
+def test_convert_writes_what_save_does_and_tells_every_array(tmp_path):
+    model = make_network("v1")
+    model.save(tmp_path / "model.h5")
+    report = mm.convert(tmp_path / "model.h5", tmp_path / "model.onnx")
+    model.save(tmp_path / "saved.onnx")
+    assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "saved.onnx").read_bytes()
+    assert report.layout == "ONNX file" and set(report.mapped.values()) == set(model.state_dict())
+    with pytest.raises(InputError, match=r"model\.onnx: .*exists"):
+        mm.convert(tmp_path / "model.h5", tmp_path / "model.onnx")
+
+
+def test_what_has_no_form_in_a_file_is_named_and_nothing_is_written(tmp_path):
+    model = make_network("v1")
+    name = "mobilenet_v1.layer.3.convolution.weight"
+    large = {**model.state_dict(), name: model.state_dict()[name] * np.float32(1e6)}
+    model = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), weights=large))
+    with pytest.raises(FormatError, match=r"model\.onnx: mobilenet_v1\.layer\.3.*float16 can hold"):
+        model.save(tmp_path / "model.onnx", "float16")
+    with pytest.raises(FormatError, match=r"one of float32, float16, got 'int8'"):
+        model.save(tmp_path / "model.onnx", "int8")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("name", NETWORKS)
+def test_other_runtimes_have_our_logits(name, tmp_path):
+    kind, fields = NETWORKS[name]
+    model = make_network(kind, **{"image_size": 32, **fields})
+    pixels = np.repeat(draw_pixels(model.config.image_size), 2, axis=0)
+    pixels[1] *= -1
+    for dtype in ("float32", "float16"):
+        model.save(tmp_path / "model.onnx", dtype)
+        rounded = {key: values.astype(dtype).astype(np.float32) for key, values in model.state_dict().items()}
+        ours = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), weights=rounded))
+        for runtime, (logits,) in run_everywhere(tmp_path / "model.onnx", pixels).items():
+            report = check(ours, pixel_values=pixels, against=lambda _, y=logits: {"logits": y})
+            assert report.layers[0].excess <= 1, f"{name}, {dtype}, {runtime}: {report}"
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("name", ["V1", "V2"])
+def test_other_runtimes_have_our_predictions_of_a_detector(name, tmp_path):
+    model = make_detector(name)
+    model.save(tmp_path / "model.onnx")
+    pixels = draw_pixels(96)
+    ours = model.features(pixels, list(model.graph.outputs))
+    for runtime, found in run_everywhere(tmp_path / "model.onnx", pixels).items():
+        for (layer, values), theirs in zip(ours.items(), found, strict=True):
+            scale = np.abs(values).max()
+            # A path of 50 layers: float32 loses a few of 24 bits. A wrong weight would move values by their own size.
+            assert np.abs(theirs - values).max() <= 1e-4 * scale, (runtime, layer)
+
+
+@pytest.mark.crosscheck
+def test_other_runtimes_have_our_features_of_a_network_without_head(tmp_path):
+    classifier = make_network("v2", image_size=64)
+    model = mm.MobileNetV2Model.from_checkpoint(classifier.to_checkpoint())
+    model.save(tmp_path / "model.onnx")
+    pixels = draw_pixels(64)
+    ours = model(pixels)
+    for last, pooled in run_everywhere(tmp_path / "model.onnx", pixels).values():
+        assert (last.shape, pooled.shape) == (ours.last_hidden_state.shape, ours.pooler_output.shape)
+        np.testing.assert_allclose(last, ours.last_hidden_state, rtol=0, atol=1e-5 * np.abs(last).max())
+        np.testing.assert_allclose(pooled, ours.pooler_output, rtol=0, atol=1e-5 * np.abs(pooled).max())
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("scheme", ["int8", "uint8"])
+@pytest.mark.parametrize("kind", ["v1", "v2", "deeplab"])
+def test_integers_are_written_between_quantize_and_dequantize(kind, scheme, tmp_path):
+    """Each tensor of bytes in ONNX Runtime is what our integers make of its own inputs, within one step of rounding."""
+    photos = [np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8) for seed in range(4)]
+    checkpoint = make_network(kind, image_size=32).to_checkpoint()
+    processor = processor_settings(DIALECTS["huggingface"], checkpoint.architecture, (32, 32))
+    model = getattr(mm, checkpoint.architecture).from_checkpoint(dataclasses.replace(checkpoint, processor=processor))
+    quantized = mm.quantize(model, photos, per_channel=scheme == "int8")
+    for suffix in ("onnx", "tflite"):
+        quantized.save(tmp_path / f"model.{suffix}")
+    run_everywhere(tmp_path / "model.onnx", draw_pixels())
+    network = formats.read(tmp_path / "model.tflite").quantized
+    found = run_every_tensor(tmp_path / "model.onnx", draw_pixels())
+    stored = {name.removesuffix(".quantized"): _channels_last(y) for name, y in found.items() if ".quantized" in name}
+    compared = 0
+    for operation in network.operations:
+        if set(operation.inputs) <= stored.keys() | {n for n, t in network.tensors.items() if t.values is not None}:
+            ours = definitions.apply(operation, network.tensors, stored, "litert")
+            if operation.output in stored:
+                difference = ours.astype(int) - stored[operation.output]
+                assert np.abs(difference).max() <= 1, operation
+                compared += 1
+    assert compared > len(network.operations) // 2
+
+
+def _channels_last(values):
+    return np.ascontiguousarray(values.transpose(0, 2, 3, 1)) if values.ndim == 4 else values
