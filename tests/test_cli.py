@@ -93,7 +93,7 @@ def test_reading_a_file_needs_no_compiler() -> None:
         (["features", "a.png", "--layer", "x", "--out", "x.txt"], "expected a file name ending in .npz or .h5"),
         (["inspect", "x", "--size", "-3"], "'--size'"),
         (["convert", "x"], "Missing argument 'DST'"),
-        (["convert", "x", "y.onnx"], "got the suffix '.onnx'"),
+        (["convert", "x", "y.pth"], "got the suffix '.pth'"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_code_2(run: Run, words: list[str], sentence: str) -> None:
