@@ -101,6 +101,8 @@ def inspect(
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:
+    from minimobile.quantized.own_head import describe_own_head
+
     description, network = found.description, found.network
     dialect = found.checkpoint.dialect if found.checkpoint else description.dialect
     origin = [description.format, *([f"dialect {dialect}"] if dialect else [])]
@@ -115,7 +117,10 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     stride = f"width {config.width_multiplier}, output stride {config.output_stride}"
     facts += [("network", f"{network.architecture}, {stride}")]
     count = len(network.labels)
-    facts += [("classes", f"{count}: {labels}, ..." if count > 3 else labels or "none: it has no head")]
+    own = describe_own_head(found.own_outputs) if found.own_outputs else ""
+    facts += [("head", own)] if own else []
+    none = "its head is its own" if own else "none: it has no head"
+    facts += [("classes", f"{count}: {labels}, ..." if count > 3 else labels or none)]
     facts += [("pictures", found.preprocessing or "the file does not say how they are prepared")]
     facts += [(f"at {height} x {width}", f"{costs.multiply_adds:,} multiply-adds, {costs.parameters:,} parameters")]
     return [*facts, *network_tables.describe_reach(network)]

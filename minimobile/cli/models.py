@@ -39,12 +39,14 @@ def open_model(source: str | None, task: str | None = None, pictures: int = 1) -
     one thread.
     """
     from minimobile.models.auto import blaming_the_variable
+    from minimobile.quantized.own_head import describe_own_head
 
     with blaming_the_variable(source if isinstance(source, FromEnvironment) else None):
         model = load_model(source, None if pictures == 1 else 1)
         name = type(model).__name__
         if task is not None and not name.endswith(task):
-            raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}")
+            own = f" and a head of its own: {describe_own_head(model.own_outputs)}" if model.own_outputs else ""
+            raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}{own}")
     announce_compilation(model)
     return model
 

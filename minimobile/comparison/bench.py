@@ -77,7 +77,7 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
 
     Each from the file's input tensor to its output tensor, ours and LiteRT's on the same random input; the floats from
     pixel values to logits, or to classes where the file's output are classes. `against` may name "litert" alone. The
-    difference of LiteRT is in steps of the output.
+    difference of LiteRT is in steps of the (first) output. Of a file with a head of its own there are no floats.
     """
     from minimobile.models.auto import load
 
@@ -104,8 +104,9 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
 
     contestants: dict[str, Callable[[], Any]] = {
         "minimobile": lambda: ours.run_quantized(x),
-        "minimobile float32": run_floats,
     }
+    if not ours.own_outputs:  # the floats are those of the body alone
+        contestants["minimobile float32"] = run_floats
     differences = dict.fromkeys(contestants, 0.0)
     if against:
         run_litert = open_tflite(path, num_threads)
@@ -120,7 +121,10 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
 
 def _choose_result(results: Any) -> NDArray[Any]:
     """Return the output by which two runs of a file are compared: of a detector's four the scores."""
-    found: NDArray[Any] = results if isinstance(results, np.ndarray) else results[2 if len(results) == 4 else 0]
+    if isinstance(results, np.ndarray):
+        return results
+    each = list(results.values() if isinstance(results, Mapping) else results)
+    found: NDArray[Any] = each[2 if len(each) == 4 else 0]
     return found
 
 

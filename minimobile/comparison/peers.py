@@ -256,14 +256,15 @@ def _run_tflite(peer: Peer, pixels: Array) -> dict[str, Observed]:
     """
     litert = import_framework("ai_edge_litert.interpreter")
     kinds = litert.OpResolverType
-    is_quantized = peer.path is not None and any(
-        details["dtype"] in (np.int8, np.uint8) and len(details["shape"]) == 4
-        for details in litert.Interpreter(str(peer.path)).get_tensor_details()
-    )
-    kernels = kinds.BUILTIN_REF if is_quantized else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = litert.Interpreter(
-        str(peer.path), experimental_op_resolver_type=kernels, experimental_preserve_all_tensors=True
-    )
+    with _explaining(Path(str(peer.path)), "LiteRT"):
+        is_quantized = any(
+            details["dtype"] in (np.int8, np.uint8) and len(details["shape"]) == 4
+            for details in litert.Interpreter(str(peer.path)).get_tensor_details()
+        )
+        kernels = kinds.BUILTIN_REF if is_quantized else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = litert.Interpreter(
+            str(peer.path), experimental_op_resolver_type=kernels, experimental_preserve_all_tensors=True
+        )
     entry = _invoke(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     tensors = {details["name"]: details for details in interpreter.get_tensor_details()}
     names = {layer: name for layer, name in peer.endpoints.items() if name in tensors}

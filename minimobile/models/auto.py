@@ -15,6 +15,7 @@ from minimobile.models.base_model import MobileNetModel
 from minimobile.models.requests import read_request
 from minimobile.models.sources import read_config, read_requested
 from minimobile.networks.config import Config, config_from_dict
+from minimobile.quantized.own_head import describe_own_head
 
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
 MODEL_VARIABLE = "MINIMOBILE_MODEL"
@@ -86,7 +87,8 @@ def choose_model(model: MobileNetModel | str | Path | None, task: str) -> Mobile
                 )
             model = load(source)
         if not isinstance(model, TASKS[task]):
-            raise InputError(f"model: expected one for {task}, got a {type(model).__name__}")
+            own = f" and a head of its own: {describe_own_head(model.own_outputs)}" if model.own_outputs else ""
+            raise InputError(f"model: expected one for {task}, got a {type(model).__name__}{own}")
     return model
 
 

@@ -31,6 +31,7 @@ from minimobile.networks.config import Config, MobileNetConfig
 from minimobile.networks.graph import Graph
 from minimobile.operations.fake_quantization import add_fake_quantization
 from minimobile.quantized.network import Tensor
+from minimobile.quantized.own_head import OwnOutput
 from minimobile.tracing.explain import explain
 from minimobile.tracing.explanation import Explanation
 from minimobile.tracing.trace import Trace, choose_rows, trace_run
@@ -232,6 +233,11 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
     def is_quantized(self) -> bool:
         """Whether the model runs in integers."""
         return self._integers is not None
+
+    @property
+    def own_outputs(self) -> tuple[OwnOutput, ...]:
+        """The outputs of a quantised file whose head is its own, such as an SSD's of another school; else ()."""
+        return ()
 
     @property
     def quantized_input(self) -> Tensor:

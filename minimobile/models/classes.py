@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minimobile.errors import InputError
-from minimobile.execution.runner import DataFormat
+from minimobile.execution.runner import DataFormat, RunOptions
+from minimobile.formats.checkpoint import Checkpoint
 from minimobile.models.base_model import AskedStates, MobileNetModel
 from minimobile.models.detectors import MobileNetV1ForObjectDetection, MobileNetV2ForObjectDetection
 from minimobile.models.losses import classification_loss, segmentation_loss
@@ -18,8 +20,11 @@ from minimobile.models.outputs import (
     ImageClassifierOutputWithNoAttention,
     SemanticSegmenterOutput,
 )
+from minimobile.models.weights import trim
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.graph import Graph
+from minimobile.quantized.own_head import OwnOutput, own_outputs
 
 Array = NDArray[Any]
 
@@ -36,7 +41,29 @@ __all__ = [
 
 
 class _Backbone(MobileNetModel):
-    """A network without a head: feature maps and their mean."""
+    """A network without a head: feature maps and their mean; or in front of one that only a file in integers knows."""
+
+    @property
+    def own_outputs(self) -> tuple[OwnOutput, ...]:
+        """The outputs of a quantised file whose head is its own, such as an SSD's of another school; else ()."""
+        return own_outputs(self._integers)
+
+    def run_quantized(self, array: ArrayLike) -> Any:
+        """Run a quantised file as it is: its input tensor in, its output tensor out, both in the file's types.
+
+        A file with a head of its own gives all of its outputs, {name: array}: raw, for how boxes are decoded no file
+        says. `features` gives the numbers that they stand for, by the same names. The rest is as for other models.
+        """
+        found = self._runner.run_stored(np.asarray(array))
+        names = [output.name for output in self.own_outputs]
+        return dict(zip(names, found, strict=True)) if names else found[0]
+
+    def _settle(self, checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> None:
+        """Leave the pooling layer out where the integers have none."""
+        has_none = checkpoint.quantized is not None and "pooler" not in checkpoint.endpoints
+        if has_none and not options.dequantize and "pooler" in graph.outputs:
+            graph = trim(dataclasses.replace(graph, outputs=graph.outputs[:1]))
+        super()._settle(checkpoint, graph, options)
 
     def __call__(
         self,

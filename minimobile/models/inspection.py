@@ -23,6 +23,7 @@ from minimobile.models.weights import fit_weights
 from minimobile.networks import ssd
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import Config
+from minimobile.quantized.own_head import OwnOutput, own_outputs
 
 _VARIANT = re.compile(
     r"(?=.)(?P<width>\d+(?:\.\d*)?|\.\d+)?(?:@(?P<height>\d{1,5})(?:x(?P<columns>\d{1,5}))?)?", re.ASCII
@@ -126,6 +127,12 @@ class Inspection:
         settings = None if self.checkpoint is None else self.checkpoint.processor
         return None if settings is None else describe_settings(settings)
 
+    @property
+    def own_outputs(self) -> tuple[OwnOutput, ...]:
+        """The raw outputs of a quantised file whose head is its own; () for others."""
+        is_body = self.checkpoint is not None and self.checkpoint.architecture.endswith("Model")
+        return own_outputs(self.checkpoint.quantized) if self.checkpoint is not None and is_body else ()
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; without a network "layers" is empty and the totals are None."""
         description = self.description.to_dict()
@@ -135,6 +142,7 @@ class Inspection:
             **{name: value for name, value in description.items() if name != "entries"},
             "dialect": self.checkpoint.dialect if self.checkpoint else self.description.dialect,
             "preprocessing": self.preprocessing,
+            "own_outputs": [{**output._asdict(), "shape": list(output.shape)} for output in self.own_outputs],
             **(network if self.network is None else self.network.to_dict()),
             "compare": [other.to_dict() for other in self.others],
             "arrays": description["entries"],

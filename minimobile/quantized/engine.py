@@ -69,7 +69,9 @@ class QuantizedEngine:
             if names not in self._stages:
                 self._stages[names] = self._plan(names)
             stages = self._stages[names]
-        values: dict[str, Array] = {self.network.inputs[0]: x}
+        constants = {name: self.network.tensors[name].values for name in names}
+        values: dict[str, Array] = {name: value for name, value in constants.items() if value is not None}
+        values[self.network.inputs[0]] = x
         for stage in stages:
             if stage.program is None:
                 (operation,) = stage.operations

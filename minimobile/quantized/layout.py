@@ -13,8 +13,8 @@ Shape = tuple[int, int, int, int]
 
 
 def as_image(shape: tuple[int, ...]) -> Shape:
-    """Return a shape of two or four dimensions as (N, H, W, C): one of two is a row of single pixels."""
-    return (shape[0], 1, 1, shape[1]) if len(shape) == 2 else (shape[0], shape[1], shape[2], shape[3])
+    """Return a shape of two to four dimensions as (N, H, W, C): two are single pixels, three are rows of them."""
+    return (shape[0], *(1,) * (4 - len(shape)), *shape[1:])  # type: ignore[return-value]  # four of them
 
 
 def is_map(tensor: Tensor) -> bool:

@@ -12,8 +12,9 @@ from minimobile.errors import InputError, UnknownLayerError
 from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
 from minimobile.networks.graph import Graph
 from minimobile.quantized.engine import QuantizedEngine
-from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile.quantized.network import Network, Tensor
 from minimobile.quantized.operations.table import operation_of
+from minimobile.quantized.own_head import find_maker
 from minimobile_kernels.quantized.reference_maps import Affine, dequantize, quantize
 
 Array = NDArray[Any]
@@ -100,20 +101,13 @@ class QuantizedRunner:
         """Return what the network's outputs are beyond logits, by name: see `Runner.results`."""
         if len(self.network.outputs) == 2:  # a detector's
             boxes, scores = self.network.outputs
-            maker = self._find_maker(scores)
+            maker = find_maker(self.network, scores)
             is_made = maker is not None and operation_of(maker).result == "probabilities"
             logits = maker.inputs[0] if maker is not None and is_made else scores
             return {"box_encodings": boxes, "scores": scores, "logits": logits}
-        maker = self._find_maker(self.network.outputs[0])
+        maker = find_maker(self.network, self.network.outputs[0])
         what = None if maker is None else operation_of(maker).result
         return {} if what is None else {what: self.network.outputs[0]}
-
-    def _find_maker(self, name: str) -> Operation | None:
-        """Return the operation that computes a tensor's values, before what only moves them."""
-        made = {operation.output: operation for operation in self.network.operations}
-        while name in made and operation_of(made[name]).keeps_numbers:
-            name = made[name].inputs[0]
-        return made.get(name)
 
     def _run_each(self, x: Array, tensors: tuple[str, ...]) -> dict[str, Array]:
         runs = [self._engine.run(x[index : index + 1], tensors) for index in range(len(x))]

@@ -16,6 +16,7 @@ from minimobile.formats.deduction import build_checkpoint, deduce_config
 from minimobile.formats.dialects import Dialect
 from minimobile.formats.matching.detector import DetectorEnds, detector_fields, recognise_detector, settle_anchors
 from minimobile.formats.matching.network import Layer
+from minimobile.formats.matching.own_head import recognise_body
 from minimobile.formats.matching.recognition import Finding, describe_layer, recognise_network
 from minimobile.formats.matching.simplification import simplify
 from minimobile.formats.ranges import add_ranges
@@ -44,17 +45,19 @@ def match_network(
     provenance: Mapping[str, str] | None = None,
     config: Config | None = None,
     detector: DetectorEnds | None = None,
+    has_own_head: bool = False,
 ) -> Checkpoint:
     """Return the checkpoint of a MobileNet V1, V2 or DeepLab that a file spells out as layers, whatever their names.
 
     `layers` are in an order in which they can be computed; `image_size` (height, width) is the size that the file is
     made for, None where it takes any. `config` stands in for the one that is found, as in `build_checkpoint`.
     Convolutions without batch norm get an idle one that folds back to the file's numbers bit for bit. A scaling of the
-    picture at the start becomes the processor's. `detector` says where the predictors of an SSD end. Raises FormatError
-    naming the first layer that no MobileNet has.
+    picture at the start becomes the processor's. `detector` says where the predictors of an SSD end; with
+    `has_own_head` the MobileNet may be the body of a network whose other layers are ignored. Raises FormatError naming
+    the first layer that no MobileNet has.
     """
     simple = simplify(layers, where)
-    finding = recognise_network(simple, where) if detector is None else recognise_detector(simple, detector, where)
+    finding = _recognise(simple, detector, has_own_head, where)
     size = image_size or _size_of_fixed_pool(finding)
     common = _common_epsilon(finding, where)
     known = _read_fields(finding, where) | {"layer_norm_eps": dialect.epsilon if common is None else common}
@@ -84,6 +87,17 @@ def match_network(
     )  # fmt: skip
     checkpoint = add_ranges(checkpoint, _read_ranges(finding), where)
     return checkpoint if finding.scale is None else _scale_in_processor(checkpoint, finding, where)
+
+
+def _recognise(layers: Sequence[Layer], detector: DetectorEnds | None, has_own_head: bool, where: str) -> Finding:
+    if detector is not None:
+        return recognise_detector(layers, detector, where)
+    try:
+        return recognise_network(layers, where)
+    except FormatError:
+        if not has_own_head:
+            raise
+    return recognise_body(layers, where)
 
 
 def _read_ranges(finding: Finding) -> dict[str, FakeQuantization]:

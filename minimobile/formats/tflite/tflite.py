@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
+from minimobile.formats.tflite.tflite_constants import fold_constants
 from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
-from minimobile.formats.tflite.tflite_detection import Ending, find_ending
+from minimobile.formats.tflite.tflite_detection import POST_PROCESSING, Ending, find_ending
 from minimobile.formats.tflite.tflite_floats import float_network
 from minimobile.formats.tflite.tflite_layers import translate, translate_with_outputs
 from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_own
@@ -62,6 +65,8 @@ def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint
     is_fixed = len(source.shape) == 4 and not {1, 2} & set(source.open_sizes)
     producer = {"producer": model.description[:200]} if model.description else {}
     ending = find_ending(model, str(path))
+    has_own_head = has_integers and _has_own_head(model)
+    model = fold_constants(model, str(path)) if has_own_head else model
     layers, detector = _translate(model, ending, has_integers, str(path))
     own = read_own(model.metadata, str(path))
     match = partial(
@@ -72,8 +77,10 @@ def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint
         image_size=(source.shape[1], source.shape[2]) if is_fixed else None,
         provenance={"format": "tflite", "source": path.name} | producer,
         detector=detector,
+        has_own_head=has_own_head,
     )
-    checkpoint = match(config=own.config if own is not None and config is None else config)
+    with _naming_own_head(model, has_integers):
+        checkpoint = match(config=own.config if own is not None and config is None else config)
     if has_integers:
         processor = settle_pixels(checkpoint.processor, source)
         integers, obstacle = _read_integers(model if ending is None else ending.body, path)
@@ -150,6 +157,25 @@ def describe(path: Path) -> Description:
         "numbers": _weight_type(model),
     }
     return Description("TFLite", "tflite", model.description or None, entries, facts)
+
+
+@contextmanager
+def _naming_own_head(model: Model, has_integers: bool) -> Iterator[None]:
+    """Say of a file of floats with several results why it is refused, where it is."""
+    try:
+        yield
+    except FormatError as error:
+        if has_integers or not _has_own_head(model):
+            raise
+        count = len(model.outputs)
+        raise FormatError(
+            f"{error}; the file has a head of its own with {count} outputs, which runs from a quantised file alone"
+        ) from error
+
+
+def _has_own_head(model: Model) -> bool:
+    """Whether a file has several results and computes no detections of them itself."""
+    return len(model.outputs) > 1 and all(operator.kind != POST_PROCESSING for operator in model.operators)
 
 
 def _weight_type(model: Model) -> str:

@@ -82,16 +82,22 @@ KINDS: Mapping[int, Kind] = {
     41: Kind("SUB", (2, 2), 28, (_activation(0),)),
     42: Kind("DIV", (2, 2), 29, (_activation(0),)),
     43: Kind("SQUEEZE", (1, 1)),
+    45: Kind("STRIDED_SLICE", (4, 4), 32,
+             tuple(Option(field, f"{name}_mask", "int32")
+                   for field, name in enumerate(("begin", "end", "ellipsis", "new_axis", "shrink_axis")))),
     56: Kind("ARG_MAX", (2, 2)),
     60: Kind("PADV2", (3, 3)),
-    77: Kind("SHAPE", (1, 1)),
+    69: Kind("TILE", (2, 2)),
+    77: Kind("SHAPE", (1, 1), 55, (Option(0, "out_type", "int8"),)),
+    83: Kind("PACK", None, 59, (Option(0, "values_count", "int32"), Option(1, "axis", "int32"))),
     114: Kind("QUANTIZE", (1, 1)),
 }  # fmt: skip
-"""The operators that a MobileNet is made of. The others are known by name at most: nothing is read of them."""
+"""The operators that a MobileNet is made of, and those of shapes and anchors beside it. The others are known by name at
+most: nothing is read of them."""
 
 OTHER_NAMES: Mapping[int, str] = {
-    17: "MAX_POOL_2D", 20: "RELU_N1_TO_1", 28: "TANH", 36: "GATHER", 39: "TRANSPOSE", 45: "STRIDED_SLICE", 47: "EXP",
+    17: "MAX_POOL_2D", 20: "RELU_N1_TO_1", 28: "TANH", 36: "GATHER", 39: "TRANSPOSE", 47: "EXP",
     49: "SPLIT", 50: "LOG_SOFTMAX", 53: "CAST", 54: "PRELU", 55: "MAXIMUM", 57: "MINIMUM", 65: "SLICE",
-    67: "TRANSPOSE_CONV", 70: "EXPAND_DIMS", 74: "SUM", 76: "RSQRT", 83: "PACK", 97: "RESIZE_NEAREST_NEIGHBOR",
+    67: "TRANSPOSE_CONV", 70: "EXPAND_DIMS", 74: "SUM", 76: "RSQRT", 97: "RESIZE_NEAREST_NEIGHBOR",
     98: "LEAKY_RELU", 117: "HARD_SWISH", 118: "IF", 119: "WHILE", 129: "CALL_ONCE", 150: "GELU",
 }  # fmt: skip

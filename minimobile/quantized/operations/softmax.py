@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minimobile.quantized.network import Operation, Tensor
+from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.operations.operation import Array, Call, Limits
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile.quantized.operations.scores import Scores
@@ -34,6 +34,13 @@ class Softmax(Scores):
     def define(self, call: Call) -> Array:
         """Compute the result on its definition."""
         return reference_activations.softmax(call.arrays[0], float(call.inputs[0].scale), call.attributes["beta"])
+
+    def has_kernel(self, operation: Operation, network: Network, limits: Limits) -> bool:
+        """Tell whether the kernel can do it: rows (N, A, C), too, as those of an SSD's classes."""
+        x, out = (network.tensors[name] for name in (operation.inputs[0], operation.output))
+        if len(x.shape) == 3 and x.values is None:
+            return x.dtype == out.dtype and self.fits(operation, [x], out, limits)
+        return super().has_kernel(operation, network, limits)
 
     def fits(self, operation: Operation, inputs: Sequence[Tensor], out: Tensor, limits: Limits) -> bool:
         """Tell whether the sum of so many channels stays within the kernel's integers."""
