@@ -27,7 +27,8 @@ def test_mask_and_overlay_cover_the_whole_picture(run: Run, segmenter: Path, pho
     for row, size in zip(rows, [(40, 50), (60, 30)], strict=True):
         with Image.open(row["mask"]) as mask, Image.open(row["overlay"]) as overlay:
             assert mask.mode == "P"
-            assert mask.size == overlay.size == size
+            assert mask.size == size
+            assert overlay.width == size[0] and overlay.height > size[1], "the legend stands below"
             ids = np.asarray(mask)
             assert mask.getpalette()[: 3 * 21] == palette()[:21].ravel().tolist()
         counts = np.bincount(ids.ravel(), minlength=4)
@@ -53,6 +54,19 @@ def test_the_mask_is_the_library_s_answer_for_the_resized_whole(
     with Image.open(tmp_path / "a.mask.png") as mask:
         np.testing.assert_array_equal(np.asarray(mask), expected)
     assert len(np.unique(expected)) > 1, "a mask of one class would prove little"
+
+
+def test_overlays_as_jpeg_lighter_or_not_at_all(run: Run, segmenter: Path, photos: Path, tmp_path: Path) -> None:
+    words = ("segment", photos / "a.png", "--model", segmenter, "--format", "json")
+    code, out, _ = run(*words, "--out", tmp_path / "jpeg", "--overlay-format", "jpeg", "--alpha", "0")
+    assert code == 0 and json.loads(out)[0]["overlay"] == str(tmp_path / "jpeg" / "a.overlay.jpg")
+    with Image.open(tmp_path / "jpeg" / "a.overlay.jpg") as overlay:
+        assert overlay.format == "JPEG"
+    code, out, _ = run(*words[:-2], "--out", tmp_path / "masks", "--no-overlay")
+    assert code == 0 and out.endswith(f"wrote masks of 1 of 1 pictures to {tmp_path / 'masks'}\n")
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["a.mask.png"]
+    assert run(*words, "--out", tmp_path / "x", "--alpha", "1.5").code == 2
+    assert run(*words, "--out", tmp_path / "x", "--overlay-format", "gif").code == 2
 
 
 def test_pictures_of_one_name_get_files_of_their_own(run: Run, segmenter: Path, photos: Path, tmp_path: Path) -> None:

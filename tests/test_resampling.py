@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from minimobile.imaging import resampling
 from minimobile.imaging.resampling import WINDOW_FILTERS, argmax_bilinear, interpolate_bilinear, resize_window
 from minimobile_kernels import reference
 
@@ -61,6 +62,29 @@ def test_bilinear_laws(h: int, w: int, new_h: int, new_w: int, channels: int, se
     x32 = x.astype(np.float32)
     assert interpolate_bilinear(x32, (new_h, new_w)).dtype == np.float32
     assert np.array_equal(argmax_bilinear(x32, (new_h, new_w)), interpolate_bilinear(x32, (new_h, new_w)).argmax(0))
+
+
+@given(sizes, sizes, sizes, st.integers(1, 1100), st.integers(1, 5), st.integers(0, 99), st.booleans())
+def test_compiled_code_chooses_the_classes_of_the_definition(
+    h: int, w: int, new_h: int, new_w: int, channels: int, seed: int, corners: bool
+) -> None:
+    """Ties, infinities and NaN too; more columns than are computed at a time."""
+    generator = np.random.default_rng(seed)
+    x = generator.integers(-2, 3, (channels, h, w)).astype(np.float32)
+    for value in (np.nan, np.inf, -np.inf):
+        x[generator.random(x.shape) < 0.05 * (seed % 3)] = value
+    with np.errstate(invalid="ignore"):
+        defined = interpolate_bilinear(x, (new_h, new_w), align_corners=corners).argmax(0)
+    found = argmax_bilinear(x, (new_h, new_w), align_corners=corners, dtype=np.uint8)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, defined)
+
+
+def test_bands_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(5).standard_normal((21, 9, 11)).astype(np.float32)
+    whole = argmax_bilinear(x, (67, 45))
+    monkeypatch.setattr(resampling, "_BAND_PIXELS", 200)
+    np.testing.assert_array_equal(argmax_bilinear(x, (67, 45)), whole)
 
 
 def test_segmentation_size_is_lean() -> None:

@@ -30,7 +30,10 @@ def test_the_whole_picture_is_looked_at(model: mm.MobileNetV2ForSemanticSegmenta
     assert (
         np.array_equal(np.asarray(found.mask()), expected) and found.mask().tobytes() == draw_mask(expected).tobytes()
     )
-    assert found.overlay().tobytes() == draw_overlay(found.photo, expected).tobytes()
+    assert found.class_map.dtype == np.uint8
+    assert found.overlay(0.5, legend=False).tobytes() == draw_overlay(found.photo, expected, 0.5).tobytes()
+    drawn = found.overlay()
+    assert drawn.width == found.photo.width and drawn.height > found.photo.height, "the legend stands below"
     assert repr(found).startswith("Segmentation(50 x 40: ") and len(repr(found)) < 200
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from PIL import Image
 
 from minimobile.bulk.options import BulkOptions
 from minimobile.errors import InputError
+from minimobile.imaging.drawing import encode_png
 from minimobile.models.classification import classify
 from minimobile.models.detection import find_objects
 from minimobile.models.outputs import require_finite
@@ -124,13 +124,6 @@ def _detect_columns(model: Any, options: BulkOptions) -> tuple[Column, ...]:
         Column("score", "list<float64>"),
         Column("box", "boxes"),
     )
-
-
-def encode_png(picture: Image.Image) -> bytes:
-    """Return a picture as PNG: fast rather than small."""
-    stream = io.BytesIO()
-    picture.save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
 
 
 def require_task(model: Any, options: BulkOptions, where: str) -> None:

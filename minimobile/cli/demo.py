@@ -90,6 +90,7 @@ def _find_digits(out: Path, force: bool, boxes: list[dict[str, Any]]) -> tuple[l
     import minimobile
     from minimobile.cli.models import open_model
     from minimobile.imaging.box_drawing import draw_boxes
+    from minimobile.imaging.drawing import encode_png
     from minimobile.imaging.pictures import open_image
     from minimobile.storage.files import write_whole_bytes
 
@@ -99,7 +100,7 @@ def _find_digits(out: Path, force: bool, boxes: list[dict[str, Any]]) -> tuple[l
     started = time.perf_counter()
     found = minimobile.segment(photo, model)
     seconds = time.perf_counter() - started
-    write_whole_bytes(out, targets.encode_png(draw_boxes(found.overlay(), boxes)), overwrite=force)
+    write_whole_bytes(out, encode_png(draw_boxes(found.overlay(legend=False), boxes)), overwrite=force)
     return found.shares, seconds
 
 

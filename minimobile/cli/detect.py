@@ -41,6 +41,7 @@ def detect(
     from minimobile.cli.segment import choose_names
     from minimobile.imaging.box_drawing import draw_boxes
     from minimobile.imaging.detections import check_threshold
+    from minimobile.imaging.drawing import encode_png
     from minimobile.imaging.pictures import open_image
     from minimobile.models.detection import find_objects
     from minimobile.storage.files import check_destination, write_together
@@ -67,7 +68,7 @@ def detect(
         found = find_objects(network, photo, threshold)[:top]
         row: dict[str, Any] = {"detections": found}
         if file is not None and out is not None:
-            content = targets.encode_png(draw_boxes(photo, found))
+            content = encode_png(draw_boxes(photo, found))
             targets.make_folder(out)
             write_together({file: content}, overwrite=force)
             row["drawing"] = str(file)

@@ -106,9 +106,10 @@ def quantize(
     result.model.save(destination)
     if picture is not None and found is not None:
         from minimobile.calibration.chart import draw_report
+        from minimobile.imaging.drawing import encode_png
         from minimobile.storage.files import write_whole_bytes
 
-        write_whole_bytes(picture, targets.encode_png(draw_report(found)))
+        write_whole_bytes(picture, encode_png(draw_report(found)))
     for sentence in result.pictures.skipped if result.pictures else ():
         console.report_error(sentence)
     for note in result.rounded.notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,13 @@ import typer
 from minimobile.cli import console, pictures, targets
 from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel
 from minimobile.errors import InputError
+
+
+class OverlayFormat(StrEnum):
+    """The files that an overlay can be."""
+
+    PNG = "png"
+    JPEG = "jpeg"
 
 
 def segment(
@@ -25,12 +33,21 @@ def segment(
         ),
     ],
     model: RequiredModel,
+    alpha: Annotated[
+        float, typer.Option("--alpha", min=0.0, max=1.0, help="The share of the classes' colours in the overlay.")
+    ] = 0.6,
+    no_overlay: Annotated[bool, typer.Option("--no-overlay", help="Write masks alone.")] = False,
+    overlay_format: Annotated[
+        OverlayFormat,
+        typer.Option("--overlay-format", help="A JPEG (NAME.overlay.jpg) is written faster, and is smaller."),
+    ] = OverlayFormat.PNG,
     force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Say what every pixel shows.
 
-    Writes NAME.mask.png and NAME.overlay.png for each picture. The mask is a palette PNG of the picture's own size: a
+    Writes NAME.mask.png and NAME.overlay.png for each picture. The overlay is the picture with its classes' colours, a
+    name in each region that has room for it, and a legend below. The mask is a palette PNG of the picture's own size: a
     pixel's value is its class, its colour PASCAL VOC's for that class. So that it covers the whole picture, the
     picture is resized straight to the network's input size, without the crop of the model's image processor, and the
     logits are resized back before the classes are chosen. DeepLab's own models keep the picture's aspect instead, on
@@ -38,6 +55,7 @@ def segment(
     """
     import minimobile
     from minimobile.cli.models import open_model
+    from minimobile.imaging.drawing import encode_jpeg, encode_png
     from minimobile.storage.files import check_destination, write_together
 
     targets.check_folder("--out", out)
@@ -46,9 +64,12 @@ def segment(
     different = list(dict.fromkeys(paths))
     names = dict(zip(different, choose_names(different), strict=True))
     inputs = {path.resolve() for path in different}
+    endings = {"mask": "mask.png"}
+    if not no_overlay:
+        endings["overlay"] = "overlay.png" if overlay_format is OverlayFormat.PNG else "overlay.jpg"
 
     def cut_out(path: Path) -> pictures.Row:
-        files = {kind: out / f"{names[path]}.{kind}.png" for kind in ("mask", "overlay")}
+        files = {kind: out / f"{names[path]}.{ending}" for kind, ending in endings.items()}
         for file in files.values():
             if file.resolve() in inputs:
                 raise InputError(
@@ -57,7 +78,10 @@ def segment(
             if out.is_dir():
                 check_destination(file, overwrite=force)
         found = minimobile.segment(path, network)
-        drawn = {"mask": targets.encode_png(found.mask()), "overlay": targets.encode_png(found.overlay())}
+        drawn = {"mask": encode_png(found.mask())}
+        if not no_overlay:
+            encode = encode_png if overlay_format is OverlayFormat.PNG else encode_jpeg
+            drawn["overlay"] = encode(found.overlay(alpha))
         targets.make_folder(out)
         write_together({files[kind]: content for kind, content in drawn.items()}, overwrite=force)
         written = {kind: str(file) for kind, file in files.items()}
@@ -67,7 +91,7 @@ def segment(
     if output_format is Format.JSON:
         console.write_json(rows)
     else:
-        _write_table(rows, out)
+        _write_table(rows, out, "masks" if no_overlay else "masks and overlays")
     raise typer.Exit(pictures.settle(rows))
 
 
@@ -91,7 +115,7 @@ def choose_names(paths: Iterable[Path]) -> list[str]:
     return names
 
 
-def _write_table(rows: list[pictures.Row], out: Path) -> None:
+def _write_table(rows: list[pictures.Row], out: Path, kinds: str) -> None:
     lines: list[tuple[object, ...]] = []
     for row in rows:
         if "error" in row:
@@ -102,4 +126,4 @@ def _write_table(rows: list[pictures.Row], out: Path) -> None:
     written = sum("error" not in row for row in rows)
     if written:
         console.write_table(("picture", "label", "share#", "class#"), lines)
-        console.write_text(f"wrote masks and overlays of {written} of {len(rows)} pictures to {out}")
+        console.write_text(f"wrote {kinds} of {written} of {len(rows)} pictures to {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ import typer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL import Image
 
 ARRAY_SUFFIXES = (".npz", ".h5")
 PICTURE_SUFFIXES = (".png",)
@@ -46,13 +44,6 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise FormatError(f"{folder}: the folder cannot be made ({error.strerror})") from error
-
-
-def encode_png(picture: Image.Image) -> bytes:
-    """Return a picture as the bytes of a PNG file."""
-    encoded = io.BytesIO()
-    picture.save(encoded, "PNG")
-    return encoded.getvalue()
 
 
 def write_arrays(

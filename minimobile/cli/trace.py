@@ -155,11 +155,12 @@ def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any,
 
 
 def _draw(path: Path, traced: Trace, channels: int, force: bool) -> None:
+    from minimobile.imaging.drawing import encode_png
     from minimobile.storage.files import write_whole_bytes
     from minimobile.tracing.channel_grid import draw_channels
 
     drawn = draw_channels({name: values[0] for name, values in traced.tensors.items()}, channels)
-    write_whole_bytes(path, targets.encode_png(drawn), overwrite=force)
+    write_whole_bytes(path, encode_png(drawn), overwrite=force)
 
 
 def _describe_pixels(pixel_values: Any) -> str:

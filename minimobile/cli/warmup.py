@@ -10,19 +10,21 @@ from minimobile.cli import console
 def warmup() -> None:
     """Compile the kernels now rather than at the first picture.
 
-    Those for floats, for quantised networks and for detections; the machine code is kept on disk, for this processor
-    and version.
+    Those for floats, for quantised networks, for detections and for masks; the machine code is kept on disk, for this
+    processor and version.
     """
     from minimobile.execution import detection, engine
+    from minimobile.imaging import resampling
     from minimobile.quantized import engine as quantized_engine
 
     start = time.perf_counter()
-    was_ready = engine.is_compiled() and quantized_engine.is_ready() and detection.is_ready()
+    was_ready = all([engine.is_compiled(), quantized_engine.is_ready(), detection.is_ready(), resampling.is_ready()])
     if not was_ready:
         console.note("note: compiling the kernels for this processor")
     engine.warm_up()
     quantized_engine.warm_up()
     detection.warm_up()
+    resampling.warm_up()
     state = "were ready" if was_ready else "are compiled"
     place = "no process after this one has them"
     if engine.is_kept() and quantized_engine.is_kept():

@@ -7,6 +7,7 @@ order of the steps is in `imaging.pipeline`.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +20,11 @@ from minimobile.errors import ConfigError, InputError, MinimobileError, within_m
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
 from minimobile.imaging.detections import check_threshold, list_detections
 from minimobile.imaging.files import format_settings, read_model_type, read_processor, write_processor
-from minimobile.imaging.inputs import flatten_images, to_array
+from minimobile.imaging.inputs import flatten_images
 from minimobile.imaging.pipeline import process_image, process_map
+from minimobile.imaging.post_processing import check_target_sizes, read_classes, read_logits
 from minimobile.imaging.resampling import argmax_bilinear, interpolate_bilinear
-from minimobile.imaging.settings import MAX_EDGE, NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
+from minimobile.imaging.settings import NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
 from minimobile.imaging.tensorflow_transforms import resize_nearest
 from minimobile.imaging.transforms import pad, resized_size
 from minimobile.storage.files import write_whole_bytes
@@ -30,6 +32,8 @@ from minimobile.storage.files import write_whole_bytes
 _WITHOUT_EFFECT = frozenset({  # they choose among transformers' classes, or tell it of its past
     "use_fast", "backend", "trust_remote_code", "code_revision", "_from_auto",
 })  # fmt: skip
+
+_POST_PROCESS = "post_process_semantic_segmentation"
 
 _Processor = TypeVar("_Processor", bound="_ImageProcessor")
 
@@ -229,7 +233,7 @@ class _ImageProcessor:
         """
         where = "post_process_object_detection"
         count = len(outputs["detection_scores"]) if "detection_scores" in outputs else 0
-        sizes = _check_target_sizes(target_sizes, count, where)
+        sizes = check_target_sizes(target_sizes, count, where)
         return list_detections(outputs, check_threshold(threshold, where), sizes, where)
 
 
@@ -303,28 +307,35 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
             Per picture, an int64 array (H, W); with scores, a BatchFeature of `segmentation` and `segmentation_scores`
             (C, H, W).
         """
-        where = "post_process_semantic_segmentation"
-        own = outputs.get("classes") if isinstance(outputs, Mapping) else getattr(outputs, "classes", None)
-        if own is not None and not return_segmentation_scores:
-            sizes = _check_target_sizes(target_sizes, len(own), where)
-            return [self._cut_out(classes, size) for classes, size in zip(to_array(own, where), sizes, strict=True)]
-        found = outputs.get("logits") if isinstance(outputs, Mapping) else getattr(outputs, "logits", outputs)
-        logits = to_array(found, where)
-        if logits.ndim != 4 or 0 in logits.shape:
-            raise InputError(f"{where}: expected logits (N, C, h, w), got {logits.shape}")
-        sizes = _check_target_sizes(target_sizes, len(logits), where)
-        maps = (
-            self._segment(scores, size, return_segmentation_scores) for scores, size in zip(logits, sizes, strict=True)
-        )
         if not return_segmentation_scores:
-            return list(maps)
+            return [classes.astype(np.int64) for classes in self.find_class_maps(outputs, target_sizes)]
+        logits, sizes = read_logits(outputs, target_sizes, _POST_PROCESS)
+        maps = (self._segment(scores, size, interpolate_bilinear) for scores, size in zip(logits, sizes, strict=True))
         return [BatchFeature(segmentation=scores.argmax(0), segmentation_scores=scores) for scores in maps]
 
-    def _segment(self, logits: NDArray[Any], size: tuple[int, int] | None, wants_scores: bool) -> NDArray[Any]:
-        """Bring logits (C, h, w) to a picture's size: the classes (H, W), or the scores (C, H, W)."""
-        bilinear = interpolate_bilinear if wants_scores else argmax_bilinear
+    def find_class_maps(
+        self, outputs: Any, target_sizes: Sequence[tuple[int, int]] | None = None
+    ) -> list[NDArray[np.unsignedinteger[Any]]]:
+        """Find what `post_process_semantic_segmentation` does, per picture (H, W) in the smallest type that holds it.
+
+        A byte for up to 256 classes: of a photograph of 12 megapixels 12 MB, where int64 takes 96.
+        """
+        own = read_classes(outputs, _POST_PROCESS)
+        if own is not None:
+            sizes = check_target_sizes(target_sizes, len(own), _POST_PROCESS)
+            return [self._cut_out(classes, size) for classes, size in zip(own, sizes, strict=True)]
+        logits, sizes = read_logits(outputs, target_sizes, _POST_PROCESS)
+        dtype = np.min_scalar_type(logits.shape[1] - 1)
+        choose = functools.partial(argmax_bilinear, dtype=dtype)
+        return [
+            (logits[i].argmax(0) if size is None else self._segment(logits[i], size, choose)).astype(dtype, copy=False)
+            for i, size in enumerate(sizes)
+        ]
+
+    def _segment(self, logits: NDArray[Any], size: tuple[int, int] | None, bilinear: Any) -> NDArray[Any]:
+        """Bring logits (C, h, w) to a picture's size by a function: to the classes (H, W), or the scores (C, H, W)."""
         if size is None:
-            return logits if wants_scores else logits.argmax(0)
+            return logits
         if self.canvas_size is None:
             return bilinear(logits, size)
         canvas = self.canvas_size["height"], self.canvas_size["width"]
@@ -381,18 +392,3 @@ class AutoImageProcessor:
 
 def _current_name(name: str) -> str:
     return "do_reduce_labels" if name == "reduce_labels" else name
-
-
-def _check_target_sizes(target_sizes: Any, count: int, where: str) -> list[tuple[int, int]] | list[None]:
-    if target_sizes is None:
-        return [None] * count
-    try:
-        sizes = np.asarray(target_sizes)
-    except Exception:  # pairs and other lengths mixed, a tensor that NumPy cannot read; the message below is for all
-        sizes = np.empty(0)
-    if sizes.shape != (count, 2) or sizes.dtype.kind not in "iu" or not 1 <= sizes.min() <= sizes.max() <= MAX_EDGE:
-        raise InputError(
-            f"{where}: expected target_sizes to be {count} pairs (height, width) in 1..{MAX_EDGE}, one per "
-            f"picture, got {show(target_sizes)}"
-        )
-    return [(int(height), int(width)) for height, width in sizes]

@@ -14,7 +14,8 @@ from PIL import Image
 
 from minimobile.costs.profile import read_size
 from minimobile.errors import InputError
-from minimobile.imaging.drawing import draw_mask, draw_overlay
+from minimobile.imaging.drawing import OPACITY, draw_mask, draw_overlay
+from minimobile.imaging.legend import lay_out, write_names
 from minimobile.imaging.pictures import describe_source, open_image
 from minimobile.imaging.summary import find_size
 from minimobile.models.auto import SEGMENTATION, choose_model, require_processor
@@ -27,31 +28,52 @@ from minimobile.tables import Table
 class Segmentation:
     """The class of every pixel of a picture.
 
-    `classes` (H, W) int64 has the picture's own height and width, `labels` is {class: name}, `photo` the picture, in
-    RGB and upright.
+    `class_map` (H, W) has the picture's own height and width, in the smallest unsigned type that holds its classes;
+    `labels` is {class: name}, `photo` the picture, in RGB and upright.
     """
 
-    classes: NDArray[np.int64]
+    class_map: NDArray[np.unsignedinteger[Any]]
     labels: Mapping[int, str]
     photo: Image.Image
 
     @functools.cached_property
+    def classes(self) -> NDArray[np.int64]:
+        """The class of every pixel, (H, W) int64, as `post_process_semantic_segmentation` gives it."""
+        return self.class_map.astype(np.int64)
+
+    @functools.cached_property
     def shares(self) -> list[dict[str, Any]]:
         """The classes that occur: [{"index": int, "label": str, "share": float}, ...], the largest share first."""
-        indices, counts = np.unique(self.classes, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
+        size = int(self.class_map.max()) + 1
+        counts = sum(np.bincount(row, minlength=size) for row in self.class_map)  # row by row: it makes int64 of them
         return [
-            {"index": int(index), "label": self.labels[int(index)], "share": float(count / self.classes.size)}
-            for index, count in zip(indices[order], counts[order], strict=True)
+            {"index": int(index), "label": self.labels[int(index)], "share": float(counts[index] / counts.sum())}
+            for index in np.argsort(-counts, kind="stable")
+            if counts[index]
         ]
 
     def mask(self) -> Image.Image:
         """Return a palette picture whose pixel values are the classes. Raises InputError for more than 256 of them."""
-        return draw_mask(self.classes)
+        return draw_mask(self.class_map)
 
-    def overlay(self) -> Image.Image:
-        """Return the photo with each class but 0 tinted in its colour, and a white line around each region."""
-        return draw_overlay(self.photo, self.classes)
+    def overlay(self, alpha: float = OPACITY, *, legend: bool = True) -> Image.Image:
+        """Return the photo with each class but 0 tinted in its colour, and a white line around each region.
+
+        Args:
+            alpha: the share of the colours, from 0 to 1.
+            legend: write the names of classes into the regions that have room for them, and add a legend below the
+                picture: colours, names and shares.
+
+        Raises:
+            InputError: an alpha that is no share, or more classes than the palette has colours, 256.
+        """
+        if not legend:
+            return draw_overlay(self.photo, self.class_map, alpha)
+        below = lay_out(self.photo.size, self.shares)
+        drawn = draw_overlay(self.photo, self.class_map, alpha, below.height)
+        write_names(drawn, self.class_map, self.labels)
+        below.draw(drawn, self.photo.height)
+        return drawn
 
     def _repr_html_(self) -> str:
         """Return the table of the command `segment`, for notebooks."""
@@ -86,8 +108,8 @@ def segment(image: Any, model: MobileNetModel | str | Path | None = None) -> Seg
     return Segmentation(find_classes(model, photo, where), model.id2label, photo)
 
 
-def find_classes(model: Any, photo: Image.Image, where: object = "photo", processor: Any = None) -> NDArray[np.int64]:
-    """Return the class of every pixel of the photo: int64 (H, W).
+def find_classes(model: Any, photo: Image.Image, where: object = "photo", processor: Any = None) -> NDArray[Any]:
+    """Return the class of every pixel of the photo, (H, W) in the smallest unsigned type.
 
     `processor` stands in for the model's own. Raises InputError, beginning with `where`, for logits that are NaN or
     infinite.
@@ -99,9 +121,9 @@ def find_classes(model: Any, photo: Image.Image, where: object = "photo", proces
         whole |= {"do_resize": True, "size": {"height": height, "width": width}}
     outputs: Any = model(process(photo, **whole, return_tensors="np")["pixel_values"], return_dict=True)
     require_finite(outputs.logits, where, "logits")
-    (found,) = process.post_process_semantic_segmentation(outputs, target_sizes=[(photo.height, photo.width)])
-    classes: NDArray[np.int64] = found
-    return classes
+    (found,) = process.find_class_maps(outputs, target_sizes=[(photo.height, photo.width)])
+    class_map: NDArray[Any] = found
+    return class_map
 
 
 def open_photo(image: Any) -> Image.Image:
