@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
@@ -33,6 +33,7 @@ _WITHOUT_EFFECT = frozenset({  # they choose among transformers' classes, or tel
     "use_fast", "backend", "trust_remote_code", "code_revision", "_from_auto",
 })  # fmt: skip
 
+_Resize = Callable[..., NDArray[Any]]
 _POST_PROCESS = "post_process_semantic_segmentation"
 
 _Processor = TypeVar("_Processor", bound="_ImageProcessor")
@@ -332,7 +333,7 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
             for i, size in enumerate(sizes)
         ]
 
-    def _segment(self, logits: NDArray[Any], size: tuple[int, int] | None, bilinear: Any) -> NDArray[Any]:
+    def _segment(self, logits: NDArray[Any], size: tuple[int, int] | None, bilinear: _Resize) -> NDArray[Any]:
         """Bring logits (C, h, w) to a picture's size by a function: to the classes (H, W), or the scores (C, H, W)."""
         if size is None:
             return logits

@@ -44,8 +44,9 @@ class Segmentation:
     @functools.cached_property
     def shares(self) -> list[dict[str, Any]]:
         """The classes that occur: [{"index": int, "label": str, "share": float}, ...], the largest share first."""
-        size = int(self.class_map.max()) + 1
-        counts = sum(np.bincount(row, minlength=size) for row in self.class_map)  # row by row: it makes int64 of them
+        counts = np.zeros(int(self.class_map.max()) + 1, np.int64)
+        for row in self.class_map:  # of which NumPy makes int64: of all of them at once it would be eight photos
+            counts += np.bincount(row, minlength=len(counts))
         return [
             {"index": int(index), "label": self.labels[int(index)], "share": float(counts[index] / counts.sum())}
             for index in np.argsort(-counts, kind="stable")
