@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         UnknownLayerError,
         UnreachableError,
     )
+    from minimobile.explorer.explore import Exploration, explore
     from minimobile.imaging.batches import BatchFeature
     from minimobile.imaging.image_processing import (
         AutoImageProcessor,
@@ -84,6 +85,7 @@ __all__ = [
     "ConfigError",
     "ConversionReport",
     "Explanation",
+    "Exploration",
     "FormatError",
     "FrozenConfigError",
     "ImageClassificationPipeline",
@@ -125,6 +127,7 @@ __all__ = [
     "compare_pixels",
     "convert",
     "detect",
+    "explore",
     "load",
     "pipeline",
     "quantize",
@@ -167,6 +170,7 @@ _LATE = {
     ),
     "minimobile.models.segmentation": ("Segmentation", "segment"),
     "minimobile.calibration.quantize": ("quantize",),
+    "minimobile.explorer.explore": ("Exploration", "explore"),
     "minimobile.models.conversion": ("convert",),
     "minimobile.models.conversion_report": ("ConversionReport",),
     "minimobile.comparison.crosscheck": ("check",),

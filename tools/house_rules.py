@@ -36,6 +36,7 @@ PACKAGES: Mapping[str, str] = {
     "minimobile.calibration": "from a float network to one of integers",
     "minimobile.comparison": "is it the same, and is it faster",
     "minimobile.bulk": "folders of any size, in parts",
+    "minimobile.explorer": "the page that shows a run",
     "minimobile": "the public names",
     "minimobile.cli": "the commands",
     "minimobile.__main__": "python -m minimobile",

@@ -21,6 +21,7 @@ from minimobile.cli.classify import classify
 from minimobile.cli.convert import convert
 from minimobile.cli.demo import demo
 from minimobile.cli.detect import detect
+from minimobile.cli.explore import explore
 from minimobile.cli.features import features
 from minimobile.cli.inspect import inspect
 from minimobile.cli.quantize import quantize
@@ -39,6 +40,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     run,
     inspect,
     trace,
+    explore,
     convert,
     quantize,
     check,
