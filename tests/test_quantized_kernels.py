@@ -17,6 +17,8 @@ from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.program import is_compiled
 from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.estimate import estimates
+from minimobile_kernels.quantized.reference import scaling
 from minimobile_kernels.simd import LANES
 
 NONE = np.zeros(0)
@@ -106,6 +108,34 @@ def convolutions(draw, op):
 @given(data=st.data())
 def test_convolutions(op, data):
     assert_same(*data.draw(convolutions(op)))
+
+
+@pytest.mark.parametrize("factor", [2**-2, 2**-7, 0.0123, 0.00071, 2**-14 * 1.7, 2**-20])
+@pytest.mark.parametrize("bytes_of", ["litert", "litert-single-rounding"])
+@pytest.mark.parametrize("activation", ["linear", "relu"])
+def test_every_sum_comes_to_its_byte(factor, bytes_of, activation):
+    # Sums of all whole numbers near 0, and near where the bytes end: among them every tie, and what is next to one.
+    zero = -11 if activation == "linear" else -128
+    ends = [(byte - zero) / factor for byte in (-128, 127)]
+    bias = np.concatenate([256 * np.arange(-16, 16), *(256 * np.arange(-2, 2) + int(end) for end in ends)])
+    values = np.ones((len(bias), 1, 1, 1), np.int8)
+    tensors = [
+        tensor("x", (1, 16, 16, 1), "int8", 1.0, -128),
+        tensor("w", values.shape, "int8", 1.0, 0, values),
+        tensor("b", bias.shape, "int32", 1, 0, bias.astype(np.int32)),
+        tensor("out", (1, 16, 16, len(bias)), "int8", np.float32(1 / factor), zero),
+    ]
+    attributes = {"stride": 1, "dilation": 1, "padding": "SAME", "activation": activation}
+    network = one_operation("conv2d", tensors, attributes)
+    assert_same(network, np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1), bytes_of)
+
+
+def test_what_is_estimated_and_what_is_not():
+    by = scaling(np.array([0.7, 0.01, 2.0**-15, 2.0**-16, 0.01]))
+    largest = np.array([1e3, 1e6, 1e6, 1e6, 1e7])  # the last is of a hundred thousand steps
+    has_estimate = [False, True, True, False, False]
+    np.testing.assert_array_equal(estimates(by, 3, largest, "litert").any(0), has_estimate)
+    assert not estimates(by, 3, largest, "xnnpack").any()
 
 
 @settings(max_examples=60)

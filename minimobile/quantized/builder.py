@@ -14,10 +14,11 @@ from minimobile.quantized.layout import Shape, as_image, lift, lifted_zero
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
 from minimobile_kernels.quantized.byte_filter import LINE_PIXELS
+from minimobile_kernels.quantized.estimate import estimates
 from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.machine import SUM_BYTES
 from minimobile_kernels.quantized.reference import Range, Scaling
-from minimobile_kernels.quantized.requantize import SCALES
+from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
 from minimobile_kernels.simd import LANES
 
@@ -116,7 +117,6 @@ class Builder:
         }  # fmt: skip
         for name, value in values.items():
             step[name] = value
-        step["is_simple"] &= step["low"] == step["out_zero"]
         self.cost += cost
         parts = min(PARTS_PER_THREAD * self.num_threads, cost // LEAST_PART)
         step["parts"] = max(1, parts // self.num_threads * self.num_threads)  # as many for each
@@ -140,6 +140,18 @@ class Builder:
         """Keep how the sums of every channel come to bytes; `by` may hold for all of them. Shape: bias (C)."""
         channels = len(bias)
         return self.keep(pack_scales(channels, _spread(by, channels), bias))
+
+    def put_estimates(
+        self, by: Scaling, bias: NDArray[np.int64], weights: NDArray[np.int64], to: int
+    ) -> dict[str, int]:
+        """Keep the same for sums of bytes times weights (C, terms), with what estimates them where that can be done.
+
+        `to` is the zero point of what they become.
+        """
+        limits = (np.clip(weights * 255, *side).sum(1) + bias for side in ((None, 0), (0, None)))
+        largest = np.maximum(*map(np.abs, limits)).astype(np.float64)
+        by = _spread(by, len(bias))
+        return {"scales": self.keep(pack_scales(len(bias), by, bias, estimates(by, to, largest, self.bytes_of)))}
 
     def put_addends(self, bys: Sequence[Scaling], bits: int) -> int:
         """Keep how two bytes and their sum are scaled; the two are shifted to the left by `bits` first."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from minimobile_kernels.quantized.byte_filter import VISITS
 from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.reference import Scaling
-from minimobile_kernels.quantized.requantize import SCALES
+from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.simd import LANES
 from minimobile_kernels.tile import PANEL_VECTORS
 
@@ -82,11 +82,16 @@ def pack_plain_filters(weights: NDArray[np.int64]) -> NDArray[np.int32]:
     return np.ascontiguousarray(padded.reshape(taps, planes, LANES).transpose(1, 0, 2))
 
 
-def pack_scales(channels: int, by: Scaling, bias: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Return the table that `requantize` reads: [planes][SCALES][LANES]."""
+def pack_scales(
+    channels: int, by: Scaling, bias: NDArray[np.int64], estimated: NDArray[np.float32] | None = None
+) -> NDArray[np.int32]:
+    """Return the table that the kernels read: [planes][SCALES][LANES]. `estimated` are the rows of `estimates`."""
     planes = -(-channels // LANES)
     table = np.zeros((len(SCALES), planes * LANES), np.int64)
-    rows = (bias, by.multiplier, np.maximum(by.shift, 0), np.maximum(-by.shift, 0), by.scale.view(np.int32))
+    rows = [bias, by.multiplier, np.maximum(by.shift, 0), np.maximum(-by.shift, 0), by.scale.view(np.int32)]
+    if estimated is not None:
+        rows += list(estimated.view(np.int32))
+        table[SCALES.index("above") :] = estimated[1:, :1].view(np.int32)  # channels that are not there are certain
     for index, values in enumerate(rows):
         table[index, :channels] = values
     wrapped = table.astype(np.uint64).astype(np.uint32).view(np.int32)  # as sums of int32 wrap

@@ -1,4 +1,4 @@
-"""The 3x3 depthwise filter of quantised networks: unsigned bytes in, sums of int32 out.
+"""The 3x3 depthwise filter of quantised networks: unsigned bytes in, bytes or sums of int32 out.
 
 The three pixels of a window's column make one group of bytes per channel, so that a window is three products of groups.
 """
@@ -6,14 +6,15 @@ The three pixels of a window's column make one group of bytes per channel, so th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
 from minimobile_kernels.filter import TAPS, Windows, WindowTile
 from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.estimate import Bytes, emit_bytes, load_row
 from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.step import Arrays
 
@@ -21,32 +22,42 @@ VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
 LINE_PIXELS = 17  # of a line outside the image: as wide as eight outputs of stride 2 reach
 
 
+class Filters(NamedTuple):
+    """Where a plane's weights begin among the constants, and a line of zero points, for what lies outside the image.
+
+    The line is as long as a tile is wide.
+    """
+
+    weight: int
+    line: int
+
+
 def make_byte_filter(rows: int, shapes: Sequence[tuple[int, int | None, int]]) -> Any:
     """Return an intrinsic that sums 3x3 windows for `rows` x `pixels` neighbouring outputs and a vector of channels.
 
-    filter(arrays, pixels, windows, visits, weight, line, sums)
+    filter(arrays, pixels, windows, visits, filters, to, sums)
 
     in any of the shapes (pixels, stride, visits), of which the last is taken where no other fits; image, windows and
     stride are as for `filter.make_filter`. The weights are signed bytes, [visits][column][LANES][GROUP], the fourth of
-    a group is zero; what `visits` of them add up to is the weight. What lies outside the image is read from `line`, a
-    line of zero points as long as the tile is wide. Both are constants. The sums go to `sums` in the arena,
-    [rows][pixels][LANES].
+    a group is zero; what `visits` of them add up to is the weight. The bytes go where `to` says, an `estimate.Bytes`
+    whose lines are rows; which of them are not certain, and what `sums` is for, `estimate.emit_bytes` says.
     """
 
     @intrinsic
-    def filter_pixels(typing_context, arrays, pixels, windows, visits, weight, line, sums):  # type: ignore[no-untyped-def]
+    def filter_pixels(typing_context, arrays, pixels, windows, visits, filters, to, sums):  # type: ignore[no-untyped-def]
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             pairs = zip(signature.args, arguments, strict=True)
             arrays, pixels, windows, visits, *places = (simd.unpack(context, builder, *pair) for pair in pairs)
+            doubts = cgutils.alloca_once(builder, simd.INDEX)
 
             def emit_shape(shape: tuple[int, int | None, int]) -> None:
-                _ByteFilter(builder, arrays, windows, rows, *shape).emit(*places)
+                builder.store(_ByteFilter(builder, arrays, windows, rows, *shape).emit(*places), doubts)
 
             simd.emit_choice(builder, (pixels, windows.stride, visits), shapes, emit_shape)
-            return context.get_dummy_value()
+            return builder.load(doubts)
 
         number = types.int64
-        return types.void(arrays, number, windows, number, number, number, number), emit
+        return types.int64(arrays, number, windows, number, filters, to, number), emit
 
     return filter_pixels
 
@@ -60,12 +71,13 @@ class _ByteFilter(WindowTile):
         super().__init__(builder, arrays.arena, windows, rows, pixels, stride)
         self.arrays = arrays
         self.visits = visits
-        self.sums = {(row, pixel): integers.constant(0) for row in range(rows) for pixel in range(pixels)}
 
-    def emit(self, weight: Any, line: Any, sums: Any) -> None:
-        """Emit the whole tile."""
-        self.line = self.builder.gep(self.arrays.constants, [line], inbounds=True)
-        first = self.builder.gep(self.arrays.constants, [weight], inbounds=True)
+    def emit(self, filters: Filters, to: Bytes, sums: Any) -> Any:
+        """Emit the whole tile, and which of its bytes are not certain."""
+        bias = load_row(self.builder, self.arrays, to.scales, "bias")
+        self.sums = {(row, pixel): bias for row in range(self.rows) for pixel in range(self.pixels)}
+        self.line = self.builder.gep(self.arrays.constants, [filters.line], inbounds=True)
+        first = self.builder.gep(self.arrays.constants, [filters.weight], inbounds=True)
         self.weights = [
             [
                 integers.load_weights(self.builder, self.vector_at(first, (visit * TAPS + column) * GROUP))
@@ -80,10 +92,9 @@ class _ByteFilter(WindowTile):
                     self.add_group(cell, integers.part_groups(self.builder, self.stack(pixels)), kx)
         else:
             self.add_columns(self.stride)
-        for place, total in enumerate(self.sums.values()):
-            offset = self.builder.add(sums, self.constant(place * integers.VECTOR_BYTES))
-            pointer = self.builder.gep(self.arrays.arena, [offset], inbounds=True)
-            self.builder.store(total, self.builder.bitcast(pointer, simd.INTEGERS.as_pointer()), align=4)
+        totals = integers.keep_order(self.builder, list(self.sums.values()))
+        lines = [totals[row * self.pixels : (row + 1) * self.pixels] for row in range(self.rows)]
+        return emit_bytes(self.builder, self.arrays, lines, to, sums)
 
     def load(self, pointer: Any) -> Any:
         """Emit one pixel's vector of channels, each in the low byte of its lane."""

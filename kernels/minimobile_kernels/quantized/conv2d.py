@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.filter import Rows
 from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Panel, Pixels, make_dot_tile
+from minimobile_kernels.quantized.estimate import Bytes
 from minimobile_kernels.quantized.integers import LONG_BYTES, VECTOR_BYTES, load_long
 from minimobile_kernels.quantized.requantize import requantize
+from minimobile_kernels.quantized.scaling import SCALES_BYTES
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import LANES, keep_apart
 from minimobile_kernels.step import plane_count, share
@@ -68,13 +69,16 @@ def _convolve(step: Any, arrays: Arrays, x: int, out: int, count: int, panel: in
     weights = Panel(taps, groups, load_long(constants, table + 2 * LONG_BYTES))
     plane = panel * PANEL_VECTORS
     vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - plane)
-    target, x_pixel = out + plane * step.out_plane, step.x_pixel
+    target, x_pixel, scales = out + plane * step.out_plane, step.x_pixel, step.scales + plane * SCALES_BYTES
+    has_negative = int(step.low < step.out_zero)
     pixel = 0
     while pixel < count:
         size = LARGEST if vectors == 1 and count - pixel >= LARGEST else LARGE
         if count - pixel < LARGE:
             size = SMALL if count >= SMALL else 1
             pixel = min(pixel, count - size)
-        _tile(arrays, size, vectors, Pixels(x + pixel * x_pixel, x_pixel), weights, sums)
-        requantize(step, arrays, sums, 1, size, vectors, plane, Rows(target + pixel * LANES, 0))
+        to = Bytes(target + pixel * LANES, step.out_plane, scales, SCALES_BYTES, step.low, step.high, has_negative)
+        doubts = _tile(arrays, size, vectors, Pixels(x + pixel * x_pixel, x_pixel), weights, to, sums)
+        if doubts:
+            requantize(step, arrays, sums, size, doubts, to)
         pixel += size

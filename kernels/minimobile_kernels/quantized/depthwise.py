@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.filter import Rows, Windows
-from minimobile_kernels.quantized.byte_filter import VISITS, make_byte_filter
+from minimobile_kernels.filter import Windows
+from minimobile_kernels.quantized.byte_filter import VISITS, Filters, make_byte_filter
+from minimobile_kernels.quantized.estimate import Bytes
 from minimobile_kernels.quantized.integers import (
     GROUP,
     LONG_BYTES,
@@ -17,6 +18,7 @@ from minimobile_kernels.quantized.integers import (
     store_word,
 )
 from minimobile_kernels.quantized.requantize import requantize
+from minimobile_kernels.quantized.scaling import SCALES_BYTES
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import LANES, REGISTERS, keep_apart
 from minimobile_kernels.step import plane_count, share
@@ -65,10 +67,11 @@ def _filter_rows(step: Any, arrays: Arrays, plane: int, n: int, first: int, last
     Where tiles do not fit the rows or columns, the last ones overlap those before and compute the same bits again.
     """
     keep_apart()
-    stride, dilation, out_width, line = step.stride, step.dilation, step.out_width, step.line
+    stride, dilation, out_width = step.stride, step.dilation, step.out_width
     height, width, pad_top, pad_left = step.height, step.width, step.pad_top, step.pad_left
     image = step.x + plane * step.x_plane + n * height * width * LANES
     out = step.out + plane * step.out_plane + n * step.out_height * out_width * LANES
+    scales, has_negative = step.scales + plane * SCALES_BYTES, int(step.low < step.out_zero)
     is_3x3 = step.kernel_height == 3 and step.kernel_width == 3
     if is_3x3:
         weight = step.filters + plane * (VISITS * 3 * LANES * GROUP)
@@ -81,6 +84,7 @@ def _filter_rows(step: Any, arrays: Arrays, plane: int, n: int, first: int, last
     is_wide_enough = out_width >= NARROW or (out_width == TINY and stride == 1)
     is_tiled = is_plain and is_wide_enough and last - first >= FILTER_ROWS
     rows = FILTER_ROWS if is_tiled else 1
+    filters = Filters(weight, step.line)
     i = first
     while i < last:
         i = min(i, last - rows)
@@ -93,25 +97,28 @@ def _filter_rows(step: Any, arrays: Arrays, plane: int, n: int, first: int, last
                 pixels = NARROW
             j = min(j, out_width - pixels)
             passes = visits if visits == 1 or pixels == WIDE else VISITS
+            start = out + (i * out_width + j) * LANES
+            to = Bytes(start, out_width * LANES, scales, 0, step.low, step.high, has_negative)
             windows = Windows(image, height, width, i * stride - pad_top, j * stride - pad_left, stride, dilation)
+            doubts = 1
             if is_tiled:
-                _tile(arrays, pixels, windows, passes, weight, line, sums)
+                doubts = _tile(arrays, pixels, windows, passes, filters, to, sums)
             elif is_3x3:
-                _any_tile(arrays, pixels, windows, passes, weight, line, sums)
+                doubts = _any_tile(arrays, pixels, windows, passes, filters, to, sums)
             else:
-                _filter_pixel(step, arrays, windows, weight, sums)
-            target = Rows(out + (i * out_width + j) * LANES, out_width * LANES)
-            requantize(step, arrays, sums, rows, pixels, 1, plane, target)
+                _filter_pixel(step, arrays, windows, filters.weight, scales, sums)
+            if doubts:
+                requantize(step, arrays, sums, pixels, doubts, to)
             j += pixels
         i += rows
 
 
 @inlined
-def _filter_pixel(step: Any, arrays: Arrays, window: Windows, weight: int, sums: int) -> None:
-    """Sum one window of any size; what lies outside counts as the zero point."""
+def _filter_pixel(step: Any, arrays: Arrays, window: Windows, weight: int, bias: int, sums: int) -> None:
+    """Sum one window of any size, from the bias on; what lies outside counts as the zero point."""
     arena, constants = arrays.arena, arrays.constants
     for lane in range(LANES):
-        total = 0
+        total = load_word(constants, bias + lane * WORD_BYTES)
         for tap in range(step.kernel_height * step.kernel_width):
             row = window.top + tap // step.kernel_width * step.dilation
             column = window.left + tap % step.kernel_width * step.dilation

@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 from minimobile_kernels import simd
 from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.estimate import Bytes, emit_bytes, load_row
 from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.step import Arrays
 
@@ -35,32 +36,38 @@ class Panel(NamedTuple):
 def make_dot_tile(shapes: Sequence[tuple[int, int]]) -> Any:
     """Return an intrinsic that computes sums of products of bytes, in any of the shapes (pixels, vectors of channels).
 
-    tile(arrays, pixels, vectors, x, panel, sums)
+    tile(arrays, pixels, vectors, x, panel, to, sums)
 
-    for pixel p and channel o: sums[p,o] = sum over groups g and bytes b of x[p,g,b] * weight[g,o,b], exactly. The last
-    of the shapes is taken where no other fits. The unsigned bytes of group g lie in the arena at x.start + p*x.step +
-    taps[g], `GROUP` of them together; among the constants are the taps, int64, and the signed weights, [groups]
-    [channels of this tile][GROUP]; the sums go to `sums` in the arena, [pixels][channels of this tile].
+    for pixel p and channel o: sum[p,o] = bias[o] + sum over groups g and bytes b of x[p,g,b] * weight[g,o,b], exactly.
+    The last of the shapes is taken where no other fits. The unsigned bytes of group g lie in the arena at x.start +
+    p*x.step + taps[g], `GROUP` of them together; among the constants are the taps, int64, and the signed weights,
+    [groups][channels of this tile][GROUP]. The bytes go where `to` says, an `estimate.Bytes` whose lines are planes;
+    which of them are not certain, and what `sums` is for, `estimate.emit_bytes` says.
     """
 
     @intrinsic
-    def tile(typing_context, arrays, pixels, vectors, x, panel, sums):  # type: ignore[no-untyped-def]
+    def tile(typing_context, arrays, pixels, vectors, x, panel, to, sums):  # type: ignore[no-untyped-def]
         def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
             pairs = zip(signature.args, arguments, strict=True)
-            arrays, *size, x, panel, sums = (simd.unpack(context, builder, *pair) for pair in pairs)
+            arrays, *size, x, panel, to, sums = (simd.unpack(context, builder, *pair) for pair in pairs)
+            doubts = cgutils.alloca_once(builder, simd.INDEX)
 
             def emit_shape(shape: tuple[int, int]) -> None:
-                _emit_tile(builder, shape, arrays, x, panel, sums)
+                lines = _emit_sums(builder, shape, arrays, x, panel, to)
+                builder.store(emit_bytes(builder, arrays, lines, to, sums), doubts)
 
             simd.emit_choice(builder, size, shapes, emit_shape)
-            return context.get_dummy_value()
+            return builder.load(doubts)
 
-        return types.void(arrays, types.int64, types.int64, x, panel, types.int64), emit
+        return types.int64(arrays, types.int64, types.int64, x, panel, to, types.int64), emit
 
     return tile
 
 
-def _emit_tile(builder: Any, shape: tuple[int, int], arrays: Arrays, x: Pixels, panel: Panel, sums: Any) -> None:
+def _emit_sums(
+    builder: Any, shape: tuple[int, int], arrays: Arrays, x: Pixels, panel: Panel, to: Bytes
+) -> list[list[Any]]:
+    """Emit the sums of a tile: for every vector of channels those of its pixels."""
     pixels, vectors = shape
 
     def at(pointer: Any, *factors: Any) -> Any:
@@ -71,26 +78,24 @@ def _emit_tile(builder: Any, shape: tuple[int, int], arrays: Arrays, x: Pixels, 
             offset = builder.mul(offset, number)
         return builder.gep(pointer, [offset], inbounds=True)
 
-    first_pixel, result = at(arrays.arena, x.start), at(arrays.arena, sums)
-    weights = at(arrays.constants, panel.weight)
+    first_pixel, weights = at(arrays.arena, x.start), at(arrays.constants, panel.weight)
     taps = builder.bitcast(at(arrays.constants, panel.taps), integers.LONG.as_pointer())
-    cells = [(pixel, vector) for pixel in range(pixels) for vector in range(vectors)]
-    slots = {cell: cgutils.alloca_once(builder, simd.INTEGERS) for cell in cells}
-    for slot in slots.values():
-        builder.store(integers.constant(0), slot)
+    slots = [[cgutils.alloca_once(builder, simd.INTEGERS) for _ in range(pixels)] for _ in range(vectors)]
+    for vector, line in enumerate(slots):
+        scales = builder.add(to.scales, builder.mul(to.scales_distance, ir.Constant(simd.INDEX, vector)))
+        for slot in line:
+            builder.store(load_row(builder, arrays, scales, "bias"), slot)
     with cgutils.for_range(builder, panel.groups) as loop:
         group = at(first_pixel, builder.load(at(taps, loop.index), align=8))
         row = at(weights, loop.index, vectors * simd.LANES * GROUP)
         w = [integers.load_weights(builder, at(row, vector * simd.LANES * GROUP)) for vector in range(vectors)]
         for pixel in range(pixels):
             values = integers.load_group(builder, at(group, x.step, pixel))
-            row_slots = [slots[pixel, vector] for vector in range(vectors)]
+            row_slots = [line[pixel] for line in slots]
             totals = [
                 integers.add_products(builder, builder.load(slot), values, weights_of)
                 for slot, weights_of in zip(row_slots, w, strict=True)
             ]
             for slot, total in zip(row_slots, integers.keep_order(builder, totals), strict=True):
                 builder.store(total, slot)
-    for place, cell in enumerate(cells):
-        pointer = builder.bitcast(at(result, place * integers.VECTOR_BYTES), simd.INTEGERS.as_pointer())
-        builder.store(builder.load(slots[cell]), pointer, align=4)
+    return [[builder.load(slot) for slot in line] for line in slots]

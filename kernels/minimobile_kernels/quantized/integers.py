@@ -217,47 +217,34 @@ def times(typing_context, x, y):  # type: ignore[no-untyped-def]
     return integers_type(integers_type, integers_type), emit
 
 
-@intrinsic
-def store_four(typing_context, array, offset, first, second, third, fourth, zero, low, high):  # type: ignore[no-untyped-def]
-    """store_four(array, offset, first, second, third, fourth, zero, low, high): write the vectors side by side as
-    bytes, plus `zero`, clamped to low..high (int64 within 0..255).
-    """
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        pointer = element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
-        vectors, (zero, low, high) = arguments[2:6], arguments[6:]
-        if LANES == 16 and PRODUCTS != "multiply":
-            _store_packed(builder, pointer, vectors, zero, low, high)
-            return context.get_dummy_value()
-        zero, low, high = (splat(builder, builder.trunc(value, WORD), INTEGERS) for value in (zero, low, high))
-        for index, vector in enumerate(vectors):
-            limited = clamp_vector(builder, builder.add(vector, zero), low, high)
-            place = builder.gep(pointer, [ir.Constant(LONG, index * LANES)], inbounds=True)
-            builder.store(builder.trunc(limited, BYTES), builder.bitcast(place, BYTES.as_pointer()), align=1)
-        return context.get_dummy_value()
-
-    vector = integers_type
-    number = types.int64
-    return types.void(array, number, vector, vector, vector, vector, number, number, number), emit
+def emit_store(builder: Any, pointer: Any, vectors: Sequence[Any], low: Any, high: Any) -> None:
+    """Emit a store of vectors side by side as bytes, clamped to low..high (int64 within 0..255)."""
+    packed = 4 if LANES == 16 and PRODUCTS != "multiply" else 1
+    for first in range(0, len(vectors), packed):
+        place = builder.gep(pointer, [ir.Constant(LONG, first * LANES)], inbounds=True)
+        some = vectors[first : first + packed]
+        if len(some) == 4:
+            _store_packed(builder, place, some, low, high)
+            continue
+        for index, vector in enumerate(some):
+            limits = (splat(builder, builder.trunc(limit, WORD), INTEGERS) for limit in (low, high))
+            narrow = builder.trunc(clamp_vector(builder, vector, *limits), BYTES)
+            single = builder.gep(place, [ir.Constant(LONG, index * LANES)], inbounds=True)
+            builder.store(narrow, builder.bitcast(single, BYTES.as_pointer()), align=1)
 
 
-def _store_packed(builder: Any, pointer: Any, vectors: Any, zero: Any, low: Any, high: Any) -> None:
+def _store_packed(builder: Any, pointer: Any, vectors: Any, low: Any, high: Any) -> None:
     """Emit the packing of four vectors of 16 lanes with saturation, four bytes of each in turn, and their order."""
     shorts, bytes_ = ir.VectorType(ir.IntType(16), 32), ir.VectorType(BYTE, 64)
-
-    def spread_over(vector_type: Any, value: Any) -> Any:
-        single = builder.insert_element(ir.Constant(vector_type, ir.Undefined), value, WORD(0))
-        lanes = ir.Constant(ir.VectorType(WORD, vector_type.count), [0] * vector_type.count)
-        return builder.shuffle_vector(single, ir.Constant(vector_type, ir.Undefined), lanes)
-
-    offset = spread_over(shorts, builder.trunc(zero, ir.IntType(16)))
-    pairs = []
-    for first, second in (vectors[:2], vectors[2:]):
-        pair = call_intrinsic(builder, "llvm.x86.avx512.packssdw.512", shorts, first, second)
-        pairs.append(call_intrinsic(builder, "llvm.sadd.sat.v32i16", shorts, pair, offset))
+    pairs = [
+        call_intrinsic(builder, "llvm.x86.avx512.packssdw.512", shorts, *pair) for pair in (vectors[:2], vectors[2:])
+    ]
     packed = call_intrinsic(builder, "llvm.x86.avx512.packuswb.512", bytes_, *pairs)
-    for name, limit_ in (("llvm.umax.v64i8", low), ("llvm.umin.v64i8", high)):
-        packed = call_intrinsic(builder, name, bytes_, packed, spread_over(bytes_, builder.trunc(limit_, BYTE)))
+    for name, limit in (("llvm.umax.v64i8", low), ("llvm.umin.v64i8", high)):
+        single = builder.insert_element(ir.Constant(bytes_, ir.Undefined), builder.trunc(limit, BYTE), WORD(0))
+        everywhere = ir.Constant(ir.VectorType(WORD, 64), [0] * 64)
+        limits = builder.shuffle_vector(single, ir.Constant(bytes_, ir.Undefined), everywhere)
+        packed = call_intrinsic(builder, name, bytes_, packed, limits)
     words = builder.bitcast(packed, INTEGERS)
     order = ir.Constant(ir.VectorType(WORD, 16), [lane * 4 + vector for vector in range(4) for lane in range(4)])
     ordered = builder.shuffle_vector(words, ir.Constant(INTEGERS, ir.Undefined), order)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.filter import Rows
-from minimobile_kernels.quantized.integers import load_bytes, store_bytes, store_integers
+from minimobile_kernels.quantized.estimate import Bytes
+from minimobile_kernels.quantized.integers import load_bytes, load_integers, store_bytes, store_integers
 from minimobile_kernels.quantized.requantize import requantize
-from minimobile_kernels.quantized.scaling import divide_rounded
+from minimobile_kernels.quantized.scaling import SCALES_BYTES, divide_rounded
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import LANES, add, broadcast, clamp, keep_apart
 from minimobile_kernels.step import plane_count, share
@@ -39,9 +39,12 @@ def mean(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     for item in range(first, last):
         plane, n = item // step.batch, item % step.batch
         start = step.x + plane * step.x_plane + n * step.height * step.width * LANES
-        store_integers(arrays.arena, sums, _total(arrays.arena, start, step.height, step.width, step.width))
+        total = _total(arrays.arena, start, step.height, step.width, step.width)
+        scales = step.scales + plane * SCALES_BYTES
+        bias = load_integers(arrays.constants, scales)
+        store_integers(arrays.arena, sums, add(total, bias))
         target = step.out + plane * step.out_plane + n * LANES
-        requantize(step, arrays, sums, 1, 1, 1, plane, Rows(target, 0))
+        requantize(step, arrays, sums, 1, 1, Bytes(target, 0, scales, 0, step.low, step.high, 1))
 
 
 @compiled

@@ -8,9 +8,12 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from minimobile_kernels.quantized.integers import LONG, WORD, call_intrinsic, constant
+from minimobile_kernels.quantized.integers import LONG, VECTOR_BYTES, WORD, call_intrinsic, constant
 from minimobile_kernels.simd import INTEGERS, LANES, VECTOR, clamp_vector, integers_type, splat
 
+# The rows of a table of int32, [LANES] each, for every channel of a plane; those from "scale" on hold bits of float32.
+SCALES = ("bias", "multiplier", "left", "right", "scale", "factor", "above", "below")
+SCALES_BYTES = len(SCALES) * VECTOR_BYTES
 LONGS = ir.VectorType(LONG, LANES // 2)
 
 
@@ -78,39 +81,6 @@ def scale_twice_rounded(typing_context, vector, multiplier, left, right):  # typ
         return builder.ashr(builder.add(builder.add(high, half), minus_one), right)
 
     return integers_type(integers_type, integers_type, integers_type, integers_type), emit
-
-
-@intrinsic
-def scale_above_zero(typing_context, vector, multiplier, right):  # type: ignore[no-untyped-def]
-    """scale_above_zero(vector, multiplier, right): as scale_twice_rounded, for right > 0 and where the result is not
-    negative; a negative one may be too large by one, but not above zero.
-
-    Both roundings in one: floor((floor(a) + h) / 2**r) = floor((a + h) / 2**r) for a whole number h.
-    """
-
-    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        vector, multiplier, right = arguments
-
-        def longs(value: int) -> Any:
-            return ir.Constant(LONGS, [value] * (LANES // 2))
-
-        thirty_two = longs(32)
-
-        def halves(value: Any) -> tuple[Any, Any]:
-            both = builder.bitcast(value, LONGS)
-            return builder.ashr(builder.shl(both, thirty_two), thirty_two), builder.ashr(both, thirty_two)
-
-        words = []
-        for x, m, r in zip(halves(vector), halves(multiplier), halves(right), strict=True):
-            half = builder.shl(longs(1 << 30), r)
-            product = builder.add(builder.mul(x, m), builder.add(half, longs(1 << 30)))
-            words.append(builder.bitcast(product, INTEGERS))
-        # The high words of all products, in order, are shifted by what is left of 31 + right.
-        high = [step for lane in range(1, LANES, 2) for step in (lane, LANES + lane)]
-        merged = builder.shuffle_vector(*words, ir.Constant(ir.VectorType(WORD, LANES), high))
-        return builder.ashr(merged, builder.sub(right, constant(1)))
-
-    return integers_type(integers_type, integers_type, integers_type), emit
 
 
 @intrinsic

@@ -29,7 +29,7 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel")],  # distances of what the windows begin at
         *[(name, np.int64) for name in ("is_from_image", "is_signed")],  # pack: from the caller's image, of int8
         # Where constants begin:
-        ("scales", np.int64),  # a table of `requantize.SCALES`, int32 [plane][SCALES][LANES]
+        ("scales", np.int64),  # a table of `scaling.SCALES`, int32 [plane][SCALES][LANES]
         ("panels", np.int64),  # conv2d: a `dot_tile.Panel` for each panel, int64
         ("filters", np.int64),  # depthwise 3x3: [plane][VISITS][column][LANES][GROUP]; else int32 [plane][tap][LANES]
         ("visits", np.int64),  # depthwise 3x3: how many of VISITS each plane needs, int64
@@ -41,8 +41,6 @@ STEP = np.dtype(
         ("scale", np.int64),  # quantize: a float32
         ("words", np.int64),  # argmax: of 32 bits, in an integer of the result
         ("bytes_of", np.int64),  # index into BYTES_OF
-        # Rounded twice, without shifts to the left, and nothing below the zero point survives the clamp.
-        ("is_simple", np.int64),
         *[(name, np.int64) for name in ("x_zero", "y_zero", "out_zero")],
         *[(name, np.int64) for name in ("low", "high")],  # the result is clamped to low..high
     ]

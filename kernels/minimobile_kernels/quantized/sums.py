@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.quantized.integers import VECTOR_BYTES, load_bytes, store_bytes, times
-from minimobile_kernels.quantized.requantize import LITERT, SCALES, SINGLE_ROUNDING, load_scales
-from minimobile_kernels.quantized.scaling import scale_once_rounded, scale_twice_rounded, shift_rounded
+from minimobile_kernels.quantized.integers import load_bytes, store_bytes, times
+from minimobile_kernels.quantized.requantize import LITERT, SINGLE_ROUNDING, load_scales
+from minimobile_kernels.quantized.scaling import SCALES_BYTES, scale_once_rounded, scale_twice_rounded, shift_rounded
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import LANES, broadcast, clamp, keep_apart
 from minimobile_kernels.simd import add as add_vectors
@@ -30,10 +30,10 @@ def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
 def _add(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
     arena, scales = arrays.arena, arrays.constants
-    row, bytes_of = len(SCALES) * VECTOR_BYTES, step.bytes_of
-    _, x_by, x_left, x_right, _ = load_scales(scales, step.scales)
-    _, y_by, y_left, y_right, _ = load_scales(scales, step.scales + row)
-    _, out_by, out_left, out_right, _ = load_scales(scales, step.scales + 2 * row)
+    bytes_of = step.bytes_of
+    x_by, x_left, x_right, _ = load_scales(scales, step.scales)
+    y_by, y_left, y_right, _ = load_scales(scales, step.scales + SCALES_BYTES)
+    out_by, out_left, out_right, _ = load_scales(scales, step.scales + 2 * SCALES_BYTES)
     x_zero, y_zero, out_zero = broadcast(-step.x_zero), broadcast(-step.y_zero), broadcast(step.out_zero)
     low, high = step.low, step.high
     for vector in range(first, last):

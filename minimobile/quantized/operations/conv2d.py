@@ -100,5 +100,5 @@ class Conv2d(Product):
             activation_range(operation.attributes["activation"], out), x=place, x_image=height * line, x_row=line,
             x_pixel=window.stride * channels, stride=window.stride,
             **builder.put_panels(rows.reshape(len(values), -1), np.array(taps)),
-            **put_scales(builder, operation, values.reshape(len(values), -1).sum(1)),
+            **put_scales(builder, operation, values.reshape(len(values), -1)),
         )  # fmt: skip

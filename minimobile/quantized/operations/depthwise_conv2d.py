@@ -57,5 +57,5 @@ class DepthwiseConv2d(Product):
             activation_range(operation.attributes["activation"], out), kernel_height=kernel_height,
             kernel_width=kernel_width, stride=window.stride, dilation=window.dilation, pad_top=window.pad_top,
             pad_left=window.pad_left, **builder.put_filters(values, lifted_zero(x)),
-            **put_scales(builder, operation, values.sum((0, 1))),
+            **put_scales(builder, operation, values.reshape(-1, values.shape[2]).T),
         )  # fmt: skip

@@ -12,7 +12,6 @@ from minimobile.quantized.layout import as_image, lifted_zero, values_of
 from minimobile.quantized.network import Operation, Tensor
 from minimobile.quantized.operations.operation import Call, QuantizedOperation
 from minimobile_kernels.geometry import Window
-from minimobile_kernels.quantized.reference import Scaling
 
 if TYPE_CHECKING:
     from minimobile.quantized.builder import Builder
@@ -40,12 +39,14 @@ def operands(builder: Builder, operation: Operation) -> tuple[Tensor, Tensor, ND
     return x, weight, np.zeros(as_image(out.shape)[3], np.int64), out
 
 
-def put_scales(builder: Builder, operation: Operation, totals: NDArray[np.int64]) -> dict[str, int]:
-    """Keep how sums come to bytes. The bias takes in what the zero point of x adds, by the sums of the weights."""
+def put_scales(builder: Builder, operation: Operation, weights: NDArray[np.int64]) -> dict[str, int]:
+    """Keep how sums of products with weights (C_out, terms) come to bytes.
+
+    The bias takes in what the zero point of x adds, by the sums of the weights.
+    """
     x, weight, bias, out = operands(builder, operation)
-    by = Scaling(*(np.broadcast_to(values, len(totals)) for values in product_scaling(x, weight, out)))
-    is_simple = builder.bytes_of == "litert" and bool((by.shift < 0).all())
-    return {"scales": builder.put_scales(by, bias - lifted_zero(x) * totals), "is_simple": int(is_simple)}
+    bias = bias - lifted_zero(x) * weights.sum(1)
+    return builder.put_estimates(product_scaling(x, weight, out), bias, weights, lifted_zero(out))
 
 
 def add_product(builder: Builder, operation: Operation, values: NDArray[np.int64]) -> None:
@@ -59,5 +60,5 @@ def add_product(builder: Builder, operation: Operation, values: NDArray[np.int64
     builder.add_step(
         "conv2d", x.name, out.name, values.size * n * height * width,
         activation_range(operation.attributes["activation"], out), batch=1, out_height=1, out_width=n * height * width,
-        x_pixel=builder.lanes, **builder.put_panels(padded, offsets), **put_scales(builder, operation, values.sum(1)),
+        x_pixel=builder.lanes, **builder.put_panels(padded, offsets), **put_scales(builder, operation, values),
     )  # fmt: skip
