@@ -123,7 +123,7 @@ def test_sigmoid_scores_equal_their_definition():
     special = [np.nan, np.inf, -np.inf, 0, -0.0, 700, -700, 699.9, -699.9, 88, 104, -88, -104, 3e38, -3e38]
     logits = np.concatenate([special, rng.normal(0, 30, 3 * BLOCK + 5)]).astype(np.float32)
     out = np.zeros_like(logits)
-    sigmoid_scores(logits, np.empty(BLOCK, np.int64), out)
+    sigmoid_scores(logits, np.empty(2 * BLOCK, np.int64), out)
     np.testing.assert_array_equal(out, elementwise.activate(logits, "sigmoid"))
 
 

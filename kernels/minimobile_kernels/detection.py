@@ -13,7 +13,7 @@ from numba.extending import register_jitable
 
 from minimobile_kernels import maps  # noqa: F401  # which tells the compiler of elementwise's functions
 from minimobile_kernels._jit import compiled, entry
-from minimobile_kernels.elementwise import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR, exponential
+from minimobile_kernels.elementwise import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
 from minimobile_kernels.reference_detection import Rules, partial_sort, settle_heap
 
 for _function in (settle_heap, partial_sort):
@@ -28,8 +28,8 @@ RULES = np.dtype(
     ]
 )
 """`reference_detection.Rules` as a record, and the scales of the box encodings."""
-YMIN, XMIN, YMAX, XMAX, AREA, KEY = range(6)
-"""The columns of `work`: a box, its area, and the score by which it is suppressed."""
+YMIN, XMIN, YMAX, XMAX, AREA, KEY, BEST = range(7)
+"""The columns of `work`: a box, its area, the score by which it is suppressed, and the best of all of its scores."""
 BLOCK = 512
 """How many scores are computed at a time."""
 CLASS, SCORE = 4, 5
@@ -47,7 +47,7 @@ def pack_rules(rules: Rules, scales: Any) -> np.ndarray[Any, Any]:
 
 def work_sizes(anchors: int, num_classes: int) -> tuple[tuple[int, int], int]:
     """Return the shape of `work` and the size of `order` for a number of anchors and classes."""
-    return (anchors, 6), 2 * anchors + num_classes
+    return (anchors, 7), 3 * anchors + num_classes
 
 
 @entry(TABLE, TABLE, TABLE, RECORDS, float32[:, ::1], int64[::1], float32[:, ::1], int64[::1])
@@ -61,7 +61,7 @@ def detect(
     count (2): how many were found, and the first row whose box has a negative size, or -1: then nothing was found.
     """
     rule = rules[0]
-    count[0], count[1] = 0, _decode(encodings, anchors, rule, work)
+    count[0], count[1] = 0, _decode(encodings, anchors, rule, work, order)
     if count[1] >= 0:
         return
     if rule.is_by_class:
@@ -74,49 +74,66 @@ def detect(
 def sigmoid_scores(logits: Any, powers: Any, out: Any) -> None:
     """Return 1 / (1 + e**-x), computed in float64 and rounded once. Defined by elementwise.sigmoid.
 
-    The same steps as `elementwise.exponential`, but without branches or calls, so that the compiler makes vectors of
-    them: 2**k is written as bits, which is exact where |x| < 700. (174,447 scores: 10.7 ms with the scalar form.)
-
-    Shapes: logits, out: one-dimensional, of one size; powers: (`BLOCK`), whatever it holds.
+    Shapes: logits, out: one-dimensional, of one size; powers: (2 * `BLOCK`), whatever it holds.
     """
-    scales = powers.view(np.float64)
+    values = powers.view(np.float64)[BLOCK:]
     for start in range(0, logits.shape[0], BLOCK):
         count = min(BLOCK, logits.shape[0] - start)
         for index in range(count):
-            x = -np.float64(logits[start + index])
-            inside = x if abs(x) < 700.0 else 0.0
-            powers[index] = (np.int64(np.floor(inside * LOG2_E + 0.5)) + 1023) << 52
+            values[index] = -np.float64(logits[start + index])
+        _exponentials(values, powers, count)
         for index in range(count):
-            x = -np.float64(logits[start + index])
-            is_inside = abs(x) < 700.0
-            inside = x if is_inside else 0.0
-            k = np.floor(inside * LOG2_E + 0.5)
-            r = (inside - k * LN2_HIGH) - k * LN2_LOW
-            series = 0.0 * r
-            for coefficient in literal_unroll(TAYLOR):
-                series = series * r + coefficient
-            limit = np.inf if x > 0.0 else (0.0 if x < 0.0 else x)
-            power = series * scales[index] if is_inside else limit
-            out[start + index] = np.float32(1.0 / (1.0 + power))
+            out[start + index] = np.float32(1.0 / (1.0 + values[index]))
 
 
 @compiled
-def _decode(encodings: Any, anchors: Any, rule: Any, work: Any) -> int:
+def _exponentials(values: Any, bits: Any, count: int) -> None:
+    """Replace the first `count` float64 `values` by e**x. Defined by elementwise.exponential.
+
+    The same steps, but without branches or calls, so that the compiler makes vectors of them: 2**k is written as
+    `bits`, which is exact where |x| < 700. (174,447 scores: 10.7 ms with the scalar form.)
+    """
+    scales = bits.view(np.float64)
+    for index in range(count):
+        x = values[index]
+        inside = x if abs(x) < 700.0 else 0.0
+        bits[index] = (np.int64(np.floor(inside * LOG2_E + 0.5)) + 1023) << 52
+    for index in range(count):
+        x = values[index]
+        is_inside = abs(x) < 700.0
+        inside = x if is_inside else 0.0
+        k = np.floor(inside * LOG2_E + 0.5)
+        r = (inside - k * LN2_HIGH) - k * LN2_LOW
+        series = 0.0 * r
+        for coefficient in literal_unroll(TAYLOR):
+            series = series * r + coefficient
+        limit = np.inf if x > 0.0 else (0.0 if x < 0.0 else x)
+        values[index] = series * scales[index] if is_inside else limit
+
+
+@compiled
+def _decode(encodings: Any, anchors: Any, rule: Any, work: Any, order: Any) -> int:
     """Write the box and the area of every anchor; return the first row with a negative size, or -1."""
-    fault = -1
-    for row in range(encodings.shape[0]):
+    count, fault = encodings.shape[0], -1
+    powers, bits = order.view(np.float64), order[2 * count :]
+    for axis in range(2):
+        growth = rule.h_scale if axis == 0 else rule.w_scale
+        own = powers[axis * count :]
+        for row in range(count):
+            code = encodings[row, 2 + axis]
+            own[row] = np.float64(code / growth) if rule.is_tensorflow else np.float64(code) / np.float64(growth)
+        _exponentials(own, bits, count)
+    for row in range(count):
         for axis in range(2):
-            scale, growth = (rule.y_scale, rule.h_scale) if axis == 0 else (rule.x_scale, rule.w_scale)
+            scale, power = rule.y_scale if axis == 0 else rule.x_scale, powers[axis * count + row]
             centre, size = anchors[row, axis], anchors[row, 2 + axis]
             if rule.is_tensorflow:
                 middle = encodings[row, axis] / scale * size + centre
-                power = np.float32(exponential(np.float64(encodings[row, 2 + axis] / growth)))
-                reach = power * size * np.float32(0.5)
+                reach = np.float32(power) * size * np.float32(0.5)
             else:
                 middle = np.float32(
                     np.float64(encodings[row, axis]) / np.float64(scale) * np.float64(size) + np.float64(centre)
                 )
-                power = exponential(np.float64(encodings[row, 2 + axis]) / np.float64(growth))
                 reach = np.float32(0.5 * power * np.float64(size))
             work[row, YMIN + axis], work[row, YMAX + axis] = middle - reach, middle + reach
         height, width = work[row, YMAX] - work[row, YMIN], work[row, XMAX] - work[row, XMIN]
@@ -138,8 +155,8 @@ def _detect_by_anchor(scores: Any, rule: Any, work: Any, order: Any, out: Any) -
         if _is_allowed(best, rule):
             order[filled] = row
             filled += 1
-    found = _suppress(work, order, filled, rule, rule.max_detections)
-    places = order[2 * anchors :]
+    found = _suppress(work, order, filled, rule, rule.max_detections, out, 0)
+    places = order[3 * anchors :]
     for index in range(found):
         row = order[anchors + index]
         start = row * columns + first
@@ -162,18 +179,22 @@ def _detect_by_class(scores: Any, rule: Any, work: Any, order: Any, out: Any) ->
     limit = rule.detections_per_class
     if not rule.is_tensorflow:
         limit = min(limit, rule.max_detections)
+    live, rows = order[2 * anchors :], _list_best(scores, rule, work, order)
     for number in range(rule.num_classes):
+        # What is no better than the last of a full list can neither enter it nor suppress what does.
         is_full = found == rule.max_detections
+        if is_full:
+            rows = _drop_hopeless(work, live, rows, out[found - 1, SCORE])
         filled = 0
-        for row in range(anchors):
+        for index in range(rows):
+            row = live[index]
             score = scores[row, rule.label_offset + number]
-            # What is no better than the last of a full list can neither enter it nor suppress what does.
             if _is_allowed(score, rule) and not (is_full and score <= out[found - 1, SCORE]):
                 work[row, KEY] = score
                 order[filled] = row
                 filled += 1
         if filled:
-            kept = _suppress(work, order, filled, rule, limit)
+            kept = _suppress(work, order, filled, rule, limit, out, found if is_full and not rule.is_tensorflow else 0)
             if rule.is_tensorflow:
                 kept = _drop_outside(work, order, kept)
             found = _merge(work, order, kept, number, rule, out, found)
@@ -182,6 +203,30 @@ def _detect_by_class(scores: Any, rule: Any, work: Any, order: Any, out: Any) ->
             for side in range(4):
                 out[index, side] = min(max(out[index, side], np.float32(0)), np.float32(1))
     return found
+
+
+@compiled
+def _list_best(scores: Any, rule: Any, work: Any, order: Any) -> Any:
+    """Write the rows, and the best score of each, of those that are allowed; return how many there are."""
+    anchors, columns, filled = work.shape[0], scores.shape[1], 0
+    every = scores.reshape(-1)
+    for row in range(anchors):
+        work[row, BEST] = _largest(every, row * columns + rule.label_offset, rule.num_classes)
+        if _is_allowed(work[row, BEST], rule):
+            order[2 * anchors + filled] = row
+            filled += 1
+    return filled
+
+
+@compiled
+def _drop_hopeless(work: Any, live: Any, rows: int, last: float) -> int:
+    """Drop the rows of which no score is better than the last of a full list; return how many are left."""
+    left = 0
+    for index in range(rows):
+        if work[live[index], BEST] > last:
+            live[left] = live[index]
+            left += 1
+    return left
 
 
 @compiled
@@ -252,19 +297,25 @@ def _largest(values: Any, start: int, count: int) -> Any:
 
 
 @compiled
-def _suppress(work: Any, order: Any, filled: int, rule: Any, limit: int) -> int:
-    """Write the rows kept, best first, to the second part of `order`, and return how many there are."""
+def _suppress(work: Any, order: Any, filled: int, rule: Any, limit: int, out: Any, full: int) -> int:
+    """Write the rows kept, best first, to the second part of `order`, and return how many there are.
+
+    `full` is the length of a full list in `out`, or 0: a row enters it behind those kept before it if it is better than
+    what is so many from its end. The first that is not, ends the search.
+    """
     anchors, kept = work.shape[0], 0
     for hole in range(filled // 2 - 1, -1, -1):
         _sink(work, order, hole, filled)
     while filled > 0 and kept < limit:
         row = order[0]
+        if full > 0 and work[row, KEY] <= out[full - 1 - kept, SCORE]:
+            break
         filled -= 1
         order[0] = order[filled]
         _sink(work, order, 0, filled)
         is_free = True
         for index in range(kept):
-            if _overlap(work, order[anchors + index], row) > rule.iou_threshold:
+            if _overlaps(work, order[anchors + index], row, rule.iou_threshold):
                 is_free = False
                 break
         if is_free:
@@ -295,14 +346,17 @@ def _is_before(work: Any, first: int, second: int) -> Any:
 
 
 @compiled
-def _overlap(work: Any, first: int, second: int) -> Any:
-    """Return intersection over union. Defined by reference_detection.overlap."""
-    if work[first, AREA] <= 0 or work[second, AREA] <= 0:
-        return np.float32(0)
+def _overlaps(work: Any, first: int, second: int, threshold: float) -> Any:
+    """Tell whether intersection over union is above a threshold. Defined by reference_detection.overlap.
+
+    Most boxes share nothing: a comparison in place of a division.
+    """
     height = _span(work[first, YMIN], work[first, YMAX], work[second, YMIN], work[second, YMAX])
     width = _span(work[first, XMIN], work[first, XMAX], work[second, XMIN], work[second, XMAX])
     shared = height * width
-    return shared / (work[first, AREA] + work[second, AREA] - shared)
+    if shared == 0 or work[first, AREA] <= 0 or work[second, AREA] <= 0:
+        return False  # of a threshold that is zero or more
+    return shared / (work[first, AREA] + work[second, AREA] - shared) > threshold
 
 
 @compiled

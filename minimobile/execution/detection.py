@@ -46,7 +46,7 @@ def warm_up() -> None:
     rows, found = np.zeros((1, 6), np.float32), np.zeros(2, np.int64)
     scores = np.zeros((0, 1), np.float32)
     detect(nothing, scores, nothing, pack_rules(rules, np.ones(4)), work, np.zeros(size, np.int64), rows, found)
-    sigmoid_scores(scores.reshape(-1), np.zeros(BLOCK, np.int64), np.zeros(0, np.float32))
+    sigmoid_scores(scores.reshape(-1), np.zeros(2 * BLOCK, np.int64), np.zeros(0, np.float32))
 
 
 class PostProcessing:
@@ -133,5 +133,5 @@ def convert_scores(logits: Array, converter: str, engine: str = "compiled") -> F
         return np.asarray(sigmoid(logits.astype(np.float64)), np.float32)
     scores = np.empty(logits.shape, np.float32)
     flat = np.ascontiguousarray(logits, np.float32).reshape(-1)
-    sigmoid_scores(flat, np.empty(BLOCK, np.int64), scores.reshape(-1))
+    sigmoid_scores(flat, np.empty(2 * BLOCK, np.int64), scores.reshape(-1))
     return scores
