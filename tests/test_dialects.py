@@ -11,7 +11,7 @@ import pytest
 from minimobile.errors import ConfigError, FormatError, InputError
 from minimobile.formats.checkpoint import ARCHITECTURES
 from minimobile.formats.deduction import build_checkpoint
-from minimobile.formats.dialects import DIALECTS, find_dialect, processor_settings
+from minimobile.formats.dialects import DIALECTS, find_dialect, processor_settings, read_normalization
 from minimobile.imaging.image_processing import AutoImageProcessor, MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.models import classes
 from minimobile.models.weights import draw_weights
@@ -189,3 +189,13 @@ def test_transformers_reads_every_school_s_settings(tmp_path: Path) -> None:
         MobileNetV2ImageProcessor.from_dict(processor_settings(dialect, V2, (48, 64))).save_pretrained(tmp_path / name)
         theirs = transformers.MobileNetV2ImageProcessorPil.from_pretrained(tmp_path / name)
         assert theirs(picture, return_tensors="np")["pixel_values"].shape[:2] == (1, 3)
+
+
+def test_settings_that_say_nothing_of_normalisation_mean_transformers_defaults():
+    for settings in ({}, {"image_mean": 0.5, "image_std": [0.5] * 3}):
+        factor, mean, std = read_normalization(settings, 3)
+        assert (factor, mean.tolist(), std.tolist()) == (1 / 255, [0.5] * 3, [0.5] * 3)
+    factor, mean, std = read_normalization({"do_rescale": False, "do_normalize": False, "image_mean": [9, 9, 9]}, 3)
+    assert (factor, mean.tolist(), std.tolist()) == (1.0, [0.0] * 3, [1.0] * 3)
+    with pytest.raises(FormatError, match="expected image_mean and image_std of 1 or 1 numbers, found 3"):
+        read_normalization({"image_mean": [0.5] * 3}, 1)

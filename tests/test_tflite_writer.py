@@ -14,6 +14,7 @@ from spelling import random_weights, spell
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError, InputError, MinimobileError
+from minimobile.execution.detection import PostProcessing
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.tflite import tflite
 from minimobile.formats.tflite.flatbuffer import FlatBuffer
@@ -22,6 +23,7 @@ from minimobile.formats.tflite.tflite_metadata import EVERYBODYS, OWN
 from minimobile.formats.tflite.tflite_model import read_model
 from minimobile.formats.tflite.tflite_writer import write_model
 from minimobile.networks.build_graph import build_graph
+from minimobile.networks.ssd import ANCHORS, find_results, settings
 from minimobile.quantized.network import Network
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
@@ -38,6 +40,13 @@ NETWORKS = {
     "V2, one channel": (V2, {"num_channels": 1}),
     "DeepLab": (DEEPLAB, {"output_stride": 8}),
     "DeepLab, symmetric padding": (DEEPLAB, {"output_stride": 16, "tf_padding": False}),
+}
+LITE, DENSE = "MobileNetV2ForObjectDetection", "MobileNetV1ForObjectDetection"
+DENSE_HEADS = {"use_depthwise": False, "kernel_size": 1, "score_converter": "softmax", "max_detections": 20}
+DETECTORS = {
+    "SSDLite": (LITE, {}),
+    "SSD, softmax, odd picture": (DENSE, {"ssd": mm.MobileNetSSDConfig(**DENSE_HEADS), "image_size": (33, 47)}),
+    "SSD, class by class": (DENSE, {"ssd": mm.MobileNetSSDConfig(use_depthwise=False, use_regular_nms=True)}),
 }
 
 
@@ -57,16 +66,18 @@ def run(model: mm.MobileNetV1Model, seed: int = 0) -> np.ndarray:
     side = model.config.image_size
     size = (side, side) if isinstance(side, int) else side
     x = np.random.default_rng(seed).standard_normal((2, model.config.num_channels, *size)).astype(np.float32)
-    return model.features(x, [model.graph.outputs[-1]])[model.graph.outputs[-1]]
+    return np.concatenate(
+        [values.reshape(2, -1) for values in model.features(x, find_results(model.graph)).values()], 1
+    )
 
 
 def load(checkpoint: Checkpoint) -> mm.MobileNetV1Model:
     return getattr(mm, checkpoint.architecture).from_checkpoint(checkpoint)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, *DETECTORS])
 def test_a_network_comes_back_with_its_numbers_labels_and_settings(name, tmp_path):
-    checkpoint = make(*NETWORKS[name])
+    checkpoint = make(*(NETWORKS | DETECTORS)[name])
     tflite.write(tmp_path / "model.tflite", checkpoint)
     found = formats.read(tmp_path / "model.tflite")
     assert found.architecture == checkpoint.architecture
@@ -96,6 +107,19 @@ def test_tables_of_one_layout_share_it_and_constants_lie_where_they_can_be_read_
     assert content.index(bytes(range(40))) % 16 == 0
 
 
+def test_equal_texts_and_arrays_are_stored_once():
+    zeros = np.zeros(1000, np.int64)
+    content = write_flatbuffer(
+        {0: [{0: zeros, 1: "name"}, {0: zeros.copy(), 1: "name"}], 1: ["name", "other"]}, b"TEST"
+    )
+    assert len(content) < 8200
+    assert content.count(b"name\0") == 1
+    root = FlatBuffer(content, "a test").root(b"TEST")
+    for table in root.tables(0):
+        assert (table.numbers(0, "int64"), table.string(1)) == ((0,) * 1000, "name")
+    assert content.count(np.float32(0).tobytes() * 2000) == 1
+
+
 def test_half_precision_halves_the_file_and_keeps_what_it_can_hold(tmp_path):
     checkpoint = make(V1, {"depth_multiplier": 0.5})
     sizes = {}
@@ -114,11 +138,13 @@ def test_what_has_no_form_in_a_file_is_named_and_nothing_is_written(tmp_path):
     path = tmp_path / "model.tflite"
     with pytest.raises(FormatError, match=r"conv_stem: expected .*relu6, relu or no activation, found silu"):
         load(make(V1, {"hidden_act": "silu"})).save(path)
-    detector = mm.MobileNetV2ForObjectDetection(mm.MobileNetV2Config(depth_multiplier=0.1, num_labels=2))
-    with pytest.raises(
-        FormatError, match=r"model\.tflite: expected a network with one result, got a Mobile.*Detection"
-    ):
-        detector.save(path)
+    clipping = make(DENSE, {"ssd": mm.MobileNetSSDConfig(post_processing="tensorflow")})
+    with pytest.raises(FormatError, match=r"expected post_processing 'tflite', .* got 'tensorflow'; `mm\.convert`"):
+        load(clipping).save(path)
+    others = make(LITE, {"ssd": mm.MobileNetSSDConfig(stored_anchors=3)})
+    weights = {**others.weights, ANCHORS: np.zeros((3, 4), np.float32)}
+    with pytest.raises(FormatError, match=r"expected 75 anchors for pictures of 37x37, found 3; set the config's"):
+        tflite.write(path, dataclasses.replace(others, weights=weights))
     large = make(V1, {})
     weights = {name: values * 1e6 if "classifier" in name else values for name, values in large.weights.items()}
     with pytest.raises(FormatError, match=r"classifier.*: expected values that float16 can hold"):
@@ -146,6 +172,36 @@ def test_the_metadata_says_how_a_picture_comes_in(tmp_path):
     assert unit.table(1).numbers(1, "float32") == (63.75,) * 3
     assert [file.string(0) for file in scores.tables(6)] == ["labels.txt"]
     assert (image.table(5).numbers(0, "float32"), image.table(5).numbers(1, "float32")) == ((2.0,) * 3, (-2.0,) * 3)
+
+
+def test_a_detectors_results_are_named_as_the_task_library_looks_for_them(tmp_path):
+    tflite.write(tmp_path / "model.tflite", make(LITE, {}))
+    model = read_model(tmp_path / "model.tflite")
+    (graph,) = FlatBuffer(model.metadata[EVERYBODYS], "metadata").root(b"M001").tables(3)
+    names = [result.string(0) for result in graph.tables(3)]
+    assert names == [model.tensors[number].name for number in model.outputs]
+    assert names == ["location", "category", "score", "number of detections"]
+    boxes, classes, *_ = graph.tables(3)
+    assert boxes.table(3).table(1).numbers(0, "uint32") == (1, 0, 3, 2)
+    assert [(file.string(0), file.number(2, "int8")) for file in classes.tables(6)] == [("labels.txt", 3)]
+    assert model.tensors[model.outputs[0]].shape == (1, 100, 4)
+
+
+def test_a_detectors_own_anchors_go_into_the_file(tmp_path):
+    checkpoint = make(LITE, {"ssd": mm.MobileNetSSDConfig(stored_anchors=75)})
+    anchors = np.random.default_rng(0).random((75, 4), np.float32)
+    checkpoint = dataclasses.replace(checkpoint, weights={**checkpoint.weights, ANCHORS: anchors})
+    tflite.write(tmp_path / "model.tflite", checkpoint)
+    np.testing.assert_array_equal(mm.load(tmp_path / "model.tflite").anchors(37, 37), anchors)
+
+
+def test_the_rules_of_a_frozen_graph_become_the_operators_and_the_report_says_so(tmp_path):
+    checkpoint = make(LITE, {"ssd": mm.MobileNetSSDConfig(post_processing="tensorflow", iou_threshold=0.5)})
+    load(checkpoint).save(tmp_path / "model.h5")
+    report = mm.convert(tmp_path / "model.h5", tmp_path / "model.tflite")
+    assert any("class by class with the same numbers as the source, but does not clip" in note for note in report.notes)
+    rules = mm.load(tmp_path / "model.tflite").config.ssd
+    assert (rules.post_processing, rules.use_regular_nms, rules.iou_threshold) == ("tflite", True, 0.5)
 
 
 @pytest.mark.parametrize("text", [b"{", b"[]", b'{"config": {}, "dialect": "keras"}', b'{"config": 1}'])
@@ -230,12 +286,36 @@ def test_litert_computes_what_we_do(name, tmp_path):
 
 
 @pytest.mark.crosscheck
-def test_tensorflows_own_analyzer_finds_a_file_sound(tmp_path, capsys):
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_litert_predicts_what_we_do_and_finds_our_boxes_among_its_own_predictions(name, dtype, tmp_path):
     path = tmp_path / "model.tflite"
-    load(make(DEEPLAB, {})).save(path)
+    load(make(*DETECTORS[name])).save(path, dtype)
+    model = mm.load(path)
+    side = model.config.image_size
+    size = (side, side) if isinstance(side, int) else side
+    x = np.random.default_rng(4).standard_normal((1, *size, 3)).astype(np.float32)
+    theirs = run_litert(path.read_bytes(), x)
+    found = {output: theirs[output].transpose(0, 3, 1, 2) for output in model.graph.outputs}
+    assert_agrees(model, x.transpose(0, 3, 1, 2), found)
+    rules = PostProcessing(settings(model.config), model.config.class_count, model.anchors(*size))
+    ours = rules.run(theirs["box_encodings"], theirs["class_scores"])
+    count = int(ours.counts[0])
+    assert count > 5
+    assert theirs["number of detections"][0] == count
+    for what, values in (("location", ours.boxes), ("category", ours.classes), ("score", ours.scores)):
+        np.testing.assert_array_equal(theirs[what][0, :count], values[0, :count])
+    run_litert(path.read_bytes(), x, "BUILTIN")  # under XNNPACK
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize(("network", "kind"), [((DEEPLAB, {}), "RESIZE_BILINEAR"), ((LITE, {}), "LOGISTIC")])
+def test_tensorflows_own_analyzer_finds_a_file_sound(network, kind, tmp_path, capsys):
+    path = tmp_path / "model.tflite"
+    load(make(*network)).save(path)
     frameworks.tensorflow().lite.experimental.Analyzer.analyze(model_path=str(path))
     said = capsys.readouterr().out
-    assert "RESIZE_BILINEAR" in said
+    assert kind in said
     assert "Your TFLite model has '1' subgraph" in said
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.networks.graph import Graph, Node
+from minimobile.networks.ssd import find_results
 from minimobile.operations.folding import fold_weights
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import fold_batch_norm, fuse_activations, keep_needed
@@ -52,11 +53,11 @@ class FoldedNetwork:
 
 
 def fold(graph: Graph, weights: Weights) -> FoldedNetwork:
-    """Return the folded network of a graph's last output; what its other outputs hold is computed on the way.
+    """Return the folded network of a graph's results; what its other outputs hold is computed on the way.
 
     Weights are those that the engine computes with: folded in float64 and rounded once, to float32.
     """
-    settled = fuse_activations(fold_batch_norm(keep_needed(graph, graph.outputs[-1:])))
+    settled = fuse_activations(fold_batch_norm(keep_needed(graph, find_results(graph))))
     nodes, found, normals = [], dict[str, Doubles](), dict[str, Normal]()
     for node in settled.nodes:
         if not is_convolution(node):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from minimobile.calibration.data_free import Moments
 from minimobile.calibration.ranges import Range
 from minimobile.errors import InputError, MinimobileError
-from minimobile.formats.dialects import IMAGENET
+from minimobile.formats.dialects import IMAGENET, read_normalization
 from minimobile.imaging.folders import list_pictures
 from minimobile.imaging.pictures import describe_source
 from minimobile.models.base_model import MobileNetModel
@@ -87,27 +87,17 @@ def pixel_range(settings: Mapping[str, Any] | None, channels: int) -> tuple[NDAr
     """Return the pixel values of bytes 0 and 255, (C) each, as an image processor's settings have it; None: unknown."""
     if settings is None:
         return None
-    factor, mean, std = _normalization(settings, channels)
-    return (0 * factor - mean) / std, (255 * factor - mean) / std
+    by = read_normalization(settings, channels)
+    return (0 * by.factor - by.mean) / by.std, (255 * by.factor - by.mean) / by.std
 
 
 def expect_pixels(settings: Mapping[str, Any], channels: int, limits: Range) -> Moments:
     """Return what to expect of photographs: the mean and deviation of ImageNet's, as the settings normalise them."""
-    factor, mean, std = _normalization(settings, channels)
+    by = read_normalization(settings, channels)
     usual_mean, usual_std = (np.array(values) if channels == 3 else np.mean(values) for values in IMAGENET[1:])
-    deviation = np.broadcast_to(usual_std * 255 * factor / std, (channels,))
+    deviation = np.broadcast_to(usual_std * 255 * by.factor / by.std, (channels,))
     low, high = (np.full(channels, limit) for limit in limits)
-    return Moments((usual_mean * 255 * factor - mean) / std, deviation**2, low, high)
-
-
-def _normalization(
-    settings: Mapping[str, Any], channels: int
-) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
-    factor = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
-    is_normalized = settings.get("do_normalize", True) and {"image_mean", "image_std"} <= settings.keys()
-    found = (settings["image_mean"], settings["image_std"]) if is_normalized else (0.0, 1.0)
-    mean, std = (np.broadcast_to(np.asarray(values, np.float64).reshape(-1), (channels,)) for values in found)
-    return factor, mean, std
+    return Moments((usual_mean * 255 * by.factor - by.mean) / by.std, deviation**2, low, high)
 
 
 def _expand(pictures: Iterable[Any]) -> Iterator[Any]:

@@ -24,14 +24,17 @@ from minimobile.errors import FormatError, InputError
 from minimobile.execution.runner import RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import settle_bytes
+from minimobile.formats.tflite.tflite_detection import settle_rules
 from minimobile.models import classes
 from minimobile.models.auto import load
 from minimobile.models.base_model import MobileNetModel
 from minimobile.networks.graph import INPUT, Node
+from minimobile.networks.ssd import find_predictions, find_results, settings
 from minimobile.operations.passes import fold_batch_norm, fuse_activations, keep_needed
 from minimobile.operations.table import CONVOLUTIONS, is_convolution
 from minimobile.quantized.ends import add_ends
 from minimobile.quantized.network import Network
+from minimobile.quantized.predictions import join_predictions
 from minimobile.quantized.validation import check_network
 
 
@@ -109,7 +112,7 @@ def quantize_by(
 ) -> Quantized:
     """Do what `quantize` does, by a `method`, and return all that there is to say of it. `track` shows the progress."""
     model = load_floats(model_or_source, num_threads)
-    checkpoint = model.to_checkpoint()
+    checkpoint, notes = settle_rules(model.to_checkpoint())
     where = checkpoint.provenance.get("source", checkpoint.architecture)
     found = None if pictures is None else Pictures(model, pictures, track)
     choice = method.choose_ranges(found is not None)
@@ -118,6 +121,7 @@ def quantize_by(
     settled = as_checkpoint(checkpoint, calibration.folded, rounded, method, where)
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
     made = model_class.from_checkpoint(settled, options=RunOptions(num_threads=num_threads))
+    rounded = dataclasses.replace(rounded, notes=(*notes, *rounded.notes))
     used = found.used if found is not None else 0
     return Quantized(made, calibration, rounded, method, choice, is_equalized, found, used)
 
@@ -145,7 +149,7 @@ def _round_best(
         noise = 0.0
         if len(ways) > 1 and pictures is not None:
             judged = compare_layers(calibration.folded, rounded.network, pictures, num_threads)
-            noise = -judged[calibration.folded.graph.outputs[0]].signal_to_noise
+            noise = -sum(judged[name].signal_to_noise for name in calibration.folded.graph.outputs)
         if best is None or noise < best[0]:
             best = noise, is_equalized, calibration, rounded
     assert best is not None
@@ -159,11 +163,6 @@ def load_floats(model_or_source: MobileNetModel | str | Path, num_threads: int |
         model = load(model, num_threads=num_threads)
     if model.is_quantized:
         raise InputError("quantize: expected a model in floats, got one that runs in integers already")
-    if "pooler" not in model.graph.outputs and len(model.graph.outputs) > 1:
-        raise InputError(
-            f"quantize: expected a network with one result, got a {type(model).__name__} with "
-            f"{len(model.graph.outputs)} maps"
-        )
     if model.to_checkpoint().ranges:
         raise InputError(
             "quantize: expected a network of plain floats, got one that was trained for quantisation; "
@@ -249,12 +248,15 @@ def as_checkpoint(
     checkpoint: Checkpoint, folded: FoldedNetwork, rounded: Rounded, method: Method, where: str
 ) -> Checkpoint:
     """Return the checkpoint of a network of integers: its weights are what the integers stand for."""
-    network = add_ends(rounded.network, method.input_type)
-    check_network(network, where)
+    config = checkpoint.config
     model_class: type[MobileNetModel] = getattr(classes, checkpoint.architecture)
-    graph = model_class.build(checkpoint.config)
+    graph = model_class.build(config)
+    is_detector = any(find_predictions(graph))  # whose boxes are found among floats
+    joined = join_predictions(rounded.network, graph, config.class_count + 1, settings(config).score_converter)
+    network = add_ends(joined, method.input_type, "float32" if is_detector else None)
+    check_network(network, where)
     weights = {**checkpoint.weights}
-    for node in fuse_activations(fold_batch_norm(keep_needed(graph, graph.outputs[-1:]))).nodes:
+    for node in fuse_activations(fold_batch_norm(keep_needed(graph, find_results(graph)))).nodes:
         if is_convolution(node):
             weights |= _dequantized(node, network, checkpoint.weights)
     return dataclasses.replace(

@@ -14,6 +14,7 @@ from minimobile.calibration.sums import sum_in_order
 from minimobile.calibration.weight_grids import LIMITS, ROUNDINGS, WeightGrid, round_per_channel, round_per_tensor
 from minimobile.errors import FormatError, InputError
 from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.networks.ssd import find_predictions
 from minimobile.operations.table import CONVOLUTIONS, operation_of
 from minimobile.quantized.assembly import as_stored, assemble
 from minimobile.quantized.network import Network, Tensor
@@ -83,12 +84,15 @@ def round_network(
 
 
 def share_ranges(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Return the ranges with one for all maps whose bytes are moved into each other: the widest reach of any."""
+    """Return the ranges with one for all maps whose bytes are moved into each other: the widest reach of any.
+
+    The maps of a detector's boxes are joined behind the graph, and so are those of its classes.
+    """
+    moved = [(node.name, *operation_of(node).reads(node)) for node in graph.nodes if _IS_MOVED.get(node.op, False)]
     group = {name: name for name in ranges}
-    for node in graph.nodes:
-        for name in operation_of(node).reads(node) if _IS_MOVED.get(node.op, False) else ():
-            old, new = group[name], group[node.name]
-            group = {member: new if by == old else by for member, by in group.items()}
+    for first, *others in (*moved, *filter(None, find_predictions(graph))):
+        for other in others:
+            group = {member: group[first] if by == group[other] else by for member, by in group.items()}
     return {
         name: (min(ranges[other][0] for other in group if group[other] == by),
                max(ranges[other][1] for other in group if group[other] == by))

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minimobile.errors import FormatError
 
 NEAREST, BILINEAR, BICUBIC = 0, 2, 3  # PIL's numbers, as preprocessor_config.json has them
@@ -135,6 +138,32 @@ def find_dialect(name: str) -> Dialect:
     if name not in DIALECTS:
         raise FormatError(f"dialect: expected one of {', '.join(DIALECTS)}, got {name!r}")
     return DIALECTS[name]
+
+
+class Normalization(NamedTuple):
+    """What an image processor makes of bytes: (byte * factor - mean) / std. Shapes: mean, std (C)."""
+
+    factor: float
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+
+def read_normalization(settings: Mapping[str, Any], channels: int) -> Normalization:
+    """Return what `preprocessor_config.json` makes of bytes, with transformers' defaults for what it leaves out.
+
+    Raises FormatError for means or deviations of another number of channels.
+    """
+    factor = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
+    has_pixels = settings.get("do_normalize", True)
+    found = [np.asarray(settings.get(name, 0.5), np.float64).reshape(-1) for name in ("image_mean", "image_std")]
+    for values in found:
+        if values.size not in (1, channels):
+            raise FormatError(
+                f"preprocessor_config.json: expected image_mean and image_std of 1 or {channels} numbers, found "
+                f"{values.size}"
+            )
+    mean, std = (np.broadcast_to(values, (channels,)) for values in found)
+    return Normalization(factor, mean, std) if has_pixels else Normalization(factor, 0 * mean, np.ones(channels))
 
 
 def settle_bytes(settings: Mapping[str, Any], scale: float, zero: int, channels: int) -> Settings:

@@ -16,6 +16,7 @@ from minimobile.formats.onnx import write as onnx_file
 from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
+from minimobile.formats.tflite.tflite_detection import settle_rules
 from minimobile.models.conversion_report import ConversionReport
 from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights, idle_weights
@@ -72,6 +73,7 @@ def convert(
     kept = fitted.weights.keys() | (ranges if layout == NATIVE else set())
     idle = missing if layout == DIRECTORY else {}
     complete = dataclasses.replace(fitted, weights={**fitted.weights, **idle_weights(idle)})
+    complete, rules_notes = settle_rules(complete) if layout == TFLITE else (complete, ())
     if layout == NATIVE:
         hdf5.write(path, complete, dtype)
         written = tuple(complete.weights)
@@ -96,7 +98,7 @@ def convert(
         idle=tuple(idle),
         rounded=_find_rounded(complete, dtype) if layout in FILES else (),
         written=written,
-        notes=() if has_integers else (*_explain_rounding(checkpoint), *_EXPLANATIONS[layout](complete)),
+        notes=() if has_integers else (*_explain_rounding(checkpoint), *_EXPLANATIONS[layout](complete), *rules_notes),
     )
 
 

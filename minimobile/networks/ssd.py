@@ -48,6 +48,20 @@ def count_anchors(ssd: MobileNetSSDConfig) -> tuple[int, ...]:
     return (3 if ssd.reduce_boxes_in_lowest_layer else each, *[each] * (MAPS - 1))
 
 
+def find_predictions(graph: Graph) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return which outputs of a detector's graph predict boxes and which classes, map by map; none for other graphs."""
+    boxes, classes = (
+        tuple(name for name in graph.outputs if name.startswith(f"{HEAD}{kind}.")) for kind in ("boxes", "classes")
+    )
+    return boxes, classes
+
+
+def find_results(graph: Graph) -> tuple[str, ...]:
+    """Return the outputs that a file of the network has to hold: a detector's predictions, or the last output."""
+    boxes, classes = find_predictions(graph)
+    return (*boxes, *classes) or graph.outputs[-1:]
+
+
 def scale_channels(config: Config, channels: float) -> int:
     """Return an extra layer's channels at the config's width: cut to an integer, never rounded to a multiple of 8."""
     return max(int(channels * config.width_multiplier), settings(config).min_depth)

@@ -24,7 +24,7 @@ Form = tuple[str, tuple[str, ...], dict[str, Any]]  # operation, inputs, attribu
 
 
 def assemble(graph: Graph, size: tuple[int, int], grids: Grids, kernels: Kernels, where: str) -> Network:
-    """Return the network that computes a graph's one output from one picture of `size` (height, width).
+    """Return the network that computes a graph's outputs from one picture of `size` (height, width).
 
     Batch norm has been folded and activations fused; tensors are called as nodes. Bytes are brought to another grid
     where a join's input has another than the join. A mean over the whole map whose grid is its input's is a pool,

@@ -1,4 +1,4 @@
-"""How pictures come into a network of integers, and how its result leaves it."""
+"""How pictures come into a network of integers, and how its results leave it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from minimobile.quantized.network import Network, Operation, Tensor
 TYPES = ("uint8", "int8", "float32")
 
 
-def add_ends(network: Network, dtype: str) -> Network:
-    """Return the network whose input and output are of `dtype`, one of `TYPES`.
+def add_ends(network: Network, dtype: str, result_dtype: str | None = None) -> Network:
+    """Return the network whose input is of `dtype` and whose outputs are of `result_dtype`, of `TYPES`; None: the same.
 
     Bytes of the other sign are moved by 128 on the way, floats become bytes and back. A result of a single pixel
     becomes a row: (1, 1, 1, C) -> (1, C).
     """
-    (first,), (last,) = network.inputs, network.outputs
+    (first,) = network.inputs
     tensors, operations = dict(network.tensors), list(network.operations)
     if tensors[first].dtype != np.dtype(dtype):
         outer = _retype(tensors[first], dtype)
         tensors[outer.name] = outer
         operations.insert(0, Operation("quantize", (outer.name,), first))
         first = outer.name
-    if tensors[last].shape[1:3] == (1, 1):
+    outputs = tuple(_add_result(tensors, operations, name, result_dtype or dtype) for name in network.outputs)
+    return Network(tensors, tuple(operations), (first,), outputs)
+
+
+def _add_result(tensors: dict[str, Tensor], operations: list[Operation], last: str, dtype: str) -> str:
+    """Add what brings one result to its shape and type; returns its name then."""
+    if tensors[last].shape[1:-1] == (1, 1):
         rows = dataclasses.replace(tensors[last], name=f"{last}.row", shape=(1, tensors[last].shape[3]))
         tensors[rows.name] = rows
         operations.append(Operation("reshape", (last,), rows.name))
@@ -34,7 +40,7 @@ def add_ends(network: Network, dtype: str) -> Network:
         tensors[outer.name] = outer
         operations.append(Operation("dequantize" if dtype == "float32" else "quantize", (last,), outer.name))
         last = outer.name
-    return Network(tensors, tuple(operations), (first,), (last,))
+    return last
 
 
 def _retype(tensor: Tensor, dtype: str) -> Tensor:

@@ -1,4 +1,7 @@
-"""FlatBuffers from plain Python values: every parent before its children, tables of one layout sharing their vtable.
+"""FlatBuffers from plain Python values: tables before texts and arrays, of which equal ones are stored once.
+
+Tables of one layout share their vtable, and all zero points of a network with a scale per channel (48 KB of V1 0.25's
+605) are a few arrays of zeros. Offsets lead forwards, so that what several tables share stands behind all of them.
 
 A writer of our own, for these are a hundred lines: the `flatbuffers` package would be one more dependency, and bindings
 for TFLite's schema thousands of generated lines; what is to be written is known as a tree before the first byte is.
@@ -25,22 +28,32 @@ class Scalar(NamedTuple):
     number: float
 
 
-Value: TypeAlias = "Scalar | str | NDArray[Any] | Fields | Sequence[Fields]"
+Value: TypeAlias = "Scalar | str | NDArray[Any] | Fields | Sequence[Fields | str]"
 Fields: TypeAlias = Mapping[int, Value]
-"""A table: number of a field -> a scalar, text, an array (a vector), a table or a sequence of tables."""
+"""A table: number of a field -> a scalar, text, an array (a vector), a table or a list of tables or of texts."""
 
 
 def write_flatbuffer(root: Fields, identifier: bytes) -> bytes:
     """Return the buffer of a root table; `identifier` are the four bytes that tell its schema."""
     writer = _Writer(identifier)
     writer.link(0, writer.table(root))
+    writer.write_vectors()
     return bytes(writer.out)
+
+
+class _Vector(NamedTuple):
+    """What several tables may point to: a length, the content, and a multiple of bytes at which that lies."""
+
+    length: int
+    content: bytes
+    alignment: int
 
 
 class _Writer:
     def __init__(self, identifier: bytes) -> None:
         self.out = bytearray(4) + identifier
         self.vtables: dict[bytes, int] = {}
+        self.vectors: dict[_Vector, list[int]] = {}
 
     def link(self, place: int, target: int) -> None:
         """Store at `place` how far ahead `target` is."""
@@ -67,33 +80,48 @@ class _Writer:
             at = place + offsets[field]
             if isinstance(value, Scalar):
                 struct.pack_into(f"<{_CODES[value.kind]}", self.out, at, value.number)
+            elif isinstance(value, Mapping):
+                self.link(at, self.table(value))
+            elif isinstance(value, str | np.ndarray):
+                self.vectors.setdefault(_pack(value), []).append(at)
             else:
-                self.link(at, self.child(value))
+                self.link(at, self.sequence(value))
         return place
 
-    def child(self, value: str | NDArray[Any] | Fields | Sequence[Fields]) -> int:
-        """Write what a table points to; returns its place."""
-        if isinstance(value, Mapping):
-            return self.table(value)
-        if isinstance(value, str):
-            content = value.encode()
-            return self.vector(len(content), content + b"\0", 4)
-        if isinstance(value, np.ndarray):
-            little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
-            large = little.nbytes >= _ALIGNMENT or little.dtype == np.uint8
-            return self.vector(little.size, little.tobytes(), _ALIGNMENT if large else max(4, little.itemsize))
-        start = self.vector(len(value), bytes(4 * len(value)), 4)
-        for index, fields in enumerate(value):
-            self.link(start + 4 + 4 * index, self.table(fields))
+    def sequence(self, values: Sequence[Fields | str]) -> int:
+        """Write a list of tables, or of texts; returns its place."""
+        start = self.vector(_Vector(len(values), bytes(4 * len(values)), 4))
+        for index, value in enumerate(values):
+            at = start + 4 + 4 * index
+            if isinstance(value, str):
+                self.vectors.setdefault(_pack(value), []).append(at)
+            else:
+                self.link(at, self.table(value))
         return start
 
-    def vector(self, count: int, content: bytes, alignment: int) -> int:
-        """Write a count and what is counted, which lies at a multiple of `alignment`."""
+    def vector(self, vector: _Vector) -> int:
+        """Write a count and what is counted; returns the place."""
         self.align(4)
-        self.align(alignment, 4)
+        self.align(vector.alignment, 4)
         start = len(self.out)
-        self.out += struct.pack("<I", count) + content
+        self.out += struct.pack("<I", vector.length) + vector.content
         return start
+
+    def write_vectors(self) -> None:
+        """Write what the tables point to, and link it."""
+        for vector, places in self.vectors.items():
+            start = self.vector(vector)
+            for place in places:
+                self.link(place, start)
+
+
+def _pack(value: str | NDArray[Any]) -> _Vector:
+    if isinstance(value, str):
+        content = value.encode()
+        return _Vector(len(content), content + b"\0", 4)
+    little = np.ascontiguousarray(value, value.dtype.newbyteorder("<"))
+    is_large = little.nbytes >= _ALIGNMENT or little.dtype == np.uint8
+    return _Vector(little.size, little.tobytes(), _ALIGNMENT if is_large else max(4, little.itemsize))
 
 
 def _width(value: Value) -> int:

@@ -1,4 +1,4 @@
-"""FlexBuffers read in place: the map of numbers in which a custom operator of TFLite keeps its options.
+"""FlexBuffers: the map of numbers in which a custom operator of TFLite keeps its options, read in place and written.
 
 Source: "FlexBuffers internals" of FlatBuffers. Offsets lead backwards from where they stand; every one is checked
 before it is followed. What is no number or truth value (texts, vectors, maps) is left out.
@@ -7,6 +7,7 @@ before it is followed. What is no number or truth value (texts, vectors, maps) i
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from minimobile.errors import FormatError
@@ -21,6 +22,7 @@ _FORMATS = {
     _FLOAT: {2: "<e", 4: "<f", 8: "<d"},
 }
 _FORMATS[_BOOL] = _FORMATS[_UINT]
+_WIDTH = 4  # bytes of every number that is written
 
 Number = int | float | bool
 
@@ -31,6 +33,33 @@ def read_numbers(content: bytes, where: str) -> dict[str, Number]:
     Raises FormatError, beginning with `where`, for anything else and for offsets that lead outside.
     """
     return _Reader(content, where).read()
+
+
+def write_numbers(values: Mapping[str, Number]) -> bytes:
+    """Return a buffer whose root is a map of numbers and truth values, four bytes each; keys are sorted.
+
+    >>> read_numbers(write_numbers({"size": 3, "is_wide": True, "scale": 0.5}), "a doctest")
+    {'is_wide': True, 'scale': 0.5, 'size': 3}
+    """
+    keys = sorted(values)
+    out, starts = bytearray(), []
+    for key in keys:
+        starts.append(len(out))
+        out += key.encode() + b"\0"
+    out += bytes(-len(out) % _WIDTH) + struct.pack("<I", len(keys))
+    names = len(out)
+    for start in starts:
+        out += struct.pack("<I", len(out) - start)
+    out += struct.pack("<III", len(out) - names, _WIDTH, len(keys))
+    root, types = len(out), bytearray()
+    for key in keys:
+        value = values[key]
+        kind = _BOOL if isinstance(value, bool) else _INT if isinstance(value, int) else _FLOAT
+        out += struct.pack(_FORMATS[kind][_WIDTH], value)
+        types.append(kind << 2 | _WIDTH.bit_length() - 1)
+    out += types + bytes(-len(types) % _WIDTH)
+    out += struct.pack("<I", len(out) - root) + bytes([_MAP << 2 | _WIDTH.bit_length() - 1, _WIDTH])
+    return bytes(out)
 
 
 class _Reader:

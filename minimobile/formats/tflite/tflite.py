@@ -21,7 +21,12 @@ from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.tflite.tflite_constants import fold_constants
 from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
-from minimobile.formats.tflite.tflite_detection import POST_PROCESSING, Ending, find_ending
+from minimobile.formats.tflite.tflite_detection import (
+    POST_PROCESSING,
+    Ending,
+    describe_post_processing,
+    find_ending,
+)
 from minimobile.formats.tflite.tflite_floats import float_network
 from minimobile.formats.tflite.tflite_layers import translate, translate_with_outputs
 from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_own
@@ -107,14 +112,11 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
             f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
             "load it with quantized=True, and what is saved has the integers that it was trained for"
         )
-    if checkpoint.architecture.endswith("ForObjectDetection"):
-        raise FormatError(
-            f"{path}: expected a network with one result, got a {checkpoint.architecture}; save a detector to NAME.h5"
-        )
     network = checkpoint.quantized or float_network(checkpoint, str(path))
+    detection = describe_post_processing(checkpoint, network, str(path))
     if dtype == "float16":
         check_half(network, str(path))
-    content = write_model(network, PRODUCER, metadata_buffers(checkpoint, network), dtype)
+    content = write_model(network, PRODUCER, metadata_buffers(checkpoint, network), dtype, detection)
     write_whole_bytes(path, pack_labels(content, checkpoint))
 
 

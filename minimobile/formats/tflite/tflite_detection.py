@@ -1,4 +1,7 @@
-"""TFLite files that end in TFLite_Detection_PostProcess: its options and anchors, and the maps that its inputs join."""
+"""TFLite files that end in TFLite_Detection_PostProcess: its options and anchors, and the maps that its inputs join.
+
+Both ways: what a file says of its detector, and what is to be written of one.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, FormatError
-from minimobile.formats.tflite.flexbuffer import read_numbers
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.tflite.flexbuffer import Number, read_numbers
 from minimobile.formats.tflite.tflite_model import ABSENT, CUSTOM_CONTENT, Model, Operator, Tensor
+from minimobile.networks.anchors import make_anchors
+from minimobile.networks.build_graph import build_graph
+from minimobile.networks.ssd import ANCHORS, find_predictions, settings
 from minimobile.networks.ssd_config import MobileNetSSDConfig
+from minimobile.operations.shapes import infer_shapes
+from minimobile.quantized.network import Network
 
-POST_PROCESSING = "custom operator 'TFLite_Detection_PostProcess'"
-_MOVED = ("RESHAPE", "SQUEEZE", "QUANTIZE", "DEQUANTIZE", "LOGISTIC")
+OPERATOR = "TFLite_Detection_PostProcess"
+POST_PROCESSING = f"custom operator '{OPERATOR}'"
+_MOVED = ("RESHAPE", "SQUEEZE", "QUANTIZE", "DEQUANTIZE", "LOGISTIC", "SOFTMAX")
 _SCALES = ("y_scale", "x_scale", "h_scale", "w_scale")
 
 
@@ -46,11 +56,78 @@ def find_ending(model: Model, where: str) -> Ending | None:
     return _Reader(model, found[0], where).read() if found else None
 
 
+@dataclass(frozen=True)
+class PostProcessing:
+    """What a file says of the operator: its options, its anchors (A, 4) float32, and the rows of its results."""
+
+    options: Mapping[str, Number]
+    anchors: NDArray[np.float32]
+    rows: int
+
+
+def settle_rules(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...]]:
+    """Return a detector's checkpoint with rules that the operator has, and a note where they were others.
+
+    A frozen graph's rules differ in that boxes are clipped to the picture, and a score has to be above the threshold
+    and not just to reach it: the operator's way class by class, with the same numbers, is what tensorflow/models
+    exports for it.
+    """
+    ssd = checkpoint.config.ssd
+    if ssd is None or ssd.post_processing == "tflite":
+        return checkpoint, ()
+    settled = ssd.replace(post_processing="tflite", use_regular_nms=True)
+    note = (
+        f"{OPERATOR} suppresses boxes class by class with the same numbers as the source, but does not clip them to "
+        "the picture"
+    )
+    return dataclasses.replace(checkpoint, config=checkpoint.config.replace(ssd=settled)), (note,)
+
+
+def describe_post_processing(checkpoint: Checkpoint, network: Network, where: str) -> PostProcessing | None:
+    """Return the operator for a detector's network; None for a network of another kind.
+
+    Raises FormatError for rules that the operator has not got, and anchors of another number than the predictions.
+    """
+    config = checkpoint.config
+    graph = build_graph(config, checkpoint.architecture)
+    boxes, _ = find_predictions(graph)
+    if not boxes:
+        return None
+    ssd = settings(config)
+    if ssd.post_processing != "tflite":
+        raise FormatError(
+            f"{where}: expected post_processing 'tflite', the rules of {OPERATOR}, got {ssd.post_processing!r}; "
+            "`mm.convert` and `mm.quantize` take the operator's, class by class, for them and say so"
+        )
+    anchors = checkpoint.weights.get(ANCHORS)
+    _, height, width, _ = network.tensors[network.inputs[0]].shape
+    if anchors is None:
+        shapes = infer_shapes(graph, height, width)
+        anchors = make_anchors(ssd, (height, width), [shapes[name][1:] for name in boxes])
+    _, count, _ = network.tensors[network.outputs[0]].shape
+    if len(anchors) != count:
+        raise FormatError(
+            f"{where}: expected {count} anchors for pictures of {height}x{width}, found {len(anchors)}; set the "
+            "config's image_size to the size that they are for"
+        )
+    options: dict[str, Number] = {
+        "num_classes": config.class_count,
+        "max_detections": ssd.max_detections,
+        "max_classes_per_detection": ssd.max_classes_per_detection,
+        "detections_per_class": ssd.detections_per_class,
+        "use_regular_nms": ssd.use_regular_nms,
+        "nms_score_threshold": ssd.score_threshold,
+        "nms_iou_threshold": ssd.iou_threshold,
+        **dict(zip(_SCALES, ssd.box_scales, strict=True)),
+    }
+    return PostProcessing(options, anchors, ssd.max_detections * ssd.max_classes_per_detection)
+
+
 class _Reader:
     def __init__(self, model: Model, operator: Operator, where: str) -> None:
         self.model = model
         self.operator = operator
-        self.where = f"{where}: TFLite_Detection_PostProcess"
+        self.where = f"{where}: {OPERATOR}"
         self.sources = {output: other for other in model.operators for output in other.outputs}
 
     def read(self) -> Ending:
@@ -71,6 +148,8 @@ class _Reader:
         others = tuple(other for other in self.model.operators if other is not operator)
         body = dataclasses.replace(self.model, operators=others, outputs=operator.inputs[:2])
         box_maps, class_maps = (self.follow(number) for number in operator.inputs[:2])
+        if self.has_softmax(operator.inputs[1]):
+            ssd = ssd.replace(score_converter="softmax")
         if len(box_maps) != len(class_maps):
             self.fail("boxes and scores of as many maps", f"of {len(box_maps)} and {len(class_maps)}")
         return Ending(body, box_maps, class_maps, values, ssd, num_classes)
@@ -134,6 +213,15 @@ class _Reader:
         while operator is not None and operator.kind in _MOVED:
             operator = self.sources.get(operator.inputs[0])
         return operator
+
+    def has_softmax(self, number: int) -> bool:
+        """Tell whether scores are the softmax of their logits, wherever it stands before the maps."""
+        operator = self.sources.get(number)
+        while operator is not None and operator.kind in (*_MOVED, "CONCATENATION"):
+            if operator.kind == "SOFTMAX":
+                return True
+            operator = self.sources.get(operator.inputs[0])
+        return False
 
     def fail(self, expected: str, found: str) -> NoReturn:
         raise FormatError(f"{self.where}: expected {expected}, found {found}")

@@ -1,7 +1,8 @@
 """What a TFLite file says of itself beside its network: TensorFlow's metadata for everybody, and our own settings.
 
 TensorFlow's: a FlatBuffer of `metadata_schema.fbs` in the buffer TFLITE_METADATA tells how a picture comes in and which
-file names the classes; that file is packed in a zip archive behind the model. Ours: `own_settings`.
+file names the classes; that file is packed in a zip archive behind the model (stored, for the Task library refuses one
+that is compressed). Ours: `own_settings`.
 """
 
 from __future__ import annotations
@@ -12,20 +13,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.dialects import read_normalization
 from minimobile.formats.own_settings import Settings, label_lines, pack_settings, read_settings
 from minimobile.formats.tflite.flatbuffer_writer import Fields, Scalar, write_flatbuffer
+from minimobile.formats.tflite.tflite_writer import DETECTIONS
 from minimobile.quantized.network import Network
 
 LABELS = "labels.txt"
 OWN, EVERYBODYS = "MINIMOBILE_SETTINGS", "TFLITE_METADATA"
 _IDENTIFIER = b"M001"
 _RGB, _GREY, _UNKNOWN = 1, 2, 0  # ColorSpaceType
-_FEATURES, _IMAGE = 1, 2  # ContentProperties
+_FEATURES, _IMAGE, _BOXES = 1, 2, 3  # ContentProperties
+_CORNERS = 1  # BoundingBoxType
+_X_FIRST = np.array([1, 0, 3, 2], np.uint32)  # where left, top, right and bottom stand in (ymin, xmin, ymax, xmax)
 _NORMALIZATION = 1  # ProcessUnitOptions
-_AXIS_LABELS = 2  # AssociatedFileType
+_AXIS_LABELS, _VALUE_LABELS = 2, 3  # AssociatedFileType
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # of a zip archive: the same bytes on every day
 _UNIX = 3
 
@@ -55,8 +59,8 @@ def read_own(metadata: Mapping[str, bytes], where: str) -> Settings | None:
 
 
 def _describe(checkpoint: Checkpoint, network: Network) -> bytes:
-    """Return the ModelMetadata of a file with one picture in and one result out."""
-    picture, result = network.tensors[network.inputs[0]], network.tensors[network.outputs[0]]
+    """Return the ModelMetadata of a file with one picture in and one result out, or the four of a detector."""
+    picture = network.tensors[network.inputs[0]]
     height, width, channels = picture.shape[1:]
     image: Fields = {
         0: "image",
@@ -66,28 +70,48 @@ def _describe(checkpoint: Checkpoint, network: Network) -> bytes:
                 1: {0: Scalar("uint32", width), 1: Scalar("uint32", height)}}},
         **_normalization(checkpoint.processor, channels),
     }  # fmt: skip
-    scores: dict[int, Any] = {
-        0: "scores",
-        1: f"{type(checkpoint.config).__name__.removesuffix('Config')}: what the network computes, before a softmax.",
-        3: {0: Scalar("uint8", _IMAGE if len(result.shape) == 4 else _FEATURES), 1: {}},
-    }
-    if label_lines(checkpoint) is not None:
-        scores[6] = [{0: LABELS, 1: "The name of each class.", 2: Scalar("int8", _AXIS_LABELS)}]
-    graph: Fields = {2: [image], 3: [scores]}
+    groups: Fields = {}
+    if checkpoint.architecture.endswith("ForObjectDetection"):
+        results, groups = _describe_detections(checkpoint), {8: [{0: "detection_result", 1: [*DETECTIONS[:3]]}]}
+    elif len(network.outputs) > 1:  # a head of the file's own
+        results = [{0: name, 3: {0: Scalar("uint8", _FEATURES), 1: {}}} for name in network.outputs]
+    else:
+        results = [_describe_scores(checkpoint, len(network.tensors[network.outputs[0]].shape) == 4)]
+    graph: Fields = {2: [image], 3: results, **groups}
     return write_flatbuffer({0: checkpoint.architecture, 3: [graph], 7: "1.0.0"}, _IDENTIFIER)
+
+
+def _describe_scores(checkpoint: Checkpoint, is_map: bool) -> Fields:
+    what = f"{type(checkpoint.config).__name__.removesuffix('Config')}: what the network computes, before a softmax."
+    content: Fields = {0: Scalar("uint8", _IMAGE if is_map else _FEATURES), 1: {}}
+    return {0: "scores", 1: what, 3: content, **_describe_labels(checkpoint, _AXIS_LABELS)}
+
+
+def _describe_detections(checkpoint: Checkpoint) -> list[Fields]:
+    """Return what the Task library looks for in the results of a detector, by these names."""
+    boxes: Fields = {0: Scalar("uint8", _BOXES), 1: {0: _X_FIRST, 1: Scalar("int8", _CORNERS)}}
+    features: Fields = {0: Scalar("uint8", _FEATURES), 1: {}}
+    said = ("The corners of the boxes, relative to the picture.", "The classes.", "The scores.", "How many there are.")
+    contents = (boxes, features, features, features)
+    found: list[Fields] = [
+        {0: name, 1: what, 3: content} for name, what, content in zip(DETECTIONS, said, contents, strict=True)
+    ]
+    found[1] = {**found[1], **_describe_labels(checkpoint, _VALUE_LABELS)}
+    return found
+
+
+def _describe_labels(checkpoint: Checkpoint, kind: int) -> Fields:
+    if label_lines(checkpoint) is None:
+        return {}
+    return {6: [{0: LABELS, 1: "The name of each class.", 2: Scalar("int8", kind)}]}
 
 
 def _normalization(processor: Mapping[str, Any] | None, channels: int) -> dict[int, Any]:
     """Return what becomes of bytes, (byte - mean) / std, and the limits of that; {} where nobody knows."""
-    if processor is None or not {"image_mean", "image_std"} <= processor.keys():
+    if processor is None:
         return {}
-    factor = float(processor.get("rescale_factor", 1 / 255))
-    mean, std = (_per_channel(processor[name], channels) / factor for name in ("image_mean", "image_std"))
+    by = read_normalization(processor, channels)
+    mean, std = by.mean / by.factor, by.std / by.factor
     limits = [((byte - mean) / std).astype(np.float32) for byte in (255, 0)]
     unit = {0: Scalar("uint8", _NORMALIZATION), 1: {0: mean.astype(np.float32), 1: std.astype(np.float32)}}
     return {4: [unit], 5: dict(enumerate(limits))}
-
-
-def _per_channel(values: Any, channels: int) -> NDArray[np.float64]:
-    each: NDArray[np.float64] = np.broadcast_to(np.asarray(values, np.float64).reshape(-1), (channels,))
-    return each

@@ -10,25 +10,34 @@ from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
 from minimobile.formats.tflite.flatbuffer_writer import Fields, Scalar, write_flatbuffer
-from minimobile.formats.tflite.tflite_schema import ACTIVATIONS, IDENTIFIER, KINDS, PADDINGS, TENSOR_TYPES
+from minimobile.formats.tflite.flexbuffer import write_numbers
+from minimobile.formats.tflite.tflite_detection import OPERATOR, PostProcessing
+from minimobile.formats.tflite.tflite_schema import ACTIVATIONS, CUSTOM, IDENTIFIER, KINDS, PADDINGS, TENSOR_TYPES
 from minimobile.quantized.network import Network, Operation, Tensor
 
 Array = NDArray[Any]
 NUMBERS = {kind.name: number for number, kind in KINDS.items()}
 _SCHEMA_VERSION = 3
 _LARGEST_OLD_CODE = 127
+DETECTIONS = ("location", "category", "score", "number of detections")
+"""What the results of a detector are called, as in published files."""
 _ARG_MAX_OPTIONS = 40  # of BuiltinOptions; the reader needs nothing of it
 
 
 def write_model(
-    network: Network, description: str, metadata: Mapping[str, bytes] | None = None, dtype: str = "float32"
+    network: Network,
+    description: str,
+    metadata: Mapping[str, bytes] | None = None,
+    dtype: str = "float32",
+    detection: PostProcessing | None = None,
 ) -> bytes:
     """Return a TFLite file that computes a network; the reader gives the same network back.
 
     `metadata` are buffers by name. `dtype` "float16" stores constants of float32 in half the bytes; the file itself
-    widens them. The signature "serving_default" names input and output.
+    widens them. The signature "serving_default" names input and output. `detection` is the operator behind a detector's
+    two outputs, whose four results are then those of the file.
     """
-    return _ModelWriter(network, dtype).write(description, metadata or {})
+    return _ModelWriter(network, dtype).write(description, metadata or {}, detection)
 
 
 def check_half(network: Network, where: str) -> None:
@@ -55,17 +64,18 @@ class _ModelWriter:
         self.operators: list[Fields] = []
         self.codes: dict[tuple[str, int], int] = {}
 
-    def write(self, description: str, metadata: Mapping[str, bytes]) -> bytes:
+    def write(self, description: str, metadata: Mapping[str, bytes], detection: PostProcessing | None) -> bytes:
         network = self.network
         inputs = np.array([self.number(name) for name in network.inputs], np.int32)
         for operation in network.operations:
             self.add_operation(operation)
-        outputs = np.array([self.number(name) for name in network.outputs], np.int32)
+        names = network.outputs if detection is None else self.add_post_processing(detection)
+        outputs = np.array([self.number(name) for name in names], np.int32)
         graph: Fields = {0: self.tensors, 1: inputs, 2: outputs, 3: self.operators, 4: "main"}
         entries: list[Fields] = [
             {0: name, 1: Scalar("uint32", self.add_buffer(content))} for name, content in metadata.items()
         ]
-        ends = [[_name(name, self.numbers[name]) for name in names] for names in (network.inputs, network.outputs)]
+        ends = [[_name(name, self.numbers[name]) for name in own] for own in (network.inputs, names)]
         signature: Fields = {0: ends[0], 1: ends[1], 2: "serving_default"}
         codes = [_operator_code(kind, version) for kind, version in self.codes]
         model: Fields = {
@@ -129,6 +139,24 @@ class _ModelWriter:
             inputs.append(self.add_constant(f"{out.name}.{what}", values))
         self.add_operator(kind, _version(kind, x, operation), inputs, self.number(out.name), options)
 
+    def add_post_processing(self, detection: PostProcessing) -> tuple[str, ...]:
+        """Add the operator that finds boxes; returns the names of its four results."""
+        inputs = [self.number(name) for name in self.network.outputs]
+        inputs.append(self.add_constant("anchors", detection.anchors))
+        shapes = ((1, detection.rows, 4), (1, detection.rows), (1, detection.rows), (1,))
+        for name, shape in zip(DETECTIONS, shapes, strict=True):
+            self.numbers[name] = self.add_tensor(Tensor(name, shape, np.dtype(np.float32)))
+        code = self.codes.setdefault((OPERATOR, 1), len(self.codes))
+        self.operators.append(
+            {
+                0: Scalar("uint32", code),
+                1: np.array(inputs, np.int32),
+                2: np.array([self.numbers[name] for name in DETECTIONS], np.int32),
+                5: np.frombuffer(write_numbers(detection.options), np.uint8),
+            }
+        )
+        return DETECTIONS
+
     def add_operator(self, kind: str, version: int, inputs: list[int], output: int, options: Mapping[str, Any]) -> None:
         code = self.codes.setdefault((kind, version), len(self.codes))
         schema = KINDS[NUMBERS[kind]]
@@ -162,6 +190,8 @@ def _number(value: Any, choices: tuple[str, ...]) -> float:
 
 
 def _operator_code(kind: str, version: int) -> Fields:
+    if kind == OPERATOR:
+        return {0: Scalar("int8", CUSTOM), 1: OPERATOR, 3: Scalar("int32", CUSTOM)}
     number = NUMBERS[kind]
     code = {0: Scalar("int8", min(number, _LARGEST_OLD_CODE)), 3: Scalar("int32", number)}
     return code if version == 1 else {**code, 2: Scalar("int32", version)}
