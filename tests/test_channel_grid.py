@@ -144,3 +144,25 @@ def test_what_is_not_finite_is_magenta_and_does_not_set_the_scale() -> None:
 def test_a_constant_map(value: float, colour: list[int]) -> None:
     maps = np.full((2, 3, 3), value)
     assert cells(np.asarray(draw_channels({"x": maps})), maps)[1, 2, 2].tolist() == colour
+
+
+def test_each_channel_has_a_scale_of_its_own_on_request() -> None:
+    maps = np.zeros((4, 8, 8), np.float32)
+    maps[0, 0] = 1  # small, large, negative, nothing
+    maps[1, 0] = 100
+    maps[2, 0] = -3
+    pixels = np.asarray(draw_channels({"layer.0": maps}, per_channel=True)).reshape(-1, 3)
+    found = {tuple(colour) for colour in pixels.tolist()}
+    assert {tuple(BLUE), tuple(ORANGE), tuple(WHITE)} <= found
+    assert draw_channels({"layer.0": maps * 7}).size == draw_channels({"layer.0": maps}).size
+    positive = np.asarray(draw_channels({"x": maps[:2]}, per_channel=True))
+    whole = np.asarray(draw_channels({"x": maps[:2]}))
+    assert (positive == LIGHT).all(axis=2).sum() > (whole == LIGHT).all(axis=2).sum(), "the small channel is light, too"
+
+
+def test_channels_are_called_by_their_classes() -> None:
+    maps = np.zeros((2, 8, 8), np.float32)
+    named = draw_channels({"x": maps}, names={"x": ["tabby, tabby cat", "a\x1b" + "b" * 40]})
+    assert named.tobytes() == draw_channels({"x": maps}, names={"x": ["tabby", "a\x1b" + "b" * 50]}).tobytes()
+    assert named.tobytes() != draw_channels({"x": maps}).tobytes()
+    assert draw_channels({"x": maps}, names={"y": ["a", "b"]}).tobytes() == draw_channels({"x": maps}).tobytes()

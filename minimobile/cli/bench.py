@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minimobile.cli import console
-from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.cli import console, targets
+from minimobile.cli.options import Force, Format, OutputFormat, Source
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,6 +38,16 @@ def bench(
     memory: Annotated[
         bool, typer.Option("--memory", help="Peak memory of a process per runtime (not torch), instead.")
     ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.png",
+            help="With --layers: draw each step's time beside its limit. Its folder must exist.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Time a network, beside other runtimes if asked.
@@ -47,11 +58,17 @@ def bench(
     and, if asked, LiteRT.
     """
     from minimobile.cli.models import open_model
-    from minimobile.comparison.bench import compare, compare_quantized, time_steps
+    from minimobile.comparison.bench import compare, compare_quantized, draw_steps, time_steps
     from minimobile.comparison.memory import measure_memory
     from minimobile.costs.profile import read_size
     from minimobile.execution.threads import check_thread_count
+    from minimobile.imaging.drawing import encode_png
+    from minimobile.storage.files import write_whole_bytes
 
+    if picture is not None:
+        if not layers:
+            raise typer.BadParameter(f"--picture {picture}: expected --layers, whose times it draws")
+        targets.check_target("--picture", picture, targets.PICTURE_SUFFIXES, force)
     model = open_model(source)
     rivals = [name.strip() for name in against.split(",") if name.strip()]
     counts = [check_thread_count(count) for count in threads.split(",")]
@@ -69,10 +86,15 @@ def bench(
     shape = (batch, model.config.num_channels, size, size)
     if layers:
         steps = time_steps(model.graph, model.state_dict(), shape)
+        title = f"{type(model).__name__} at {size}x{size}, one thread"
+        if picture is not None:
+            write_whole_bytes(picture, encode_png(draw_steps(steps, title)), overwrite=force)
         if output_format is Format.JSON:
-            console.write_json({"steps": steps})
+            console.write_json({"steps": steps, **({"picture": str(picture)} if picture else {})})
         else:
-            _write_steps(steps, f"{type(model).__name__} at {size}x{size}, one thread")
+            _write_steps(steps, title)
+            if picture is not None:
+                console.write_text(f"wrote {picture}")
         return
     if memory:
         _write_memory(measure_memory(model, shape, rivals), f"{type(model).__name__} at {size}x{size}", output_format)

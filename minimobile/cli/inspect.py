@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minimobile.cli import console, network_tables
-from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.cli import console, network_tables, targets
+from minimobile.cli.options import Force, Format, OutputFormat, Source
 
 if TYPE_CHECKING:
     from minimobile.models.inspection import Inspection, NetworkCosts
@@ -69,6 +70,16 @@ def inspect(
             show_default=False,
         ),
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.png",
+            help="With --compare: draw accuracy, where one was published, against cost. Its folder must exist.",
+            show_default=False,
+        ),
+    ] = None,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Say what a file holds and what its network costs.
@@ -79,9 +90,15 @@ def inspect(
     """
     from minimobile.models import inspection
 
+    if picture is not None:
+        if not compare:
+            raise typer.BadParameter(f"--picture {picture}: expected --compare, whose networks it draws")
+        targets.check_target("--picture", picture, targets.PICTURE_SUFFIXES, force)
     found = inspection.inspect(source, size, tuple(compare or ()))
+    if picture is not None and found.network is not None:
+        _draw(picture, (found.network, *found.others), force)
     if output_format is Format.JSON:
-        console.write_json(found.to_dict())
+        console.write_json({**found.to_dict(), **({"picture": str(picture)} if picture else {})})
         return
     default = () if found.others else (TableName.PAPER, TableName.KINDS)
     wanted = set(tables or default)
@@ -98,6 +115,16 @@ def inspect(
     if found.description.entries and (asks_for_arrays or found.network is None):
         console.write_blank()
         network_tables.write_arrays(found.description.entries, None if asks_for_arrays else ARRAYS_SHOWN)
+    if picture is not None:
+        console.write_text(f"wrote {picture}")
+
+
+def _draw(path: Path, networks: Sequence[NetworkCosts], force: bool) -> None:
+    from minimobile.imaging.drawing import encode_png
+    from minimobile.models.cost_chart import draw_costs
+    from minimobile.storage.files import write_whole_bytes
+
+    write_whole_bytes(path, encode_png(draw_costs(networks)), overwrite=force)
 
 
 def _facts(found: Inspection) -> list[tuple[str, str]]:

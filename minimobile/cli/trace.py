@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,16 @@ from minimobile.errors import InputError, MinimobileError
 from minimobile.tables import printable
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from minimobile.tracing.trace import Trace
+
+
+class Scale(StrEnum):
+    """What a scale of colours goes over."""
+
+    LAYER = "layer"
+    CHANNEL = "channel"
 
 
 def trace(
@@ -58,6 +68,10 @@ def trace(
     channels: Annotated[
         int, typer.Option(min=1, max=4096, metavar="N", help="With --picture: how many channels at most.")
     ] = 64,
+    scale: Annotated[
+        Scale,
+        typer.Option("--scale", help="With --picture: one scale of colours for a layer, or one for each channel."),
+    ] = Scale.LAYER,
     force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
@@ -68,6 +82,7 @@ def trace(
     anchor, what is predicted for it, and each step to its box.
     """
     from minimobile.cli.models import open_model, processor_of
+    from minimobile.tracing.channel_grid import draw_channels
     from minimobile.tracing.trace_table import tabulate_trace
 
     layers = [int(name) if name.lstrip("-").isdecimal() else name for name in dict.fromkeys(layer or ())]
@@ -106,7 +121,9 @@ def trace(
             _save(save, traced, type(network).__name__, image, pixel_values, force)
             document["save"] = str(save)
         if picture is not None:
-            _draw(picture, traced, channels, force)
+            names = _name_channels(network, traced)
+            drawn = {name: values[0] for name, values in traced.tensors.items()}
+            _draw(picture, draw_channels(drawn, channels, names, scale is Scale.CHANNEL), force)
             document["picture"] = str(picture)
         if output_format is Format.TABLE and position is None and box is None:
             title = f"{type(network).__name__}: {_describe_pixels(pixel_values)}"
@@ -154,12 +171,20 @@ def _save(path: Path, traced: Trace, model: str, image: Path, pixel_values: Any,
     targets.write_arrays(path, arrays, attributes, force)
 
 
-def _draw(path: Path, traced: Trace, channels: int, force: bool) -> None:
+def _name_channels(network: Any, traced: Trace) -> dict[str, list[str]]:
+    """Return the names of channels by layer: those of the classes, where the layer is what the network says of them."""
+    labels = [str(label) for _, label in sorted(network.id2label.items())]
+    return {
+        name: labels
+        for name, values in traced.tensors.items()
+        if name in network.graph.outputs and values.shape[1] == len(labels)
+    }
+
+
+def _draw(path: Path, drawn: Image.Image, force: bool) -> None:
     from minimobile.imaging.drawing import encode_png
     from minimobile.storage.files import write_whole_bytes
-    from minimobile.tracing.channel_grid import draw_channels
 
-    drawn = draw_channels({name: values[0] for name, values in traced.tensors.items()}, channels)
     write_whole_bytes(path, encode_png(drawn), overwrite=force)
 
 

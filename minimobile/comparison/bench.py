@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from minimobile.comparison.rivals import PACKAGES, Run, open_tflite, prepare
 from minimobile.comparison.sized_network import Shape, compared_outputs
@@ -20,6 +21,7 @@ from minimobile.execution.engine import CompiledRunner
 from minimobile.execution.program import compile_program, multiply_adds, pack_weights
 from minimobile.execution.runner import RunOptions
 from minimobile.execution.timing import SteppedProgram, run_steps
+from minimobile.imaging.charts import Bar, draw_bars
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.operation import Weights
 from minimobile_kernels.simd import LANES
@@ -185,6 +187,22 @@ def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) 
             }
         )
     return rows
+
+
+def draw_steps(steps: Sequence[Mapping[str, Any]], title: str) -> Image.Image:
+    """Return the rows of `time_steps` as bars: dark what the sums take at the core's peak, light the rest."""
+    bars = [
+        Bar(
+            str(step["name"]),
+            step["microseconds"],
+            step["microseconds"] * step["share"],
+            f"{step['microseconds']:.1f} us, {step['share']:.0%}",
+        )
+        for step in steps
+    ]
+    total = sum(bar.value for bar in bars)
+    note = f"{total:.0f} us in all; dark: the limit, at the peak of a core in a register tile; %: its share of the time"
+    return draw_bars(bars, title, note)
 
 
 def measure_peak() -> float:

@@ -13,6 +13,7 @@ from typing import Any
 from minimobile.costs.activation_memory import LayerMemory, activation_memory
 from minimobile.costs.paper_tables import paper_table
 from minimobile.costs.profile import Profile, layer_names, profile, read_size
+from minimobile.costs.published_accuracy import published_accuracy
 from minimobile.costs.receptive_field import ReceptiveField, receptive_fields
 from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.formats.checkpoint import Checkpoint
@@ -88,6 +89,14 @@ class NetworkCosts:
     def _graph(self) -> Any:
         return build_graph(self.config, self.architecture)
 
+    @property
+    def accuracy(self) -> float | None:
+        """The published top-1 accuracy on ImageNet of a classifier like this one, in percent; None without one."""
+        if not self.architecture.endswith("ImageClassification") or len(self.labels) not in (1000, 1001):
+            return None
+        config = self.config
+        return published_accuracy(config.model_type, config.width_multiplier, self.image_size)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: those of the profile, each layer with its memory and receptive field."""
         values = self.profile.to_dict()
@@ -102,6 +111,7 @@ class NetworkCosts:
             "output_stride": self.config.output_stride,
             "classes": len(self.labels),
             "image_size": list(self.image_size),
+            "published_accuracy": self.accuracy,
             "peak_memory": {"layer": layer_name, "bytes": size},
             "paper": dict(self.paper_table),
             **values,
