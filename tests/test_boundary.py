@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[dict[str, bytes | str], str]] = {
         {"net.pt": MODULE},
         r"a whole module, pickled .*Sequential.*; save .*state_dict\(\)",
     ),
-    "an ONNX model": ({"net.onnx": bytes.fromhex("080a12077079746f726368")}, "an ONNX model, which is not read; save"),
+    "the start of an ONNX model": ({"net.onnx": bytes.fromhex("080a12077079746f726368")}, "found an ONNX model"),
     "a SavedModel": (
         {"net/saved_model.pb": b"\x08\x01\x12", "net/x": b""},
         "a TensorFlow SavedModel, which is not",

@@ -233,7 +233,7 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> Non
         "other": "a directory with photo.jpg",
         "saved": "a TensorFlow SavedModel, which is not read; save the model as .keras",
         "saved/saved_model.pb": "a TensorFlow SavedModel, which is not read; save the model as .keras",
-        "net.onnx": "an ONNX model, which is not read; save the network from",
+        "net.onnx": "an ONNX model",
         "cat.bmp": "a BMP picture",
         "words": "found a text",
         "noweights": "expected one of model.safetensors, .* found none",

@@ -131,7 +131,7 @@ def set_values(**changes):
     return lambda values: values.update(changes)
 
 
-OUTSIDE = "expected the names of shards in the model's own folder"
+OUTSIDE = "shard: expected the name of a file in the model's own folder"
 HOSTILE = {
     "a shard above the folder": (rename("../secret.bin"), OUTSIDE),
     "a shard above a folder below": (rename("a/../../secret.bin"), OUTSIDE),
@@ -200,7 +200,7 @@ def test_links_are_not_followed(folder):
     outside = folder.parent / "outside.bin"
     shutil.move(shard, outside)
     shard.symlink_to(outside)
-    with pytest.raises(FormatError, match=r"expected the shard group1-shard2of.* own folder, found a link"):
+    with pytest.raises(FormatError, match=r"expected group1-shard2of.* own folder, found a link"):
         formats.read(folder)
 
 

@@ -189,17 +189,7 @@ def damage_member(name: str, damage: Callable[[bytes, Random], bytes]) -> Callab
 
 def damage_graph(content: bytes, random: Random) -> tuple[bytes, bool]:
     """Leave out, double and exchange nodes of a graph, or change bytes within one under a right length."""
-    nodes, place = [], 0
-    while place < len(content):
-        start, length, shift = place + 1, 0, 0
-        while True:
-            byte = content[start]
-            length |= (byte & 127) << shift
-            start, shift = start + 1, shift + 7
-            if byte < 128:
-                break
-        nodes.append(content[start : start + length])
-        place = start + length
+    nodes = [part for _, part in _split_fields(content)]
     for _ in range(int(random.integers(1, 4))):
         kind, index, other = int(random.integers(6)), int(random.integers(len(nodes))), int(random.integers(len(nodes)))
         if kind == 0:
@@ -211,6 +201,68 @@ def damage_graph(content: bytes, random: Random) -> tuple[bytes, bool]:
         else:
             nodes[index] = damage_bytes(nodes[index], random)
     return b"".join(b"\x0a" + _varint(len(node)) + node for node in nodes), True
+
+
+def damage_onnx(content: bytes, random: Random) -> tuple[bytes, bool]:
+    """Leave out, double and exchange fields of any message of a model, or change bytes in one under right lengths."""
+    return _damage_message(content, random, 4), True
+
+
+def _damage_message(content: bytes, random: Random, depth: int) -> bytes:
+    try:
+        parts = _split_fields(content)
+    except (IndexError, ValueError):
+        parts = []
+    if not parts or depth == 0:
+        return damage_bytes(content, random) if content else b"\x00"
+    kind, index, other = int(random.integers(8)), int(random.integers(len(parts))), int(random.integers(len(parts)))
+    if kind == 0:
+        del parts[index]
+    elif kind == 1:
+        parts.insert(index, parts[other])
+    elif kind == 2:
+        parts[index], parts[other] = parts[other], parts[index]
+    elif kind == 3:
+        number, _ = parts[index]
+        parts[index] = number, int(random.choice(ODD)) % 2**64
+    else:
+        longest = max(range(len(parts)), key=lambda at: len(parts[at][1]) if isinstance(parts[at][1], bytes) else 0)
+        at = longest if kind > 5 else index
+        number, value = parts[at]
+        parts[at] = number, _damage_message(value, random, depth - 1) if isinstance(value, bytes) else value ^ 1
+    return b"".join(
+        _varint(number << 3 | 2) + _varint(len(value)) + value
+        if isinstance(value, bytes)
+        else _varint(number << 3) + _varint(value)
+        for number, value in parts
+    )
+
+
+def _split_fields(content: bytes) -> list[tuple[int, Any]]:
+    """Return number and value (bytes or a number) of each field of a protobuf message; ValueError where it is none."""
+    found: list[tuple[int, Any]] = []
+    place = 0
+    while place < len(content):
+        key, place = _read_varint(content, place)
+        value, place = _read_varint(content, place)
+        if key & 7 == 0:
+            found.append((key >> 3, value))
+        elif key & 7 == 2 and place + value <= len(content):
+            found.append((key >> 3, content[place : place + value]))
+            place += value
+        else:
+            raise ValueError("no message of texts and numbers")
+    return found
+
+
+def _read_varint(content: bytes, place: int) -> tuple[int, int]:
+    number = shift = 0
+    while True:
+        byte = content[place]
+        number |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            return number, place
 
 
 def _varint(number: int) -> bytes:

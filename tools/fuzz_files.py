@@ -19,6 +19,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import onnx_models
 from bundles import write_bundle
 from detection_files import write_detector
 from flatbuffer_files import TFLiteWriter, write_layers
@@ -45,6 +46,7 @@ from tools.fuzz_damage import (
     damage_graph,
     damage_json,
     damage_member,
+    damage_onnx,
     damage_safetensors,
     damage_tflite,
 )
@@ -251,6 +253,16 @@ SUBJECTS: Mapping[str, Subject] = {
         lambda files, random: one_file(*[
             ("net/model.json", lambda c, r: (damage_json(c, r), True), by_bytes(True)),
             (sorted(files)[0], by_bytes(True)),
+        ][int(random.random() < 0.1)])(files, random),
+    ),
+    "onnx": Subject(
+        "net.onnx", lambda: {"net.onnx": onnx_models.tiny_v1(pads="strided", style="inputs", opset=18)},
+        one_file("net.onnx", by_bytes(True), damage_onnx, damage_onnx),
+    ),
+    "onnx-beside": Subject(
+        "net.onnx", written(onnx_models.external_v1, "net.onnx", "net.onnx.data"),
+        lambda files, random: one_file(*[
+            ("net.onnx", damage_onnx, by_bytes(True)), ("net.onnx.data", by_bytes(True)),
         ][int(random.random() < 0.1)])(files, random),
     ),
     "pytorch": Subject(

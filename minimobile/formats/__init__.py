@@ -15,6 +15,7 @@ from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
 from minimobile.formats.foreign import SAVED_MODEL, START_BYTES, describe_content
 from minimobile.formats.keras import keras
+from minimobile.formats.onnx import onnx_file
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
 from minimobile.formats.tensorflow_js import tensorflow_js
@@ -69,6 +70,7 @@ _ROWS = (
         torch_models.describe,
     ),
     Format("a Hugging Face directory", huggingface.recognise, huggingface.read, huggingface.describe),
+    Format("ONNX", onnx_file.recognise, onnx_file.read, onnx_file.describe),
     Format("a frozen TensorFlow graph", tensorflow_graph.recognise, tensorflow_graph.read, tensorflow_graph.describe),
     Format("a TensorFlow.js model", tensorflow_js.recognise, tensorflow_js.read, tensorflow_js.describe),
 )

@@ -50,7 +50,7 @@ def describe_content(start: bytes) -> str:
     if start.startswith(b"\x08\x01\x12"):  # saved_model.proto: schema version 1, then a graph
         return SAVED_MODEL
     if start[:1] == b"\x08" and start[1:2] in _ONNX_VERSIONS and start[2:3] in (b"\x12", b"\x3a", b"\x42"):
-        return "an ONNX model, which is not read; save the network from the framework that it came from"
+        return "an ONNX model"
     if start[:2] == b"BM" and start[6:10] == bytes(4):
         return "a BMP picture"
     if start[4:8] == b"TFL3":

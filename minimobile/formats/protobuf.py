@@ -89,3 +89,17 @@ def read_text(value: int | memoryview, where: str) -> str:
         return bytes(value).decode()
     except UnicodeDecodeError:
         raise FormatError(f"{where}: expected text in UTF-8, found {bytes(value[:40])!r}") from None
+
+
+def as_view(value: int | memoryview, where: str) -> memoryview:
+    """Return a field that has to be a message or bytes."""
+    if isinstance(value, int):
+        raise FormatError(f"{where}: expected a message, found the number {value}")
+    return value
+
+
+def as_number(value: int | memoryview, where: str) -> int:
+    """Return a field that has to be a number."""
+    if not isinstance(value, int):
+        raise FormatError(f"{where}: expected a number, found {len(value)} bytes")
+    return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import BinaryIO
 
 from minimobile.errors import FormatError, InputError, MissingError
 
+_PART_OF_NAME = re.compile(r"[A-Za-z0-9_. =@+-]{1,200}")
 SPARE_BYTES = 64 * 2**20  # readers may take the size of the file and this much memory, and no more
 
 
@@ -62,6 +64,27 @@ def regular_file_size(path: Path) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise FormatError(f"{path}: expected a regular file, found a pipe, socket or device")
     return status.st_size
+
+
+def path_beside(folder: Path, name: object, what: str) -> Path:
+    """Return the path of a file that a model names as its own: in its `folder` or below it, by no link.
+
+    Whether there is such a file is seen when it is opened. Raises FormatError, which begins with `what`, for any other
+    place.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    if not parts or any(not _PART_OF_NAME.fullmatch(part) or part in (".", "..") for part in parts):
+        raise FormatError(f"{what}: expected the name of a file in the model's own folder, found {repr(name)[:80]}")
+    path = folder
+    for part in parts:
+        path = path / part
+        try:
+            is_link = stat.S_ISLNK(path.lstat().st_mode)
+        except OSError:  # missing: said when it is opened
+            break
+        if is_link:
+            raise FormatError(f"{what}: expected {str(name)[:80]} to be a file in the model's own folder, found a link")
+    return folder.joinpath(*parts)
 
 
 @contextmanager

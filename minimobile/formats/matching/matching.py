@@ -69,7 +69,7 @@ def match_network(
         **known,
     )  # fmt: skip
     _check_graph(fuse_activations(fold_batch_norm(build_graph(found, finding.architecture))), finding, where)
-    found = _settle_padding(found, finding, image_size, where)
+    found = _settle_padding(found, finding, image_size, dialect, where)
     found = _settle_pool(found, finding, size, where)
     if detector is not None:
         found, weights = settle_anchors(found, weights, detector, image_size, where)
@@ -187,7 +187,7 @@ def _name_weights(finding: Finding, epsilon: float, where: str) -> tuple[dict[st
             files = {"scale": "weight", "shift": "bias", "mean": "running_mean", "variance": "running_var"}
             files["bias"] = "bias" if is_folded else "running_mean"
             mapped.update({names[role]: f"{path}.normalization.{files[role]}" for role in names if role != "weight"})
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             weights.update({name: np.ascontiguousarray(values, np.float32) for name, values in own.items()})
     return weights, mapped
 
@@ -207,13 +207,14 @@ def _normalized_weights(path: str, layer: Layer, epsilon: float) -> dict[str, ND
     """Return a convolution with the batch norm that, with `epsilon`, does what the file's layer does."""
     channels = layer.arrays["weight"].shape[0]
     zeros, ones = np.zeros(channels), np.ones(channels)
-    bias = layer.arrays.get("bias", zeros).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        bias = layer.arrays.get("bias", zeros).astype(np.float64)
     if "epsilon" in layer.attributes:
         scale, shift = layer.arrays.get("scale", ones), layer.arrays.get("shift", zeros)
+        surplus = _shortest(layer.attributes["epsilon"]) - epsilon
         with np.errstate(invalid="ignore"):
             mean = layer.arrays["mean"] - bias
-        surplus = _shortest(layer.attributes["epsilon"]) - epsilon
-        variance = layer.arrays["variance"].astype(np.float64) + surplus
+            variance = layer.arrays["variance"].astype(np.float64) + surplus
     else:
         scale, shift, mean, variance = ones, bias, zeros, ones - epsilon
     values = {"weight": scale, "bias": shift, "running_mean": mean, "running_var": variance}
@@ -235,15 +236,18 @@ def _size_of_fixed_pool(finding: Finding) -> Size | None:
     return height, width
 
 
-def _settle_padding(config: Config, finding: Finding, size: Size | None, where: str) -> Config:
+def _settle_padding(config: Config, finding: Finding, size: Size | None, dialect: Dialect, where: str) -> Config:
     """Return the config with the padding that the file's layers have.
 
     A rule that holds for every size of picture goes before one that gives the same at the file's own size; but V2 with
-    Keras' zeros, which are chosen so as to equal SAME at that size, is SAME.
+    Keras' zeros, which are chosen so as to equal SAME at that size, is SAME. transformers chooses all zeros by size:
+    what equals SAME at the file's own is SAME.
     """
     anywhere = [_SAME, _SYMMETRIC]
     exact = [*anywhere, *_BOTTOM_RIGHT]
-    if isinstance(config, MobileNetV1Config):
+    if dialect.name == "huggingface" and size is not None:
+        attempts = [(_SAME, size), (_SYMMETRIC, None), *[(rule, known) for known in (None, size) for rule in exact]]
+    elif isinstance(config, MobileNetV1Config):
         attempts = [(rule, None) for rule in exact] + [(rule, size) for rule in exact]
     else:
         attempts = [(rule, None) for rule in anywhere] + [(rule, size) for rule in exact]

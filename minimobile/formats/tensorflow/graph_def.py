@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from minimobile.errors import FormatError
-from minimobile.formats.protobuf import fields, read_text
-from minimobile.formats.tensorflow.tensor_proto import Shape, Tensor, as_view, read_attribute
+from minimobile.formats.protobuf import as_view, fields, read_text
+from minimobile.formats.tensorflow.tensor_proto import Shape, Tensor, read_attribute
 
 NODE_LIMIT = 20_000  # the largest exports of DeepLab have 2,000
 ENTRY_LIMIT = 1_000  # inputs or attributes of one node
@@ -38,6 +38,11 @@ class GraphNode:
     inputs: tuple[str, ...]
     attributes: Mapping[str, Any]
     where: str
+
+    @property
+    def title(self) -> str:
+        """Return what messages call the node."""
+        return self.name
 
     def integer(self, name: str, default: int) -> int:
         """Return an integer."""

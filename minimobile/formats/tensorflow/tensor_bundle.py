@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.protobuf import fields, signed
+from minimobile.formats.protobuf import as_view, fields, signed
 from minimobile.formats.safetensors_file import native_float, widen_bfloat16
 from minimobile.formats.tensorflow import sorted_table
 from minimobile.formats.tensorflow.crc32c import crc32c, unmask
-from minimobile.formats.tensorflow.tensor_proto import as_view, name_type, read_shape
+from minimobile.formats.tensorflow.tensor_proto import name_type, read_shape
 from minimobile.storage.files import open_regular, regular_file_size
 from minimobile.storage.hub import INDEX
 

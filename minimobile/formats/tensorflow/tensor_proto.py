@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.formats.protobuf import FIXED32, FIXED64, VARINT, fields, read_varints, signed
+from minimobile.formats.protobuf import FIXED32, FIXED64, VARINT, as_number, as_view, fields, read_varints, signed
 
 VARINT_LIMIT = 2**16  # numbers that are not fixed in width are sizes and axes; weights are never among them
 RANK_LIMIT = 8
@@ -65,31 +65,18 @@ def read_attribute(data: memoryview, where: str) -> Any:
         elif number == 2:
             found = bytes(as_view(value, where)).decode(errors="replace")
         elif number == 3:
-            found = signed(_as_integer(value, where))
+            found = signed(as_number(value, where))
         elif number == 4:
-            found = float(np.uint32(_as_integer(value, where) & 0xFFFFFFFF).view(np.float32))
+            found = float(np.uint32(as_number(value, where) & 0xFFFFFFFF).view(np.float32))
         elif number == 5:
-            found = bool(_as_integer(value, where))
+            found = bool(as_number(value, where))
         elif number == 6:
-            found = name_type(_as_integer(value, where))
+            found = name_type(as_number(value, where))
         elif number == 7:
             found = read_shape(as_view(value, where), where)
         elif number == 8:
             found = _read_tensor(as_view(value, where), where)
     return found
-
-
-def as_view(value: int | memoryview, where: str) -> memoryview:
-    """Return a field that has to be a message or bytes."""
-    if isinstance(value, int):
-        raise FormatError(f"{where}: expected a message, found the number {value}")
-    return value
-
-
-def _as_integer(value: int | memoryview, where: str) -> int:
-    if not isinstance(value, int):
-        raise FormatError(f"{where}: expected a number, found {len(value)} bytes")
-    return value
 
 
 def name_type(number: int) -> str:
@@ -116,7 +103,7 @@ def read_shape(data: memoryview, where: str) -> Shape:
     for number, _, value in fields(data, where, depth=5):
         if number == 2:
             entry = {n: v for n, _, v in fields(as_view(value, where), where, depth=6)}
-            sizes.append(signed(_as_integer(entry.get(1, 0), where)))
+            sizes.append(signed(as_number(entry.get(1, 0), where)))
             if len(sizes) > RANK_LIMIT:
                 raise FormatError(f"{where}: expected a shape of at most {RANK_LIMIT} dimensions, found more")
         elif number == 3 and value:
@@ -131,7 +118,7 @@ def _read_tensor(data: memoryview, where: str) -> Tensor:
     for field in fields(data, where, depth=4):
         number, _, value = field
         if number == 1:
-            dtype = name_type(_as_integer(value, where))
+            dtype = name_type(as_number(value, where))
         elif number == 2:
             shape = read_shape(as_view(value, where), where)
         elif number == 4:

@@ -11,17 +11,17 @@ from typing import Any
 
 from minimobile.errors import FormatError
 from minimobile.formats.matching.network import PICTURE, Layer
+from minimobile.formats.matching.translation import put_batch_norm
 from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants, read_fake_quantization
 from minimobile.formats.tensorflow.graph_def import GraphNode, find_node_name
 from minimobile.formats.tensorflow.tensorflow_affine import (
     ARITHMETIC,
     add_bias,
-    put_batch_norm,
     translate_arithmetic,
     translate_sum,
 )
 from minimobile.formats.tensorflow.tensorflow_layers import (
-    Translation,
+    GraphTranslation,
     check_layout,
     order_weight,
     read_amounts,
@@ -44,7 +44,10 @@ def translate(
     for node in nodes:
         for tensor in node.inputs if node.op not in IDENTITIES else ():
             readers.setdefault(constants.find_origin(tensor), []).append(node)
-    translation = Translation(where, constants, readers, {layer.name: layer for layer in first})
+    translation = GraphTranslation(
+        where, constants.values, constants.find_origin, readers, {layer.name: layer for layer in first},
+        constants=constants,
+    )  # fmt: skip
     translation.flows[start] = first[-1].name if first else PICTURE
     for node in nodes:
         if node.name in constants.values or node.name in translation.flows:
@@ -59,7 +62,7 @@ def translate(
     return tuple(translation.layers.values())
 
 
-def _explain(translation: Translation, nodes: Sequence[GraphNode], node: GraphNode) -> FormatError:
+def _explain(translation: GraphTranslation, nodes: Sequence[GraphNode], node: GraphNode) -> FormatError:
     """Return why a convolution has no input: the node on the way to it that is not understood."""
     named = {node.name: node for node in nodes}
     seen = {node.name}
@@ -74,7 +77,7 @@ def _explain(translation: Translation, nodes: Sequence[GraphNode], node: GraphNo
     return translation.refuse(node, "to be computed from the picture that the other convolutions see", "another input")
 
 
-def _translate_convolution(translation: Translation, node: GraphNode) -> None:
+def _translate_convolution(translation: GraphTranslation, node: GraphNode) -> None:
     flow, weight = translation.flow(node), translation.constant(node, 1)
     if flow is None:
         return
@@ -100,7 +103,7 @@ def _translate_convolution(translation: Translation, node: GraphNode) -> None:
     translation.put(Layer(node.name, op, (flow,), arrays, attributes, {"weight": name}, node.name))
 
 
-def _translate_matmul(translation: Translation, node: GraphNode) -> None:
+def _translate_matmul(translation: GraphTranslation, node: GraphNode) -> None:
     flow, weight = translation.flow(node), translation.constant(node, 1)
     if flow is None:
         return
@@ -111,7 +114,7 @@ def _translate_matmul(translation: Translation, node: GraphNode) -> None:
     translation.put(Layer(node.name, "dense", (flow,), {"weight": weight}, {}, names, node.name))
 
 
-def _translate_batch_norm(translation: Translation, node: GraphNode) -> None:
+def _translate_batch_norm(translation: GraphTranslation, node: GraphNode) -> None:
     flow = translation.flow(node)
     if flow is None:
         return
@@ -122,7 +125,7 @@ def _translate_batch_norm(translation: Translation, node: GraphNode) -> None:
     put_batch_norm(translation, node, flow, roles, node.number("epsilon", 1e-4))
 
 
-def _translate_bias(translation: Translation, node: GraphNode) -> None:
+def _translate_bias(translation: GraphTranslation, node: GraphNode) -> None:
     flow, bias = translation.flow(node), translation.constant(node, 1)
     if flow is None:
         return
@@ -132,13 +135,13 @@ def _translate_bias(translation: Translation, node: GraphNode) -> None:
     add_bias(translation, node, flow, node.inputs[1])
 
 
-def _translate_activation(translation: Translation, node: GraphNode) -> None:
+def _translate_activation(translation: GraphTranslation, node: GraphNode) -> None:
     flow = translation.flow(node)
     if flow is not None:
         translation.add(node, "activation", (flow,), function=node.op.lower())
 
 
-def _translate_clip(translation: Translation, node: GraphNode) -> None:
+def _translate_clip(translation: GraphTranslation, node: GraphNode) -> None:
     """Translate relu6 as older Keras writes it: max(min(relu(x), 6), 0)."""
     flow, limit = translation.flow(node), translation.constant(node, 1)
     layer = None if flow is None else translation.layers.get(flow)
@@ -149,13 +152,13 @@ def _translate_clip(translation: Translation, node: GraphNode) -> None:
         translation.put(dataclasses.replace(layer, attributes={"function": "relu6"}, tensor=node.name))
 
 
-def _translate_pad(translation: Translation, node: GraphNode) -> None:
+def _translate_pad(translation: GraphTranslation, node: GraphNode) -> None:
     flow, amounts = translation.flow(node), translation.integers(node, 1)
     if flow is not None and amounts is not None:
         translation.add(node, "pad", (flow,), padding=read_amounts(translation, node, amounts, 4))
 
 
-def _translate_space_to_batch(translation: Translation, node: GraphNode) -> None:
+def _translate_space_to_batch(translation: GraphTranslation, node: GraphNode) -> None:
     flow, block, amounts = translation.flow(node), translation.integers(node, 1), translation.integers(node, 2)
     if flow is None:
         return
@@ -169,7 +172,7 @@ def _translate_space_to_batch(translation: Translation, node: GraphNode) -> None
         translation.add(node, "batch_to_space", (flow,), block=sides, crop=pads)
 
 
-def _translate_pool(translation: Translation, node: GraphNode) -> None:
+def _translate_pool(translation: GraphTranslation, node: GraphNode) -> None:
     flow = translation.flow(node)
     if flow is None:
         return
@@ -181,7 +184,7 @@ def _translate_pool(translation: Translation, node: GraphNode) -> None:
     translation.add(node, "average_pool2d", (flow,), kernel_size=kernel[1:3], stride=stride, padding=padding)
 
 
-def _translate_mean(translation: Translation, node: GraphNode) -> None:
+def _translate_mean(translation: GraphTranslation, node: GraphNode) -> None:
     flow, axes = translation.flow(node), translation.integers(node, 1)
     if flow is None or axes is None:
         return
@@ -189,7 +192,7 @@ def _translate_mean(translation: Translation, node: GraphNode) -> None:
         translation.add(node, "average_pool2d", (flow,), kernel_size=None, stride=1, padding="VALID")
 
 
-def _translate_concatenation(translation: Translation, node: GraphNode) -> None:
+def _translate_concatenation(translation: GraphTranslation, node: GraphNode) -> None:
     flows = [translation.flows.get(tensor) for tensor in node.inputs[:-1]]
     axis = translation.constants.values.get(node.inputs[-1]) if node.inputs else None
     named = [flow for flow in flows if flow is not None]
@@ -197,7 +200,7 @@ def _translate_concatenation(translation: Translation, node: GraphNode) -> None:
         translation.add(node, "concatenate", named)
 
 
-def _translate_resize(translation: Translation, node: GraphNode) -> None:
+def _translate_resize(translation: GraphTranslation, node: GraphNode) -> None:
     flow, size = translation.flow(node), translation.integers(node, 1)
     if flow is None:
         return
@@ -211,26 +214,26 @@ def _translate_resize(translation: Translation, node: GraphNode) -> None:
     )
 
 
-def _translate_reshape(translation: Translation, node: GraphNode) -> None:
+def _translate_reshape(translation: GraphTranslation, node: GraphNode) -> None:
     flow = translation.flow(node)
     if flow is not None and flow != PICTURE:
         translation.add(node, "reshape", (flow,))
 
 
-def _translate_argmax(translation: Translation, node: GraphNode) -> None:
+def _translate_argmax(translation: GraphTranslation, node: GraphNode) -> None:
     flow = translation.flow(node)
     if flow is not None:
         translation.add(node, "argmax", (flow,))
 
 
-def _translate_fake_quantization(translation: Translation, node: GraphNode) -> None:
+def _translate_fake_quantization(translation: GraphTranslation, node: GraphNode) -> None:
     flow = translation.flow(node)
     if flow is not None:
         quantization = read_fake_quantization(node, translation.constants.values)
         translation.add(node, "fake_quantize", (flow,), quantization=quantization)
 
 
-TRANSLATORS: Mapping[str, Callable[[Translation, GraphNode], None]] = {
+TRANSLATORS: Mapping[str, Callable[[GraphTranslation, GraphNode], None]] = {
     **dict.fromkeys(_CONVOLUTIONS, _translate_convolution),
     "MatMul": _translate_matmul,
     **dict.fromkeys(("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"), _translate_batch_norm),

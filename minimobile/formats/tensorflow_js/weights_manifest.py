@@ -6,8 +6,6 @@ Source: tfjs-core's io/types.ts and io_utils.ts (decodeWeights).
 from __future__ import annotations
 
 import math
-import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -16,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
-from minimobile.storage.files import read_limited, regular_file_size
+from minimobile.storage.files import path_beside, read_limited, regular_file_size
 
 SHARD_LIMIT = 2**30  # bytes; the largest MobileNet has 25 MB in all
 ENTRY_LIMIT = 20_000  # shards, or weights
 RANK_LIMIT = 8
 DTYPES = ("float32", "int32", "bool", "uint8", "float16")
 QUANTIZED_DTYPES = ("uint8", "uint16", "float16")
-_PART = re.compile(r"[A-Za-z0-9_. =@+-]{1,200}")
 
 
 class WeightSpec(NamedTuple):
@@ -85,25 +82,8 @@ def read_manifest(groups: Any, folder: Path, where: str) -> list[tuple[list[Weig
         if count > ENTRY_LIMIT:
             _fail(where, f"at most {ENTRY_LIMIT} shards and weights", "more")
         specs = [_read_spec(entry, where) for entry in entries]
-        read.append((specs, [_locate(name, folder, where) for name in paths]))
+        read.append((specs, [path_beside(folder, name, f"{where}: shard") for name in paths]))
     return read
-
-
-def _locate(name: Any, folder: Path, where: str) -> Path:
-    """Return the path of a shard: a name in the model's folder, or in folders below it, none of them a link."""
-    parts = name.split("/") if isinstance(name, str) else []
-    if not parts or any(not _PART.fullmatch(part) or part in (".", "..") for part in parts):
-        _fail(where, "the names of shards in the model's own folder", repr(name)[:80])
-    path = folder
-    for part in parts:
-        path = path / part
-        try:
-            is_link = stat.S_ISLNK(path.lstat().st_mode)
-        except OSError:  # missing: said when it is opened
-            break
-        if is_link:
-            _fail(where, f"the shard {name[:80]} to be a file in the model's own folder", "a link")
-    return folder.joinpath(*parts)
 
 
 def _measure(path: Path) -> int:

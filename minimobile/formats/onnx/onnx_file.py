@@ -1,0 +1,166 @@
+"""ONNX files (`.onnx`) with a MobileNet V1, V2 or DeepLab: as exported from PyTorch, TensorFlow or Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from minimobile.errors import FormatError
+from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.description import Description, Entry
+from minimobile.formats.dialects import find_dialect
+from minimobile.formats.matching.matching import match_network
+from minimobile.formats.matching.network import Layer
+from minimobile.formats.matching.other_networks import naming_others
+from minimobile.formats.onnx.constants import Constants
+from minimobile.formats.onnx.model import Model, Value, read_model, sort_nodes
+from minimobile.formats.onnx.operators import translate
+from minimobile.formats.onnx.schema import ModelField
+from minimobile.formats.protobuf import LENGTH_DELIMITED, VARINT, read_varint
+from minimobile.networks.config import Config
+from minimobile.storage.files import read_start
+
+START_BYTES = 4096
+_TEXTS = (ModelField.PRODUCER_NAME, ModelField.PRODUCER_VERSION, ModelField.DOMAIN, ModelField.DOC_STRING)
+# Parts of the names of parameters and nodes, as PyTorch's exporters keep them.
+_SCHOOLS = (
+    ("huggingface", ("conv_stem.convolution", "conv_stem/convolution", "conv_stem.first_conv", "conv_stem/first_conv")),
+    ("timm", ("conv_stem.weight", "blocks.0", "/blocks/blocks.0")),
+    ("torchvision", ("features.0.0.", "/features/features.0", "features.1.conv.")),
+)
+_PYTORCH = "pytorch"
+
+
+def recognise(path: Path) -> bool:
+    """Return whether the file begins as ONNX's do: a version, then texts about its producer, operators or a graph."""
+    if path.is_dir():
+        return False
+    start = memoryview(read_start(path, START_BYTES))
+    position, seen = 0, 0
+    try:
+        while position < len(start) and seen < len(ModelField):
+            key, position = read_varint(start, position, "")
+            number, wire_type = key >> 3, key & 7
+            if seen == 0 and key != ModelField.IR_VERSION << 3:
+                return False
+            value, position = read_varint(start, position, "")
+            if seen == 0 and not 1 <= value <= 99:
+                return False
+            is_text = wire_type == LENGTH_DELIMITED and number in _TEXTS
+            if wire_type == LENGTH_DELIMITED and number in (ModelField.GRAPH, ModelField.OPSET_IMPORT):
+                return True
+            if not is_text and (wire_type != VARINT or number not in (ModelField.IR_VERSION, ModelField.MODEL_VERSION)):
+                return False
+            position += value if is_text else 0
+            seen += 1
+    except FormatError:
+        pass
+    return False
+
+
+def read(path: Path, config: Config | None = None) -> Checkpoint:
+    """Read a MobileNet V1, V2 or DeepLab from an ONNX file, whatever its nodes are called.
+
+    `config` replaces the one that is found. Raises FormatError for files that are damaged or hostile, data outside the
+    model's folder, operators that no MobileNet has, and networks that are none.
+    """
+    model = read_model(path)
+    where = str(path)
+    with naming_others(_list_names(model)):
+        layers, picture, image_size = _translate(model, where)
+        checkpoint = match_network(
+            layers,
+            find_dialect(_name_school(model, layers)),
+            where,
+            image_size=image_size,
+            provenance=_say_origin(model, path) | {"input": picture},
+            config=config,
+        )
+    said = _say_padding(checkpoint.config, layers, image_size)
+    return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **said})
+
+
+def describe(path: Path) -> Description:
+    """Return what is in an ONNX file: its constants, inputs and outputs, and how many there are of each operator."""
+    model = read_model(path)
+    try:
+        layers, _, _ = _translate(model, str(path))
+        dialect = _name_school(model, layers)
+    except FormatError:  # `read` says why
+        dialect = None
+    counts = Counter(node.op for node in model.nodes).most_common()
+    return Description(
+        "ONNX",
+        dialect,
+        model.producer or None,
+        tuple(Entry(tensor.name, tensor.shape, tensor.dtype) for tensor in model.constants.values()),
+        {
+            "inputs": _tell(model.inputs),
+            "outputs": _tell(model.outputs),
+            "operations": ", ".join(f"{op} {count}" for op, count in counts),
+            "operator set": str(model.opset),
+        },
+    )
+
+
+def _translate(model: Model, where: str) -> tuple[list[Layer], str, tuple[int, int] | None]:
+    """Return the layers, the input that is the picture, and its (height, width), None where that is open."""
+    nodes = sort_nodes(model, where)
+    translation, picture, layout = translate(nodes, Constants(model, nodes), where)
+    shape = next((value.shape for value in model.inputs if value.name == picture), None)
+    sizes = [shape[layout.index(letter)] for letter in "HW"] if shape is not None and len(shape) == 4 else [0]
+    image_size = (sizes[0], sizes[1]) if min(sizes) > 0 else None
+    return list(translation.layers.values()), picture, image_size
+
+
+def _list_names(model: Model) -> Iterable[str]:
+    for node in model.nodes:
+        yield from (node.op, node.label, node.name)
+    yield from model.constants
+
+
+def _name_school(model: Model, layers: Sequence[Layer]) -> str:
+    """Return the dialect that goes with who wrote the file, and with the names of its parameters."""
+    pads = [layer.attributes.get("padding") for layer in layers]
+    if not model.producer.lower().startswith(_PYTORCH):
+        if any(layer.op == "concatenate" for layer in layers):
+            return "deeplab"
+        return "keras" if ((0, 1), (0, 1)) in pads else "slim"
+    names = "\n".join(_list_names(model))
+    for school, words in _SCHOOLS:
+        if any(word in names for word in words):
+            return school
+    is_symmetric = ((1, 1), (1, 1)) in pads and ((0, 1), (0, 1)) not in pads
+    return "torchvision" if is_symmetric else "huggingface"
+
+
+def _say_origin(model: Model, path: Path) -> dict[str, str]:
+    """Return where the network is from, and what to know of its numbers."""
+    said = {"format": "onnx", "source": path.name, "operator_set": str(model.opset)}
+    if model.producer:
+        said["producer"] = model.producer
+    narrow = sorted({tensor.dtype for tensor in model.constants.values() if tensor.dtype in ("float16", "bfloat16")})
+    if narrow:
+        said["numbers"] = f"weights of {' and '.join(narrow)}, computed with in float32"
+    return said
+
+
+def _say_padding(config: Config, layers: Sequence[Layer], image_size: tuple[int, int] | None) -> dict[str, str]:
+    """Return what to know of the zeros around maps, where another size of picture would have others.
+
+    SAME puts them by the size of each map. An exporter that wrote them out did so for one size; and what another
+    exporter wrote out for even sizes, one row below and one column on the right, SAME is not at odd ones.
+    """
+    strided = [layer for layer in layers if layer.attributes.get("stride", 1) > 1]
+    if any(layer.attributes.get("padding") == "SAME" for layer in strided):
+        return {"padding": "SAME (auto_pad SAME_UPPER): at odd sizes other zeros than at even ones"}
+    if image_size is None or not config.tf_padding or config.bottom_right_padding is not None:
+        return {}
+    height, width = image_size
+    return {"padding": f"zeros written out for {height}x{width}, taken for SAME: the same at that size alone"}
+
+
+def _tell(values: Sequence[Value]) -> str:
+    return ", ".join(f"{value.name} {value.dtype} {value.shape}" for value in values)

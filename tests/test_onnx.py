@@ -1,0 +1,352 @@
+"""ONNX files: a network comes back from its nodes in every spelling; what is no MobileNet is refused by name."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from graph_writer import field
+from hostile import assert_refused, flip_bytes, truncations
+from onnx_models import attribute, external_v1, initializer, model, node, tensor, tiny_layers, tiny_v1, write_layers
+from spelling import random_weights, spell
+
+import minimobile as mm
+from minimobile import formats
+from minimobile.errors import MinimobileError
+from minimobile.formats.onnx.onnx_file import describe, read, recognise
+from minimobile.formats.onnx.schema import AttributeField, GraphField, ModelField
+from minimobile.networks.build_graph import build_graph
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "net.onnx"
+
+
+def assert_same_numbers(checkpoint, weights, change=lambda values: values):
+    assert set(checkpoint.weights) == set(weights)
+    for name, values in weights.items():
+        found = checkpoint.weights[name]
+        assert found.dtype == np.float32
+        assert found.tobytes() == np.ascontiguousarray(change(values), np.float32).tobytes(), name
+
+
+SPELLINGS = {
+    "operator set 17": {},
+    "operator set 7": {"opset": 7},
+    "operator set 11 with pads": {"opset": 11, "pads": "all"},
+    "operator set 9 with pads": {"opset": 9, "pads": "strided"},
+    "operator set 18": {"opset": 18, "style": "inputs"},
+    "relu6 as Relu and Min": {"style": "minmax"},
+    "typed numbers": {"form": "typed"},
+    "a classifier that is a convolution": {"dense": False, "tail": ("reshape", "softmax")},
+    "softmax": {"tail": ("softmax",)},
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_a_network_comes_back_bit_for_bit(path, spelling):
+    path.write_bytes(tiny_v1(**SPELLINGS[spelling]))
+    assert recognise(path)
+    checkpoint = formats.read(path)
+    assert checkpoint.architecture == "MobileNetV1ForImageClassification"
+    assert (checkpoint.config.image_size, checkpoint.config.num_labels) == (32, 5)
+    assert checkpoint.config.tf_padding
+    assert checkpoint.config.bottom_right_padding is None
+    assert checkpoint.provenance["input"] == "pixels"
+    assert_same_numbers(checkpoint, tiny_layers()[1])
+    assert set(checkpoint.mapped.values()) == set(checkpoint.weights)
+
+
+FOLDED = {
+    "float16": {"form": "float16"},
+    "channels last": {"style": "channels last"},
+    "channels last with pads": {"style": "channels last", "pads": "strided", "opset": 9},
+}
+
+
+@pytest.mark.parametrize("spelling", FOLDED)
+def test_a_folded_network_has_the_files_own_numbers(path, spelling):
+    path.write_bytes(tiny_v1(**FOLDED[spelling], folded=True))
+    layers, _ = tiny_layers(folded=True)
+    checkpoint = read(path)
+    stem = layers[0].arrays["weight"].astype(np.float16 if spelling == "float16" else np.float32)
+    np.testing.assert_array_equal(checkpoint.weights["mobilenet_v1.conv_stem.convolution.weight"], stem)
+    variance = checkpoint.weights["mobilenet_v1.conv_stem.normalization.running_var"]
+    assert (variance == np.float32(1 - checkpoint.config.layer_norm_eps)).all()
+    assert ("numbers" in checkpoint.provenance) == (spelling == "float16")
+
+
+def test_bfloat16_is_the_upper_half_of_a_float32(path):
+    path.write_bytes(tiny_v1(form="bfloat16"))
+
+    def halved(values):
+        return (np.float32(values).view(np.uint32) >> 16 << 16).view(np.float32)
+
+    assert_same_numbers(read(path), tiny_layers()[1], halved)
+
+
+def test_v2_and_deeplab_come_back(path):
+
+    config = mm.MobileNetV2Config(depth_multiplier=0.1, num_labels=5, image_size=32, output_stride=16)
+    for architecture in ("MobileNetV2ForSemanticSegmentation", "MobileNetV2ForImageClassification"):
+        config = config.replace(output_stride=16 if "Segmentation" in architecture else 32)
+        graph = build_graph(config, architecture)
+        weights = random_weights(graph)
+        path.write_bytes(model(*write_layers(spell(graph, weights, pads="all", tail=()))))
+        checkpoint = read(path)
+        assert checkpoint.architecture == architecture
+        assert checkpoint.config.output_stride == config.output_stride
+        assert_same_numbers(checkpoint, {name: weights[name] for name in checkpoint.weights})
+
+
+def test_what_it_computes_is_what_the_network_computes(path):
+    path.write_bytes(tiny_v1())
+    pixels = np.random.default_rng(0).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)
+    config = mm.MobileNetV1Config(depth_multiplier=0.1, num_labels=5, image_size=32)
+    checkpoint = formats.Checkpoint(config, tiny_layers()[1], "MobileNetV1ForImageClassification")
+    expected = mm.MobileNetV1ForImageClassification.from_checkpoint(checkpoint)(pixels).logits
+    assert mm.load(path)(pixels).logits.tobytes() == expected.tobytes()
+
+
+def test_weights_beside_the_model_are_the_same(tmp_path):
+    external = external_v1(tmp_path)
+    assert_same_numbers(read(external), tiny_layers()[1])
+
+
+SCALINGS = {
+    "divided and centred": ([node("Div", ["pixels", "255"], "a"), node("Sub", ["a", "means"], "b"),
+                             node("Div", ["b", "deviations"], "scaled")], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "of bytes in channels last": (
+        [node("Transpose", ["pixels"], "t", perm=[0, 3, 1, 2]), node("Cast", ["t"], "c", to=1),
+         node("Mul", ["c", "half"], "m"), node("Sub", ["m", "one"], "scaled")], (0.5,) * 3, (0.5,) * 3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_the_graphs_own_scaling_becomes_the_processors(path, scaling):
+    nodes, mean, std = SCALINGS[scaling]
+    column = (1, 3, 1, 1)
+    constants = [
+        initializer("255", np.float32(255)), initializer("half", np.float32(1 / 127.5)),
+        initializer("one", np.float32(1)), initializer("means", np.float32((0.485, 0.456, 0.406)).reshape(column)),
+        initializer("deviations", np.float32((0.229, 0.224, 0.225)).reshape(column)),
+    ]  # fmt: skip
+    parts = write_layers(tiny_layers()[0])
+    stem = next(part for part in parts if field(1, "pixels") in part)
+    parts[parts.index(stem)] = stem.replace(field(1, "pixels"), field(1, "scaled"))
+    shape = (1, 32, 32, 3) if "last" in scaling else (1, 3, 32, 32)
+    path.write_bytes(model(*constants, *nodes, *parts, shape=shape))
+    settings = read(path).processor
+    for x in (0.0, 255.0):
+        found = (x * settings["rescale_factor"] - np.array(settings["image_mean"])) / settings["image_std"]
+        np.testing.assert_allclose(found, (x / 255 - np.array(mean)) / std, rtol=1e-5, atol=1e-6)
+
+
+def rewrite(path, old, *new, **options):
+    """Write the tiny network with one node replaced."""
+    parts = write_layers(tiny_layers()[0])
+    at = [index for index, part in enumerate(parts) if field(4, old) in part]
+    parts[at[0] : at[0] + 1] = new
+    path.write_bytes(model(*parts, **options))
+
+
+def test_batch_norm_as_a_product_and_a_sum_joins_the_convolution(path):
+    layers, _ = tiny_layers()
+    scale, shift = np.float32(np.arange(1, 9)), np.float32(np.arange(8))
+    constants = initializer("s", scale.reshape(8, 1, 1)), initializer("b", shift.reshape(1, 8, 1, 1))
+    nodes = node("Mul", ["s", "op_0"], "product"), node("Add", ["product", "b"], "op_1")
+    rewrite(path, "BatchNormalization", *constants, *nodes)
+    weights = read(path).weights
+    expected = layers[0].arrays["weight"] * scale[:, None, None, None]
+    np.testing.assert_array_equal(weights["mobilenet_v1.conv_stem.convolution.weight"], expected)
+    np.testing.assert_array_equal(weights["mobilenet_v1.conv_stem.normalization.bias"], shift)
+
+
+def test_the_padding_is_said_where_it_holds_for_one_size_alone(path):
+    path.write_bytes(tiny_v1())
+    assert "SAME_UPPER" in read(path).provenance["padding"]
+    path.write_bytes(tiny_v1(pads="all"))
+    assert "written out for 32x32" in read(path).provenance["padding"]
+
+
+def test_open_sizes_are_open(path):
+    path.write_bytes(model(*write_layers(tiny_layers()[0]), shape=("batch", 3, "height", "width")))
+    assert read(path).config.image_size == 224
+
+
+LAST = "/Gemm/logits"
+WRONG = {
+    "another activation": ("Clip", [node("HardSwish", ["op_1"], "op_2", label="/act")], "node /act: .*found HardSwish"),
+    "another domain": ("Clip", [node("Clip", ["op_1"], "op_2", label="/a", domain="com.x")], "found com.x::Clip"),
+    "other limits": ("Clip", [initializer("top", np.float32(5)), node("Clip", ["op_1", "", "top"], "op_2")], "limits"),
+    "a filter that is computed": ("Conv", [node("Relu", ["pixels"], "w"), node("Conv", ["pixels", "w"], "op_0")],
+                                  "constant of four dimensions"),
+    "SAME_LOWER": ("Conv", [node("Conv", ["pixels", "op_0.weight"], "op_0", auto_pad="SAME_LOWER", strides=[2, 2])],
+                   "found SAME_LOWER"),
+    "two strides": ("Conv", [node("Conv", ["pixels", "op_0.weight"], "op_0", strides=[2, 1])], "the same for height"),
+    "groups": ("Conv", [node("Conv", ["pixels", "op_0.weight"], "op_0", group=2)], "one filter for each channel"),
+    "training": ("BatchNormalization", [node("BatchNormalization", ["op_0", *[f"op_1.{role}" for role in (
+        "weight", "bias", "mean", "variance")]], "op_1", training_mode=1)], "batch norm for inference"),
+    "a result twice": ("Conv", [node("Conv", ["pixels", "op_0.weight"], "op_1")], "its own name"),
+    "an unknown input": ("Conv", [node("Conv", ["other", "op_0.weight"], "op_0")], "found 'other'"),
+    "a cycle": ("Conv", [node("Conv", ["logits", "op_0.weight"], "op_0")], "without cycles"),
+    "reflected padding": ("Conv", [node("Pad", ["pixels"], "p", mode="reflect", pads=[0, 0, 1, 1, 0, 0, 1, 1]),
+                                   node("Conv", ["p", "op_0.weight"], "op_0")], "zeros around"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_no_mobilenet_is_refused_by_its_node(path, case):
+    old, new, message = WRONG[case]
+    rewrite(path, old, *new)
+    assert_refused(read, path, message)
+    assert formats.describe(path).problem
+
+
+def test_another_network_is_named(path):
+    rewrite(path, "Conv", node("HardSwish", ["pixels"], "op_0", label="mobilenetv3/stem"))
+    assert_refused(read, path, "a MobileNet V3")
+
+
+def test_a_function_of_the_models_own_is_refused_with_the_way_out(path):
+    path.write_bytes(model(more=field(ModelField.FUNCTIONS, field(1, "Block"))))
+    assert_refused(read, path, "inline_local_functions")
+
+
+FOUR = np.zeros(4, np.float32)
+
+
+def lie(**lies):
+    """Return a constant that says of itself what is not so."""
+    return [initializer("x", FOUR, **lies)]
+
+
+def beside(location, **entries):
+    """Return a constant of four numbers in a file beside the model."""
+    return lie(external={"location": location, **entries})
+
+
+ENDLESS = tensor("x", np.array([1]), "typed").replace(b"\x3a\x01\x01", b"\x3a\x01\x81")
+HOSTILE = {
+    "a tensor larger than the file": (lie(shape=(2**30, 1)), "expected 4294967296 bytes"),
+    "a shape beyond all numbers": (lie(shape=(2**62, 2**62)), "sizes of zero or more"),
+    "a negative size": (lie(shape=(-4,)), "sizes of zero or more"),
+    "many dimensions": (lie(shape=(1,) * 9), "at most 8"),
+    "an endless fill": (
+        [initializer("n", np.array([2**40, 2**20])), node("ConstantOfShape", ["n"], "x")], "far beyond"
+    ),
+    "an endless broadcast": (
+        [initializer("a", np.zeros((2**11, 1), np.float32)), node("Transpose", ["a"], "b"),
+         node("Add", ["a", "b"], "c"), *[node("Concat", ["c" * n] * 99, "c" * (n + 1), axis=0) for n in (1, 2, 3, 4)]],
+        "far beyond",
+    ),
+    "a wrong reshape": ([initializer("n", np.array([7])), node("Reshape", ["n", "n"], "x")], "cannot be applied"),
+    "data outside": (beside("../secret"), "own folder, found"),
+    "data at the root": (beside("/etc/passwd"), "own folder"),
+    "data by a hidden way": (beside("a/../../b"), "own folder"),
+    "no data": (beside("none"), "no such file"),
+    "data that end": (beside("data", offset="9"), "of 16"),
+    "data of another length": (beside("data", length="8"), "found 8"),
+    "data before the start": (beside("data", offset="-1"), "offset and a length"),
+    "the same data many times": ([initializer(f"x{n}", FOUR, external={"location": "data"}) for n in range(3)],
+                                 "the same bytes"),
+    "a link": (beside("link"), "found a link"),
+    "a pipe": (beside("pipe"), "pipe"),
+    "a sparse constant": ([field(GraphField.SPARSE_INITIALIZER, b"")], "sparse"),
+    "a name that is no text": ([node("Relu", ["pixels"], "\x00").replace(b"\x00", b"\xff")], "UTF-8"),
+    "numbers without an end": ([field(GraphField.INITIALIZER, ENDLESS)], "a part of one"),
+    "two constants of one name": (lie() * 2, "two of 'x'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_is_hostile_is_refused_in_one_sentence(tmp_path, path, case):
+    (tmp_path / "data").write_bytes(bytes(16))
+    (tmp_path / "link").symlink_to("data")
+    os.mkfifo(tmp_path / "pipe")
+    parts, message = HOSTILE[case]
+    path.write_bytes(model(*parts, *write_layers(tiny_layers()[0])))
+    assert_refused(read, path, message)
+
+
+def test_subgraphs_are_not_gone_down_into(path):
+    """If in If, thousands of them: depth costs nothing where nobody goes."""
+    graph = b""
+    for _ in range(3_000):
+        branch = field(AttributeField.NAME, "then_branch") + field(AttributeField.G, graph)
+        graph = field(GraphField.NODE, field(2, "x") + field(4, "If") + field(5, branch))
+    path.write_bytes(model(graph))
+    assert_refused(read, path, "found none among 1 nodes")
+
+
+LONG = {
+    "nodes": (model(*[node("Relu", ["pixels"], f"x{number}") for number in range(20_001)]), "at most 20000 nodes"),
+    "a name": (model(node("Relu", ["pixels"], "x" * 2_000)), "at most 1000 characters"),
+    "a message that ends too soon": (field(1, 8) + b"\x3a\xff\xff\xff\xff\x0f", "truncated or damaged"),
+    "two graphs": (field(1, 8) + 2 * field(7, b""), "one graph"),
+}
+
+
+@pytest.mark.parametrize("case", LONG)
+def test_length_and_number_have_an_end(path, case):
+    content, message = LONG[case]
+    path.write_bytes(content)
+    assert_refused(read, path, message)
+
+
+def test_100_000_nodes_are_refused_before_they_are_read(path):
+    path.write_bytes(model(node("Relu", ["pixels"], "x") * 100_000))
+    assert_refused(read, path, "at most 20000 nodes")
+
+
+def test_a_damaged_file_gives_a_network_or_one_sentence(path):
+    content = tiny_v1(pads="strided")
+    path.write_bytes(content)
+    for _ in flip_bytes(path, 40):
+        try_to_read(path)
+    for beginning in truncations(content, len(content) // 40):
+        path.write_bytes(beginning)
+        try_to_read(path)
+
+
+def try_to_read(path):
+    try:
+        formats.read(path)
+    except MinimobileError as error:
+        assert "\n" not in str(error)
+
+
+def test_what_is_in_a_file_is_told(path):
+    path.write_bytes(tiny_v1())
+    description = describe(path)
+    assert description.format == "ONNX"
+    assert description.producer == "pytorch"
+    assert description.dialect == "huggingface"
+    assert description.facts["inputs"] == "pixels float32 (1, 3, 32, 32)"
+    assert description.facts["operator set"] == "17"
+    assert "Conv 27" in description.facts["operations"]
+
+
+def test_other_files_are_none(path):
+    for content in (
+        b"",
+        b"\x08",
+        field(1, "text"),
+        field(1, 0) + field(7, b""),
+        field(8, b""),
+        field(1, 8) + field(3, 1),
+    ):
+        path.write_bytes(content)
+        assert not recognise(path)
+
+
+def test_constants_of_all_forms_are_read(path):
+    path.write_bytes(
+        model(node("Constant", [], "x", value_ints=[0, 1]), node("Constant", [], "y", value_float=1.5),
+              node("Identity", ["x"], "z"), *write_layers(tiny_layers()[0]))
+    )  # fmt: skip
+    assert attribute("value_float", 1.5)
+    assert_same_numbers(read(path), tiny_layers()[1])
