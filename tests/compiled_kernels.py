@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile_kernels import machine
+from minimobile_kernels import entries
 from minimobile_kernels.elementwise import CLAMPS, CURVES
 from minimobile_kernels.geometry import Window
+from minimobile_kernels.host import LANES
 from minimobile_kernels.reference import BLOCK, Grid
-from minimobile_kernels.simd import LANES
 from minimobile_kernels.step import KINDS, STEP
 from minimobile_kernels.tile import PANEL
 
@@ -128,6 +128,6 @@ def _run(
     arena, control = np.concatenate([values.ravel() for values in maps]), np.zeros(1, np.int64)
     offsets = np.zeros(1, np.int64) if taps is None else taps.astype(np.int64)
     pixels = np.ascontiguousarray(x, np.float32).ravel()
-    machine.run(step, pixels, weights, arena, offsets, control, control, 0, 1)
+    entries.run(step, pixels, weights, arena, offsets, control, control, 1, 0)
     found = arena[starts[1] : starts[2]].reshape(maps[1].shape)  # [planes][N][H][W][LANES]
     return found.transpose(1, 2, 3, 0, 4).reshape(*shape[:3], -1)[..., : shape[3]]

@@ -27,7 +27,8 @@ from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV2Config
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile_kernels import reference_statistics
-from minimobile_kernels.statistics import BINS, count_values
+from minimobile_kernels.entries import count_values
+from minimobile_kernels.reference_statistics import BINS
 
 WINDOW = {"kernel_size": 3, "stride": 1, "dilation": 1, "padding": "SAME"}
 
@@ -105,8 +106,8 @@ def test_counts_do_not_depend_on_the_order_of_pictures_and_sums_are_those_of_the
     assert found[0].counts.sum() == 270
     for x in maps:
         sums, counts = np.zeros((2, 3)), np.zeros((2, BINS), np.int64)
-        count_values(x, 0.25, sums[0], counts[0])
-        reference_statistics.count_values(x, 0.25, sums[1], counts[1])
+        count_values(x, sums[0], counts[0], 0.25)
+        reference_statistics.count_values(x, sums[1], counts[1], 0.25)
         np.testing.assert_array_equal(sums[0], sums[1])
         np.testing.assert_array_equal(counts[0], counts[1])
 

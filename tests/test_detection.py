@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimobile_kernels import elementwise
-from minimobile_kernels.detection import BLOCK, detect, pack_rules, sigmoid_scores, work_sizes
+from minimobile_kernels.detection_rules import BLOCK, pack_rules, work_sizes
+from minimobile_kernels.entries import detect, sigmoid_scores
 from minimobile_kernels.reference_detection import Rules, decode_boxes, overlap, partial_sort, suppress
 from minimobile_kernels.reference_detection import detect as detect_by_definition
 
@@ -28,7 +29,7 @@ def run_compiled(encodings, scores, anchors, rules, scales=SCALES):
     out = np.zeros((rules.max_detections * rules.max_classes_per_detection, 6), np.float32)
     count = np.zeros(2, np.int64)
     work, order = np.empty(shape, np.float32), np.empty(size, np.int64)
-    detect(encodings, scores, anchors, pack_rules(rules, scales), work, order, out, count)
+    detect(encodings, scores.reshape(-1), anchors, pack_rules(rules, scales), work, order, out, count)
     return out, count
 
 

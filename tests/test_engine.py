@@ -181,7 +181,7 @@ _OTHER_CPU = """
 import sys; sys.path.insert(0, sys.argv[1])
 import numpy as np
 from cases import open_runner, random_image, random_weights
-from minimobile_kernels.simd import LANES
+from minimobile_kernels.host import LANES
 from test_engine import NETWORKS
 for name in ("v1", "v2", "deeplab"):
     graph, size = NETWORKS[name]

@@ -2,25 +2,62 @@
 
 import numpy as np
 import pytest
-from numba import types
 
-from minimobile_kernels import _jit, simd
+from minimobile_kernels import _jit, host
+from minimobile_kernels.native import THREAD, Array, Entry, Number
 
 
 def double(x, out):
     out[0] = 2 * x[0]
 
 
-def test_nothing_but_the_first_call_compiles(tmp_path, monkeypatch):
+INT64 = np.dtype(np.int64)
+
+
+def test_whatever_fits_runs_the_same_code_and_nothing_else_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    function = _jit.entry(types.Array(types.int64, 1, "C", readonly=True), types.int64[::1])(double)
+    function = Entry("test_jit", "double", Array(INT64), Array(INT64, is_written=True))
     x, out = np.array([21]), np.zeros(1, np.int64)
     function(x, out)
+    monkeypatch.setattr(_jit, "compile_entry", None)  # nothing compiles again
     x.flags.writeable = False
     function(x, out)
-    assert out[0] == 42 and len(function.dispatcher.signatures) == 1
-    with pytest.raises(TypeError):
-        function(x.astype(np.float32), out)
+    assert out[0] == 42
+    for given in (x.astype(np.float32), np.array([[21]]), np.arange(4)[::2], [21], None):
+        with pytest.raises(TypeError, match=r"double: expected \(Array"):
+            function(given, out)
+    out.flags.writeable = False
+    with pytest.raises(TypeError, match=r"double: expected \(Array"):
+        function(x, out)
+
+
+def scale(x, out, factor, count, thread):
+    out[thread, count - 1] = x[1, 2] * factor
+
+
+def test_every_kind_of_argument_arrives(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    float32 = np.dtype(np.float32)
+    parameters = Array(float32, 2), Array(float32, 2, is_written=True), Number(np.dtype(np.float64)), Number(), THREAD
+    function = Entry("test_jit", "scale", *parameters)
+    x, out = np.arange(6, dtype=np.float32).reshape(2, 3), np.zeros((2, 4), np.float32)
+    function(x, out, -0.5, 3, 1)
+    call = function.bind(x, out, 2.0, 4)
+    del x
+    call(0)
+    assert out.tolist() == [[0, 0, 0, 10], [0, 0, -2.5, 0]]
+
+
+def calls_numba(x, out):
+    out[:1] = np.concatenate((x, x))[:1]
+
+
+def test_what_needs_numba_at_run_time_is_refused(tmp_path, monkeypatch):
+    """Where machine code is loaded, Numba's own functions are not there: it would end the process."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    function = Entry("test_jit", "calls_numba", Array(INT64), Array(INT64, is_written=True))
+    with pytest.raises(AssertionError, match=r"compiled code calls .*NRT_"):
+        function(np.array([21]), np.zeros(1, np.int64))
 
 
 @pytest.mark.parametrize(
@@ -40,8 +77,8 @@ def test_nothing_but_the_first_call_compiles(tmp_path, monkeypatch):
     ],
 )
 def test_vector_sizes_follow_the_cpu(name, features, machine, expected):
-    assert simd.host_vectors(name, features, machine) == expected
+    assert host.host_vectors(name, features, machine) == expected
 
 
 def test_vectors_hold_at_least_one_float():
-    assert simd.LANES in (4, 8, 16) and np.float32().itemsize == 4
+    assert host.LANES in (4, 8, 16) and np.float32().itemsize == 4

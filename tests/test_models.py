@@ -408,6 +408,17 @@ def test_importing_the_package_loads_no_compiler():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_network_runs_without_the_compiler_once_its_machine_code_is_on_disk():
+    code = (
+        "import sys, numpy as np, minimobile as mm\n"
+        "model = mm.load('demo:digits')\n"
+        "print(model(np.zeros((1, 3, 64, 64), 'f4')).logits.shape, sorted({'numba', 'h5py'} & set(sys.modules)))"
+    )
+    mm.load("demo:digits")(np.zeros((1, 3, 64, 64), np.float32))  # on disk from now on
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(1, 10) []\n", done.stderr
+
+
 # --- against transformers ---
 
 

@@ -5,7 +5,7 @@ from cases import assert_engines_agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minimobile_kernels.simd import LANES
+from minimobile_kernels.host import LANES
 
 
 def test_one_pixel_one_channel():

@@ -10,7 +10,7 @@ from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import INPUT
 from minimobile.operations.passes import lower
-from minimobile_kernels.simd import LANES
+from minimobile_kernels.host import LANES
 
 V1 = mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25, num_labels=4), "classification")
 V2 = mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35, num_labels=5), "classification")

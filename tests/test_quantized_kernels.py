@@ -16,10 +16,10 @@ from minimobile.quantized import builder, program
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.program import is_compiled
+from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.estimate import estimates
 from minimobile_kernels.quantized.reference import scaling
-from minimobile_kernels.simd import LANES
 
 NONE = np.zeros(0)
 

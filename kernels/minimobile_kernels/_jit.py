@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import threading
 from collections.abc import Callable
+from importlib import import_module
+from itertools import count
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
+from llvmlite import ir
 from numba.core import types
-from numba.core.typing.templates import Signature
 
-from minimobile_kernels.kernel_cache import KernelCache
+from minimobile_kernels.native import CALL, THREAD, UNFIT, Array, Entry, Number, Parameter, target_machine
 
 OPTIONS: dict[str, Any] = {
     "fastmath": False,  # the order of every sum is part of the result
@@ -19,12 +20,18 @@ OPTIONS: dict[str, Any] = {
     "boundscheck": False,
     "nogil": True,
     "nopython": True,
+    "no_cfunc_wrapper": True,  # called by other compiled code alone, and by address
+    "no_cpython_wrapper": True,
 }
+INT32, INT64, DOUBLE, POINTER = ir.IntType(32), ir.IntType(64), ir.DoubleType(), ir.IntType(8).as_pointer()
+C_CONTIGUOUS, WRITEABLE = 0x1, 0x400  # of NumPy's flags
+SYSTEM_CALLS = {"sched_yield", "SwitchToThread", "memcpy", "memset", "memmove"}
+"""What machine code may call of the system: where it is loaded, Numba's own functions are not there."""
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function that other kernels call; it is stored as part of the entry that uses it."""
-    return numba.jit(**OPTIONS, no_cfunc_wrapper=True, no_cpython_wrapper=True)(function)
+    return numba.jit(**OPTIONS)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
@@ -36,46 +43,112 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.jit(**OPTIONS, inline="always")(function)
 
 
-class Entry:
-    """A function that Python calls: compiled for one signature alone, at its first call, and kept on disk.
+def compile_entry(entry: Entry) -> tuple[bytes, bytes]:
+    """Return two object files: the function itself, and under the name `native.CALL` what calls it with a table."""
+    dispatcher = numba.jit(**OPTIONS)(getattr(import_module(entry.module), entry.name))
+    dispatcher._cache = result = _Result()
+    dispatcher.compile(tuple(map(_numba_type, entry.parameters)))
+    return result.content, _compile_call(result.symbol, entry.parameters)
 
-    Whatever fits the signature runs the same machine code; nothing that is called ever starts the compiler again, as
-    it would for an array that may only be read, or lies at an odd address.
+
+class _Result:
+    """Stands where Numba looks for a cache: it is given the machine code."""
+
+    cache_path = ""
+    content: bytes
+    symbol: str
+
+    def load_overload(self, signature: Any, context: Any) -> None:
+        """Return None: there is nothing."""
+
+    def save_overload(self, signature: Any, result: Any) -> None:
+        """Take the machine code, and see that nothing is called which is not there without Numba."""
+        _, _, (content, _) = result.library.serialize_using_object_code()
+        self.content, self.symbol = content, result.fndesc.llvm_func_name
+        assert not result.library.has_dynamic_globals, "addresses of this process mean nothing to the next one"
+        functions = result.library._final_module.functions
+        called = {function.name for function in functions if function.is_declaration}
+        unknown = {name for name in called - SYSTEM_CALLS - set(_SUPPLIED) if not name.startswith("llvm.")}
+        assert not unknown, f"compiled code calls {unknown}"
+
+
+def _numba_type(parameter: Parameter) -> Any:
+    scalar = numba.from_dtype(parameter.dtype)
+    if isinstance(parameter, Number):
+        return scalar
+    is_record = parameter.dtype.names is not None
+    return types.Array(scalar, parameter.dimensions, "C", readonly=not parameter.is_written, aligned=not is_record)
+
+
+def _compile_call(symbol: str, parameters: tuple[Parameter, ...]) -> bytes:
+    """Compile what unpacks a table, looks at the arrays in it, and calls Numba's function by its convention.
+
+    An array travels as seven values or more: its owner (none), its object (none), its size, the size of an element,
+    the address, and the shape and the strides.
     """
-
-    def __init__(self, function: Callable[..., Any], signature: Signature) -> None:
-        self.dispatcher: Any = numba.jit(**OPTIONS)(function)
-        self.dispatcher._cache = self._cache = KernelCache(function)
-        self._signature = signature
-        self._lock = threading.Lock()
-        self._call: Callable[..., Any] = self._compile_and_call
-        functools.update_wrapper(self, function)
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Run the machine code."""
-        return self._call(*arguments)
-
-    def _compile_and_call(self, *arguments: Any) -> Any:
-        with self._lock:
-            if not self.dispatcher.signatures:
-                self.dispatcher.compile(self._signature)
-                self.dispatcher.disable_compile()
-        self._call = self.dispatcher
-        return self.dispatcher(*arguments)
-
-    def is_ready(self) -> bool:
-        """Tell whether the machine code is in memory or on disk for this very source, CPU and Numba."""
-        return bool(self.dispatcher.signatures) or self.is_kept()
-
-    def is_kept(self) -> bool:
-        """Tell whether the machine code is on disk, so that the next process need not compile it."""
-        return self._cache.holds(self._signature, self.dispatcher.targetctx)
-
-    def cache_path(self) -> str:
-        """Return the directory in which the machine code is kept, where that can be written."""
-        return self._cache.cache_path
+    module = ir.Module()
+    function = ir.Function(module, ir.FunctionType(INT32, [INT64.as_pointer(), INT64]), CALL)
+    builder = ir.IRBuilder(function.append_basic_block())
+    table, thread = function.args
+    shared = [parameter for parameter in parameters if parameter is not THREAD]
+    types_of = count(len(shared))
+    values: list[Any] = [builder.alloca(POINTER), builder.alloca(POINTER)]  # of a result and of an exception
+    for place, parameter in enumerate(shared):
+        value = builder.load(builder.gep(table, [INT64(place)]))
+        if isinstance(parameter, Array):
+            values += _unpack(builder, parameter, value, builder.load(builder.gep(table, [INT64(next(types_of))])))
+        else:
+            values.append(builder.bitcast(value, DOUBLE) if parameter.dtype == "float64" else value)
+    values += [thread] * (len(parameters) - len(shared))
+    callee = ir.Function(module, ir.FunctionType(INT32, [value.type for value in values]), symbol)
+    builder.ret(builder.call(callee, values))
+    for name, supply in _SUPPLIED.items():
+        supply(module, name)
+    content: bytes = target_machine().emit_object(llvm.parse_assembly(str(module)))
+    return content
 
 
-def entry(*arguments: Any) -> Callable[[Callable[..., Any]], Entry]:
-    """Compile a function of these Numba types that returns nothing, and keep the machine code for the next process."""
-    return lambda function: Entry(function, types.void(*arguments))
+def _unpack(builder: Any, parameter: Array, place: Any, dtype: Any) -> list[Any]:
+    """Emit a look at an array at `place`, and return its values; another type or layout ends the call.
+
+    The fields are PyArrayObject_fields of NumPy's ndarraytypes.h, behind the head that every object of Python has.
+    """
+    item = parameter.dtype.itemsize
+
+    def field(offset: int, kind: Any) -> Any:
+        address = builder.add(place, INT64(object.__basicsize__ + offset))
+        return builder.load(builder.inttoptr(address, kind.as_pointer()))
+
+    data, dimensions, shape = field(0, INT64), field(8, INT32), field(16, INT64)
+    needed = INT32(C_CONTIGUOUS | WRITEABLE if parameter.is_written else C_CONTIGUOUS)
+    is_fit = builder.icmp_signed("==", field(40, INT64), dtype)
+    is_fit = builder.and_(is_fit, builder.icmp_signed("==", dimensions, INT32(parameter.dimensions)))
+    is_fit = builder.and_(is_fit, builder.icmp_signed("==", builder.and_(field(48, INT32), needed), needed))
+    with builder.if_then(builder.not_(is_fit), likely=False):
+        builder.ret(INT32(UNFIT))
+    sizes = builder.inttoptr(shape, INT64.as_pointer())
+    counts = [builder.load(builder.gep(sizes, [INT64(axis)])) for axis in range(parameter.dimensions)]
+    strides = [INT64(item)]  # from the last dimension to the first, and then the size in bytes
+    for number in reversed(counts):
+        strides.insert(0, builder.mul(strides[0], number))
+    nothing, pointer = POINTER(None), builder.inttoptr(data, POINTER)
+    return [nothing, nothing, builder.udiv(strides[0], INT64(item)), INT64(item), pointer, *counts, *strides[1:]]
+
+
+def _supply_nothing(module: Any, name: str) -> None:
+    """Numba's runtime frees arrays that compiled code has made; ours makes none."""
+    ir.IRBuilder(ir.Function(module, ir.FunctionType(ir.VoidType(), [POINTER]), name).append_basic_block()).ret_void()
+
+
+def _supply_ldexp(module: Any, name: str) -> None:
+    """x * 2**exponent, as the system's library computes it, which is exact."""
+    kind = ir.FunctionType(DOUBLE, [DOUBLE, INT32])
+    function, library = ir.Function(module, kind, name), ir.Function(module, kind, "ldexp")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(builder.call(library, function.args))
+
+
+_SUPPLIED: dict[str, Callable[[Any, str], None]] = {
+    "NRT_MemInfo_call_dtor": _supply_nothing,
+    "numba_ldexp": _supply_ldexp,
+}

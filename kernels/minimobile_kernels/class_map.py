@@ -5,26 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
-from minimobile_kernels._jit import compiled, entry
-
-COLUMNS = 512
-"""How many columns are computed at a time: two rows of them stay in the second-level cache (21 classes: 172 KB)."""
-
-LOGITS = types.Array(types.float32, 3, "C", readonly=True, aligned=False)
-ROWS = types.Array(types.int64, 2, "C", readonly=True)
-COLUMNS_READ = types.Array(types.uint64, 2, "C", readonly=True)  # without a sign there is no test for it at each pixel
-WEIGHTS = types.Array(types.float64, 1, "C", readonly=True)
+from minimobile_kernels._jit import compiled
+from minimobile_kernels.class_map_sizes import COLUMNS
 
 
-def work_sizes(channels: int, width: int) -> tuple[tuple[int, int, int], int]:
-    """Return the shape of `rows` and the size of `best` for a number of channels and the width of the result."""
-    return (2, channels, min(width, COLUMNS)), min(width, COLUMNS)
-
-
-@entry(LOGITS, ROWS, WEIGHTS, COLUMNS_READ, WEIGHTS, types.float64[:, :, ::1], types.float32[::1],
-       types.uint16[:, ::1])  # fmt: skip
 def find_classes(
     x: Any, vertical: Any, down: Any, horizontal: Any, across: Any, rows: Any, best: Any, out: Any
 ) -> None:  # fmt: skip
@@ -35,7 +20,7 @@ def find_classes(
 
     Shapes: x (C, h, w) with C below 65536, not a single pixel; vertical (2, H) and down (H): the rows that each row of
     the result lies between and the weight of the second; horizontal (2, W) and across (W): so for columns
-    (reference.interpolation_points); rows and best: as `work_sizes` says; out (H, W).
+    (reference.interpolation_points); rows and best: as `class_map_sizes.work_sizes` says; out (H, W).
     """
     width = out.shape[1]
     for start in range(0, width, COLUMNS):

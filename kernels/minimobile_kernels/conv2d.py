@@ -8,9 +8,11 @@ import numpy as np
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.geometry import valid_range as _valid_range
-from minimobile_kernels.simd import LANES, add, broadcast, clamp, fma, keep_apart, load, store
-from minimobile_kernels.step import Arrays, Map, plane_count, share
-from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, Terms, Windows, finish_of, make_tile
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.simd import add, broadcast, clamp, fma, keep_apart, load, store
+from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
+from minimobile_kernels.tile import PANEL, TILE_PIXELS, Terms, Windows, finish_of, make_tile
 
 SMALL = TILE_PIXELS[1]  # fourteen pixels at once were no faster: their addresses do not fit the registers
 

@@ -13,9 +13,11 @@ import numpy as np
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.filter import Rows, Windows, make_filter
+from minimobile_kernels.host import LANES, REGISTERS
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.reference import BLOCK
-from minimobile_kernels.simd import LANES, REGISTERS, add, broadcast, clamp, fma, keep_apart, load, store
-from minimobile_kernels.step import Arrays, plane_count, share
+from minimobile_kernels.simd import add, broadcast, clamp, fma, keep_apart, load, store
+from minimobile_kernels.step import Arrays
 
 LARGE, SMALL = 7, 4
 ROWS = 2 if REGISTERS == 32 else 1

@@ -8,57 +8,33 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import float32, from_dtype, int64, literal_unroll, types
+from numba import literal_unroll
 from numba.extending import register_jitable
 
 from minimobile_kernels import maps  # noqa: F401  # which tells the compiler of elementwise's functions
-from minimobile_kernels._jit import compiled, entry
+from minimobile_kernels._jit import compiled
+from minimobile_kernels.detection_rules import BLOCK
 from minimobile_kernels.elementwise import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
-from minimobile_kernels.reference_detection import Rules, partial_sort, settle_heap
+from minimobile_kernels.reference_detection import partial_sort, settle_heap
 
 for _function in (settle_heap, partial_sort):
     register_jitable(_function)
 
-RULES = np.dtype(
-    [
-        *[(name, np.int64) for name in ("num_classes", "label_offset", "max_detections", "max_classes_per_detection")],
-        *[(name, np.int64) for name in ("detections_per_class", "is_by_class", "is_tensorflow")],
-        *[(name, np.float32) for name in ("score_threshold", "iou_threshold")],
-        *[(f"{name}_scale", np.float32) for name in "yxhw"],
-    ]
-)
-"""`reference_detection.Rules` as a record, and the scales of the box encodings."""
 YMIN, XMIN, YMAX, XMAX, AREA, KEY, BEST = range(7)
 """The columns of `work`: a box, its area, the score by which it is suppressed, and the best of all of its scores."""
-BLOCK = 512
-"""How many scores are computed at a time."""
 CLASS, SCORE = 4, 5
 """The columns of `out` behind those of the box."""
 
-RECORDS = types.Array(from_dtype(RULES), 1, "C", readonly=True, aligned=False)
-TABLE = types.Array(float32, 2, "C", readonly=True)
-ROW = types.Array(float32, 1, "C", readonly=True)
 
-
-def pack_rules(rules: Rules, scales: Any) -> np.ndarray[Any, Any]:
-    """Return rules, and the scales (y, x, h, w) of box encodings, as the compiled function takes them."""
-    return np.array([(*rules, *scales)], RULES)
-
-
-def work_sizes(anchors: int, num_classes: int) -> tuple[tuple[int, int], int]:
-    """Return the shape of `work` and the size of `order` for a number of anchors and classes."""
-    return (anchors, 7), 3 * anchors + num_classes
-
-
-@entry(TABLE, TABLE, TABLE, RECORDS, float32[:, ::1], int64[::1], float32[:, ::1], int64[::1])
 def detect(
     encodings: Any, scores: Any, anchors: Any, rules: Any, work: Any, order: Any, out: Any, count: Any
 ) -> None:  # fmt: skip
     """Decode boxes and choose detections. Defined by reference_detection.decode_boxes and .detect.
 
-    Shapes: encodings (N, 4), scores (N, label_offset + num_classes), anchors (N, 4), rules (1) of `RULES`; work and
-    order: as `work_sizes` says; out (M, 6): rows of a box, its class and its score, written up to the number found;
-    count (2): how many were found, and the first row whose box has a negative size, or -1: then nothing was found.
+    Shapes: encodings (N, 4), scores (N * (label_offset + num_classes)), anchors (N, 4), rules (1) of
+    `detection_rules.RULES`; work and order: as `detection_rules.work_sizes` says; out (M, 6): rows of a box, its class
+    and its score, written up to the number found; count (2): how many were found, and the first row whose box has a
+    negative size, or -1: then nothing was found.
     """
     rule = rules[0]
     count[0], count[1] = 0, _decode(encodings, anchors, rule, work, order)
@@ -70,7 +46,6 @@ def detect(
         count[0] = _detect_by_anchor(scores, rule, work, order, out)
 
 
-@entry(ROW, int64[::1], float32[::1])
 def sigmoid_scores(logits: Any, powers: Any, out: Any) -> None:
     """Return 1 / (1 + e**-x), computed in float64 and rounded once. Defined by elementwise.sigmoid.
 
@@ -146,11 +121,10 @@ def _decode(encodings: Any, anchors: Any, rule: Any, work: Any, order: Any) -> i
 @compiled
 def _detect_by_anchor(scores: Any, rule: Any, work: Any, order: Any, out: Any) -> Any:
     anchors, first = work.shape[0], rule.label_offset
-    each, rows = min(rule.max_classes_per_detection, rule.num_classes), scores.reshape(-1)
-    columns = scores.shape[1]
+    each, columns = min(rule.max_classes_per_detection, rule.num_classes), rule.label_offset + rule.num_classes
     filled = 0
     for row in range(anchors):
-        best = _largest(rows, row * columns + first, rule.num_classes)
+        best = _largest(scores, row * columns + first, rule.num_classes)
         work[row, KEY] = best
         if _is_allowed(best, rule):
             order[filled] = row
@@ -162,20 +136,20 @@ def _detect_by_anchor(scores: Any, rule: Any, work: Any, order: Any, out: Any) -
         start = row * columns + first
         if each == 1:
             place = 0
-            while rows[start + place] != work[row, KEY]:
+            while scores[start + place] != work[row, KEY]:
                 place += 1
             places[0] = place
         else:
-            partial_sort(rows, places, start, each, rule.num_classes)
+            partial_sort(scores, places, start, each, rule.num_classes)
         for rank in range(each):
             target = index * rule.max_classes_per_detection + rank
-            _write(out, target, work, row, places[rank], rows[start + places[rank]])
+            _write(out, target, work, row, places[rank], scores[start + places[rank]])
     return found
 
 
 @compiled
 def _detect_by_class(scores: Any, rule: Any, work: Any, order: Any, out: Any) -> Any:
-    anchors, found = work.shape[0], 0
+    anchors, found, columns = work.shape[0], 0, rule.label_offset + rule.num_classes
     limit = rule.detections_per_class
     if not rule.is_tensorflow:
         limit = min(limit, rule.max_detections)
@@ -188,7 +162,7 @@ def _detect_by_class(scores: Any, rule: Any, work: Any, order: Any, out: Any) ->
         filled = 0
         for index in range(rows):
             row = live[index]
-            score = scores[row, rule.label_offset + number]
+            score = scores[row * columns + rule.label_offset + number]
             if _is_allowed(score, rule) and not (is_full and score <= out[found - 1, SCORE]):
                 work[row, KEY] = score
                 order[filled] = row
@@ -201,17 +175,16 @@ def _detect_by_class(scores: Any, rule: Any, work: Any, order: Any, out: Any) ->
     if rule.is_tensorflow:
         for index in range(found):
             for side in range(4):
-                out[index, side] = min(max(out[index, side], np.float32(0)), np.float32(1))
+                out[index, side] = _inside(out[index, side])
     return found
 
 
 @compiled
 def _list_best(scores: Any, rule: Any, work: Any, order: Any) -> Any:
     """Write the rows, and the best score of each, of those that are allowed; return how many there are."""
-    anchors, columns, filled = work.shape[0], scores.shape[1], 0
-    every = scores.reshape(-1)
+    anchors, columns, filled = work.shape[0], rule.label_offset + rule.num_classes, 0
     for row in range(anchors):
-        work[row, BEST] = _largest(every, row * columns + rule.label_offset, rule.num_classes)
+        work[row, BEST] = _largest(scores, row * columns + rule.label_offset, rule.num_classes)
         if _is_allowed(work[row, BEST], rule):
             order[2 * anchors + filled] = row
             filled += 1
@@ -265,11 +238,16 @@ def _drop_outside(work: Any, order: Any, kept: int) -> int:
     anchors, left = work.shape[0], 0
     for index in range(kept):
         row = order[anchors + index]
-        sides = [min(max(work[row, side], np.float32(0)), np.float32(1)) for side in range(4)]
-        if (sides[YMAX] - sides[YMIN]) * (sides[XMAX] - sides[XMIN]) > 0:
+        height = _inside(work[row, YMAX]) - _inside(work[row, YMIN])
+        if height * (_inside(work[row, XMAX]) - _inside(work[row, XMIN])) > 0:
             order[anchors + left] = row
             left += 1
     return left
+
+
+@compiled
+def _inside(side: float) -> Any:
+    return min(max(side, np.float32(0)), np.float32(1))
 
 
 @compiled

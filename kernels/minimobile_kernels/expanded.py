@@ -7,10 +7,12 @@ from typing import Any
 from minimobile_kernels._jit import inlined
 from minimobile_kernels.conv2d import convolve_rows
 from minimobile_kernels.depthwise import filter_rows
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.pointwise import multiply
-from minimobile_kernels.simd import LANES, load, store
-from minimobile_kernels.step import KINDS, Arrays, Map, plane_count, share
-from minimobile_kernels.tile import PANEL, PANEL_VECTORS
+from minimobile_kernels.simd import load, store
+from minimobile_kernels.step import KINDS, PANEL_VECTORS, Arrays, Map
+from minimobile_kernels.tile import PANEL
 
 CONV2D = KINDS.index("conv2d")
 

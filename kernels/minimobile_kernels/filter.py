@@ -17,6 +17,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
+from minimobile_kernels.host import LANES
 from minimobile_kernels.step import Arrays
 
 TAPS = 3
@@ -92,7 +93,7 @@ class WindowTile:
     def vector_at(self, pointer: Any, index: Any) -> Any:
         """Emit pointer + index vectors."""
         value = self.constant(index) if isinstance(index, int) else index
-        return self.builder.gep(pointer, [self.builder.mul(value, self.constant(simd.LANES))], inbounds=True)
+        return self.builder.gep(pointer, [self.builder.mul(value, self.constant(LANES))], inbounds=True)
 
     def is_row_inside(self, distance: Any) -> Any:
         """Emit whether the row at top + distance is one of the image's."""
@@ -106,7 +107,7 @@ class WindowTile:
 
     def row_at(self, distance: Any) -> Any:
         """Emit the address of the pixel at `left` in row top + distance."""
-        row_size = self.builder.mul(self.windows.width, self.constant(simd.LANES))
+        row_size = self.builder.mul(self.windows.width, self.constant(LANES))
         offset = self.builder.mul(self.builder.add(self.windows.top, distance), row_size)
         return self.vector_at(self.builder.gep(self.image, [offset], inbounds=False), self.windows.left)
 
@@ -132,9 +133,9 @@ class _Filter(WindowTile):
         self.arena = arrays.arena
         self.filter = builder.gep(arrays.weights, [weight], inbounds=True)
         self.weights = [simd.load_vector(builder, self.vector_at(self.filter, tap)) for tap in range(TAPS * TAPS)]
-        zero = ir.Constant(simd.VECTOR, [0.0] * simd.LANES)
+        zero = ir.Constant(simd.VECTOR, [0.0] * LANES)
         self.sums = {(row, pixel): zero for row in range(rows) for pixel in range(pixels)}
-        count = self.columns * simd.LANES
+        count = self.columns * LANES
         line = ir.Constant(ir.ArrayType(simd.FLOAT, count), [0.0] * count)  # of zeros, as long as the tile is wide
         self.zeros = builder.bitcast(cgutils.global_constant(builder, "zeros", line), simd.FLOAT.as_pointer())
 

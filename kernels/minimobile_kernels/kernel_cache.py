@@ -1,29 +1,26 @@
-"""Machine code on disk: one file per kernel, behind a checksum, in a directory that nobody else may write to."""
+"""Machine code on disk: one file per entry, behind a checksum, in a directory that nobody else may write to."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
-import pickle
 import secrets
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType
-from typing import Any
 
 import llvmlite
-import numba
-from numba.core import caching, serialize
-from numba.core.compiler import CompileResult
-from numba.core.runtime import rtsys
+import llvmlite.binding as llvm
 
-from minimobile_kernels import simd
+from minimobile_kernels import host
 
 SUFFIX = ".kernel"
 _DIGEST_SIZE = hashlib.sha256().digest_size
+_SIZE_BYTES = 8  # of the number before each object file
 
 
 def cache_directory() -> Path:
@@ -38,89 +35,74 @@ def cache_directory() -> Path:
 
 
 def source_stamp() -> str:
-    """Return a hash of all that the machine code follows from: the source of every kernel, and the vector sizes."""
-    digest = hashlib.sha256(f"{numba.__version__} {llvmlite.__version__} {simd.LANES} {simd.REGISTERS}".encode())
+    """Return a hash of all that the machine code follows from but the processor: the sources, Numba, and LLVM."""
+    python = f"{sys.version_info[:2]} {object.__basicsize__}"
+    digest = hashlib.sha256(f"{_numba_release()} {llvmlite.__version__} {python}".encode())
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()
 
 
-class KernelCache(caching._Cache):  # type: ignore[misc]
-    """What Numba asks for machine code before it compiles a function, and gives the machine code to afterwards.
+def file_name(entry: str, parameters: str) -> str:
+    """Return the name of the file that holds an entry with these parameters, for this source, processor and Numba."""
+    key = f"{_stamp()} {parameters} {host.LANES} {host.REGISTERS} {_describe_processor()}"
+    return f"{entry}-{hashlib.sha256(key.encode()).hexdigest()[:24]}{SUFFIX}"
 
-    Numba's own cache looks at the file of the jitted function alone, and would miss an edit in `simd.py`; it loads what
-    it finds, and a bit that flipped on the disk is then another class for a picture, or the end of the process. Here a
-    file begins with the SHA-256 of all that follows; one that has another is as good as none, and written again.
 
-    Where a file cannot be written, one warning says so, and what was made for it is removed.
+def read(name: str) -> tuple[bytes, ...] | None:
+    """Return the object files that a file holds, None where there is none, or no sound one.
+
+    A file begins with the SHA-256 of all that follows: what a bit that flipped on the disk would be is another class
+    for a picture, or the end of the process.
     """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.directory = cache_directory()
-        self._name = f"{function.__module__}.{function.__qualname__}"
-        self._source = f"{source_stamp()} {_describe_code(function.__code__)}"
-
-    @property
-    def cache_path(self) -> str:
-        """The directory, as Numba's statistics have it."""
-        return str(self.directory)
-
-    def holds(self, signature: Any, target_context: Any) -> bool:
-        """Tell whether there is sound machine code for this signature, source, processor and Numba."""
-        return self._read(self._path(signature, target_context.codegen())) is not None
-
-    def load_overload(self, signature: Any, target_context: Any) -> Any:
-        """Return the machine code from the disk, or None.
-
-        Numba's own method first imports all that it could compile (0.3 s). Ready machine code needs of that only the
-        runtime, which counts the references to arrays.
-        """
-        rtsys.initialize(target_context)
-        content = self._read(self._path(signature, target_context.codegen()))
-        return None if content is None else CompileResult._rebuild(target_context, *pickle.loads(content))
-
-    def save_overload(self, signature: Any, result: Any) -> None:
-        """Keep machine code for the next process, or say why that cannot be."""
-        assert not result.library.has_dynamic_globals, "addresses of this process mean nothing to the next one"
-        content = serialize.dumps(result._reduce())
-        path = self._path(signature, result.codegen)
-        try:
-            _write(path, hashlib.sha256(content).digest() + content)
-        except OSError as error:
-            warnings.warn(
-                f"the compiled kernels cannot be kept in {self.directory} ({error.strerror or error}), so every "
-                "process compiles them anew; NUMBA_CACHE_DIR can name another folder",
-                stacklevel=2,
-            )
-
-    def enable(self) -> None:
-        """Do nothing: the cache is always on."""
-
-    def disable(self) -> None:
-        """Do nothing: the cache is always on."""
-
-    def flush(self) -> None:
-        """Do nothing: what is out of date has another name."""
-
-    def _path(self, signature: Any, codegen: Any) -> Path:
-        key = f"{self._source} {sys.version_info[:2]} {signature} {codegen.magic_tuple()}"
-        return self.directory / f"{self._name}-{hashlib.sha256(key.encode()).hexdigest()[:24]}{SUFFIX}"
-
-    def _read(self, path: Path) -> bytes | None:
-        """Return what a file holds behind its checksum, None where there is none, or no sound one."""
-        try:
-            if _complaint(self.directory) is not None:
-                return None
-            content = path.read_bytes()
-        except OSError:
+    directory = cache_directory()
+    try:
+        if _complaint(directory) is not None:
             return None
-        digest, content = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
-        return content if hashlib.sha256(content).digest() == digest else None
+        content = (directory / name).read_bytes()
+    except OSError:
+        return None
+    digest, content = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
+    if hashlib.sha256(content).digest() != digest:
+        return None
+    objects = []
+    while content:
+        end = _SIZE_BYTES + int.from_bytes(content[:_SIZE_BYTES], "little")
+        objects.append(content[_SIZE_BYTES:end])
+        content = content[end:]
+    return tuple(objects)
 
 
-def _describe_code(code: CodeType) -> str:
-    return hashlib.sha256(f"{code.co_code!r} {code.co_names} {code.co_varnames}".encode()).hexdigest()
+def write(name: str, objects: Sequence[bytes]) -> None:
+    """Keep object files for the next process, or say in one warning why that cannot be."""
+    directory = cache_directory()
+    content = b"".join(len(part).to_bytes(_SIZE_BYTES, "little") + part for part in objects)
+    try:
+        _write(directory / name, hashlib.sha256(content).digest() + content)
+    except OSError as error:
+        warnings.warn(
+            f"the compiled kernels cannot be kept in {directory} ({error.strerror or error}), so every process "
+            "compiles them anew; NUMBA_CACHE_DIR can name another folder",
+            stacklevel=2,
+        )
+
+
+@functools.cache
+def _stamp() -> str:
+    return source_stamp()
+
+
+def _numba_release() -> str:
+    """Return which Numba there is, without importing it: its version stands in a file of its own."""
+    spec = find_spec("numba")
+    assert spec is not None and spec.origin is not None, "a requirement of this package"
+    return hashlib.sha256((Path(spec.origin).parent / "_version.py").read_bytes()).hexdigest()
+
+
+def _describe_processor() -> str:
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    return f"{llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features} {host.host()}"
 
 
 def _complaint(directory: Path) -> str | None:

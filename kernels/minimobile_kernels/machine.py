@@ -1,12 +1,9 @@
-"""Runs a program: the one entry from Python into compiled code."""
+"""Runs a program: what `entries.run` is in compiled code."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import float32, from_dtype, int64, types
-
-from minimobile_kernels._jit import entry
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import expanded_depthwise_conv2d
@@ -14,20 +11,15 @@ from minimobile_kernels.maps import activation, add, concatenate, fake_quantize,
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
-from minimobile_kernels.step import KINDS, STEP, Arrays
+from minimobile_kernels.step import KINDS, Arrays
 from minimobile_kernels.sync import begin, claim, end, finish, wait
 
 (CONV2D, DEPTHWISE_CONV2D, POINTWISE_CONV2D, AVERAGE_POOL2D, RESIZE_BILINEAR, ADD, CONCATENATE, ACTIVATION,
  FAKE_QUANTIZE, PACK_PIXELS) = range(len(KINDS))  # fmt: skip
 
-STEPS = types.Array(from_dtype(STEP), 1, "C", readonly=True, aligned=False)
-INPUTS = types.Array(float32, 1, "C", readonly=True)
-OFFSETS = types.Array(int64, 1, "C", readonly=True)
 
-
-@entry(STEPS, INPUTS, INPUTS, float32[::1], OFFSETS, int64[::1], int64[::1], int64, int64)
 def run(
-    steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, bell: Any, thread: int, threads: int
+    steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, bell: Any, threads: int, thread: int
 ) -> None:  # fmt: skip
     """Run a program, alone or together with other threads that make the same call.
 
@@ -35,7 +27,7 @@ def run(
     all are done. So a thread that comes late, or never, costs nothing but its help.
 
     Shapes: steps (S) of `step.STEP`; pixels, weights, arena: one-dimensional float32; taps: one-dimensional int64;
-    control: S * threads * `sync.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one
+    control: S * threads * `step.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one
     thread); bell: an int64 that all calls of the same helpers share.
     """
     # `quantized.machine.run` has this loop too. One loop for both, given what does a part as an argument or in a
@@ -81,18 +73,3 @@ def run(
         if threads > 1:
             wait(control, index, parts, threads)
     end(bell, thread)
-
-
-def is_compiled() -> bool:
-    """Tell whether `run` is ready: compiled in this process, or kept on disk by an earlier one."""
-    return run.is_ready()
-
-
-def is_kept() -> bool:
-    """Tell whether the next process will find `run` on disk."""
-    return run.is_kept()
-
-
-def cache_directory() -> str:
-    """Return the directory in which the machine code is kept."""
-    return run.cache_path()

@@ -24,9 +24,11 @@ from minimobile_kernels.elementwise import (
     silu,
     tanh,
 )
-from minimobile_kernels.simd import LANES, clamp, load, store
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.simd import add as add_vectors
-from minimobile_kernels.step import Arrays, plane_count, share
+from minimobile_kernels.simd import clamp, load, store
+from minimobile_kernels.step import Arrays
 
 for _function in (exponential, sigmoid, tanh, silu, hardswish, leaky_relu, gelu):
     register_jitable(_function)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
-from minimobile_kernels.simd import LANES, keep_apart
-from minimobile_kernels.step import Arrays, Map, plane_count, share
-from minimobile_kernels.tile import PANEL, PANEL_VECTORS, TILE_PIXELS, Terms, finish_of, make_tile
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.simd import keep_apart
+from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
+from minimobile_kernels.tile import PANEL, TILE_PIXELS, Terms, finish_of, make_tile
 
 LARGE, SMALL, _ = TILE_PIXELS
 GROUP = 16  # tiles: their sums and a block of weights fit the first-level cache

@@ -7,14 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+BINS = 8192
+"""How many bins the compiled form has."""
 
-def count_values(x: NDArray[Any], width: float, sums: NDArray[Any], counts: NDArray[Any]) -> None:
+
+def count_values(x: NDArray[Any], sums: NDArray[Any], counts: NDArray[Any], width: float) -> None:
     """Add every channel's values to `sums`, in order, and count them in bins of `width` around zero.
 
     Shapes: x (pixels, C), sums (C), counts (bins).
 
     >>> sums, counts = np.zeros(2), np.zeros(4, np.int64)
-    >>> count_values(np.array([[0.0, -1.5], [1.5, 2.0]], np.float32), 1.0, sums, counts)
+    >>> count_values(np.array([[0.0, -1.5], [1.5, 2.0]], np.float32), sums, counts, 1.0)
     >>> sums, counts
     (array([1.5, 0.5]), array([1, 0, 1, 2]))
     """

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from minimobile_kernels._jit import inlined
-from minimobile_kernels.simd import LANES, load, store
-from minimobile_kernels.step import Arrays, plane_count, share
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.simd import load, store
+from minimobile_kernels.step import Arrays
 
 
 @inlined

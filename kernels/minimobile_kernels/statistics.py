@@ -5,16 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import types
 
-from minimobile_kernels._jit import entry
-
-BINS = 8192
-_MAP = types.Array(types.float32, 2, "C", readonly=True)
+from minimobile_kernels.reference_statistics import BINS
 
 
-@entry(_MAP, types.float64, types.float64[::1], types.int64[::1])
-def count_values(x: Any, width: float, sums: Any, counts: Any) -> None:
+def count_values(x: Any, sums: Any, counts: Any, width: float) -> None:
     """Add every channel's values to `sums`, and count values in bins: bin b holds those of (b - BINS / 2) * width on.
 
     A channel's values are added one after the other in float64. `width` is a power of two and |x| at most

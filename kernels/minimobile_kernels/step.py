@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minimobile_kernels._jit import inlined
-
 KINDS = (
     "conv2d",
     "depthwise_conv2d",
@@ -20,6 +18,10 @@ KINDS = (
     "fake_quantize",
     "pack_pixels",
 )
+
+PANEL_VECTORS = 2  # of output channels: so many vectors of a convolution's weights lie together
+LINE = 8  # int64 of a cache line
+ENTRIES = 2 * LINE  # of `control` for each step and thread: its parts claimed, and on another line parts it has done
 
 # Offsets and strides count float32 elements. A map in the arena lies in planes of LANES channels,
 # [ceil(C / LANES)][N][H][W][LANES]: channel c of pixel p is at (c // LANES) * plane + p * LANES + c % LANES, where p
@@ -69,18 +71,3 @@ class Map(NamedTuple):
 
     start: int
     plane: int
-
-
-@inlined
-def share(count: int, unit: int, part: int, parts: int) -> tuple[int, int]:
-    """Return the items [first, last) of `count` that make up one of `parts`, cut at multiples of `unit`."""
-    units = (count + unit - 1) // unit
-    first = units * part // parts * unit
-    last = units * (part + 1) // parts * unit
-    return min(first, count), min(last, count)
-
-
-@inlined
-def plane_count(channels: int, lanes: int) -> int:
-    """Return how many planes of `lanes` channels hold `channels`."""
-    return (channels + lanes - 1) // lanes

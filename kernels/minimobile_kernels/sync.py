@@ -12,9 +12,8 @@ from numba.extending import intrinsic
 
 from minimobile_kernels import simd
 from minimobile_kernels._jit import inlined
+from minimobile_kernels.step import ENTRIES, LINE
 
-LINE = 8  # int64 of a cache line
-ENTRIES = 2 * LINE  # of `control` for each step and thread: its parts claimed, and on another line parts it has done
 SPINS = 1000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
 PATIENCE = 3000  # of a helper without work: about 150 microseconds, many times what lies between two calls in a row
 

@@ -14,13 +14,13 @@ from numba.extending import intrinsic
 
 from minimobile_kernels import simd
 from minimobile_kernels._jit import inlined
+from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.reference import BLOCK
-from minimobile_kernels.step import Arrays, Map
+from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 
-PANEL_VECTORS = 2
 LINE = 16  # floats of a cache line
-PANEL = PANEL_VECTORS * simd.LANES
-TILE_PIXELS = (14, 7, 1) if simd.REGISTERS == 32 else (6, 3, 1)
+PANEL = PANEL_VECTORS * LANES
+TILE_PIXELS = (14, 7, 1) if REGISTERS == 32 else (6, 3, 1)
 
 
 class Terms(NamedTuple):
@@ -116,7 +116,7 @@ class _Tile:
 
     def place(self, pixel: int, vector: int) -> Any:
         """Emit the address of one vector of the result."""
-        return self.at(self.out, self.scaled(self.out_plane, vector), pixel * simd.LANES)
+        return self.at(self.out, self.scaled(self.out_plane, vector), pixel * LANES)
 
     def emit(self, x: Map | Windows, finish: Finish) -> None:
         """Emit the whole tile."""
@@ -124,7 +124,7 @@ class _Tile:
         after = builder.add(first, self.terms.block)
         is_last = builder.icmp_signed(">=", after, count)
         for slot in self.sums.values():
-            builder.store(ir.Constant(simd.VECTOR, [0.0] * simd.LANES), slot)
+            builder.store(ir.Constant(simd.VECTOR, [0.0] * LANES), slot)
         last = builder.select(is_last, count, after)
         if isinstance(x, Windows):
             self.sum_windows(x, first, last)
@@ -149,21 +149,21 @@ class _Tile:
     def sum_map(self, x: Map, first: Any, last: Any) -> None:
         """Emit the sums over the channels of a map, plane by plane."""
         builder = self.builder
-        lanes, source = self.constant(simd.LANES), self.at(self.source, x.start)
+        lanes, source = self.constant(LANES), self.at(self.source, x.start)
         with cgutils.for_range_slice(builder, first, last, lanes) as (channel, _):
             plane = self.at(source, builder.mul(builder.sdiv(channel, lanes), x.plane))
             left = builder.sub(last, channel)
             count = builder.select(builder.icmp_signed("<", left, lanes), left, lanes)
             with cgutils.for_range(builder, count) as loop:
-                self.add_term(builder.add(channel, loop.index), self.at(plane, loop.index), simd.LANES)
+                self.add_term(builder.add(channel, loop.index), self.at(plane, loop.index), LANES)
 
     def add_term(self, k: Any, first_pixel: Any, step: Any) -> None:
         """Emit the fused multiply-adds of one term: its weights for the panel times its value at every pixel."""
         builder = self.builder
-        row = self.at(self.weights, self.scaled(k, self.vectors * simd.LANES))
-        w = [simd.load_vector(builder, self.at(row, vector * simd.LANES)) for vector in range(self.vectors)]
-        ahead = self.at(row, BLOCK * self.vectors * simd.LANES)  # the same term of the next block, or the next panel
-        for line in range(0, self.vectors * simd.LANES, LINE):
+        row = self.at(self.weights, self.scaled(k, self.vectors * LANES))
+        w = [simd.load_vector(builder, self.at(row, vector * LANES)) for vector in range(self.vectors)]
+        ahead = self.at(row, BLOCK * self.vectors * LANES)  # the same term of the next block, or the next panel
+        for line in range(0, self.vectors * LANES, LINE):
             simd.prefetch(builder, self.at(ahead, line))
         for pixel in range(self.pixels):
             distance = pixel * step if isinstance(step, int) else self.scaled(step, pixel)
@@ -182,9 +182,9 @@ class _Tile:
     def finish(self, finish: Finish) -> None:
         """Emit bias, residual, clamp and the stores."""
         builder = self.builder
-        bias_row = self.at(self.weights, self.scaled(self.terms.number, self.vectors * simd.LANES))
+        bias_row = self.at(self.weights, self.scaled(self.terms.number, self.vectors * LANES))
         for (_, vector), slot in self.sums.items():
-            bias = simd.load_vector(builder, self.at(bias_row, vector * simd.LANES))
+            bias = simd.load_vector(builder, self.at(bias_row, vector * LANES))
             builder.store(builder.fadd(builder.load(slot), bias), slot)
         with builder.if_then(builder.icmp_signed("!=", finish.residual, self.constant(0))):
             for cell, slot in self.sums.items():

@@ -17,7 +17,8 @@ from minimobile.errors import FormatError
 from minimobile.execution.engine import CompiledRunner
 from minimobile.execution.runner import RunOptions
 from minimobile.networks.graph import INPUT
-from minimobile_kernels.statistics import BINS, count_values
+from minimobile_kernels.entries import count_values
+from minimobile_kernels.reference_statistics import BINS
 
 DECAY = 0.99  # of moving averages, per picture; TensorFlow's training takes 0.999 per step of a batch
 _LEAST_EXPONENT = -60
@@ -73,7 +74,7 @@ class Observed:
             self.average = low, high
         while self.width * (BINS // 2) < max(-low, high):
             self._widen()
-        count_values(x, self.width, self.sums, self.counts)
+        count_values(x, self.sums, self.counts, self.width)
         self.pixels += len(x)
 
     def _widen(self) -> None:

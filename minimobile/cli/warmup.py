@@ -16,6 +16,7 @@ def warmup() -> None:
     from minimobile.execution import detection, engine
     from minimobile.imaging import resampling
     from minimobile.quantized import engine as quantized_engine
+    from minimobile_kernels.kernel_cache import cache_directory
 
     start = time.perf_counter()
     was_ready = all([engine.is_compiled(), quantized_engine.is_ready(), detection.is_ready(), resampling.is_ready()])
@@ -28,5 +29,5 @@ def warmup() -> None:
     state = "were ready" if was_ready else "are compiled"
     place = "no process after this one has them"
     if engine.is_kept() and quantized_engine.is_kept():
-        place = f"in {engine.cache_directory()}"
+        place = f"in {cache_directory()}"
     console.write_text(f"The kernels {state}, after {time.perf_counter() - start:.1f} s, {place}")

@@ -24,7 +24,7 @@ from minimobile.execution.timing import SteppedProgram, run_steps
 from minimobile.imaging.charts import Bar, draw_bars
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.operation import Weights
-from minimobile_kernels.simd import LANES
+from minimobile_kernels.host import LANES
 from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")

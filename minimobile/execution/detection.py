@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile_kernels import reference_detection
-from minimobile_kernels.detection import BLOCK, detect, pack_rules, sigmoid_scores, work_sizes
+from minimobile_kernels.detection_rules import BLOCK, pack_rules, work_sizes
 from minimobile_kernels.elementwise import exponential, sigmoid
+from minimobile_kernels.entries import detect, sigmoid_scores
 from minimobile_kernels.reference_detection import Rules, decode_boxes
 
 Array = NDArray[Any]
@@ -44,9 +45,9 @@ def warm_up() -> None:
     shape, size = work_sizes(0, 1)
     nothing, work = np.zeros((0, 4), np.float32), np.zeros(shape, np.float32)
     rows, found = np.zeros((1, 6), np.float32), np.zeros(2, np.int64)
-    scores = np.zeros((0, 1), np.float32)
-    detect(nothing, scores, nothing, pack_rules(rules, np.ones(4)), work, np.zeros(size, np.int64), rows, found)
-    sigmoid_scores(scores.reshape(-1), np.zeros(2 * BLOCK, np.int64), np.zeros(0, np.float32))
+    scores, orders = np.zeros(0, np.float32), np.zeros(size, np.int64)
+    detect(nothing, scores, nothing, pack_rules(rules, np.ones(4)), work, orders, rows, found)
+    sigmoid_scores(scores, np.zeros(2 * BLOCK, np.int64), scores.copy())
 
 
 class PostProcessing:
@@ -100,7 +101,7 @@ class PostProcessing:
         shape, size = work_sizes(len(self.anchors), rules.num_classes)
         work, found = np.empty(shape, np.float32), np.zeros(2, np.int64)
         packed = pack_rules(rules, self.scales)
-        detect(encodings, scores, self.anchors, packed, work, np.empty(size, np.int64), rows, found)
+        detect(encodings, scores.reshape(-1), self.anchors, packed, work, np.empty(size, np.int64), rows, found)
         decoded[:] = work[:, :4]
         self._refuse_negative(int(found[1]), decoded, where)
         return int(found[0])

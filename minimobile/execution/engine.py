@@ -26,12 +26,11 @@ from minimobile.networks.graph import Graph
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import fold_batch_norm, lower
 from minimobile.operations.table import is_convolution
-from minimobile_kernels import machine, sync
-from minimobile_kernels.step import STEP
+from minimobile_kernels import entries
+from minimobile_kernels.step import ENTRIES, STEP
 
-is_compiled = machine.is_compiled
-is_kept = machine.is_kept
-cache_directory = machine.cache_directory
+is_compiled = entries.run.is_ready
+is_kept = entries.run.is_kept
 PROGRAMS_KEPT = 16
 
 
@@ -106,12 +105,13 @@ class CompiledRunner(FloatRunner):
         arena: NDArray[np.float32],
     ) -> None:
         threads = self._crew.size + 1
-        control, bell = np.zeros(len(program.steps) * threads * sync.ENTRIES, np.int64), self._crew.bell
+        control, bell = np.zeros(len(program.steps) * threads * ENTRIES, np.int64), self._crew.bell
+        call = entries.run.bind(program.steps, pixels, packed.values, arena, program.taps, control, bell, threads)
         is_over = False
 
         def work(thread: int) -> None:
             if not is_over:
-                machine.run(program.steps, pixels, packed.values, arena, program.taps, control, bell, thread, threads)
+                call(thread)
 
         self._crew.invite(work)
         work(0)
@@ -122,4 +122,4 @@ def warm_up() -> None:
     """Compile the kernels, or load them from disk, without running a network."""
     nothing = aligned_floats(16)
     steps, control = np.zeros(0, STEP), np.zeros(1, np.int64)
-    machine.run(steps, nothing, nothing, nothing, np.zeros(1, np.int64), control, control, 0, 1)
+    entries.run(steps, nothing, nothing, nothing, np.zeros(1, np.int64), control, control, 1, 0)

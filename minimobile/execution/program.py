@@ -18,9 +18,8 @@ from minimobile.operations.shapes import infer_shapes, sliding_window
 from minimobile.operations.table import CONVOLUTIONS, is_convolution, operation_of
 from minimobile_kernels.elementwise import CLAMPS
 from minimobile_kernels.geometry import Window
-from minimobile_kernels.simd import LANES
-from minimobile_kernels.step import KINDS, STEP
-from minimobile_kernels.tile import PANEL_VECTORS
+from minimobile_kernels.host import LANES
+from minimobile_kernels.step import KINDS, PANEL_VECTORS, STEP
 
 MAXIMUM_ARENA_BYTES = 1 << 36
 

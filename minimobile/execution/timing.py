@@ -14,7 +14,7 @@ from minimobile.execution.program import PackedWeights, Program, compile_program
 from minimobile.networks.graph import Graph
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import lower
-from minimobile_kernels import machine
+from minimobile_kernels import entries
 
 
 class SteppedProgram:
@@ -68,7 +68,7 @@ def run_steps(
     """Run steps of a program on this thread and return the seconds that it took."""
     control = np.zeros(1, np.int64)
     start = time.perf_counter()
-    machine.run(steps, pixels, packed.values, arena, program.taps, control, control, 0, 1)
+    entries.run(steps, pixels, packed.values, arena, program.taps, control, control, 1, 0)
     return time.perf_counter() - start
 
 

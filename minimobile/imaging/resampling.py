@@ -14,6 +14,8 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import __version__ as _PILLOW_VERSION
 from PIL.Image import Resampling
 
+from minimobile_kernels.class_map_sizes import work_sizes
+from minimobile_kernels.entries import find_classes
 from minimobile_kernels.reference import blend, interpolation_points
 
 _BAND_VALUES = 1 << 17  # float64 values of one band of upsampled rows: 1 MiB, about a second-level cache
@@ -64,8 +66,6 @@ def _choose_bands(
     x: NDArray[np.float32], size: tuple[int, int], align_corners: bool
 ) -> Iterator[tuple[slice, NDArray[np.uint16]]]:
     """Yield rows of the result and their classes, as compiled code finds them: 513 x 513 x 21 in 7 ms instead of 75."""
-    from minimobile_kernels.class_map import find_classes, work_sizes  # which waits for the compiler
-
     height, width = size
     upper, lower, down = interpolation_points(x.shape[1], height, align_corners)
     left, right, across = interpolation_points(x.shape[2], width, align_corners)
@@ -105,8 +105,6 @@ def _interpolate_bands(
 
 def is_ready() -> bool:
     """Tell whether the kernel that chooses classes is compiled, in this process or on disk."""
-    from minimobile_kernels.class_map import find_classes
-
     return find_classes.is_ready()
 
 

@@ -11,7 +11,6 @@ from minimobile.execution.runner import Runner, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.networks.graph import Graph
 from minimobile.operations.operation import Weights
-from minimobile.quantized.runner import QuantizedRunner
 
 FLOAT_RUNNERS: Mapping[str, Callable[[Graph, Weights, RunOptions], Runner]] = {
     "compiled": CompiledRunner,
@@ -30,4 +29,6 @@ def make_runner(checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> Ru
     if checkpoint.obstacle is not None:
         raise (ConfigError if checkpoint.obstacle.is_of_config else FormatError)(checkpoint.obstacle.sentence)
     assert checkpoint.quantized is not None
+    from minimobile.quantized.runner import QuantizedRunner  # with kernels that nothing else needs
+
     return QuantizedRunner(graph, checkpoint.quantized, checkpoint.endpoints, options)

@@ -13,6 +13,7 @@ from minimobile.quantized.arithmetic import full_range
 from minimobile.quantized.layout import Shape, as_image, lift, lifted_zero
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
+from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.byte_filter import LINE_PIXELS
 from minimobile_kernels.quantized.estimate import estimates
 from minimobile_kernels.quantized.integers import GROUP
@@ -20,7 +21,6 @@ from minimobile_kernels.quantized.machine import SUM_BYTES
 from minimobile_kernels.quantized.reference import Range, Scaling
 from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
-from minimobile_kernels.simd import LANES
 
 Bytes = NDArray[np.uint8] | NDArray[np.int8]
 

@@ -19,14 +19,14 @@ from minimobile.quantized.definitions import apply
 from minimobile.quantized.layout import Shape, lift
 from minimobile.quantized.network import Network, Operation
 from minimobile.quantized.program import Program, compile_program, is_compiled
-from minimobile_kernels import sync
-from minimobile_kernels.quantized import machine
+from minimobile_kernels import entries
+from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.step import STEP
-from minimobile_kernels.simd import LANES
+from minimobile_kernels.step import ENTRIES
 
 Array = NDArray[Any]
-is_ready = machine.run.is_ready
-is_kept = machine.run.is_kept
+is_ready = entries.run_quantized.is_ready
+is_kept = entries.run_quantized.is_kept
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,16 @@ class QuantizedEngine:
                 write_map(arena, program.places[name], values[name])
             else:
                 image = np.ascontiguousarray(values[name]).view(np.uint8).reshape(-1)
-        control, bell = np.zeros(len(program.steps) * threads * sync.ENTRIES, np.int64), self._crew.bell
+        control, bell = np.zeros(len(program.steps) * threads * ENTRIES, np.int64), self._crew.bell
         result = np.empty(program.result_size, np.uint8)
+        call = entries.run_quantized.bind(
+            program.steps, image, program.constants, arena, result, control, bell, threads
+        )
         is_over = False
 
         def work(thread: int) -> None:
             if not is_over:
-                machine.run(program.steps, image, program.constants, arena, result, control, bell, thread, threads)
+                call(thread)
 
         if threads > 1:
             self._crew.invite(work)
@@ -159,7 +162,7 @@ def warm_up() -> None:
     """Compile the kernels of bytes, or load them from disk, without running a network."""
     steps, nothing = np.zeros(0, STEP), np.zeros(0, np.uint8)
     control = np.zeros(1, np.int64)
-    machine.run(steps, nothing, nothing, nothing, nothing, control, control, 0, 1)
+    entries.run_quantized(steps, nothing, nothing, nothing, nothing, control, control, 1, 0)
 
 
 def needed_operations(network: Network, names: Sequence[str]) -> tuple[Operation, ...]:

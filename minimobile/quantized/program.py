@@ -14,9 +14,9 @@ from minimobile.quantized.network import Network, Operation
 from minimobile.quantized.operations.conv2d import SLACK
 from minimobile.quantized.operations.operation import Limits
 from minimobile.quantized.operations.table import operation_of
+from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.scores import MOST_CHANNELS
 from minimobile_kernels.quantized.step import STEP
-from minimobile_kernels.simd import LANES
 
 LEAST_SHARED = 15_000_000  # multiply-adds: a fifth of a millisecond; to call a helper takes a tenth of that
 

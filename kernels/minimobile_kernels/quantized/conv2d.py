@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Panel, Pixels, make_dot_tile
 from minimobile_kernels.quantized.estimate import Bytes
 from minimobile_kernels.quantized.integers import LONG_BYTES, VECTOR_BYTES, load_long
 from minimobile_kernels.quantized.requantize import requantize
 from minimobile_kernels.quantized.scaling import SCALES_BYTES
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import LANES, keep_apart
-from minimobile_kernels.step import plane_count, share
-from minimobile_kernels.tile import PANEL_VECTORS
+from minimobile_kernels.simd import keep_apart
+from minimobile_kernels.step import PANEL_VECTORS
 
 LARGE, SMALL, _ = TILE_PIXELS
 LARGEST = PANEL_VECTORS * LARGE  # of a panel with one vector

@@ -6,6 +6,8 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.filter import Windows
+from minimobile_kernels.host import LANES, REGISTERS
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.byte_filter import VISITS, Filters, make_byte_filter
 from minimobile_kernels.quantized.estimate import Bytes
 from minimobile_kernels.quantized.integers import (
@@ -20,8 +22,7 @@ from minimobile_kernels.quantized.integers import (
 from minimobile_kernels.quantized.requantize import requantize
 from minimobile_kernels.quantized.scaling import SCALES_BYTES
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import LANES, REGISTERS, keep_apart
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.simd import keep_apart
 
 FILTER_ROWS = 2 if REGISTERS == 32 else 1
 WIDE, NARROW, TINY = 8, 4, 3  # outputs of a tile in a row

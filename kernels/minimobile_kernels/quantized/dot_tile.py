@@ -10,12 +10,13 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
+from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.estimate import Bytes, emit_bytes, load_row
 from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.step import Arrays
 
-TILE_PIXELS = (12, 4, 1) if simd.REGISTERS == 32 else (4, 2, 1)  # bytes are written four pixels at a time
+TILE_PIXELS = (12, 4, 1) if REGISTERS == 32 else (4, 2, 1)  # bytes are written four pixels at a time
 
 
 class Pixels(NamedTuple):
@@ -87,8 +88,8 @@ def _emit_sums(
             builder.store(load_row(builder, arrays, scales, "bias"), slot)
     with cgutils.for_range(builder, panel.groups) as loop:
         group = at(first_pixel, builder.load(at(taps, loop.index), align=8))
-        row = at(weights, loop.index, vectors * simd.LANES * GROUP)
-        w = [integers.load_weights(builder, at(row, vector * simd.LANES * GROUP)) for vector in range(vectors)]
+        row = at(weights, loop.index, vectors * LANES * GROUP)
+        w = [integers.load_weights(builder, at(row, vector * LANES * GROUP)) for vector in range(vectors)]
         for pixel in range(pixels):
             values = integers.load_group(builder, at(group, x.step, pixel))
             row_slots = [line[pixel] for line in slots]

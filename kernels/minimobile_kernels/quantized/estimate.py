@@ -23,6 +23,7 @@ from numba.core import cgutils
 from numpy.typing import NDArray
 
 from minimobile_kernels import simd
+from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.reference import Scaling
 from minimobile_kernels.quantized.scaling import SCALES
@@ -86,7 +87,7 @@ def emit_bytes(builder: Any, arrays: Arrays, lines: Sequence[Sequence[Any]], to:
         for first in range(0, len(line), STORED):
             some = integers.keep_order(builder, list(line[first : first + STORED]))
             units = _emit_units(builder, arrays, some, scales, to)
-            pointer = builder.gep(arrays.arena, [builder.add(start, index(first * simd.LANES))], inbounds=True)
+            pointer = builder.gep(arrays.arena, [builder.add(start, index(first * LANES))], inbounds=True)
             steps = [builder.ashr(number, integers.constant(FRACTION_BITS)) for number in units]
             integers.emit_store(builder, pointer, steps, to.low, to.high)
             with builder.if_then(_is_any_doubtful(builder, units), likely=False):
@@ -123,7 +124,7 @@ def _is_any_doubtful(builder: Any, units: Sequence[Any]) -> Any:
         above_step = builder.and_(number, integers.constant(2**FRACTION_BITS - WINDOW))
         are_near = builder.icmp_signed("==", above_step, integers.constant(0))
         lanes = are_near if lanes is None else builder.or_(lanes, are_near)
-    together = builder.bitcast(lanes, ir.IntType(simd.LANES))
+    together = builder.bitcast(lanes, ir.IntType(LANES))
     return builder.icmp_unsigned("!=", together, together.type(0))
 
 

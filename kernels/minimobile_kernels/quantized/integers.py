@@ -12,15 +12,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from minimobile_kernels.simd import (
-    INTEGERS,
-    LANES,
-    clamp_vector,
-    element_pointer,
-    host,
-    integers_type,
-    splat,
-)
+from minimobile_kernels.host import LANES, host
+from minimobile_kernels.simd import INTEGERS, clamp_vector, element_pointer, integers_type, splat
 
 GROUP = 4  # neighbouring channels whose products are added at once
 WORD_BYTES, LONG_BYTES = 4, 8
@@ -38,7 +31,7 @@ _VNNI_NAMES = ("cascadelake", "cooperlake", "icelake", "tigerlake", "rapids", "z
 def host_products(cpu_name: str | None, features: Sequence[str], lanes: int) -> str:
     """Return how a CPU with vectors of `lanes` int32 multiplies bytes: "vpdpbusd", "pmaddwd" or "multiply".
 
-    `cpu_name` and `features` are as for `simd.host_vectors`.
+    `cpu_name` and `features` are as for `host.host_vectors`.
     """
     if cpu_name:
         has_vnni = lanes == 16 and any(name in cpu_name for name in _VNNI_NAMES)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.integers import load_bytes, store_bytes
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import LANES, add, broadcast, keep_apart
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.simd import add, broadcast, keep_apart
 
 
 @inlined

@@ -1,12 +1,9 @@
-"""Runs a quantised program: the entry from Python into the compiled kernels of bytes."""
+"""Runs a quantised program: what `entries.run_quantized` is in compiled code."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import from_dtype, int64, types, uint8
-
-from minimobile_kernels._jit import entry
 from minimobile_kernels.quantized.conv2d import CONV2D_SUM_BYTES, conv2d
 from minimobile_kernels.quantized.depthwise import DEPTHWISE_SUM_BYTES, depthwise_conv2d
 from minimobile_kernels.quantized.layout import look_up, pack, pad, split, unpack
@@ -14,7 +11,7 @@ from minimobile_kernels.quantized.pooling import average_pool2d, mean
 from minimobile_kernels.quantized.quantize import quantize
 from minimobile_kernels.quantized.resize import resize_bilinear
 from minimobile_kernels.quantized.scores import argmax, softmax
-from minimobile_kernels.quantized.step import KINDS, STEP, Arrays
+from minimobile_kernels.quantized.step import KINDS, Arrays
 from minimobile_kernels.quantized.sums import add
 from minimobile_kernels.sync import begin, claim, end, finish, wait
 
@@ -24,15 +21,9 @@ from minimobile_kernels.sync import begin, claim, end, finish, wait
 ) = range(len(KINDS))  # fmt: skip
 SUM_BYTES = max(CONV2D_SUM_BYTES, DEPTHWISE_SUM_BYTES)  # of one thread
 
-_BYTES = types.Array(uint8, 1, "C", readonly=True)
 
-
-@entry(
-    types.Array(from_dtype(STEP), 1, "C", readonly=True, aligned=False), _BYTES, _BYTES, uint8[::1], uint8[::1],
-    int64[::1], int64[::1], int64, int64,
-)  # fmt: skip
 def run(
-    steps: Any, image: Any, constants: Any, arena: Any, result: Any, control: Any, bell: Any, thread: int, threads: int
+    steps: Any, image: Any, constants: Any, arena: Any, result: Any, control: Any, bell: Any, threads: int, thread: int
 ) -> None:
     """Run a quantised program, alone or together with other threads, as `minimobile_kernels.machine.run` does.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.estimate import Bytes
 from minimobile_kernels.quantized.integers import load_bytes, load_integers, store_bytes, store_integers
 from minimobile_kernels.quantized.requantize import requantize
 from minimobile_kernels.quantized.scaling import SCALES_BYTES, divide_rounded
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import LANES, add, broadcast, clamp, keep_apart
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.simd import add, broadcast, clamp, keep_apart
 
 
 @inlined

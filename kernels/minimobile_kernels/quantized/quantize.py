@@ -10,9 +10,10 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import share
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import LANES, element_pointer, keep_apart
-from minimobile_kernels.step import share
+from minimobile_kernels.simd import element_pointer, keep_apart
 
 LARGEST = np.float32(2.0**30)
 

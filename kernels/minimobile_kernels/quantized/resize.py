@@ -9,11 +9,12 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.integers import WORD, WORD_BYTES, constant, load_bytes, load_word, store_bytes
 from minimobile_kernels.quantized.reference_maps import RESIZE_BITS
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import INTEGERS, LANES, VECTOR, add, integers_type, keep_apart, splat, vector_type
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.simd import INTEGERS, VECTOR, add, integers_type, keep_apart, splat, vector_type
 
 POINT = 4  # of an output row or column: its two neighbours and the weights of both
 

@@ -9,6 +9,8 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import share
 from minimobile_kernels.quantized.integers import (
     LONG,
     WORD,
@@ -21,8 +23,7 @@ from minimobile_kernels.quantized.integers import (
 )
 from minimobile_kernels.quantized.reference_activations import SUM_BITS
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import INTEGERS, LANES, broadcast, integers_type, keep_apart, splat
-from minimobile_kernels.step import share
+from minimobile_kernels.simd import INTEGERS, broadcast, integers_type, keep_apart, splat
 
 MOST_CHANNELS = 1 << 12
 PLACE_BITS = 23  # of a key that holds a byte and the place of its channel

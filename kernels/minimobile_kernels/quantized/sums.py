@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.integers import load_bytes, store_bytes, times
 from minimobile_kernels.quantized.requantize import LITERT, SINGLE_ROUNDING, load_scales
 from minimobile_kernels.quantized.scaling import SCALES_BYTES, scale_once_rounded, scale_twice_rounded, shift_rounded
 from minimobile_kernels.quantized.step import Arrays
-from minimobile_kernels.simd import LANES, broadcast, clamp, keep_apart
 from minimobile_kernels.simd import add as add_vectors
-from minimobile_kernels.step import plane_count, share
+from minimobile_kernels.simd import broadcast, clamp, keep_apart
 
 
 @inlined

@@ -1,0 +1,38 @@
+"""The functions of this package that Python calls, and what they take."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from minimobile_kernels import detection_rules, step
+from minimobile_kernels.native import THREAD, Array, Entry, Number
+from minimobile_kernels.quantized import step as quantized_step
+
+_INT64, _UINT64, _UINT16, _UINT8 = (np.dtype(name) for name in ("int64", "uint64", "uint16", "uint8"))
+_FLOAT32, _FLOAT64 = np.dtype("float32"), np.dtype("float64")
+_FLOATS, _BYTES, _TABLE = Array(_FLOAT32), Array(_UINT8), Array(_FLOAT32, 2)
+_NEW_FLOATS, _NEW_BYTES, _NEW_TABLE = (kind._replace(is_written=True) for kind in (_FLOATS, _BYTES, _TABLE))
+_COUNTS = Array(_INT64, is_written=True)
+
+run = Entry(
+    "minimobile_kernels.machine", "run",
+    Array(step.STEP), _FLOATS, _FLOATS, _NEW_FLOATS, Array(_INT64), _COUNTS, _COUNTS, Number(), THREAD,
+)  # fmt: skip
+run_quantized = Entry(
+    "minimobile_kernels.quantized.machine", "run",
+    Array(quantized_step.STEP), _BYTES, _BYTES, _NEW_BYTES, _NEW_BYTES, _COUNTS, _COUNTS, Number(), THREAD,
+)  # fmt: skip
+detect = Entry(
+    "minimobile_kernels.detection", "detect",
+    _TABLE, _FLOATS, _TABLE, Array(detection_rules.RULES), _NEW_TABLE, _COUNTS, _NEW_TABLE, _COUNTS,
+)  # fmt: skip
+sigmoid_scores = Entry("minimobile_kernels.detection", "sigmoid_scores", _FLOATS, _COUNTS, _NEW_FLOATS)
+count_values = Entry(
+    "minimobile_kernels.statistics", "count_values",
+    _TABLE, Array(_FLOAT64, is_written=True), _COUNTS, Number(_FLOAT64),
+)  # fmt: skip
+find_classes = Entry(
+    "minimobile_kernels.class_map", "find_classes",
+    Array(_FLOAT32, 3), Array(_INT64, 2), Array(_FLOAT64), Array(_UINT64, 2), Array(_FLOAT64),
+    Array(_FLOAT64, 3, is_written=True), _NEW_FLOATS, Array(_UINT16, 2, is_written=True),
+)  # fmt: skip

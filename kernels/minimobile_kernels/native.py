@@ -1,0 +1,152 @@
+"""The functions that Python calls, in machine code: taken from the disk, or else compiled, and called by address.
+
+Numba compiles them (`_jit.py`) and is not imported where the machine code of all that is called lies on the disk: LLVM
+alone loads it, in a tenth of the time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NamedTuple
+
+import llvmlite.binding as llvm
+import numpy as np
+
+from minimobile_kernels import kernel_cache
+
+CALL = "minimobile_call"
+"""What machine code has under this name takes a table of int64 and a thread's number; it returns 0 if all went well.
+
+The table holds an address of an object for every array, and the numbers; after them what type each array has to have.
+"""
+UNFIT = 1000
+"""What it returns where an array is not what the entry takes."""
+_CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_int64)
+
+
+class Array(NamedTuple):
+    """An array among the arguments of an entry: contiguous, in C's order."""
+
+    dtype: np.dtype[Any]
+    dimensions: int = 1
+    is_written: bool = False
+
+
+class Number(NamedTuple):
+    """A number among the arguments of an entry: an int64 or a float64."""
+
+    dtype: np.dtype[Any] = np.dtype(np.int64)
+
+
+Parameter = Array | Number
+THREAD = Number(np.dtype(np.int64))
+"""The last argument of an entry that several threads call with the same others: which of them it is."""
+
+
+class Call:
+    """Machine code with its arguments, which it keeps alive: a thread may be late."""
+
+    __slots__ = ("_arguments", "_entry", "_function", "_table")
+
+    def __init__(self, entry: Entry, function: Any, table: bytes, arguments: tuple[Any, ...]) -> None:
+        self._entry = entry
+        self._function = function
+        self._table = table
+        self._arguments = arguments
+
+    def __call__(self, thread: int = 0) -> None:
+        """Run the machine code; other Python threads go on meanwhile."""
+        if status := self._function(self._table, thread):
+            assert status == UNFIT, "compiled code raises nothing"
+            raise self._entry.refusal(self._arguments)
+
+
+class Entry:
+    """A function of compiled code that Python calls, and which returns nothing.
+
+    `module` and `name` say where it is written, `parameters` what it takes: arrays first, then numbers. It is compiled
+    for these alone, at the first call in a process for which it is not on disk; whatever else is given is a TypeError.
+    """
+
+    def __init__(self, module: str, name: str, *parameters: Parameter) -> None:
+        self.module = module
+        self.name = name
+        self.parameters = parameters
+        self._has_thread = parameters[-1] is THREAD
+        self._shared = parameters[:-1] if self._has_thread else parameters
+        self._types = [id(parameter.dtype) for parameter in parameters if isinstance(parameter, Array)]
+        self._count = len(self._types)
+        numbers = "".join("d" if each.dtype == "float64" else "q" for each in self._shared[self._count :])
+        self._pack = struct.Struct(f"={self._count}q{numbers}{self._count}q").pack
+        self._lock = threading.Lock()
+        self._engine: Any = None
+        self._function: Any = None
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run the machine code with arguments as `parameters` has them."""
+        if self._has_thread:
+            self.bind(*arguments[:-1])(arguments[-1])
+        else:
+            self.bind(*arguments)()
+
+    def bind(self, *arguments: Any) -> Call:
+        """Return a call with these arguments, all but the thread's number, which may be made by many threads.
+
+        Machine code finds address and shape of an array in the array itself, as NumPy's C interface lays it out, and
+        compares its type: in Python that would take 6 us a call.
+        """
+        arrays, numbers = arguments[: self._count], arguments[self._count :]
+        if set(map(type, arrays)) != {np.ndarray} or len(arguments) != len(self._shared):
+            raise self.refusal(arguments)
+        table = self._pack(*map(id, arrays), *numbers, *self._types)
+        return Call(self, self._function or self._load(), table, arguments)
+
+    def refusal(self, arguments: Sequence[Any]) -> TypeError:
+        """Return an error that says what these arguments should be."""
+        kinds = [(each.dtype, each.shape) if isinstance(each, np.ndarray) else each for each in arguments]
+        return TypeError(f"{self.name}: expected {self._shared}, contiguous and writeable if written, got {kinds}")
+
+    def is_ready(self) -> bool:
+        """Tell whether the machine code is in memory, or on disk for this very source, processor and Numba."""
+        return self._function is not None or self.is_kept()
+
+    def is_kept(self) -> bool:
+        """Tell whether the machine code is on disk, so that the next process need not compile it."""
+        return kernel_cache.read(self._file_name()) is not None
+
+    def _file_name(self) -> str:
+        return kernel_cache.file_name(f"{self.module}.{self.name}", str(self.parameters))
+
+    def _load(self) -> Any:
+        with self._lock:
+            if self._function is None:
+                name = self._file_name()
+                objects = kernel_cache.read(name)
+                if objects is None:
+                    objects = import_module("minimobile_kernels._jit").compile_entry(self)
+                    kernel_cache.write(name, objects)
+                self._engine = _link(objects)
+                self._function = _CALL(self._engine.get_function_address(CALL))
+        return self._function
+
+
+def _link(objects: Sequence[bytes]) -> Any:
+    """Return an engine of LLVM that holds object files, which is what keeps their machine code in memory."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), target_machine())
+    for content in objects:
+        engine.add_object_file(llvm.ObjectFileRef.from_data(content))
+    engine.finalize_object()
+    return engine
+
+
+def target_machine() -> Any:
+    """Return LLVM's description of code that is loaded anywhere in memory, as Numba has it."""
+    target = llvm.Target.from_default_triple()
+    relocation = "static" if target.name.startswith("x86") else "default"
+    return target.create_target_machine(reloc=relocation, codemodel="jitdefault", jit=True)
