@@ -1,7 +1,8 @@
 """The site's pages that are made and not written, and its links that lead out of `docs/`: hooks of MkDocs.
 
 A page of the repository's root becomes one of the site; the commands' page is made from the program's own help; and a
-file of the sources that a page links to becomes a page that shows it. Texts stay as they are, to be read in an editor.
+file of the sources that a page links to becomes a page that shows it; the explorer's pages are made by `mm.explore`.
+Texts stay as they are, to be read in an editor.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = "docs/"
+# The runs that can be explored: the file's name, the embedded model, the picture beside it, and what it shows.
+EXPLORED = (
+    ("digits", "demo:digits", "digit_7.png", "A MobileNet V1 reads a handwritten digit"),
+    ("scenes", "demo:scenes", "scene.png", "A MobileNet V2 with DeepLabV3+ says what every pixel of a scene shows"),
+)
 # Where the pages that do not lie in docs/ stand in the site.
 MOVED = {
     "README.md": "index.md",
@@ -37,14 +43,20 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made: MkDocs calls this when it has listed `docs/`."""
     from mkdocs.structure.files import File
 
+    import minimobile
+
     made = {place: (ROOT / origin).read_text(encoding="utf-8") for origin, place in MOVED.items()}
     written = {DOCS + file.src_uri: file.content_string for file in files if file.src_uri.endswith(".md")}
     texts = written | {origin: made[place] for origin, place in MOVED.items()}
     for source in sorted({target for origin, text in texts.items() for target in find_sources(text, origin)}):
         made[find_place(source)] = show_source(source)
     made["commands.md"] = describe_commands()
+    made["explore/index.md"] = list_explored()
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
+    for name, model, picture, _ in EXPLORED:
+        page = minimobile.explore(model, ROOT / "minimobile" / "demo" / picture)
+        files.append(File.generated(config, f"explore/{name}.html", content=page.html))
     return files
 
 
@@ -102,6 +114,18 @@ def show_source(path: str) -> str:
     ticks = "`" * (1 + max([2, *(len(run) for run in re.findall("`+", text))]))
     header = "---\nsearch:\n  exclude: true\n---\n"
     return f'{header}# {path}\n\n{ticks}{language} linenums="1"\n{text.rstrip()}\n{ticks}\n'
+
+
+def list_explored() -> str:
+    """Return the page that leads to the explorer's pages."""
+    rows = [f"- [{title}]({name}.html)" for name, _, _, title in EXPLORED]
+    return (
+        "# Runs to click\n\nEach is one file that computes a whole network in your browser, to the engine's bits: open "
+        "a layer, a channel, a value, down to one product; change a pixel or a weight and see what follows. "
+        "[What the page is](../explorer.md), and how to make one of your own model and photograph.\n\n"
+        + "\n".join(rows)
+        + "\n"
+    )
 
 
 def describe_commands() -> str:
