@@ -8,6 +8,7 @@ from PIL import Image
 
 import minimobile as mm
 from minimobile.errors import ConfigError, InputError
+from minimobile.formats.dialects import DIALECTS, processor_settings
 from minimobile.imaging.box_drawing import draw_boxes
 from minimobile.models.detection import find_objects
 from minimobile.networks import ssd
@@ -113,6 +114,20 @@ def test_the_processor_keeps_what_scores_more_than_the_threshold_in_pixels():
     np.testing.assert_array_equal(relative[0]["boxes"][0], out.detection_boxes[0, 0, [1, 0, 3, 2]])
     np.testing.assert_allclose(pixelled[0]["boxes"], relative[0]["boxes"] * (200, 100, 200, 100), rtol=1e-6)
     assert relative[0]["labels"].dtype == np.int64
+
+
+def test_boxes_on_a_canvas_come_back_to_the_picture():
+    processor = mm.MobileNetV1ImageProcessor.from_dict(
+        processor_settings(DIALECTS["face-api"], "MobileNetV1ForObjectDetection", (512, 512))
+    )
+    outputs = {
+        "detection_boxes": np.array([[[0, 0, 1, 1], [0.125, 0.25, 0.375, 0.5]]], np.float32),
+        "detection_classes": np.zeros((1, 2), np.float32),
+        "detection_scores": np.full((1, 2), 0.9, np.float32),
+    }
+    for size, side in (((300, 400), 400), ((800, 200), 800)):
+        (found,) = processor.post_process_object_detection(outputs, 0.5, [size])
+        np.testing.assert_allclose(found["boxes"] / side, [[0, 0, 1, 1], [0.25, 0.125, 0.5, 0.375]], rtol=1e-6)
 
 
 def test_detect_lists_objects_by_name_and_leaves_out_those_without():

@@ -58,6 +58,16 @@ def test_slim_s_pictures_by_hand() -> None:
     assert np.array_equal(found[3, :, 1], (unit - np.float32(0.5)) * np.float32(2))
 
 
+def test_face_api_s_pictures_by_hand() -> None:
+    # A 2 x 4 picture becomes 4 x 8 at the top left of a canvas of 8 x 8; below it is black.
+    picture = np.repeat(np.array([[[0], [10], [20], [30]], [[100], [110], [120], [130]]], np.uint8), 3, axis=2)
+    found = pixels_of(processor_of("face-api", "MobileNetV1ForObjectDetection", (8, 8)), picture)
+    assert np.array_equal(found[4:], np.full((4, 8, 3), -1, np.float32))
+    unit = np.array([0, 5, 10, 15, 20, 25, 30, 30], np.float32)  # TensorFlow 1's: the last one has no neighbour
+    expected = np.stack([unit, unit + 50, unit + 100, unit + 100]) * np.float32(2 / 255) - np.float32(1)
+    np.testing.assert_allclose(found[:4, :, 0], expected, atol=1e-6)
+
+
 def test_deeplab_s_pictures_by_hand() -> None:
     # A 2 x 3 picture becomes 6 x 9 at the top left of 9 x 9: ends stay ends. The grey below it is zero.
     picture = np.repeat(np.array([[[0], [10], [20]], [[100], [110], [120]]], np.uint8), 3, axis=2)

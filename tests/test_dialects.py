@@ -22,6 +22,7 @@ V1, V2, SEGMENTER = (
     "MobileNetV2ForImageClassification",
     "MobileNetV2ForSemanticSegmentation",
 )
+DETECTOR = "MobileNetV1ForObjectDetection"
 OTHERS = {"central_fraction", "resize_method", "rescale_first", "crop_rounding", "canvas_size", "canvas_value"}
 
 
@@ -43,6 +44,16 @@ OTHERS = {"central_fraction", "resize_method", "rescale_first", "crop_rounding",
         ("timm", V1, {"size": {"shortest_edge": 256}, "resample": 3, "image_mean": [0.5] * 3,
                       "crop_rounding": "half_even"}),
         ("tflite", V1, {"size": {"height": 224, "width": 224}, "resample": 2, "do_center_crop": False}),
+        ("object-detection", DETECTOR, {"size": {"height": 224, "width": 224}, "resize_method": "tf1_bilinear",
+                                        "rescale_factor": 2 / 255, "image_mean": [1] * 3}),
+        ("tflite", DETECTOR, {"size": {"height": 224, "width": 224}, "resize_method": "half_pixel_bilinear",
+                              "image_mean": [0.5] * 3}),
+        ("torchvision", DETECTOR, {"size": {"height": 224, "width": 224}, "resize_method": "half_pixel_bilinear",
+                                   "image_mean": [0.5] * 3, "image_std": [0.5] * 3}),
+        ("stm32", DETECTOR, {"size": {"height": 224, "width": 224}, "resample": 0, "image_mean": [1] * 3}),
+        ("face-api", DETECTOR, {"size": {"max_height": 224, "max_width": 224}, "resize_method": "tf1_bilinear",
+                                "canvas_size": {"height": 224, "width": 224}, "canvas_value": 0,
+                                "image_mean": [1] * 3}),
     ],
 )  # fmt: skip
 def test_the_processor_s_settings_of_each_school(name: str, architecture: str, expected: dict[str, object]) -> None:

@@ -62,6 +62,7 @@ def test_numbers_of_the_raw_outputs_are_features_and_the_body_is_called_as_ever(
     numbers, raw = model.features(pixel_values, list(NAMES)), model.run_quantized(x)
     np.testing.assert_allclose(numbers["scores"], (raw["scores"].astype(np.float32) + 128) / 256, rtol=1e-6)
     np.testing.assert_allclose(numbers["offsets"], raw["offsets"] * np.float32(0.1), rtol=1e-6)
+    assert model.processor.resample == 0  # pictures of the school of such heads: nearest, aspect not kept
     out = model(pixel_values)
     assert list(out) == ["last_hidden_state"]  # the file has no pooling layer
     assert out.last_hidden_state.shape == (1, 256, 1, 1)

@@ -52,6 +52,11 @@ def fit_on_canvas(height: int, width: int) -> Settings:
     }
 
 
+def fit_on_black(height: int, width: int) -> Settings:
+    """Resize to the largest that fits and fill up with black to the right and below, as face-api's `NetInput`."""
+    return {**fit_on_canvas(height, width), "resize_method": "tf1_bilinear", "canvas_value": 0.0}
+
+
 def stretch_on_canvas(height: int, width: int) -> Settings:
     """Resize to exactly the size, which is the canvas: so masks are made as a graph that ends in labels makes them."""
     canvas = {"canvas_size": {"height": height, "width": width}, "canvas_value": 127.5}
@@ -78,7 +83,8 @@ class Dialect:
     `tf_padding`: TensorFlow's SAME, else the same on all sides. `epsilon`: batch norm's in the backbone.
     `has_background`: ImageNet has 1001 classes, the first of them the background. `resize`: how a picture comes to the
     network's size, `segmentation_resize` and `detection_resize` where that is different. `pixels`: what becomes of its
-    bytes, `v1_pixels` where that is different for V1. `bottom_right_padding`: as the config's field, for V1.
+    bytes, `v1_pixels` and `detection_pixels` where that is different for V1 and detectors.
+    `bottom_right_padding`: as the config's field, for V1.
     """
 
     name: str
@@ -91,6 +97,7 @@ class Dialect:
     segmentation_resize: Resize | None = None
     bottom_right_padding: str | None = None
     detection_resize: Resize | None = None
+    detection_pixels: PixelRange | None = None
 
 
 HUGGINGFACE = partial(crop_center, margin=32, resample=BILINEAR)
@@ -100,6 +107,7 @@ TIMM = partial(crop_center, edge_for_224=256, resample=BICUBIC, crop_rounding="h
 SLIM = partial(crop_then_stretch, kept=0.875)
 STRETCH_NEAREST = partial(stretch, resample=NEAREST)
 STRETCH_BILINEAR = partial(stretch, resample=BILINEAR)
+HALF_PIXELS = partial(stretch, resample=BILINEAR, resize_method="half_pixel_bilinear")
 
 DIALECTS: Mapping[str, Dialect] = {
     row.name: row
@@ -117,7 +125,18 @@ DIALECTS: Mapping[str, Dialect] = {
         ),
         Dialect("keras", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="depthwise"),
         Dialect("keras-applications", True, 1e-3, False, STRETCH_NEAREST, bottom_right_padding="all"),
-        Dialect("torchvision", False, 1e-5, False, TORCHVISION, IMAGENET),
+        Dialect("face-api", True, 1e-3, True, fit_on_black, MINUS_ONE_TO_ONE),  # SSD on V1, on a canvas of 512
+        Dialect("stm32", True, 1e-3, True, STRETCH_NEAREST, MINUS_ONE_TO_ONE),  # heads that are not decoded
+        Dialect(
+            "torchvision",
+            False,
+            1e-5,
+            False,
+            TORCHVISION,
+            IMAGENET,
+            detection_resize=HALF_PIXELS,
+            detection_pixels=HALVES,
+        ),
         Dialect("torchvision-v2", False, 1e-5, False, TORCHVISION_V2, IMAGENET),  # its weights IMAGENET1K_V2
         Dialect("timm", False, 1e-5, False, TIMM, IMAGENET, v1_pixels=HALVES),
         Dialect(
@@ -127,7 +146,7 @@ DIALECTS: Mapping[str, Dialect] = {
             True,
             STRETCH_BILINEAR,
             segmentation_resize=stretch_on_canvas,
-            detection_resize=partial(stretch, resample=BILINEAR, resize_method="half_pixel_bilinear"),
+            detection_resize=HALF_PIXELS,
         ),
     )
 }
@@ -182,6 +201,7 @@ def processor_settings(dialect: Dialect, architecture: str, image_size: tuple[in
     height, width = image_size
     family = architecture[: len("MobileNetV1")]
     pixels = (dialect.v1_pixels if family == "MobileNetV1" else None) or dialect.pixels
+    pixels = (dialect.detection_pixels if architecture.endswith("ObjectDetection") else None) or pixels
     special = {"Segmentation": dialect.segmentation_resize, "ObjectDetection": dialect.detection_resize}
     resize = special.get(architecture.rpartition("For")[2].removeprefix("Semantic")) or dialect.resize
 

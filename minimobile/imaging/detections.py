@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import InputError
 from minimobile.imaging.inputs import to_array
+from minimobile.imaging.transforms import resized_size
 
 FIELDS = ("detection_boxes", "detection_classes", "detection_scores")
 
@@ -22,13 +23,29 @@ def check_threshold(threshold: object, where: str) -> float:
     return float(threshold)  # type: ignore[arg-type]
 
 
+def reach(
+    size: tuple[int, int] | None, resize: Mapping[str, int] | None, canvas: Mapping[str, int] | None
+) -> tuple[float, float] | None:
+    """Return (height, width) in a picture's pixels of what a detector sees: the picture, or the canvas that it lies on.
+
+    `size` is the picture's, None where boxes stay relative; `resize` and `canvas` are an image processor's settings.
+
+    >>> reach((300, 400), {"max_height": 200, "max_width": 200}, {"height": 200, "width": 200})
+    (400.0, 400.0)
+    """
+    if size is None or canvas is None:
+        return size
+    height, width = size if resize is None else resized_size(*size, resize)
+    return canvas["height"] * size[0] / height, canvas["width"] * size[1] / width
+
+
 def list_detections(
-    outputs: Any, threshold: float, sizes: Sequence[tuple[int, int] | None], where: str
+    outputs: Any, threshold: float, sizes: Sequence[tuple[float, float] | None], where: str
 ) -> list[dict[str, NDArray[Any]]]:
     """Return {"scores" (D), "labels" (D) int64, "boxes" (D, 4) as xmin, ymin, xmax, ymax} for each picture.
 
     What scores more than `threshold` is kept, the best first. `sizes` are (height, width), None to leave boxes relative
-    to the picture. Raises InputError for outputs that are no detector's.
+    to what the detector saw. Raises InputError for outputs that are no detector's.
     """
     found = [to_array(_read(outputs, name, where), where) for name in FIELDS]
     boxes, labels, scores = found

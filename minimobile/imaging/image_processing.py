@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, InputError, MinimobileError, within_memory
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
-from minimobile.imaging.detections import check_threshold, list_detections
+from minimobile.imaging.detections import check_threshold, list_detections, reach
 from minimobile.imaging.files import format_settings, read_model_type, read_processor, write_processor
 from minimobile.imaging.inputs import flatten_images
 from minimobile.imaging.pipeline import process_image, process_map
@@ -234,7 +234,8 @@ class _ImageProcessor:
         """
         where = "post_process_object_detection"
         count = len(outputs["detection_scores"]) if "detection_scores" in outputs else 0
-        sizes = check_target_sizes(target_sizes, count, where)
+        resize = self.size if self.do_resize else None
+        sizes = [reach(size, resize, self.canvas_size) for size in check_target_sizes(target_sizes, count, where)]
         return list_detections(outputs, check_threshold(threshold, where), sizes, where)
 
 

@@ -74,10 +74,11 @@ def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint
     model = fold_constants(model, str(path)) if has_own_head else model
     layers, detector = _translate(model, ending, has_integers, str(path))
     own = read_own(model.metadata, str(path))
+    school = "stm32" if has_own_head and _is_undecoded_detector(model) else "tflite"
     match = partial(
         match_network,
         layers,
-        DIALECTS["tflite" if own is None else own.dialect],
+        DIALECTS[school if own is None else own.dialect],
         str(path),
         image_size=(source.shape[1], source.shape[2]) if is_fixed else None,
         provenance={"format": "tflite", "source": path.name} | producer,
@@ -178,6 +179,13 @@ def _naming_own_head(model: Model, has_integers: bool) -> Iterator[None]:
 def _has_own_head(model: Model) -> bool:
     """Whether a file has several results and computes no detections of them itself."""
     return len(model.outputs) > 1 and all(operator.kind != POST_PROCESSING for operator in model.operators)
+
+
+def _is_undecoded_detector(model: Model) -> bool:
+    """Whether the results are three tables of as many rows, one of them constant: offsets, scores, and anchors."""
+    results = [model.tensors[number] for number in model.outputs]
+    are_tables = len(results) == 3 and {len(result.shape) for result in results} == {3}
+    return are_tables and len({result.shape[1] for result in results}) == 1 and any(r.is_constant for r in results)
 
 
 def _weight_type(model: Model) -> str:
