@@ -18,6 +18,7 @@ from minimobile.calibration.method import Method
 from minimobile.calibration.quantize import quantize_by
 from minimobile.calibration.report import make_report
 from minimobile.errors import FormatError, InputError
+from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS, processor_settings
 from minimobile.networks.build_graph import build_graph
@@ -94,16 +95,15 @@ def test_the_digit_reader_reads_digits_in_integers(digits, pictures, tmp_path):
 
 def test_the_box_finder_finds_digits_in_integers(tmp_path):
     floats, scene = mm.load("demo:boxes", num_threads=1), "minimobile/demo/scene.png"
-    for per_channel in (True, False):
-        model = mm.quantize(floats, [scene], per_channel=per_channel)
-        model.save(tmp_path / "boxes.tflite")
-        found, again = (mm.detect(scene, each, 0.3) for each in (model, mm.load(tmp_path / "boxes.tflite")))
-        assert found == again
-        expected = mm.detect(scene, floats, 0.5)
-        assert len(expected) == 6
-        for one in expected:
-            corners = [list(other["box"].values()) for other in found if other["label"] == one["label"]]
-            assert np.abs(np.subtract(corners, list(one["box"].values()))).max(1).min() < 15  # pixels of 480
+    model = mm.quantize(floats, [scene])
+    model.save(tmp_path / "boxes.tflite")
+    found, again = (mm.detect(scene, each, 0.3) for each in (model, mm.load(tmp_path / "boxes.tflite")))
+    assert found == again
+    expected = mm.detect(scene, floats, 0.5)
+    assert len(expected) == 6
+    for one in expected:
+        corners = [list(other["box"].values()) for other in found if other["label"] == one["label"]]
+        assert np.abs(np.subtract(corners, list(one["box"].values()))).max(1).min() < 15  # pixels of 480
 
 
 def test_the_same_pictures_give_the_same_bytes_on_any_number_of_threads(digits, pictures, tmp_path):
@@ -150,6 +150,42 @@ def test_every_network_runs_and_comes_back_from_its_file(name, scheme, tmp_path)
     )
     error = np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2))
     assert error < (0.15 if scheme == "int8" and "SSD" not in name else 0.5)  # the deepest are the furthest off
+
+
+@pytest.mark.parametrize(("name", "input_type"), [("DeepLab", "uint8"), ("SSDLite on V2", "float32")])
+def test_integers_come_back_from_the_native_file_with_every_bit(name, input_type, tmp_path):
+    model = quantize_by(make(*NETWORKS[name]), photographs(3), Method(input_type=input_type)).model
+    path = tmp_path / "model.h5"
+    model.save(path)
+    again = mm.load(path)
+    assert again.is_quantized
+    assert again.config == model.config
+    assert again.processor.to_dict() == model.processor.to_dict()
+    x = np.random.default_rng(1).integers(0, 256, model.quantized_input.shape, np.uint8).astype(input_type)
+    for ours, theirs in zip(again.run_quantized(x), model.run_quantized(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for weight, values in again.state_dict().items():  # all that a result needs
+        np.testing.assert_array_equal(model.state_dict()[weight], values, err_msg=weight)
+    assert again.digest() == model.digest() or "DeepLab" in name  # which has layers behind those that it needs
+    assert not mm.load(path, dequantize=True).is_quantized
+    assert path.stat().st_size < 0.5 * sum(values.nbytes for values in model.state_dict().values())
+    with pytest.raises(FormatError, match="expected dtype float32 for a network of integers, got 'float16'"):
+        model.save(path, "float16")
+
+
+def test_damaged_integers_of_a_native_file_are_refused(digits, pictures, tmp_path):
+    path = tmp_path / "model.h5"
+    mm.quantize(digits, pictures[:1]).save(path)
+    assert hdf5.describe(path).facts["numbers"].startswith("integers, as a TFLite file of")
+    content = bytearray(path.read_bytes())
+    content[content.index(b"TFL3") + 400] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"checksum does not fit|damaged"):
+        mm.load(path)
+    checkpoint = mm.quantize(digits, pictures[:1])._as_checkpoint()
+    with pytest.raises(FormatError, match=r"expected integers of a MobileNetV1Model, found a MobileNetV1ForImageClass"):
+        hdf5.write(path, dataclasses.replace(checkpoint, architecture="MobileNetV1Model"))
+        mm.load(path)
 
 
 def test_without_a_picture_batch_norm_says_what_to_expect(digits, pictures, tmp_path):

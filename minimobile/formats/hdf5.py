@@ -5,7 +5,8 @@ Layout, version 1. Root attributes: `format` ("minimobile"), `format_version`, `
 attribute (64 KiB) is a dataset of the same name. A network trained for quantisation has one text more, `ranges`: {name
 of a weight or a layer: [minimum, maximum, num_bits, narrow_range]}. `labels`: (K,) text. `weights/<canonical name>`:
 float32 or float16 in PyTorch's layouts (int64 for `num_batches_tracked`, where a source counted), each with the
-attribute `sha256` over its little-endian bytes. The dialect is part of the provenance.
+attribute `sha256` over its little-endian bytes. A network of integers has, in place of weights, the dataset `integers`:
+the bytes of a TFLite file, which has one reader and one form for them. The dialect is part of the provenance.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
+from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.guarded_hdf5 import (
@@ -31,6 +34,7 @@ from minimobile.formats.guarded_hdf5 import (
 )
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.safetensors_file import is_counter
+from minimobile.formats.tflite import tflite
 from minimobile.networks.config import Config, config_from_dict
 from minimobile.operations.fake_quantization import FakeQuantization
 from minimobile.storage.files import user_path
@@ -39,8 +43,10 @@ from minimobile.storage.strict_json import parse_json_object
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")
 DEFAULT_DIALECT = "huggingface"
+_WEIGHTS = "weights/"
 _TEXTS = ("architecture", "config", "processor", "provenance")
 _RANGES = "ranges"  # a text that most files lack
+_INTEGERS = "integers"  # an array that most files lack
 _LONGEST_ATTRIBUTE = 60_000  # HDF5 allows 65,536 bytes with its own overhead
 
 
@@ -53,12 +59,20 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     """Write `checkpoint` to `path`, wholly or not at all.
 
     `dtype` is how weights are stored: "float32", or "float16" at half the size. A finite value too large for it raises
-    FormatError.
+    FormatError, as does float16 for integers, which are stored as they are.
     """
     path = user_path(path)
     if dtype not in DTYPES:
         raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
-    weights = {name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())}
+    if checkpoint.quantized is None:
+        own = {name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())}
+        stored = {f"{_WEIGHTS}{name}": values for name, values in own.items()}
+    elif dtype != "float32":
+        raise FormatError(
+            f"{path}: expected dtype float32 for a network of integers, got {dtype!r}; they stay as they are"
+        )
+    else:
+        stored = {_INTEGERS: np.frombuffer(tflite.pack(checkpoint, str(path)), np.uint8)}
     config = checkpoint.config.to_dict()
     labels = [checkpoint.config.labels[index] for index in range(checkpoint.config.class_count)]
     if config.get("label2id") == {name: index for index, name in enumerate(labels)}:
@@ -75,15 +89,15 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     }
     if checkpoint.ranges:
         texts[_RANGES] = _json_text(checkpoint.ranges)
-    sums = {name: _sha256(values) for name, values in weights.items()}
+    sums = {name: _sha256(values) for name, values in stored.items()}
     attributes: dict[str, dict[str, str | int]] = {
         "": {
             "format": "minimobile",
             "format_version": FORMAT_VERSION,
-            "sha256": _file_sum(texts, labels, {n: (v.shape, v.dtype) for n, v in weights.items()}, sums),
+            "sha256": _file_sum(texts, labels, {n: (v.shape, v.dtype) for n, v in stored.items()}, sums),
         }
     }
-    arrays: dict[str, NDArray[Any]] = {f"weights/{name}": values for name, values in weights.items()}
+    arrays: dict[str, NDArray[Any]] = dict(stored)
     arrays["labels"] = np.array([_encode_label(path, label) for label in labels], dtype=np.bytes_)
     for name, text in texts.items():
         encoded = text.encode("utf-8")
@@ -91,7 +105,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
             attributes[""][name] = text
         else:
             arrays[name] = np.array(encoded)
-    attributes.update({f"weights/{name}": {"sha256": value} for name, value in sums.items()})
+    attributes.update({name: {"sha256": value} for name, value in sums.items()})
     write_hdf5(path, arrays, attributes)
 
 
@@ -117,23 +131,50 @@ def read_open(path: Path, file: GuardedFile, config: Config | None = None) -> Ch
     has_ranges = _RANGES in root or _RANGES in file.shapes
     texts = {name: _read_text(file, name) for name in (*_TEXTS, *[_RANGES] * has_ranges)}
     labels = _read_labels(file)
-    names = [name for name in file.shapes if name.startswith("weights/")]
+    names = [name for name in file.shapes if name.startswith(_WEIGHTS) or name == _INTEGERS]
     for name in names:
         kind = file.dtypes[name]
-        if kind not in ((np.int64,) if is_counter(name) else (np.float32, np.float16)):
-            raise FormatError(f"{path}: {name}: expected float32 or float16, found {kind}")
+        if kind not in _types_of(name):
+            raise FormatError(f"{path}: {name}: expected {' or '.join(map(str, _types_of(name)))}, found {kind}")
     sums = {name: str(file.attributes[name].get("sha256")) for name in names}
-    table = {name.removeprefix("weights/"): (file.shapes[name], file.dtypes[name]) for name in names}
-    by_name = {name.removeprefix("weights/"): value for name, value in sums.items()}
-    if _file_sum(texts, labels, table, by_name) != root.get("sha256"):
+    table = {name: (file.shapes[name], file.dtypes[name]) for name in names}
+    if _file_sum(texts, labels, table, sums) != root.get("sha256"):
         raise FormatError(f"{path}: the checksum of the description does not fit; the file is damaged, copy it again")
     weights = {}
     for name in names:
         values = file.read(name)
         if _sha256(values) != sums[name]:
             raise FormatError(f"{path}: {name}: the checksum does not fit; the file is damaged, copy it again")
-        weights[name.removeprefix("weights/")] = values if is_counter(name) else values.astype(np.float32, copy=False)
-    checkpoint = _checkpoint(path, texts, labels, weights)
+        is_exact = is_counter(name) or name == _INTEGERS
+        weights[name.removeprefix(_WEIGHTS)] = values if is_exact else values.astype(np.float32, copy=False)
+    integers = weights.pop(_INTEGERS, None)
+    checkpoint = _replace_config(path, _checkpoint(path, texts, labels, weights), config)
+    return checkpoint if integers is None else _add_integers(path, checkpoint, integers.tobytes())
+
+
+def _types_of(name: str) -> tuple[np.dtype[Any], ...]:
+    """Return the types that an array may have."""
+    if name == _INTEGERS:
+        return (np.dtype(np.uint8),)
+    return (np.dtype(np.int64),) if is_counter(name) else (np.dtype(np.float32), np.dtype(np.float16))
+
+
+def _add_integers(path: Path, checkpoint: Checkpoint, content: bytes) -> Checkpoint:
+    """Return the checkpoint of a network of integers, with the weights that they stand for."""
+    found = tflite.unpack(content, path)
+    if found.architecture != checkpoint.architecture:
+        raise FormatError(f"{path}: expected integers of a {checkpoint.architecture}, found a {found.architecture}")
+    own = dataclasses.replace(
+        checkpoint,
+        weights=found.weights,
+        quantized=found.quantized,
+        obstacle=found.obstacle,
+        endpoints=found.endpoints,
+    )
+    return settle_quantized(own, found.config)
+
+
+def _replace_config(path: Path, checkpoint: Checkpoint, config: Config | None) -> Checkpoint:
     if config is None:
         return checkpoint
     if config.model_type != checkpoint.config.model_type:
@@ -151,10 +192,12 @@ def describe(path: str | Path) -> Description:
 def describe_open(path: Path, file: GuardedFile) -> Description:
     """Do what `describe` does with a file that is open."""
     root = file.attributes[""]
-    arrays = [name for name in file.shapes if name.startswith("weights/")]
-    entries = tuple(Entry(name.removeprefix("weights/"), file.shapes[name], file.dtypes[name].name) for name in arrays)
+    arrays = [name for name in file.shapes if name.startswith(_WEIGHTS)]
+    entries = tuple(Entry(name.removeprefix(_WEIGHTS), file.shapes[name], file.dtypes[name].name) for name in arrays)
     provenance = parse_json_object(_read_text(file, "provenance"), f"{path}: provenance")
     facts = {name: str(root[name]) for name in ("format_version", "architecture") if name in root}
+    if _INTEGERS in file.shapes:
+        facts["numbers"] = f"integers, as a TFLite file of {math.prod(file.shapes[_INTEGERS])} bytes"
     return Description(
         format="native HDF5 file",
         dialect=str(provenance.get("dialect", DEFAULT_DIALECT)),
@@ -242,7 +285,9 @@ def _file_sum(
     sums: Mapping[str, str],
 ) -> str:
     """Sum up what the file says about itself, so that a changed digit in the config is noticed, too."""
-    arrays = [[name, list(table[name][0]), table[name][1].name, sums[name]] for name in sorted(table)]
+    arrays = [
+        [name.removeprefix(_WEIGHTS), list(table[name][0]), table[name][1].name, sums[name]] for name in sorted(table)
+    ]
     description = _json_text([FORMAT_VERSION, dict(texts), labels, arrays])
     return hashlib.sha256(description.encode("utf-8", "surrogatepass")).hexdigest()
 

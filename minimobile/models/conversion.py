@@ -75,7 +75,7 @@ def convert(
     complete = dataclasses.replace(fitted, weights={**fitted.weights, **idle_weights(idle)})
     complete, rules_notes = settle_rules(complete) if layout == TFLITE else (complete, ())
     if layout == NATIVE:
-        hdf5.write(path, complete, dtype)
+        hdf5.write(path, dataclasses.replace(complete, quantized=None), dtype)
         written = tuple(complete.weights)
     elif layout in KEEP_INTEGERS:
         KEEP_INTEGERS[layout](path, dataclasses.replace(complete, ranges={}), dtype)

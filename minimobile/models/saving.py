@@ -39,8 +39,7 @@ class Saving:
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write our native HDF5 file, or what a name ending in .tflite or .onnx says; `dtype="float16"` halves any.
 
-        TFLite and ONNX files keep integers as they are. Raises FormatError for what has no form in a file, and writes
-        none.
+        All of them keep integers as they are. Raises FormatError for what has no form in a file, and writes none.
         """
         name = str(path).lower()
         if name.endswith(tflite.SUFFIX):
@@ -48,7 +47,7 @@ class Saving:
         elif name.endswith(onnx_file.SUFFIX):
             onnx_file.write(path, self._as_checkpoint(), dtype)
         else:
-            hdf5.write(path, self.to_checkpoint(), dtype)
+            hdf5.write(path, self._as_checkpoint(), dtype)
 
     def to_checkpoint(self) -> Checkpoint:
         """Return the model as data, as the formats write it; raises InputError for one that runs in integers."""

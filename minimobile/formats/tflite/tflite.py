@@ -30,7 +30,7 @@ from minimobile.formats.tflite.tflite_detection import (
 from minimobile.formats.tflite.tflite_floats import float_network
 from minimobile.formats.tflite.tflite_layers import translate, translate_with_outputs
 from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_own
-from minimobile.formats.tflite.tflite_model import Model, read_model
+from minimobile.formats.tflite.tflite_model import Model, parse_model, read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
 from minimobile.formats.tflite.tflite_writer import check_half, write_model
@@ -59,7 +59,13 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     """
     model = read_model(path)
     with naming_others([*(tensor.name for tensor in model.tensors), *(operator.kind for operator in model.operators)]):
-        return _read_network(model, path, config)
+        checkpoint = _read_network(model, path, config)
+    return checkpoint if config is not None else _name_classes(checkpoint, path)
+
+
+def unpack(content: bytes, path: Path) -> Checkpoint:
+    """Do what `read` does with what `pack` made; `path` is that of the file in which it was found."""
+    return _read_network(parse_model(content, str(path)), path, None)
 
 
 def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint:
@@ -93,9 +99,7 @@ def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint
         checkpoint = dataclasses.replace(checkpoint, quantized=integers, obstacle=obstacle, processor=processor)
         if config is not None:
             checkpoint = settle_quantized(checkpoint, match().config)
-    if own is not None:
-        checkpoint = dataclasses.replace(checkpoint, processor=own.processor)
-    return checkpoint if config is not None else _name_classes(checkpoint, path)
+    return checkpoint if own is None else dataclasses.replace(checkpoint, processor=own.processor)
 
 
 def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
@@ -113,12 +117,16 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
             f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
             "load it with quantized=True, and what is saved has the integers that it was trained for"
         )
-    network = checkpoint.quantized or float_network(checkpoint, str(path))
-    detection = describe_post_processing(checkpoint, network, str(path))
+    write_whole_bytes(path, pack_labels(pack(checkpoint, str(path), dtype), checkpoint))
+
+
+def pack(checkpoint: Checkpoint, where: str, dtype: str = "float32") -> bytes:
+    """Return what `write` writes, without the classes' names."""
+    network = checkpoint.quantized or float_network(checkpoint, where)
+    detection = describe_post_processing(checkpoint, network, where)
     if dtype == "float16":
-        check_half(network, str(path))
-    content = write_model(network, PRODUCER, metadata_buffers(checkpoint, network), dtype, detection)
-    write_whole_bytes(path, pack_labels(content, checkpoint))
+        check_half(network, where)
+    return write_model(network, PRODUCER, metadata_buffers(checkpoint, network), dtype, detection)
 
 
 def _translate(

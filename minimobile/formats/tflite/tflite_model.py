@@ -92,8 +92,12 @@ def read_model(path: Path) -> Model:
     Raises FormatError for anything out of place: offsets, numbers of tensors and buffers, sizes, quantisation, the
     order of operators, an operator's inputs and options. A model of several subgraphs is refused.
     """
-    content = read_limited(path, FILE_LIMIT)
-    return _Reader(content, str(path)).read()
+    return parse_model(read_limited(path, FILE_LIMIT), str(path))
+
+
+def parse_model(content: bytes, where: str) -> Model:
+    """Return the model of a TFLite file's content; raises what `read_model` does, beginning with `where`."""
+    return _Reader(content, where).read()
 
 
 class _Reader:
