@@ -109,6 +109,14 @@ HOSTILE = {
     "another number of columns": (
         spoil("classes/shape", value=np.array([1, -1, 9], np.int32)), "expected 4 numbers for every box of map 0, and 9"
     ),
+    **{
+        f"suppression by {op}": (spoil("kept", op=op), f"node kept: expected an operation of a MobileNet, found {op}, ")
+        for op in ("NonMaxSuppressionV2", "NonMaxSuppressionV4", "NonMaxSuppressionV5", "CombinedNonMaxSuppression")
+    },
+    "TFLite's operation": (
+        [*build_detector(LITE)[0], Entry("end", "TFLite_Detection_PostProcess", ("boxes", "scores", "anchors"))],
+        "node end: expected an operation of a MobileNet, found TFLite_Detection_PostProcess, which is not loaded",
+    ),
     "an operation with an effect": (
         [*build_detector(LITE, limits=LIMITS)[0], Entry("file", "WriteFile", ("zero", "zero"))], "found WriteFile"
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 
@@ -78,6 +79,58 @@ def test_fused_operations_are_the_plain_ones_that_they_stand_for(folder):
     path.write_text(json.dumps(values))
     with pytest.raises(FormatError, match=r"node scores \(_FusedConv2D\): expected the parts of it, found 2 inputs"):
         formats.read(folder)
+
+
+def fuse(nodes):
+    """Join every convolution with its bias and relu6, as TensorFlow.js's converter does."""
+    by_name, fused = {node["name"]: node for node in nodes}, []
+    words = {"Conv2D": "_FusedConv2D", "DepthwiseConv2dNative": "FusedDepthwiseConv2dNative"}
+    gone = set()
+    for node in nodes:
+        bias = by_name.get(node["input"][0]) if node["op"] == "Relu6" else None
+        if bias is None:
+            continue
+        convolution = by_name[bias["input"][0]]
+        parts = {"list": {"s": [base64.b64encode(part).decode() for part in (b"BiasAdd", b"Relu6")]}}
+        node["input"] = [*convolution["input"], bias["input"][1]]
+        node.update(op=words[convolution["op"]], attr={**convolution["attr"], "fused_ops": parts})
+        gone |= {bias["name"], convolution["name"]}
+        fused.append(node["op"])
+    nodes[:] = [node for node in nodes if node["name"] not in gone]
+    return fused
+
+
+def test_every_convolution_may_be_fused_with_its_bias_and_relu6(tmp_path):
+    topology, weights = graph_topology(tiny_v1("none")[0])
+    expected = formats.read(write_model(tmp_path / "plain", topology, weights))
+    fused = fuse(topology["node"])
+    assert {op: fused.count(op) for op in set(fused)} == {"_FusedConv2D": 14, "FusedDepthwiseConv2dNative": 13}
+    assert_same_weights(formats.read(write_model(tmp_path / "fused", topology, weights)), expected)
+
+
+def test_a_product_of_matrices_with_its_bias_is_the_classifier(tmp_path):
+    topology, weights = graph_topology(tiny_v1("none")[0])
+    expected = formats.read(write_model(tmp_path / "plain", topology, weights))
+    nodes = {node["name"]: node for node in topology["node"]}
+    nodes["pool"]["attr"]["keep_dims"] = {"b": False}
+    weights["logits/weights"] = weights["logits/weights"][0, 0]
+    bias = {"fused_ops": {"list": {"s": [base64.b64encode(b"BiasAdd").decode()]}}}
+    nodes["scores"].update(op="_FusedMatMul", input=["pool", "logits/weights", "logits/b"], attr=bias)
+    nodes["probabilities"]["input"] = ["scores"]
+    topology["node"] = [node for name, node in nodes.items() if name not in ("logits", "flat")]
+    assert_same_weights(formats.read(write_model(tmp_path / "fused", topology, weights)), expected)
+
+
+def test_a_model_of_features_has_no_head(tmp_path):
+    topology, weights = graph_topology(tiny_v1("none")[0])
+    expected = formats.read(write_model(tmp_path / "whole", topology, weights))
+    gone = ("axes", "pool", "logits", "logits/weights", "logits/b", "scores", "flat", "probabilities")
+    topology["node"] = [node for node in topology["node"] if node["name"] not in gone]
+    kept = {name: values for name, values in weights.items() if name not in gone}
+    found = formats.read(write_model(tmp_path / "features", topology, kept))
+    assert found.architecture == "MobileNetV1Model"
+    for name, values in found.weights.items():
+        np.testing.assert_array_equal(values, expected.weights[name])
 
 
 def test_layers_of_keras_come_back_bit_for_bit(tmp_path):

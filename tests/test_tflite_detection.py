@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from detection_files import OPTIONS, open_litert, run_interpreter, write_detector, write_flexbuffer
 from PIL import Image
+from test_tflite import pack
 
 import minimobile as mm
 from minimobile.errors import FormatError, InputError
@@ -146,6 +147,25 @@ def test_what_is_no_detector_is_refused_in_one_sentence(case, tmp_path):
     writer, sentence = HOSTILE[case]
     with pytest.raises(FormatError, match=sentence):
         tflite.read(save(tmp_path, writer))
+
+
+@pytest.mark.parametrize("labels", [{0: "cat"}, {index: str(index) for index in range(7)}])
+def test_labels_for_other_classes_than_the_file_s_are_refused(labels, tmp_path):
+    path = save(tmp_path, write_detector(DENSE, "uint8")[0])
+    with pytest.raises(FormatError, match=r"of another shape: detection_head\.classes\.0\.projection"):
+        mm.load(path, id2label=labels)
+
+
+@pytest.mark.parametrize("names", ["cat\ndog\n", "cat\ndog\nbird\nhorse\n"])
+def test_classes_beyond_a_packed_list_of_labels_have_numbers_for_names(names, tmp_path):
+    content = write_detector(DENSE, "uint8")[0].write()
+    path = save(tmp_path, pack(content, {"labels.txt": names}))
+    count = len(names.split())
+    assert tflite.read(path).ignored["labels.txt"] == f"a list of {count} lines, not of 3 labels"
+    found = mm.detect(picture()[0], path, threshold=0)
+    assert {item["label"] for item in found} <= {"LABEL_0", "LABEL_1", "LABEL_2"}
+    assert all(item["label"] == f"LABEL_{item['index']}" for item in found)
+    assert found
 
 
 def test_boxes_of_negative_size_are_named_where_litert_fails_too(tmp_path):
