@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minimobile.bulk.run import Summary, run
     from minimobile.calibration.quantize import quantize
     from minimobile.comparison.crosscheck import check
+    from minimobile.comparison.every_runtime import RuntimesReport, check_all
     from minimobile.comparison.pixels import PixelReport, compare_pixels
     from minimobile.comparison.report import LayerComparison, Report
     from minimobile.errors import (
@@ -115,6 +116,7 @@ __all__ = [
     "PartRunner",
     "PixelReport",
     "Report",
+    "RuntimesReport",
     "Segmentation",
     "Summary",
     "Trace",
@@ -123,6 +125,7 @@ __all__ = [
     "UnknownLayerError",
     "UnreachableError",
     "check",
+    "check_all",
     "classify",
     "compare_pixels",
     "convert",
@@ -174,6 +177,7 @@ _LATE = {
     "minimobile.models.conversion": ("convert",),
     "minimobile.models.conversion_report": ("ConversionReport",),
     "minimobile.comparison.crosscheck": ("check",),
+    "minimobile.comparison.every_runtime": ("RuntimesReport", "check_all"),
     "minimobile.comparison.report": ("LayerComparison", "Report"),
     "minimobile.tracing.explanation": ("Explanation",),
     "minimobile.imaging.batches": ("BatchFeature",),

@@ -37,8 +37,8 @@ class Table:
         sides = ["right" if name.endswith("#") else "left" for name in self.columns]
         head = _row("th", [name.removesuffix("#") for name in self.columns], sides)
         body = "".join(_row("td", row, sides) for row in self.rows)
-        caption = "".join(f"<div>{_escape(line)}</div>" for line in self.title.splitlines())
-        notes = "".join(f"<div>{_escape(line)}</div>" for line in self.notes)
+        caption = "".join(f"<div>{escape(line)}</div>" for line in self.title.splitlines())
+        notes = "".join(f"<div>{escape(line)}</div>" for line in self.notes)
         return f"<div>{caption}<table><thead>{head}</thead><tbody>{body}</tbody></table>{notes}</div>"
 
 
@@ -49,10 +49,11 @@ def facts_table(facts: Sequence[tuple[str, object]], title: str = "") -> Table:
 
 def _row(kind: str, cells: Sequence[object], sides: Sequence[str]) -> str:
     texts = (
-        f'<{kind} style="text-align: {side}">{_escape(cell)}</{kind}>' for cell, side in zip(cells, sides, strict=True)
+        f'<{kind} style="text-align: {side}">{escape(cell)}</{kind}>' for cell, side in zip(cells, sides, strict=True)
     )
     return f"<tr>{''.join(texts)}</tr>"
 
 
-def _escape(text: object) -> str:
+def escape(text: object) -> str:
+    """Return printable text in which nothing is HTML."""
     return html.escape(printable(text))

@@ -118,7 +118,7 @@ def test_misuse_is_one_sentence() -> None:
     model, pixels = make_network("v1"), draw_pixels()
     for words, arguments in (
         (
-            "against: expected one of transformers, tensorflow, litert, onnxruntime, reference, got 'jax'",
+            "against: expected one of transformers, tensorflow, litert, onnxruntime, openvino, reference, got 'jax'",
             {"against": "jax"},
         ),
         (
@@ -130,7 +130,7 @@ def test_misuse_is_one_sentence() -> None:
         ("expected values that NumPy can read, got Unreadable", {"against": lambda x: {"layer.0": Unreadable()}}),
         ("expected it to return {layer name: values}, got ndarray; for logits alone", {"against": lambda x: x}),
         ("it failed on (1, 3, 32, 32) (KeyError: 'sesame')", {"against": lambda x: {}["sesame"]}),
-        ("a torch.nn.Module or a function, got int", {"against": 5}),
+        ("InferenceSession or a function, got int", {"against": 5}),
         ("expected `other` with a framework's name", {"against": lambda x: {}, "other": model}),
         ("got both or neither", {"pixel_values": None}),
         ("expected a model with image-processor settings", {"pixel_values": None, "image": "a.png"}),

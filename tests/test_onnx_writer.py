@@ -17,7 +17,9 @@ from minimobile.comparison.crosscheck import check
 from minimobile.errors import FormatError, InputError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS, processor_settings
+from minimobile.formats.onnx import write as onnx_file
 from minimobile.networks.build_graph import build_graph
+from minimobile.operations.passes import keep_needed
 from minimobile.quantized import definitions
 
 NETWORKS = {
@@ -173,3 +175,40 @@ def test_integers_are_written_between_quantize_and_dequantize(kind, scheme, tmp_
 
 def _channels_last(values):
     return np.ascontiguousarray(values.transpose(0, 2, 3, 1)) if values.ndim == 4 else values
+
+
+ROUND_TRIPS = {
+    "V1": ("v1", {}),
+    "V1, Keras' padding, odd picture": ("v1", {"bottom_right_padding": "all", "image_size": 33}),
+    "V1, Keras' padding, even picture": ("v1", {"bottom_right_padding": "depthwise"}),
+    "V1, fixed pool": ("v1", {"pool_size": 2, "image_size": 64}),
+    "V1, symmetric padding": ("v1", {"tf_padding": False, "layer_norm_eps": 1e-5}),
+    "V2, odd picture": ("v2", {"image_size": 33}),
+    "DeepLab": ("deeplab", {"image_size": 65}),
+}
+
+
+@pytest.mark.parametrize("name", ROUND_TRIPS)
+def test_a_network_comes_back_with_every_bit_its_labels_and_its_settings(name, tmp_path):
+    kind, fields = ROUND_TRIPS[name]
+    model = make_network(kind, **{"image_size": 32, "id2label": {i: f"Käse {i}" for i in range(11)}, **fields})
+    processor = {"do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    checkpoint = dataclasses.replace(model.to_checkpoint(), processor=processor, dialect="slim")
+    onnx_file.write(tmp_path / "model.onnx", checkpoint)
+    found = formats.read(tmp_path / "model.onnx")
+    assert found.config == model.config.replace(architectures=(checkpoint.architecture,))
+    assert (found.processor, found.dialect) == (processor, "slim")
+    needed = keep_needed(model.graph, model.graph.outputs).shapes
+    assert set(found.weights) >= set(needed)
+    for key in needed:
+        assert found.weights[key].tobytes() == model.state_dict()[key].tobytes(), key
+    read = type(model).from_checkpoint(found)
+    pixels = draw_pixels(model.config.image_size)
+    np.testing.assert_array_equal(read(pixels).logits, model(pixels).logits)
+
+
+def test_half_precision_comes_back_as_the_rounded_weights(tmp_path):
+    model = make_network("v2", image_size=32)
+    model.save(tmp_path / "model.onnx", "float16")
+    for name, values in mm.load(tmp_path / "model.onnx").state_dict().items():
+        np.testing.assert_array_equal(values, model.state_dict()[name].astype(np.float16).astype(np.float32))

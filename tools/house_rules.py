@@ -53,7 +53,7 @@ THIRD_PARTY: Mapping[str, tuple[set[str], set[str]]] = {
     "minimobile.comparison.rivals": ({"numpy"}, {"torch", "onnxruntime", "openvino", "ai_edge_litert"}),
     "minimobile.comparison.peers": (
         {"numpy"},
-        {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert", "onnx", "onnxruntime"},
+        {"torch", "transformers", "tensorflow", "keras", "ai_edge_litert", "onnxruntime", "openvino"},
     ),
     "minimobile.comparison.torch_modules": ({"numpy"}, {"torch"}),
     "minimobile.bulk": ({"numpy", "PIL"}, {"pyarrow", "fsspec", "ray"}),

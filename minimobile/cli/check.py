@@ -14,8 +14,10 @@ import typer
 from minimobile.cli import console
 from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
+from minimobile.storage.files import write_whole_bytes
 
 if TYPE_CHECKING:
+    from minimobile.comparison.every_runtime import RuntimesReport
     from minimobile.comparison.pixels import PixelReport
     from minimobile.comparison.quantized_steps import LayerSteps
     from minimobile.comparison.report import Report
@@ -32,15 +34,22 @@ class Against(StrEnum):
     TENSORFLOW = "tensorflow"
     LITERT = "litert"
     ONNXRUNTIME = "onnxruntime"
+    OPENVINO = "openvino"
     REFERENCE = "reference"
     DEQUANTIZED = "dequantized"
+    ALL = "all"
 
 
 def check(
     source: Source,
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
     against: Annotated[
-        Against, typer.Option("--against", help="The other side (extra `crosscheck`; the last two need nothing).")
+        Against,
+        typer.Option(
+            "--against",
+            metavar="NAME",
+            help=f"The other side, one of {', '.join(Against)} (extra `crosscheck`).",
+        ),
     ] = Against.TRANSFORMERS,
     other: Annotated[
         str | None,
@@ -49,6 +58,10 @@ def check(
     pixels: Annotated[
         bool, typer.Option("--pixels", help="Compare what image processors make of the picture, instead.")
     ] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="OUT", help="Write all of it as one HTML page, too.", show_default=False),
+    ] = None,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Compare with another framework, layer by layer.
@@ -59,29 +72,47 @@ def check(
     differs; ? where rounding may hide as much as weights of fewer bits). Exit code 0: all layers agree; 1: they do
     not, or something failed; 3: that cannot be told.
 
+    A framework runs SRC itself where it reads such files (ONNX Runtime and OpenVINO an .onnx, LiteRT a .tflite, ...),
+    every tensor taken out, and otherwise the network as we read it. Against all, every runtime that is installed runs
+    it: the error of each to float64, the first layer beyond rounding, milliseconds of one inference on one thread,
+    and the verdict in words.
+
     Against dequantized, a quantised file runs in integers and as the float network that it stands for. Columns: what a
     step of the layer's bytes is worth; the largest and the mean difference in steps; its mean with the sign, integers
     minus floats; the share of bytes that the floats round to as well; and the share of values that the floats have
     beyond the bytes. There is no bound, so the exit code is 0.
     """
     if against is Against.DEQUANTIZED and not pixels:
+        if html is not None:
+            raise typer.BadParameter("--html: a page is written of a comparison of layers, not of steps; leave it out")
         if other is not None:
             raise typer.BadParameter("--other: --against dequantized compares SRC with itself; leave one of them out")
         _write_steps(_compare_steps(source, image), output_format)
         return
     from minimobile.cli.models import announce_compilation, load_model, processor_of
 
-    report: Report | PixelReport
+    report: Report | PixelReport | RuntimesReport
     if pixels:
+        if html is not None:
+            raise typer.BadParameter("--html: a page is written of a comparison of layers, not of pixels; leave it out")
         from minimobile.comparison.pixels import compare_pixels
 
         theirs = None if other is None else processor_of(load_model(other))
         report = compare_pixels(processor_of(load_model(source)), image, theirs)  # type: ignore[arg-type]
+    elif against is Against.ALL:
+        if other is not None or html is not None:
+            raise typer.BadParameter("--against all: expected neither --other nor --html; name one runtime for those")
+        from minimobile.comparison.every_runtime import check_all
+
+        announce_compilation()
+        report = check_all(source, image)
     else:
         from minimobile.comparison.crosscheck import check as compare
 
         announce_compilation()
         report = compare(source, image, against.value, other)
+        if html is not None:
+            write_whole_bytes(html, report.to_page().encode())
     if output_format is Format.JSON:
         console.write_json(report.to_dict())
     else:

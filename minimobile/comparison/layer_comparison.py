@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from minimobile.comparison.array_differences import ArrayDifference, compare_arrays
 from minimobile.comparison.diagnosis import diagnose
+from minimobile.comparison.environment import describe_environment
 from minimobile.comparison.float32_bounds import largest_excess, quantise
 from minimobile.comparison.float64_run import run_float64
 from minimobile.comparison.peers import Observed, as_map, compared_layers
 from minimobile.comparison.report import LayerComparison, Report
 from minimobile.comparison.suspect import Suspect, isolate
+from minimobile.comparison.worst_value import find_worst
 from minimobile.errors import InputError
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
@@ -69,11 +71,16 @@ def compare_layers(
         judged = _judge(suspect, ours[name], truth, alibi)
         layers.append(_compare(name, ours[name], theirs[name], truth[name], judged))
         if judged.agrees is False and first is None:
-            first = dataclasses.replace(suspect, deviation=judged.deviation)
+            first = name, dataclasses.replace(suspect, deviation=judged.deviation)
     differing = next((layer.name for layer in layers if layer.agrees is False), None)
-    diagnosis = None if first is None else _blame(first, arrays, their_weights) or diagnose(first)
-    doubt = _doubt(graph, layers)
-    return Report(against, tuple(layers), arrays, first_difference=differing, diagnosis=diagnosis, doubt=doubt)
+    diagnosis, worst = None, None
+    if first is not None:
+        diagnosis = _blame(first[1], arrays, their_weights) or diagnose(first[1])
+        worst = find_worst(model, *first, pixels, known, their_weights)
+    return Report(
+        against, tuple(layers), arrays, worst=worst, environment=describe_environment(), first_difference=differing,
+        diagnosis=diagnosis, doubt=_doubt(graph, layers),
+    )  # fmt: skip
 
 
 class _Judgement(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.comparison import onnx_runs
 from minimobile.comparison.float32_bounds import Grid
 from minimobile.comparison.rival_tensorflow import run_tensorflow, write_tflite
 from minimobile.comparison.sized_network import SizedNetwork, write_onnx
@@ -24,10 +25,18 @@ from minimobile.execution.definitions import run_reference
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
 from minimobile.operations.passes import fold_batch_norm, keep_needed
+from minimobile.operations.shapes import infer_shapes
 
 Array = NDArray[Any]
 
 OURS_ALONE = ("model_type", "pool_size", "bottom_right_padding")  # fields that transformers' configs do not have
+OWN_FILES: Mapping[str, tuple[str, ...]] = {
+    "tensorflow": (".pb", ".keras", ".h5", ".hdf5"),
+    "litert": (".tflite",),
+    "onnxruntime": (".onnx",),
+    "openvino": (".onnx",),
+}
+"""Endings of the files that a framework runs itself, where their endpoints are known."""
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
@@ -65,9 +74,18 @@ def run_peer(name: str, peer: Peer, pixels: Array) -> dict[str, Observed]:
     """
     if name not in PEERS:
         raise InputError(f"against: expected one of {', '.join(PEERS)}, got {name!r}")
-    if name == "litert" and peer.path is not None and peer.path.suffix.lower() == ".tflite":
+    if name == "litert" and runs_file(name, peer):
         return _run_tflite(peer, pixels)
     return {layer: Observed(as_map(np.asarray(values))) for layer, values in PEERS[name](peer, pixels).items()}
+
+
+def runs_file(name: str, peer: Peer) -> bool:
+    """Whether a framework runs the source's own file, and not our reading of it."""
+    if peer.path is None:
+        return False
+    if name == "transformers":
+        return (peer.path / "config.json").is_file()
+    return peer.path.suffix.lower() in OWN_FILES.get(name, ()) and bool(peer.endpoints)
 
 
 def as_map(values: Array) -> Array:
@@ -172,10 +190,38 @@ def _load_transformers(peer: Peer) -> Any:
 
 
 def _onnxruntime(peer: Peer, pixels: Array) -> dict[str, Array]:
-    """Run our graph as an ONNX model, batch norm as it is trained."""
-    runtime, network = import_framework("onnxruntime"), _every_layer(peer, pixels)
+    """Run an ONNX file itself; of anything else, our graph as one, batch norm as it is trained."""
+    runtime = import_framework("onnxruntime")
+    if runs_file("onnxruntime", peer):
+        return _run_onnx(onnx_runs.run_onnxruntime, runtime, "ONNX Runtime", peer, pixels)
+    network = _every_layer(peer, pixels)
     session = runtime.InferenceSession(write_onnx(network), providers=["CPUExecutionProvider"])
     return dict(zip(network.graph.outputs, session.run(None, {INPUT: pixels}), strict=True))
+
+
+def _openvino(peer: Peer, pixels: Array) -> dict[str, Array]:
+    """Run an ONNX file itself, in float32; of anything else, our graph as one."""
+    openvino = import_framework("openvino")
+    if runs_file("openvino", peer):
+        return _run_onnx(onnx_runs.run_openvino, openvino, "OpenVINO", peer, pixels)
+    network, core = _every_layer(peer, pixels), openvino.Core()
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}  # bfloat16 would be its own choice on processors that have it
+    results: Any = core.compile_model(core.read_model(write_onnx(network)), "CPU", settings)({0: pixels})
+    return {name: np.array(values) for name, values in zip(network.graph.outputs, results.values(), strict=True)}
+
+
+def _run_onnx(
+    run: Callable[..., dict[str, Array]], framework: Any, name: str, peer: Peer, pixels: Array
+) -> dict[str, Array]:
+    """Run a file and turn what lies channels last in it."""
+    assert peer.path is not None
+    with _explaining(peer.path, name):
+        found: dict[str, Array] = run(framework, peer.path, peer.endpoints, pixels)
+    shapes = infer_shapes(peer.model.graph, *pixels.shape[2:])
+    return {
+        layer: values if values.ndim != 4 or values.shape[1] == shapes[layer][0] else _channels_first(values)
+        for layer, values in found.items()
+    }
 
 
 def _every_layer(peer: Peer, pixels: Array) -> SizedNetwork:
@@ -190,8 +236,8 @@ def _tensorflow(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run a frozen graph or a Keras model itself; of anything else, our graph in TensorFlow's operations."""
     tensorflow = import_framework("tensorflow")
     runners = {".pb": _run_frozen_graph, ".keras": _run_keras, ".h5": _run_keras, ".hdf5": _run_keras}
-    run = runners.get(peer.path.suffix.lower()) if peer.path is not None and peer.endpoints else None
-    if peer.path is not None and run is not None:
+    if peer.path is not None and runs_file("tensorflow", peer):
+        run = runners[peer.path.suffix.lower()]
         found = run(tensorflow, peer.path, peer.endpoints, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     else:
         network = _every_layer(peer, pixels)
@@ -322,5 +368,6 @@ PEERS: Mapping[str, Callable[[Peer, Array], dict[str, Array]]] = {
     "tensorflow": _tensorflow,
     "litert": _litert,
     "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
     "reference": _reference,
 }

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from minimobile.comparison.array_differences import ArrayDifference
 from minimobile.comparison.figures import shorten
+from minimobile.comparison.report_page import write_page, write_worst
 from minimobile.comparison.verdict import Verdict
-from minimobile.tables import Table
+from minimobile.comparison.worst_value import WorstValue
+from minimobile.tables import Table, facts_table
 
 _NAMED = 3  # so many arrays are worth naming
+_COLUMNS = (
+    "max and rms: differences of the two sides; ours and theirs: relative error of each to a run in float64; ulps: how "
+    "many float32 numbers lie between them (median); bound: how many times more than float32 can explain the other "
+    "side is off, on its own inputs. Above 1 a layer differs (*)."
+)
 
 
 @dataclass(frozen=True)
@@ -46,13 +55,16 @@ class Report(Verdict):
     `agrees` is whether rounding, that of float32 or of a tensor's integers, explains every difference; None where that
     cannot be told, and `doubt` says why. `arrays` are those that the other side has otherwise, where they are at hand,
     whether that shows or not; `processors` says in what the image processors differ, which a comparison on the same
-    pixels does not see.
+    pixels does not see. `worst` is the value that is farthest off, of the first layer that differs; `environment` has
+    versions and the processor.
     """
 
     against: str
     layers: tuple[LayerComparison, ...]
     arrays: tuple[ArrayDifference, ...] = ()
     processors: str | None = None
+    worst: WorstValue | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return f"Report(against {self.against}: {next(self._sentences())})"
@@ -60,6 +72,24 @@ class Report(Verdict):
     def _repr_html_(self) -> str:
         """Return the table of the command `check`, for notebooks."""
         return self.table().to_html()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        plain = dataclasses.asdict(dataclasses.replace(self, worst=None))
+        return {"agrees": self.agrees, **plain, "worst": None if self.worst is None else self.worst.to_dict()}
+
+    def to_page(self) -> str:
+        """Return all of it as one HTML page, to be attached to a bug report."""
+        table = self.table()
+        rows = [(array.name, f"{array.count} of {array.size}", array.how) for array in self.arrays]
+        arrays = [Table(("array", "values#", "what differs"), rows).to_html()] if rows else []
+        sections = {
+            "Layers": [Table(table.columns, table.rows).to_html(), f"<p>{_COLUMNS}</p>"],
+            "Arrays": arrays,
+            "The value that is farthest off": [] if self.worst is None else write_worst(self.worst),
+            "Versions": [facts_table(list(self.environment.items())).to_html()],
+        }
+        return write_page(self.against, table.notes, sections)
 
     def table(self) -> Table:
         """Return differences, errors and bounds of every layer, and the verdict in words below."""
@@ -87,6 +117,8 @@ class Report(Verdict):
         if self.agrees is False:
             count = sum(layer.agrees is False for layer in self.layers)
             yield f"differs: first at {self.first_difference}, in {count} of {len(self.layers)} layers (*)"
+            if self.worst is not None:
+                yield str(self.worst)
             yield self.diagnosis or "no known fault explains it"
         elif self.agrees is None:
             yield f"cannot tell: {self.doubt}"

@@ -57,7 +57,8 @@ def run_module(module: Any, graph: Graph, pixels: Array) -> tuple[dict[str, Obse
         pairs = [(node, places[node.name]) for node in convolutions]
         found = {ours: values for name, values in named.items() if (ours := _as_ours(name)) in wanted}
     else:
-        pairs = _pair(kind, convolutions, calls)
+        theirs = [index for index, call in enumerate(calls) if not hasattr(call.module, "running_var")]
+        pairs = pair_convolutions(kind, convolutions, theirs)
         found = {node.inputs[0]: calls[index].before for node, index in pairs if node.inputs[0] in wanted}
         found[graph.outputs[-1]] = result if result is not None else calls[pairs[-1][1]].after
     return {name: Observed(as_map(values)) for name, values in found.items()}, _arrays(nodes, calls, pairs)
@@ -111,13 +112,15 @@ def _forward(module: Any, kind: str, pixels: Array) -> Array | None:
     return output.detach().float().cpu().numpy() if hasattr(output, "detach") else None
 
 
-def _pair(kind: str, nodes: Sequence[Node], calls: Sequence[_Call]) -> list[tuple[Node, int]]:
-    """Pair our convolutions with the module's, in the order in which both run."""
-    theirs = [index for index, call in enumerate(calls) if not hasattr(call.module, "running_var")]
+def pair_convolutions(kind: str, nodes: Sequence[Node], theirs: Sequence[int]) -> list[tuple[Node, int]]:
+    """Pair our convolutions with those of the other side, `theirs` by number, in the order in which both run.
+
+    Raises InputError where there are not as many.
+    """
     if len(theirs) != len(nodes):
         raise InputError(
             f"{kind}: expected a MobileNet of our {len(nodes)} convolutions and linear layers, {len(theirs)} of its "
-            "modules ran"
+            "layers ran"
         )
     return list(zip(nodes, theirs, strict=True))
 

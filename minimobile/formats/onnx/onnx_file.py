@@ -17,6 +17,7 @@ from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.onnx.constants import Constants
 from minimobile.formats.onnx.model import Model, Value, read_model, sort_nodes
 from minimobile.formats.onnx.operators import translate
+from minimobile.formats.onnx.own_metadata import read_own
 from minimobile.formats.onnx.schema import ModelField
 from minimobile.formats.protobuf import LENGTH_DELIMITED, VARINT, read_varint
 from minimobile.networks.config import Config
@@ -68,16 +69,19 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     """
     model = read_model(path)
     where = str(path)
+    own = read_own(model.metadata, where)
     with naming_others(_list_names(model)):
         layers, picture, image_size = _translate(model, where)
         checkpoint = match_network(
             layers,
-            find_dialect(_name_school(model, layers)),
+            find_dialect(_name_school(model, layers) if own is None else own.dialect),
             where,
             image_size=image_size,
             provenance=_say_origin(model, path) | {"input": picture},
-            config=config,
+            config=config if own is None or config is not None else own.config,
         )
+    if own is not None:
+        checkpoint = dataclasses.replace(checkpoint, processor=own.processor)
     said = _say_padding(checkpoint.config, layers, image_size)
     return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **said})
 

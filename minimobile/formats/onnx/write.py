@@ -9,9 +9,9 @@ import numpy as np
 
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.onnx.own_metadata import describe
 from minimobile.formats.onnx.write_graph import write_graph
 from minimobile.formats.onnx.write_integers import write_integers
-from minimobile.formats.onnx.write_metadata import describe
 from minimobile.formats.onnx.write_model import Model, Size, write_model
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.graph import Graph

@@ -20,6 +20,7 @@ from minimobile.operations.folding import fold_weights
 from minimobile.operations.operation import Weights
 from minimobile.operations.shapes import explicit_padding, infer_shapes, sliding_window
 from minimobile.operations.table import CONVOLUTIONS, operation_of
+from minimobile_kernels.geometry import Window
 
 Array = NDArray[Any]
 CLASSIFIER = "classifier"
@@ -145,8 +146,17 @@ def _write_convolution(writer: GraphWriter, node: Node) -> None:
         group=len(weight) if CONVOLUTIONS[node.op].is_by_channel else 1,
         strides=(slide.stride,) * 2,
         dilations=(slide.dilation,) * 2,
-        pads=explicit_padding(slide),
+        pads=_read_pads(node, slide),
     )
+
+
+def _read_pads(node: Node, slide: Window) -> tuple[int, int, int, int]:
+    """Return top, left, bottom, right: pairs as they are, SAME as it comes out at this size."""
+    padding = node.attributes.get("padding", "SAME")
+    if isinstance(padding, str):
+        return explicit_padding(slide)
+    (top, bottom), (left, right) = padding
+    return top, left, bottom, right
 
 
 def _write_batch_norm(writer: GraphWriter, node: Node) -> None:

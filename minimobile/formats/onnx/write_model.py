@@ -37,7 +37,7 @@ _ELEMENT_TYPES = {name: int(number) for number, name in ARRAY_TYPES.items()}
 Attribute = int | float | str | Sequence[int]
 Size = int | str
 """Of one axis: a number, or the name of what is open."""
-_Field = tuple[int, int | float | str | bytes]
+Field = tuple[int, int | float | str | bytes | memoryview]
 
 
 @dataclass(frozen=True)
@@ -74,31 +74,31 @@ class Model:
 
 def write_model(model: Model) -> bytes:
     """Return the content of a file."""
-    graph: list[_Field] = [(GraphField.NODE, _write_operator(operator)) for operator in model.operators]
+    graph: list[Field] = [(GraphField.NODE, _write_operator(operator)) for operator in model.operators]
     graph.append((GraphField.NAME, PRODUCER))
     graph += [(GraphField.INITIALIZER, _write_tensor(name, values)) for name, values in model.constants.items()]
-    graph += [(GraphField.INPUT, _write_value(value)) for value in model.inputs]
-    graph += [(GraphField.OUTPUT, _write_value(value)) for value in model.outputs]
-    fields: list[_Field] = [(ModelField.IR_VERSION, IR_VERSION), (ModelField.PRODUCER_NAME, PRODUCER)]
+    graph += [(GraphField.INPUT, write_value(value)) for value in model.inputs]
+    graph += [(GraphField.OUTPUT, write_value(value)) for value in model.outputs]
+    fields: list[Field] = [(ModelField.IR_VERSION, IR_VERSION), (ModelField.PRODUCER_NAME, PRODUCER)]
     if model.description:
         fields.append((ModelField.DOC_STRING, model.description))
-    fields.append((ModelField.GRAPH, _message(graph)))
-    opset: list[_Field] = [(OperatorSetField.DOMAIN, ""), (OperatorSetField.VERSION, OPSET)]
-    fields.append((ModelField.OPSET_IMPORT, _message(opset)))
+    fields.append((ModelField.GRAPH, write_message(graph)))
+    opset: list[Field] = [(OperatorSetField.DOMAIN, ""), (OperatorSetField.VERSION, OPSET)]
+    fields.append((ModelField.OPSET_IMPORT, write_message(opset)))
     for key, value in model.metadata.items():
-        fields.append((ModelField.METADATA_PROPS, _message([(EntryField.KEY, key), (EntryField.VALUE, value)])))
-    return _message(fields)
+        fields.append((ModelField.METADATA_PROPS, write_message([(EntryField.KEY, key), (EntryField.VALUE, value)])))
+    return write_message(fields)
 
 
 def _write_operator(operator: Operator) -> bytes:
-    fields: list[_Field] = [(NodeField.INPUT, name) for name in operator.inputs]
+    fields: list[Field] = [(NodeField.INPUT, name) for name in operator.inputs]
     fields += [(NodeField.OUTPUT, operator.output), (NodeField.NAME, operator.name), (NodeField.OP_TYPE, operator.kind)]
     for name, value in operator.attributes.items():
-        fields.append((NodeField.ATTRIBUTE, _message([(AttributeField.NAME, name), *_attribute(value)])))
-    return _message(fields)
+        fields.append((NodeField.ATTRIBUTE, write_message([(AttributeField.NAME, name), *_attribute(value)])))
+    return write_message(fields)
 
 
-def _attribute(value: Attribute) -> list[_Field]:
+def _attribute(value: Attribute) -> list[Field]:
     if isinstance(value, str):
         return [(AttributeField.S, value), (AttributeField.TYPE, AttributeType.STRING)]
     if isinstance(value, int):
@@ -110,25 +110,30 @@ def _attribute(value: Attribute) -> list[_Field]:
 
 def _write_tensor(name: str, values: NDArray[Any]) -> bytes:
     content = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).tobytes()
-    sizes: list[_Field] = [(TensorField.DIMS, size) for size in values.shape]
+    sizes: list[Field] = [(TensorField.DIMS, size) for size in values.shape]
     kind = _ELEMENT_TYPES[values.dtype.name]
-    return _message([*sizes, (TensorField.DATA_TYPE, kind), (TensorField.NAME, name), (TensorField.RAW_DATA, content)])
+    return write_message(
+        [*sizes, (TensorField.DATA_TYPE, kind), (TensorField.NAME, name), (TensorField.RAW_DATA, content)]
+    )
 
 
-def _write_value(value: Value) -> bytes:
+def write_value(value: Value) -> bytes:
+    """Return a ValueInfoProto."""
     sizes = (
-        _message([(DimensionField.PARAM if isinstance(size, str) else DimensionField.VALUE, size)])
+        write_message([(DimensionField.PARAM if isinstance(size, str) else DimensionField.VALUE, size)])
         for size in value.shape
     )
-    shape = _message([(ShapeField.DIM, size) for size in sizes])
+    shape = write_message([(ShapeField.DIM, size) for size in sizes])
     kind = _ELEMENT_TYPES[value.dtype]
-    tensor = _message([(TensorTypeField.ELEM_TYPE, kind), (TensorTypeField.SHAPE, shape)])
-    return _message([(ValueField.NAME, value.name), (ValueField.TYPE, _message([(TypeField.TENSOR_TYPE, tensor)]))])
+    tensor = write_message([(TensorTypeField.ELEM_TYPE, kind), (TensorTypeField.SHAPE, shape)])
+    return write_message(
+        [(ValueField.NAME, value.name), (ValueField.TYPE, write_message([(TypeField.TENSOR_TYPE, tensor)]))]
+    )
 
 
-def _message(fields: Iterable[_Field]) -> bytes:
+def write_message(fields: Iterable[Field]) -> bytes:
     """Return one protobuf message: whole numbers as varints, floats in 32 bits, the rest with its length before it."""
-    parts = []
+    parts: list[bytes | memoryview] = []
     for number, value in fields:
         if isinstance(value, float):
             parts += [_varint(number << 3 | 5), np.array(value, "<f4").tobytes()]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.own_settings import label_lines, pack_settings, to_json
+from minimobile.formats.own_settings import Settings, label_lines, pack_settings, read_settings, to_json
 
 OWN, LABELS, PROCESSOR = "minimobile.settings", "labels", "preprocessor_config"
 _PIXEL_FORMATS = {1: "Gray8", 3: "Rgb8"}
@@ -34,6 +34,20 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
             if known is not None:
                 metadata["Image.NominalPixelRange"] = known
     return metadata
+
+
+def read_own(metadata: Mapping[str, str], where: str) -> Settings | None:
+    """Return what `describe` packed of ours, the classes' names among it; None for the files of others.
+
+    Raises FormatError for a damaged text.
+    """
+    if OWN not in metadata:
+        return None
+    own = read_settings(metadata[OWN].encode(), f"{where}: {OWN}")
+    labels = metadata.get(LABELS, "").split("\n")
+    if len(labels) != own.config.num_labels or LABELS not in metadata:
+        return own
+    return own._replace(config=own.config.replace(id2label=dict(enumerate(labels))))
 
 
 def _pixel_range(settings: Mapping[str, Any]) -> tuple[float, float]:
