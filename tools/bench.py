@@ -1,10 +1,11 @@
 """Time minimobile beside other runtimes: `python tools/bench.py [--cases ...] [--against ...] [--threads ...]`.
 
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
-`--quantized` times quantised TFLite files beside LiteRT; `--layers` lists our own steps; `--memory` measures the peak
-memory of a process per runtime; `--demo` times `minimobile demo` as a whole process; `--json` prints one JSON document.
+`--quantized` times quantised TFLite files beside LiteRT, and the network in the integers of ONNX Runtime and OpenVINO;
+`--layers` lists our own steps; `--memory` measures the peak memory of a process per runtime; `--demo` times
+`minimobile demo` as a whole process; `--json` prints one JSON document.
 `--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows.
-The tables of docs/speed.md and docs/scale.md are this tool's output.
+The tables of docs/scale.md are this tool's output, those of docs/speed.md that of `tools.speed`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 import minimobile as mm
 from minimobile.bulk.rates import compare_rates
 from minimobile.comparison.bench import (
+    QUANTIZED_RIVALS,
     RIVALS,
     Timing,
     compare,
@@ -114,15 +116,20 @@ def time_demo(runs: int = 5) -> list[float]:
 
 
 def quantized_table(results: dict[tuple[str, int], list[Timing]]) -> str:
-    """Return a Markdown table of quantised files: milliseconds (minimum), and our ratio to LiteRT's default kernels."""
-    lines = ["| file | threads | minimobile | LiteRT | ratio | minimobile in float32 |", "|---" * 6 + "|"]
+    """Return a Markdown table of quantised files: milliseconds (minimum), and our ratios to LiteRT and the fastest."""
+    names = ("minimobile", *QUANTIZED_RIVALS, "minimobile float32")
+    heads = ["file", "threads", *names, "of LiteRT", "of the fastest"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     ratios = []
-    for (case, threads), (ours, floats, litert) in results.items():
-        ratios.append(ours.minimum / litert.minimum)
-        times = f"{ours.minimum:.3f} | {litert.minimum:.3f} | {ratios[-1]:.2f} | {floats.minimum:.3f}"
-        lines.append(f"| {case} | {threads} | {times} |")
+    for (case, threads), timings in results.items():
+        times = {timing.name: timing.minimum for timing in timings}
+        ours, litert = times["minimobile"], times["litert"]
+        ratios.append(ours / litert)
+        fastest = min(times[name] for name in QUANTIZED_RIVALS if name in times)
+        cells = " | ".join(f"{times[name]:.3f}" if name in times else "" for name in names)
+        lines.append(f"| {case} | {threads} | {cells} | {ratios[-1]:.2f} | {ours / fastest:.2f} |")
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-    return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
+    return "\n".join(lines) + f"\n\nGeometric mean of the ratios to LiteRT: {mean:.2f}"
 
 
 def pipeline_rates(models: list[str], folder: Path, against: list[str], threads: int) -> dict[str, dict[str, float]]:
@@ -168,7 +175,7 @@ def main() -> int:
         return 0
     if options.quantized:
         found = {
-            (Path(path).stem, threads): compare_quantized(path, ["litert"], threads, options.seconds)
+            (Path(path).stem, threads): compare_quantized(path, QUANTIZED_RIVALS, threads, options.seconds)
             for path in options.quantized
             for threads in options.threads
         }

@@ -55,7 +55,7 @@ def bench(
     Times are milliseconds from array to array, minimum and median. The ratio is our minimum over the rival's of the
     same run: below 1 we are faster. With --layers: microseconds, GFLOP/s, and the share of what one core reaches in a
     tile whose operands are in its nearest cache. A quantised file is timed as it is, at its own size, beside its floats
-    and, if asked, LiteRT.
+    and, if asked, LiteRT, or ONNX Runtime and OpenVINO with the same network quantised for them.
     """
     from minimobile.cli.models import open_model
     from minimobile.comparison.bench import compare, compare_quantized, draw_steps, time_steps

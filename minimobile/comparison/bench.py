@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minimobile.comparison.rivals import PACKAGES, Run, open_tflite, prepare
+from minimobile.comparison.rivals import IN_INTEGERS, PACKAGES, Run, open_tflite, prepare, prepare_integers
 from minimobile.comparison.sized_network import Shape, compared_outputs
 from minimobile.errors import InputError
 from minimobile.execution.arena import aligned_floats
@@ -29,6 +29,8 @@ from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")
 TURN = 3e-3  # seconds of calls in a row
+QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
+INTEGER_AGREEMENT = 0.5  # relative to the largest output: other ranges and roundings, and the same network
 AGREEMENT = 1e-3  # relative to the largest output: another float32 order of sums, and nothing worse
 
 
@@ -75,17 +77,21 @@ def compare(
 
 
 def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int, seconds: float = 4.0) -> list[Timing]:
-    """Time a quantised file in turn: our integers, our floats of the same network, and LiteRT's default kernels.
+    """Time a quantised file in turn: our integers, our floats of the same network, and rivals.
 
-    Each from the file's input tensor to its output tensor, ours and LiteRT's on the same random input; the floats from
-    pixel values to logits, or to classes where the file's output are classes. `against` may name "litert" alone. The
-    difference of LiteRT is in steps of the (first) output. Of a file with a head of its own there are no floats.
+    LiteRT runs the file with its default kernels, from the file's input tensor to its output tensor as we do, on the
+    same random input; its difference is in steps of the output. ONNX Runtime and OpenVINO run the same network as ONNX
+    Runtime's static quantiser has it, from pixel values to logits; they are left out where the file ends in classes or
+    detections. Our floats go from pixel values to logits, or to classes where the file's output are classes. The
+    differences of both are relative to the floats' largest output, and beyond `INTEGER_AGREEMENT` a rival is refused.
     """
     from minimobile.models.auto import load
 
-    unknown = [name for name in against if name != "litert"]
+    unknown = [name for name in against if name not in QUANTIZED_RIVALS]
     if unknown:
-        raise InputError(f"against: expected litert, which alone runs quantised files, got {unknown[0]!r}")
+        raise InputError(
+            f"against: expected some of {', '.join(QUANTIZED_RIVALS)} for a quantised file, got {unknown[0]!r}"
+        )
     ours: Any = load(path, num_threads=num_threads)
     if not ours.is_quantized:
         raise InputError(f"{path}: expected a quantised file, got a network of floats")
@@ -96,24 +102,36 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
     x = rng.integers(0, 256, shape, np.uint8).view(np.int8 if ours.quantized_input.dtype == np.int8 else np.uint8)
     if ours.quantized_input.dtype == np.float32:
         x = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    result = _choose_result(ours.run_quantized(x))
+    found = ours.run_quantized(x)
+    result = _choose_result(found)
     are_classes = result.dtype.kind == "i" and result.dtype.itemsize > 1
 
-    def run_floats() -> None:
+    def run_floats() -> Any:
         outputs = floats(pixels)
         if are_classes:
             floats.processor.post_process_semantic_segmentation(outputs, target_sizes=[(height, width)])
+        return outputs
 
     contestants: dict[str, Callable[[], Any]] = {
         "minimobile": lambda: ours.run_quantized(x),
+        "minimobile float32": run_floats,
     }
-    if not ours.own_outputs:  # the floats are those of the body alone
-        contestants["minimobile float32"] = run_floats
     differences = dict.fromkeys(contestants, 0.0)
-    if against:
+    if "litert" in against:
         run_litert = open_tflite(path, num_threads)
         contestants["litert"] = lambda: run_litert(x)
         differences["litert"] = float(np.abs(_choose_result(tuple(run_litert(x))).astype(np.float64) - result).max())
+    if not are_classes and isinstance(found, np.ndarray):
+        names = [name for name in against if name in IN_INTEGERS]
+        runs = prepare_integers(names, floats.graph, floats.state_dict(), pixels.shape, num_threads)
+        for name, run in runs.items():
+            differences[name] = _difference(run(pixels), [run_floats().logits])
+            if differences[name] > INTEGER_AGREEMENT:
+                raise InputError(
+                    f"{name}: expected the floats' output within {INTEGER_AGREEMENT}, got a difference of "
+                    f"{differences[name]:.2g}"
+                )
+            contestants[name] = partial(run, pixels)
     times = _take_turns(contestants, seconds)
     return [
         Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])

@@ -5,7 +5,7 @@ Each gets the same weights and geometry. A runtime is imported when it is asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.comparison.rival_integers import quantize_onnx
 from minimobile.comparison.rival_tensorflow import write_tflite
 from minimobile.comparison.rival_torch import run_torch
 from minimobile.comparison.sized_network import Shape, SizedNetwork, fold, write_onnx
@@ -23,6 +24,7 @@ from minimobile.operations.operation import Weights
 Run: TypeAlias = Callable[[NDArray[Any]], list[NDArray[Any]]]
 """From an input to all outputs, in the order that the runtime has them in."""
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert", "torch": "torch"}
+IN_INTEGERS = ("onnxruntime", "openvino")  # which run the network that a quantised file holds, quantised once more
 
 
 def prepare(name: str, graph: Graph, weights: Weights, shape: Shape, num_threads: int) -> Run:
@@ -30,13 +32,7 @@ def prepare(name: str, graph: Graph, weights: Weights, shape: Shape, num_threads
 
     `name` is a key of `PACKAGES`, or "openvino-bf16".
     """
-    package = PACKAGES[name.removesuffix("-bf16")]
-    try:
-        import_module(package)
-    except ImportError:
-        raise UnavailableError(
-            f"{name}: expected the package {package}, which is not installed; pip install 'minimobile[bench]'"
-        ) from None
+    _check_installed(name)
     network = fold(graph, weights, shape)
     builders: Mapping[str, Callable[[SizedNetwork, int], Run]] = {
         "onnxruntime": _onnxruntime,
@@ -48,15 +44,44 @@ def prepare(name: str, graph: Graph, weights: Weights, shape: Shape, num_threads
     return builders[name](network, num_threads)
 
 
+def prepare_integers(
+    names: Sequence[str], graph: Graph, weights: Weights, shape: Shape, num_threads: int
+) -> dict[str, Run]:
+    """Return the same for some of `IN_INTEGERS`, with the network in integers as `quantize_onnx` has it."""
+    for name in names:
+        _check_installed(name)
+    model = quantize_onnx(fold(graph, weights, shape)) if names else b""
+    builders = {"onnxruntime": _open_onnxruntime, "openvino": _open_openvino}
+    return {name: builders[name](model, num_threads) for name in names}
+
+
+def _check_installed(name: str) -> None:
+    package = PACKAGES[name.removesuffix("-bf16")]
+    try:
+        import_module(package)
+    except ImportError:
+        raise UnavailableError(
+            f"{name}: expected the package {package}, which is not installed; pip install 'minimobile[bench]'"
+        ) from None
+
+
 def _onnxruntime(network: SizedNetwork, num_threads: int) -> Run:
+    return _open_onnxruntime(write_onnx(network), num_threads)
+
+
+def _open_onnxruntime(model: bytes, num_threads: int) -> Run:
     runtime = import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = num_threads
-    session = runtime.InferenceSession(write_onnx(network), options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return lambda x: list(session.run(None, {INPUT: x}))
 
 
-def _openvino(network: SizedNetwork, num_threads: int, precision: str = "f32") -> Run:
+def _openvino(network: SizedNetwork, num_threads: int) -> Run:
+    return _open_openvino(write_onnx(network), num_threads)
+
+
+def _open_openvino(model: bytes, num_threads: int, precision: str = "f32") -> Run:
     core = import_module("openvino").Core()
     settings = {
         "INFERENCE_NUM_THREADS": num_threads,
@@ -64,12 +89,12 @@ def _openvino(network: SizedNetwork, num_threads: int, precision: str = "f32") -
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = core.compile_model(core.read_model(write_onnx(network)), "CPU", settings).create_infer_request()
+    request = core.compile_model(core.read_model(model), "CPU", settings).create_infer_request()
     return lambda x: list(request.infer({0: x}).values())
 
 
 def _openvino_bf16(network: SizedNetwork, num_threads: int) -> Run:
-    return _openvino(network, num_threads, "bf16")
+    return _open_openvino(write_onnx(network), num_threads, "bf16")
 
 
 def _litert(network: SizedNetwork, num_threads: int) -> Run:
