@@ -63,7 +63,8 @@ def fold(graph: Graph, weights: Weights) -> FoldedNetwork:
         if not is_convolution(node):
             nodes.append(node)
             continue
-        weight, bias = (values.astype(np.float32).astype(np.float64) for values in fold_weights(node, weights))
+        with np.errstate(over="ignore"):  # beyond float32 is infinite, which calibration refuses by name
+            weight, bias = (values.astype(np.float32).astype(np.float64) for values in fold_weights(node, weights))
         names = {"weight": node.weights["weight"], "bias": f"{node.name}.bias"}
         found |= {names["weight"]: weight, names["bias"]: bias}
         if "scale" in node.weights:

@@ -30,7 +30,7 @@ class Pictures:
     """
 
     def __init__(self, model: MobileNetModel, pictures: Any, track: Track = iter) -> None:
-        if isinstance(pictures, str | Path) or not isinstance(pictures, Sequence | np.ndarray):
+        if isinstance(pictures, str | Path | bytes) or not isinstance(pictures, Sequence | np.ndarray):
             pictures = [pictures]
         self.items = pictures if isinstance(pictures, np.ndarray) else list(_expand(pictures))
         if isinstance(pictures, np.ndarray) and pictures.ndim != 4:

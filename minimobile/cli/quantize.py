@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,7 +103,7 @@ def quantize(
         return console.track(items, "calibrating")
 
     result = quantize_by(source, list(calibrate) if calibrate else None, method, track=track)
-    found = make_report(source, result) if report or picture or output_format is Format.JSON else None
+    found = make_report(source, result) if report or picture else None
     result.model.save(destination)
     if picture is not None and found is not None:
         from minimobile.calibration.chart import draw_report
@@ -114,14 +115,30 @@ def quantize(
         console.report_error(sentence)
     for note in result.rounded.notes:
         console.note(f"note: {note}")
-    if output_format is Format.JSON and found is not None:
-        console.write_json({"source": source, "destination": str(destination), **found.to_dict()})
+    if found is not None and report and output_format is Format.TABLE:
+        _write_table(found)
+    if output_format is Format.JSON:
+        console.write_json(_to_json(source, destination, result, found))
     else:
-        if found is not None and report:
-            _write_table(found)
         console.write_facts(_tell(source, destination, result))
     if result.pictures and result.pictures.skipped:
         raise typer.Exit(1)
+
+
+def _to_json(source: str, destination: Path, result: Any, report: QuantizationReport | None) -> dict[str, Any]:
+    """Return what was done; the layers, which take a run for each step of the method, where a report was asked for."""
+    facts = {"source": source, "destination": str(destination), "bytes": destination.stat().st_size}
+    if report is not None:
+        return {**facts, **report.to_dict()}
+    return {
+        **facts,
+        "method": dataclasses.asdict(result.method),
+        "ranges": result.range_choice,
+        "is_equalized": result.is_equalized,
+        "pictures": result.used,
+        "skipped": list(result.pictures.skipped) if result.pictures else [],
+        "notes": list(result.rounded.notes),
+    }
 
 
 def _tell(source: str, destination: Path, result: Any) -> list[tuple[str, object]]:
