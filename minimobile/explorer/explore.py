@@ -7,15 +7,20 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minimobile.errors import InputError, within_memory
 from minimobile.explorer.answers import describe_answer
 from minimobile.explorer.float_network import describe_floats
+from minimobile.explorer.integer_network import describe_integers
 from minimobile.explorer.page import build_page
 from minimobile.explorer.payload import Payload
 from minimobile.explorer.photograph import process_photograph
 from minimobile.models.auto import load
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.segmentation import open_photo
+from minimobile.quantized.runner import QuantizedRunner
 from minimobile.storage.files import user_path, write_whole_bytes
 from minimobile.tables import printable
 from minimobile.tracing.colour_scales import diverging_scale, sequential_scale
@@ -63,9 +68,8 @@ def explore(model: MobileNetModel | str | Path, photo: Any) -> Exploration:
         FormatError: a photo or a model that cannot be read.
     """
     network = model if isinstance(model, MobileNetModel) else load(model)
-    if network.is_quantized or network.dtype != "float32":
-        kind = "integers" if network.is_quantized else network.dtype
-        raise InputError(f"explore: expected a model in float32, got one in {kind}; load it with dequantize=True")
+    if network.dtype != "float32":
+        raise InputError(f"explore: expected a model in float32 or in integers, got one in {network.dtype}")
     picture = open_photo(photo)
     pictures, weights = Payload(), Payload()
     processed = process_photograph(network, picture, pictures)
@@ -77,6 +81,12 @@ def explore(model: MobileNetModel | str | Path, photo: Any) -> Exploration:
         "photo": {"name": name, "stages": processed.stages},
         "answer": describe_answer(network, picture, processed.pixel_values, pictures),
         "scales": {"sequential": sequential_scale().tolist(), "diverging": diverging_scale().tolist()},
-        **describe_floats(network, processed.pixel_values, weights),
+        **_describe_network(network, processed.pixel_values, weights),
     }
     return Exploration(build_page(document, pictures.encode(), weights.encode()), title)
+
+
+def _describe_network(model: MobileNetModel, pixel_values: NDArray[np.float32], payload: Payload) -> dict[str, Any]:
+    if isinstance(model.runner, QuantizedRunner):
+        return describe_integers(model.runner, pixel_values, payload)
+    return describe_floats(model, pixel_values, payload)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from minimobile.costs.layer_table import name_operation
 from minimobile.costs.profile import profile
 from minimobile.explorer.payload import Payload, find_checksum
+from minimobile.explorer.separable import compare_separable
 from minimobile.models.base_model import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.passes import fold_batch_norm, keep_needed
@@ -60,6 +61,7 @@ def describe_floats(model: MobileNetModel, pixel_values: NDArray[np.float32], pa
         "arithmetic": "float32",
         "input": {"name": INPUT, "shape": list(pixel_values.shape[1:]), "values": payload.add(pixels)},
         "layers": layers,
+        "separable": compare_separable(layers, shapes[INPUT], INPUT),
         "outputs": list(graph.outputs),
         "weights": weights.places,
     }

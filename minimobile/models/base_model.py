@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from minimobile.costs.layer_table import tabulate_layers
 from minimobile.costs.profile import profile, read_size
 from minimobile.errors import ConfigError, InputError, within_memory
-from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
+from minimobile.execution.runner import DEFAULTS, DataFormat, Runner, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import check_ranges, quantize
 from minimobile.models.inputs import read_layers, read_pixel_values
@@ -238,6 +238,11 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
     def own_outputs(self) -> tuple[OwnOutput, ...]:
         """The outputs of a quantised file whose head is its own, such as an SSD's of another school; else ()."""
         return ()
+
+    @property
+    def runner(self) -> Runner:
+        """What computes the network: of floats, compiled or on the definitions, or of integers."""
+        return self._runner
 
     @property
     def quantized_input(self) -> Tensor:

@@ -53,6 +53,15 @@ class QuantizedRunner:
         layout, in float32; a tensor without channels keeps its type.
         """
         tensors = {name: self.find_tensor(name) for name in outputs}
+        stored = self.store(pixel_values, data_format)
+        found = self._run_each(stored, tuple(dict.fromkeys(tensors.values())))
+        results = {name: _as_numbers(self.network.tensors[tensor], found[tensor]) for name, tensor in tensors.items()}
+        if data_format == "channels_last":
+            return results
+        return {name: np.ascontiguousarray(np.moveaxis(y, -1, 1)) if y.ndim == 4 else y for name, y in results.items()}
+
+    def store(self, pixel_values: Array, data_format: DataFormat = "channels_first") -> Array:
+        """Return pixel values as the network's input tensor has them, (N, H, W, C); errors as of `run`."""
         x = pixel_values if data_format == "channels_last" else pixel_values.transpose(0, 2, 3, 1)
         source = self.network.tensors[self.network.inputs[0]]
         if x.shape[1:] != source.shape[1:]:
@@ -64,11 +73,16 @@ class QuantizedRunner:
         if np.isnan(x).any():
             raise InputError("pixel_values: expected numbers, which a quantised network turns into bytes, got NaN")
         stored = x if source.dtype == np.float32 else quantize(x, Affine(source.scale, source.zero), source.dtype)
-        found = self._run_each(np.ascontiguousarray(stored), tuple(dict.fromkeys(tensors.values())))
-        results = {name: _as_numbers(self.network.tensors[tensor], found[tensor]) for name, tensor in tensors.items()}
-        if data_format == "channels_last":
-            return results
-        return {name: np.ascontiguousarray(np.moveaxis(y, -1, 1)) if y.ndim == 4 else y for name, y in results.items()}
+        return np.ascontiguousarray(stored)
+
+    def run_tensors(self, stored: Array, names: Sequence[str]) -> dict[str, Array]:
+        """Return tensors of one picture as they are stored, for input as `store` gives it."""
+        return self._engine.run(stored, tuple(names))
+
+    @property
+    def bytes_of(self) -> str:
+        """Whose bytes it computes: see `QuantizedEngine`."""
+        return self._engine.bytes_of
 
     def time_steps(self, pixel_values: Array, data_format: DataFormat) -> dict[tuple[str, ...], float]:
         """Return nothing: the steps of its programs are not timed."""

@@ -1,7 +1,7 @@
 // The answer: labels with bars, a mask over the photograph, or boxes with their anchors.
 
 import { exponential, sigmoid } from "./curves.js";
-import { field, find, make, percent, short } from "./dom.js";
+import { field, find, make, percent, scroller, short } from "./dom.js";
 import { paint } from "./colours.js";
 
 export class Answer {
@@ -15,7 +15,8 @@ export class Answer {
 
   // The network is computed, anew after a change.
   settle(outputs, isEdited) {
-    if (this.answer.task === "classification" && !this.answer.isOwn) this.showLabels(this.rank(outputs[0].values));
+    if (!this.state.canEdit) return; // a network of integers may end in other numbers than logits: it has its answer
+    if (this.answer.task === "classification") this.showLabels(this.rank(outputs[0].values));
     if (this.answer.task === "segmentation" && isEdited) this.remask(outputs[0]);
     if (this.answer.task === "detection" && this.note) this.note.textContent = isEdited ? "Boxes and scores are those of the run before your changes." : "";
   }
@@ -123,7 +124,8 @@ export class Answer {
     if (!written) return make("p", {}, "This detector clips its boxes as TensorFlow does: its steps are not written out.");
     const [map, row, column, shape] = written.place;
     return make("div", {}, make("p", {}, `Anchor ${written.anchor}: map ${map}, row ${row}, column ${column}, shape ${shape}. Logit ${short(written.logit)}.`),
-      make("table", {}, make("tbody", {}, written.steps.map((step) => make("tr", {}, make("th", { scope: "row" }, step.name), make("td", { class: "number" }, step.formula), make("td", { class: "number" }, String(step.value)))))),
+      scroller("Steps to the box", make("table", {}, make("tbody", {}, written.steps.map((step) => make("tr", {},
+        make("th", { scope: "row" }, step.name), [step.formula, String(step.value)].map((text) => make("td", { class: "number" }, text))))))),
       make("p", {}, written.agrees ? "The steps give the run's box, to the bit." : "The steps and the run differ: please report this."));
   }
 }

@@ -8,7 +8,8 @@ export const KINDS = {
 };
 
 export function kindOf(layer) {
-  const op = layer.nodes[0].op;
+  const { op, attributes } = layer.nodes[0];
+  if (op === "conv2d" && attributes.kernel_size?.toString() === "1,1") return "pointwise"; // as quantised files have it
   return { conv2d: "dense", depthwise_conv2d: "depthwise", pointwise_conv2d: "pointwise", fully_connected: "pointwise" }[op] ?? "other";
 }
 
@@ -17,9 +18,12 @@ export class Diagram {
     this.state = state;
     this.buttons = new Map();
     for (const [kind, text] of Object.entries(KINDS)) find("kinds").append(make("li", { class: `kind-${kind}` }, text));
-    const blocks = new Map();
-    for (const layer of state.document.layers) blocks.set(layer.block, [...(blocks.get(layer.block) ?? []), layer]);
-    for (const [name, layers] of blocks) find("diagram").append(this.addBlock(name, layers));
+    const blocks = [];
+    for (const layer of state.document.layers) {
+      if (blocks.at(-1)?.name !== layer.block) blocks.push({ name: layer.block, layers: [] });
+      blocks.at(-1).layers.push(layer);
+    }
+    for (const { name, layers } of blocks) find("diagram").append(this.addBlock(name, layers));
   }
 
   addBlock(name, layers) {

@@ -10,11 +10,16 @@ export function make(tag, attributes = {}, ...children) {
     if (typeof value === "function") element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return element;
 }
 
 export const find = (id) => document.getElementById(id);
+
+// A table that scrolls by itself where it is too wide or long.
+export function scroller(label, table) {
+  return make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label }, table);
+}
 
 // What happened, for screen readers.
 export function announce(text) {
@@ -35,18 +40,16 @@ export function exact(value) {
   if (value !== fround(value)) return String(value);
   for (let digits = 1; digits < 9; digits++) {
     const text = value.toPrecision(digits);
-    if (fround(Number(text)) === value) return tidy(text);
+    if (fround(Number(text)) === value) return String(Number(text));
   }
-  return tidy(value.toPrecision(9));
+  return String(Number(value.toPrecision(9)));
 }
-
-const tidy = (text) => (text.includes("e") || !text.includes(".") ? text : text.replace(/\.?0+$/, ""));
 
 // About four digits, to be read at a glance.
 export function short(value) {
   if (!Number.isFinite(value) || value === 0) return String(value);
   const size = Math.abs(value);
-  return size >= 1e5 || size < 1e-3 ? value.toExponential(2) : tidy(value.toPrecision(4));
+  return size >= 1e5 || size < 1e-3 ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 }
 
 export const percent = (share) => `${share > 0 && share < 0.001 ? "< 0.1" : (100 * share).toFixed(1)} %`;

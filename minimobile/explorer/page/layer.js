@@ -17,6 +17,7 @@ export class LayerView {
     this.layer = layer;
     this.first = 0;
     this.body = find("layer-body");
+    delete this.body.dataset.layer;
     this.map = null;
     find("layer-title").textContent = `4. A layer: ${layer.name}`;
     this.facts = make("dl", { class: "facts" });
@@ -65,6 +66,7 @@ export class LayerView {
     this.drawGrid();
     this.showWeights();
     this.showCosts();
+    this.body.dataset.layer = name;
   }
 
   writeFacts() {
@@ -83,7 +85,7 @@ export class LayerView {
     }
     if (own) {
       rows.push(["Values", `${short(own.minimum)} to ${short(own.maximum)}, mean ${short(own.mean)}`], ["Zeros", percent(own.zeros)]);
-      if (own.limited !== null) rows.push(["Cut off at 6", percent(own.limited)]);
+      if (own.limited !== null) rows.push([this.layer.stands ? "Cut off by the activation" : "Cut off at 6", percent(own.limited)]);
       const same = { true: "the same bits, all of them", false: "other bits: please report this" }[own.isSame] ?? "changed by you";
       rows.push(["Beside the engine", same]);
     }
@@ -96,7 +98,7 @@ export class LayerView {
     const shown = Math.min(PER_PAGE, channels - this.first);
     const zoom = Math.max(1, Math.min(24, Math.floor(96 / Math.max(height, width))));
     const space = Math.max(280, this.body.clientWidth || 960), cell = width * zoom + GAP;
-    const columns = Math.max(1, Math.min(shown, Math.floor(Math.min(space, 1400) / cell)));
+    const columns = Math.max(1, Math.min(shown, Math.floor(Math.min(space, 2800) / cell)));
     return { shown, zoom, columns, cell, tall: height * zoom + GAP, rows: Math.ceil(shown / columns) };
   }
 
@@ -104,15 +106,19 @@ export class LayerView {
     if (!this.map) return;
     const { map, grid } = this, [channels, height, width] = map.shape, plan = (this.plan = this.layOut());
     Object.assign(grid, { width: plan.columns * plan.cell - GAP, height: plan.rows * plan.tall - GAP });
-    const context = grid.getContext("2d"), whole = makeScale(this.state.document.scales, ...rangeOf(map.values));
+    const zero = this.layer.stands?.zero ?? 0; // bytes have the colours of what they stand for
+    const scaleOf = (...range) => makeScale(this.state.document.scales, ...rangeOf(map.values, ...range).map((value) => value - zero));
+    const context = grid.getContext("2d"), whole = scaleOf();
     for (let k = 0; k < plan.shown; k++) {
       const channel = this.first + k;
-      const scale = this.scale === "layer" ? whole : makeScale(this.state.document.scales, ...rangeOf(map.values, channel, channels));
+      const scale = this.scale === "layer" ? whole : scaleOf(channel, channels);
       paint(context, (k % plan.columns) * plan.cell, Math.floor(k / plan.columns) * plan.tall, height, width, plan.zoom,
-        (row, column) => scale.of(map.values[(row * width + column) * channels + channel]));
+        (row, column) => scale.of(map.values[(row * width + column) * channels + channel] - zero));
     }
     this.pages.textContent = `channels ${this.first} to ${this.first + plan.shown - 1} of ${channels}`;
     grid.setAttribute("aria-label", `${this.layer.name}: ${plan.shown} channels as pictures. Arrow keys move, Page Up and Page Down change the channel, Enter writes the value out.`);
+    grid.dataset.plan = JSON.stringify(plan);
+    this.plain = context.getImageData(0, 0, grid.width, grid.height); // without the cursor
     this.drawBar(whole);
     this.markCursor();
   }
@@ -178,8 +184,13 @@ export class LayerView {
   show(position) {
     this.position = position;
     const page = Math.floor(position[2] / PER_PAGE) * PER_PAGE;
-    this.first = page;
-    this.drawGrid();
+    if (page === this.first) {
+      this.grid.getContext("2d").putImageData(this.plain, 0, 0);
+      this.markCursor();
+    } else {
+      this.first = page;
+      this.drawGrid();
+    }
     this.read(position);
   }
 
@@ -195,25 +206,31 @@ export class LayerView {
       return;
     }
     const outputs = weights.bias.length, count = weights.folded.length / outputs;
-    const canvas = make("canvas", { class: "crisp weights", role: "img", tabindex: "0" });
-    const perRow = count <= 27 ? Math.max(1, Math.floor(640 / (count + 1))) : 1;
-    const rows = Math.ceil(outputs / perRow), zoom = Math.max(1, Math.min(8, Math.floor(960 / (perRow * (count + 1)))));
-    Object.assign(canvas, { width: perRow * (count + 1) * zoom, height: rows * zoom });
+    const tall = weights.kernelHeight, wide = count / tall; // a kernel is a tile: its rows, and in them all inputs
+    const canvas = make("canvas", { class: "crisp weights", role: "img" });
+    const perRow = Math.min(outputs, Math.max(1, Math.round(Math.sqrt((4 * outputs * (tall + 1)) / (wide + 1)))));
+    const rows = Math.ceil(outputs / perRow), zoom = Math.max(1, Math.min(12, Math.floor(960 / (perRow * (wide + 1)))));
+    const [height, width] = [rows * (tall + 1), perRow * (wide + 1)];
+    Object.assign(canvas, { width: width * zoom, height: height * zoom });
     const [low, high] = rangeOf(weights.folded), scale = makeScale(this.state.document.scales, Math.min(low, -1e-30), high);
-    paint(canvas.getContext("2d"), 0, 0, rows, perRow * (count + 1), zoom, (row, column) => {
-      const output = row * perRow + Math.floor(column / (count + 1)), term = column % (count + 1);
-      return output < outputs && term < count ? scale.of(weights.folded[output * count + term]) : [128, 128, 128];
+    const find = (row, column) => {
+      const output = Math.floor(row / (tall + 1)) * perRow + Math.floor(column / (wide + 1)), ky = row % (tall + 1), x = column % (wide + 1);
+      return output < outputs && ky < tall && x < wide ? { output, term: ky * wide + x } : null;
+    };
+    const gap = [128, 128, 128];
+    paint(canvas.getContext("2d"), 0, 0, height, width, zoom, (row, column) => {
+      const found = find(row, column);
+      return found ? scale.of(weights.folded[found.output * count + found.term]) : gap;
     });
     canvas.setAttribute("aria-label", `Weights of ${outputs} outputs, ${count} each, from ${short(low)} to ${short(high)}`);
     const readout = make("p", { class: "readout" }, " ");
     canvas.onpointermove = (event) => {
-      const [x, y] = pointAt(canvas, event).map((at) => Math.floor(at / zoom));
-      const output = y * perRow + Math.floor(x / (count + 1)), term = x % (count + 1);
-      if (output < outputs && term < count) readout.textContent = `output ${output}, term ${term}: ${exact(weights.folded[output * count + term])}`;
+      const [x, y] = pointAt(canvas, event).map((at) => Math.floor(at / zoom)), found = find(y, x);
+      if (found) readout.textContent = `output ${found.output}, term ${found.term}: ${exact(weights.folded[found.output * count + found.term])}`;
     };
     this.weightsBody.replaceChildren(
       make("h3", {}, "Weights"),
-      make("p", { class: "note" }, `A strip per output channel, ${count} weight${count > 1 ? "s" : ""} each, as they are computed with: ${short(low)} (blue) to ${short(high)} (orange).`),
+      make("p", { class: "note" }, `A tile per output channel, ${count} weight${count > 1 ? "s" : ""} each, as they are computed with: ${short(low)} (blue) to ${short(high)} (orange).`),
       canvas, readout, this.state.canEdit ? this.makeWeightEditor(weights) : "");
   }
 

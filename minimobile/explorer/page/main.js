@@ -89,6 +89,7 @@ class State {
     const all = this.document.layers.length, taken = `${seconds.toFixed(1)} s`;
     const checked = this.failed ? `${this.failed} of ${all} layers differ from the engine: please report this.` : `All ${all} layers computed in ${taken}: the engine's bits, every one.`;
     find("status").textContent = isEdited ? `Computed with your changes in ${taken}.` : checked;
+    delete find("status").dataset.busy;
     find("status").dataset.state = isEdited ? "changed" : this.failed ? "other" : "same";
     this.answer.settle(outputs, isEdited);
     this.layerView.refresh();
@@ -97,6 +98,7 @@ class State {
 
   async change(call, given) {
     this.failed = 0;
+    find("status").dataset.busy = "yes";
     if (this.undo) this.undo.disabled = call === "undo";
     const { fields } = await this.ask(call, given);
     this.fields = new Map(fields);

@@ -37,7 +37,7 @@ export class FloatNetwork {
     const node = layer.nodes[0];
     if (!isConvolution(node)) return null;
     const { values, shape } = this.arrays[node.weights.weight];
-    return { values, shape, folded: this.fold(node).weight, bias: this.fold(node).bias };
+    return { values, shape, kernelHeight: shape[2], folded: this.fold(node).weight, bias: this.fold(node).bias };
   }
 
   // Compute one layer from the maps before it.

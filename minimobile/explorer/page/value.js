@@ -1,6 +1,6 @@
 // One value: every term of the sum that made it, the blocks, the bias and the rest, to the last bit of the engine's.
 
-import { bitsOf, countUlps, exact, field, find, make, numberInput } from "./dom.js";
+import { bitsOf, countUlps, exact, field, find, make, numberInput, scroller } from "./dom.js";
 
 export class ValueView {
   constructor(state) {
@@ -12,12 +12,14 @@ export class ValueView {
     if (!written) return;
     this.written = written;
     const layer = this.state.layer(name);
+    delete find("value-body").dataset.at;
     find("value-title").textContent = `5. A value of ${name}`;
     this.state.mark(name, position);
     find("value-body").replaceChildren(
       this.makePlace(layer, position), this.writeResult(written), this.makeMoves(layer, position),
       make("h3", {}, written.isInteger ? "From the sum to the byte" : "From the sum to the value"), this.writeStages(written),
       make("h3", {}, `Terms: ${written.terms.count}`), this.writeTerms(written), this.writeUnfolded(written));
+    find("value-body").dataset.at = [name, ...position].join(" ");
   }
 
   makePlace(layer, position) {
@@ -95,7 +97,8 @@ export class ValueView {
     const ulps = countUlps(unfolded.normalized, unfolded.before);
     return make("details", {}, make("summary", {}, "Before batch norm was folded"),
       make("p", {}, "(convolution − mean) × scale / √(variance + epsilon) + shift, in float64, rounded once:"),
-      make("table", { id: "unfolded-table" }, make("tbody", {}, rows.map(([name, value]) => make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "number" }, exact(value)))))),
+      scroller("Batch norm", make("table", { id: "unfolded-table" }, make("tbody", {}, rows.map(([name, value]) =>
+        make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "number" }, exact(value))))))),
       make("p", {}, `gives ${exact(unfolded.normalized)}; folded, at this point, ${exact(unfolded.before)}: `,
         ulps ? `${ulps} float32 apart, which is what folding changes.` : "the same number."));
   }
@@ -106,10 +109,6 @@ const exact9 = (value) => (Number.isInteger(value) ? String(value) : String(Numb
 
 function head(...names) {
   return make("thead", {}, make("tr", {}, names.map((name) => make("th", { scope: "col" }, name))));
-}
-
-function scroller(label, table) {
-  return make("div", { class: "scroller", tabindex: "0", role: "region", "aria-label": label }, table);
 }
 
 // One button of the column is in the order of Tab; the arrow keys go to the others.

@@ -1,6 +1,7 @@
 // Holds the network and computes it, away from the page. A request is {id, call, given}, its reply {id, result}; what
 // happens meanwhile is told as {event, ...}. A change makes the run that is under way end, and begins another.
 
+import { IntegerNetwork } from "./integers.js";
 import { FloatNetwork } from "./network.js";
 import { checksum, unpack } from "./payload.js";
 
@@ -50,7 +51,8 @@ const CALLS = {
   async start({ description, weights }) {
     const read = await unpack(weights);
     const input = { ...description.input, ...read(description.input.values) };
-    network = new FloatNetwork(description.layers, { ...input, shape: description.input.shape }, description.weights.map(read));
+    const Network = description.arithmetic === "integers" ? IntegerNetwork : FloatNetwork;
+    network = new Network(description.layers, { ...input, shape: description.input.shape }, description.weights.map(read));
     network.outputs = description.outputs;
     computeLayers(network.layers);
     return { fields: [...network.fields()] };
