@@ -28,8 +28,8 @@ settings.load_profile("repeatable")
 WITHOUT_KERNELS = (
     "config", "crc32c", "deduction", "description", "dialects", "flatbuffer", "geometry", "graph", "hdf5",
     "house_rules", "image_processing", "image_settings", "keras_config", "keras_graph", "keras_layers", "labels",
-    "paper_tables", "pictures", "profile", "protobuf", "pytorch", "receptive_field", "reference", "resampling",
-    "safetensors_file", "segmentation_maps", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto",
+    "paper_tables", "pictures", "profile", "protobuf", "pytorch", "receptive_field", "reference",
+    "safetensors_file", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto",
     "tensorflow_graph", "tensorflow_transforms", "tflite_model",
 )  # fmt: skip
 COMPILING_SECONDS = 300  # after that a test compiles what it needs by itself
@@ -74,9 +74,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _are_ready() -> bool:
     from minimobile.execution import detection, engine
+    from minimobile.imaging import resampling
     from minimobile.quantized import engine as quantized_engine
 
-    return engine.is_compiled() and quantized_engine.is_ready() and detection.is_ready()
+    return all([engine.is_compiled(), quantized_engine.is_ready(), detection.is_ready(), resampling.is_ready()])
 
 
 @pytest.fixture(scope="session")

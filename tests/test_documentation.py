@@ -14,7 +14,7 @@ from minimobile.cli import COMMANDS, build_app
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
-MADE = ("commands.md", "explore/index.md")  # by the hooks
+MADE = ("commands.md", "explore/index.md", "notebooks/export.md", "notebooks/photograph.md")  # by the hooks
 
 
 @pytest.fixture(scope="module")

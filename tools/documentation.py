@@ -44,6 +44,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     from mkdocs.structure.files import File
 
     import minimobile
+    from tools.notebooks import describe
 
     made = {place: (ROOT / origin).read_text(encoding="utf-8") for origin, place in MOVED.items()}
     written = {DOCS + file.src_uri: file.content_string for file in files if file.src_uri.endswith(".md")}
@@ -51,6 +52,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source in sorted({target for origin, text in texts.items() for target in find_sources(text, origin)}):
         made[find_place(source)] = show_source(source)
     made["commands.md"] = describe_commands()
+    for file in files:
+        if file.src_uri.endswith(".ipynb"):
+            made[file.src_uri.removesuffix(".ipynb") + ".md"] = describe(ROOT / DOCS / file.src_uri)
     made["explore/index.md"] = list_explored()
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))

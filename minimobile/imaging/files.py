@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minimobile import formats
+from minimobile.demo.sources import open_source
 from minimobile.errors import FormatError, InputError, MissingError
 from minimobile.formats.pytorch import torch_models
 from minimobile.formats.tensorflow import tensorflow_checkpoint
@@ -24,7 +25,7 @@ def read_processor(source: str | Path | None, given: Mapping[str, Any]) -> tuple
 
     Args:
         source: a directory or hub id with `preprocessor_config.json` (or the newer `processor_config.json`), such a
-            file, or a checkpoint that holds the settings itself, as the native HDF5 file does.
+            file, or a checkpoint that holds the settings itself, as the native HDF5 file does, or an embedded model.
         given: the arguments beside it, of which those are used that concern the hub.
 
     Raises:
@@ -32,6 +33,9 @@ def read_processor(source: str | Path | None, given: Mapping[str, Any]) -> tuple
     """
     source, given = hub.part_source(source, given)
     options, others = hub.part_hub_options(given)
+    if isinstance(source, str) and source.startswith("demo:"):
+        with open_source(source) as embedded:
+            return _read_from_checkpoint(Path(embedded)), Path(embedded), others
     path = _locate(source, PROCESSOR_FILES, options)
     if path.suffix.lower() != ".json":
         return _read_from_checkpoint(path), path, others

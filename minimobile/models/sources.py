@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile import formats
-from minimobile.errors import ConfigError, FormatError, InputError
+from minimobile.demo.sources import open_source
+from minimobile.errors import ConfigError, InputError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.huggingface import canonical_weights, choose_architecture, part_counters
@@ -24,11 +23,9 @@ from minimobile.storage.hub import CONFIG, HubOptions, is_hub_id, locate, part_s
 from minimobile.storage.loader_arguments import part_request
 from minimobile.storage.strict_json import read_json_object
 
-DEMOS = {"demo:digits": "digits.h5", "demo:scenes": "scenes.h5", "demo:boxes": "boxes.h5"}
-
 
 def read_checkpoint(source: str | Path) -> Checkpoint:
-    """Read a checkpoint from a directory, a file of any known format, a hub id, or one of `DEMOS`."""
+    """Read a checkpoint from a directory, a file of any known format, a hub id, or an embedded model's name."""
     return read_requested(read_request(source, None, None, {}))
 
 
@@ -41,7 +38,7 @@ def read_requested(request: LoadRequest, model_type: str | None = None) -> Check
     if request.state_dict is not None and request.source is None:
         checkpoint = _read_state_dict(request.state_dict, config)
     else:
-        with _open_source(request.source) as found:
+        with open_source(request.source) as found:
             checkpoint = formats.read(found, config=config, options=request.hub)
         if request.state_dict is not None:
             own = _read_state_dict(request.state_dict, checkpoint.config)
@@ -115,19 +112,5 @@ def examine(source: str | Path) -> tuple[Description, Checkpoint | None]:
 
     Raises FormatError for what is missing or of no known format, UnavailableError for a hub out of reach.
     """
-    with _open_source(source) as found:
+    with open_source(source) as found:
         return formats.examine(found)
-
-
-@contextmanager
-def _open_source(source: str | Path | None) -> Iterator[str | Path]:
-    """Yield a path or a hub id: those of an embedded model as well."""
-    if not isinstance(source, str | Path) or str(source) == "":
-        raise FormatError(f"source: expected a path, a hub id or one of {', '.join(DEMOS)}, got {source!r}")
-    if isinstance(source, str) and source.startswith("demo:"):
-        if source not in DEMOS:
-            raise FormatError(f"{source}: expected one of {', '.join(DEMOS)}")
-        with resources.as_file(resources.files("minimobile.demo") / DEMOS[source]) as path:
-            yield path
-    else:
-        yield source
