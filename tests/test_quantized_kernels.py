@@ -15,6 +15,7 @@ from minimobile.execution.runner import RunOptions
 from minimobile.quantized import builder, program
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile.quantized.padding import absorb_padding
 from minimobile.quantized.program import is_compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
@@ -271,6 +272,36 @@ def test_a_map_lives_as_long_as_its_last_name():
         QuantizedEngine(network, RunOptions(engine=engine)).run(x) for engine in ("reference", "compiled")
     )
     np.testing.assert_array_equal(found["out"], defined["out"])
+
+
+@pytest.mark.parametrize("op", ["conv2d", "depthwise_conv2d"])
+@pytest.mark.parametrize(("sides", "is_absorbed"), [(((0, 1), (0, 1)), True), (((1, 1), (1, 1)), True),
+                                                    (((0, 2), (3, 0)), False)])  # fmt: skip
+@pytest.mark.parametrize("outputs", [("y",), ("padded", "y")])
+def test_padding_of_its_own_is_done_by_the_convolution(op, sides, is_absorbed, outputs):
+    rng = np.random.default_rng(4)
+    height, width = (9 + sum(pair) for pair in sides)
+    shape = (1, 3, 3, 20) if op == "depthwise_conv2d" else (20, 3, 3, 20)
+    tensors = (
+        tensor("x", (1, 9, 9, 20), "int8", 0.02, 7),
+        tensor("padded", (1, height, width, 20), "int8", 0.02, 7),
+        tensor("w", shape, "int8", 0.01, 0, rng.integers(-127, 128, shape).astype(np.int8)),
+        tensor("y", (1, (height - 3) // 2 + 1, (width - 3) // 2 + 1, 20), "int8", 0.3, 5),
+    )
+    attributes = {"stride": 2, "dilation": 1, "padding": "VALID", "activation": "relu"}
+    operations = (
+        Operation("pad", ("x",), "padded", {"padding": ((0, 0), *sides, (0, 0))}),
+        Operation(op, ("padded", "w"), "y", attributes),
+    )
+    network = Network({t.name: t for t in tensors}, operations, ("x",), outputs)
+    found = [operation.op for operation in absorb_padding(operations, outputs)]
+    assert found == ([op] if len(outputs) == 1 and (is_absorbed or op == "conv2d") else ["pad", op])
+    x = rng.integers(-128, 128, (1, 9, 9, 20)).astype(np.int8)
+    defined, found = (
+        QuantizedEngine(network, RunOptions(engine=engine)).run(x) for engine in ("reference", "compiled")
+    )
+    for name in outputs:
+        np.testing.assert_array_equal(found[name], defined[name])
 
 
 @settings(max_examples=60)

@@ -18,6 +18,7 @@ from minimobile.networks.graph import sweep_back
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.layout import Shape, lift
 from minimobile.quantized.network import Network, Operation
+from minimobile.quantized.padding import absorb_padding
 from minimobile.quantized.program import Program, compile_program, is_compiled
 from minimobile_kernels import entries
 from minimobile_kernels.host import LANES
@@ -81,7 +82,10 @@ class QuantizedEngine:
         return {name: values[name] for name in names}
 
     def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
-        operations = self._gather(needed_operations(self.network, names))
+        needed: Sequence[Operation] = needed_operations(self.network, names)
+        if self._is_compiled:
+            needed = absorb_padding(needed, names)
+        operations = self._gather(needed)
         groups: list[tuple[bool, list[Operation]]] = []
         for operation in operations:
             has_kernel = self._is_compiled and is_compiled(operation, self.network)

@@ -10,7 +10,7 @@ import numpy as np
 from minimobile.quantized.arithmetic import activation_range
 from minimobile.quantized.layout import values_of
 from minimobile.quantized.network import Network, Operation, Tensor
-from minimobile.quantized.operations.operation import Array, Call, Limits, slide
+from minimobile.quantized.operations.operation import Array, Call, Limits, Sides, slide
 from minimobile.quantized.operations.product import (
     Product,
     add_product,
@@ -49,6 +49,10 @@ class Conv2d(Product):
     def fits(self, operation: Operation, inputs: Sequence[Tensor], out: Tensor, limits: Limits) -> bool:
         """Every one has a kernel."""
         return True
+
+    def can_pad(self, operation: Operation, sides: Sides) -> bool:
+        """Tell whether it pads nothing yet: what packs its image puts zero points around it in the same pass."""
+        return bool(operation.attributes["padding"] == "VALID")
 
     def reads_image(self, operation: Operation, network: Network) -> bool:
         """Tell whether its windows are more than single pixels, side by side: then the image is packed for them."""

@@ -10,7 +10,7 @@ import numpy as np
 from minimobile.quantized.arithmetic import activation_range
 from minimobile.quantized.layout import lifted_zero, values_of
 from minimobile.quantized.network import Operation, Tensor
-from minimobile.quantized.operations.operation import Array, Call, Limits, slide
+from minimobile.quantized.operations.operation import Array, Call, Limits, Sides, slide
 from minimobile.quantized.operations.product import Product, definition_arguments, operands, put_scales
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile_kernels.quantized import reference
@@ -45,6 +45,10 @@ class DepthwiseConv2d(Product):
     def fits(self, operation: Operation, inputs: Sequence[Tensor], out: Tensor, limits: Limits) -> bool:
         """Every one has a kernel."""
         return True
+
+    def can_pad(self, operation: Operation, sides: Sides) -> bool:
+        """Tell whether it pads nothing yet, and would have to as far as its tiles do."""
+        return bool(operation.attributes["padding"] == "VALID" and max(map(max, sides)) <= 1)
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add its step."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # who only reads a file need not wait for the compiler
     from minimobile.quantized.builder import Builder
 
 Array = NDArray[Any]
+Sides = tuple[tuple[int, int], tuple[int, int]]
 
 
 class Call(NamedTuple):
@@ -87,6 +88,14 @@ class QuantizedOperation:
 
     def reads_image(self, operation: Operation, network: Network) -> bool:
         """Tell whether its steps read the caller's image as it is."""
+        return False
+
+    def sides_padded(self, operation: Operation) -> Sides | None:
+        """Return what it puts around every image, rows and columns before and after, if it does nothing else."""
+        return None
+
+    def can_pad(self, operation: Operation, sides: Sides) -> bool:
+        """Tell whether its steps can do, at no cost, what puts these sides around its first input."""
         return False
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minimobile.quantized.network import Operation, Tensor
-from minimobile.quantized.operations.operation import Array, Call, Limits, QuantizedOperation
+from minimobile.quantized.operations.operation import Array, Call, Limits, QuantizedOperation, Sides
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile_kernels.quantized import reference_maps
 
@@ -35,8 +35,14 @@ class Pad(QuantizedOperation):
 
     def fits(self, operation: Operation, inputs: Sequence[Tensor], out: Tensor, limits: Limits) -> bool:
         """Tell whether it is around every image."""
+        return self.sides_padded(operation) is not None
+
+    def sides_padded(self, operation: Operation) -> Sides | None:
+        """Return the pairs of the axes H and W, if no other is padded."""
         padding = operation.attributes["padding"]
-        return len(padding) == 4 and not any((*padding[0], *padding[3]))
+        if len(padding) != 4 or any((*padding[0], *padding[3])):
+            return None
+        return padding[1], padding[2]
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add zero points above, below and beside every image."""
