@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from minimobile import formats
 from minimobile.errors import MinimobileError
 from minimobile.formats.onnx.onnx_file import describe, read, recognise
 from minimobile.formats.onnx.schema import AttributeField, GraphField, ModelField
+from minimobile.formats.onnx.write import write_network
+from minimobile.formats.protobuf import fields
 from minimobile.networks.build_graph import build_graph
 
 
@@ -350,3 +353,67 @@ def test_constants_of_all_forms_are_read(path):
     )  # fmt: skip
     assert attribute("value_float", 1.5)
     assert_same_numbers(read(path), tiny_layers()[1])
+
+
+def test_sizes_that_the_graph_computes_are_computed(path):
+    """As transformers' padding comes out of PyTorch's exporter at odd sizes: 3 - 33 % 2, halved, in some order."""
+    parts = write_layers(tiny_layers()[0])
+    at = next(index for index, part in enumerate(parts) if field(1, "pixels") in part)
+    numbers = {"three": 3, "side": 33, "two": 2, "none": 0, "all": -1}
+    constants = [initializer(name, np.array([number])) for name, number in numbers.items()]
+    nodes = [
+        node("Mod", ["side", "two"], "odd"), node("Sub", ["three", "odd"], "both"), node("Div", ["both", "two"], "one"),
+        node("Sub", ["both", "one"], "other"), node("Concat", ["one", "other", "one", "other"], "pairs", axis=0),
+        node("ConstantOfShape", ["four"], "zeros", value=np.array([0])), initializer("four", np.array([4])),
+        node("Concat", ["pairs", "zeros"], "whole", axis=0), initializer("rows", np.array([-1, 2])),
+        node("Reshape", ["whole", "rows"], "table"), initializer("end", np.array([-(2**63)])),
+        node("Slice", ["table", "all", "end", "none", "all"], "back"),
+        node("Transpose", ["back"], "turned", perm=[1, 0]),
+        node("Reshape", ["turned", "all"], "flat"), node("Cast", ["flat"], "amounts", to=7),
+        node("Pad", ["pixels", "amounts"], "padded"),
+        node("Conv", ["padded", "op_0.weight"], "op_0", strides=[2, 2]),
+    ]  # fmt: skip
+    parts[at : at + 1] = [*constants, *nodes]
+    path.write_bytes(model(*parts, shape=(1, 3, 33, 33)))
+    assert_same_numbers(read(path), tiny_layers()[1])
+
+
+BOXES = Path(mm.__file__).parent / "demo" / "boxes.h5"
+
+
+@pytest.mark.parametrize("ending", ["maps", "joined", "scored"])
+def test_the_body_of_a_detector_is_found(path, ending):
+    """As it is, and as ports to PyTorch end: maps brought to rows, the rows joined, scores by softmax."""
+    source = formats.read(BOXES)
+    shape = (1, 3, source.config.image_size, source.config.image_size)
+    graph = build_graph(source.config, source.architecture)
+    written = _read_fields(write_network(graph, source.weights, shape), ModelField.GRAPH)
+    names = graph.outputs
+    ends = []
+    for index, kind in enumerate(("boxes", "classes") if ending != "maps" else ()):
+        group = names[6 * index : 6 * index + 6]
+        ends += [node("Transpose", [name], f"{name}/last", perm=[0, 2, 3, 1]) for name in group]
+        ends += [node("Reshape", [f"{name}/last", "rows"], f"{name}/rows") for name in group]
+        ends.append(node("Concat", [f"{name}/rows" for name in group], kind, axis=1))
+    if ending == "scored":
+        ends.append(node("Softmax", ["classes"], "scores", axis=2))
+    rows = initializer("rows", np.array([1, -1, 4]))
+    path.write_bytes(field(1, 8) + field(ModelField.GRAPH, written + rows + b"".join(ends)) + field(8, field(2, 17)))
+    found = read(path)
+    assert found.architecture == source.architecture
+    assert_same_numbers(found, source.weights)
+    assert found.config.ssd.score_converter == ("softmax" if ending == "scored" else "sigmoid")
+    assert found.provenance["anchors"] == "those of the formula: the file has none"
+
+
+def _read_fields(content, number):
+    return b"".join(bytes(value) for key, _, value in fields(memoryview(content), "") if key == number)
+
+
+def test_our_own_file_says_what_it_is(path):
+    source = formats.read(BOXES)
+    mm.convert(BOXES, path)
+    found = read(path)
+    assert found.config.replace(architectures=None) == source.config.replace(architectures=None)
+    assert (found.processor, found.dialect) == (source.processor, source.dialect)
+    assert_same_numbers(found, source.weights)

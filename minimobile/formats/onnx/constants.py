@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from minimobile.errors import FormatError
 from minimobile.formats.onnx.model import Model, Node
 from minimobile.formats.onnx.schema import ARRAY_TYPES, ElementType
+from minimobile.formats.onnx.shapes import infer_shape
 from minimobile.formats.onnx.tensors import Tensor
 from minimobile.storage.files import SPARE_BYTES
 
@@ -22,7 +23,10 @@ RANK_LIMIT = 8
 
 
 class Constants:
-    """The constants of a graph and what follows from them, by tensor name: what NumPy computes as ONNX says."""
+    """The constants of a graph and what follows from them, by tensor name: what NumPy computes as ONNX says.
+
+    The sizes of maps are among them, where the picture's are not open.
+    """
 
     def __init__(self, model: Model, nodes: Iterable[Node]) -> None:
         """Take nodes in the order of computation."""
@@ -30,12 +34,15 @@ class Constants:
             name: tensor.values for name, tensor in model.constants.items() if tensor.values is not None
         }
         self._origins: dict[str, str] = {}
+        self._shapes = {value.name: value.shape for value in model.inputs if value.shape and min(value.shape) > 0}
         spare = 2 * model.size + SPARE_BYTES // 2  # bytes: a file may have one number stand for many
         for node in nodes:
             if node.op in IDENTITIES and node.inputs:
                 self._origins[node.name] = self.find_origin(node.inputs[0])
             values = self._compute(node, model.opset, spare)
             if values is None:
+                shape = self._infer(node)
+                self._shapes |= {} if shape is None else {node.name: shape}
                 continue
             self.values[node.name] = values
             inputs = (self.values.get(name) for name in node.inputs)
@@ -46,9 +53,18 @@ class Constants:
         """Return the tensor that `tensor` is a copy of: the one before all identities."""
         return self._origins.get(tensor, tensor)
 
+    def _infer(self, node: Node) -> tuple[int, ...] | None:
+        try:
+            return infer_shape(node, self._shapes, self.values)
+        except (ValueError, IndexError):  # refused where the node is translated
+            return None
+
     def _compute(self, node: Node, opset: int, spare: int) -> Array | None:
         if node.op == "Constant":
             return _read_constant(node)
+        if node.op == "Shape" and node.inputs and node.inputs[0] in self._shapes:
+            shape = np.array(self._shapes[node.inputs[0]], np.int64)
+            return shape[node.integer("start", 0) : node.integer("end", len(shape))]
         compute = _FOLDS.get(node.op)
         given = node.inputs[:1] if node.op == "CastLike" else node.inputs  # the type of a map is of no interest
         inputs = [self.values[name] if name else None for name in given if not name or name in self.values]
@@ -205,6 +221,7 @@ _ELEMENTWISE: Mapping[str, Callable[..., Array]] = {
     "Sub": np.subtract,
     "Mul": np.multiply,
     "Div": _divide,
+    "Mod": np.mod,
 }
 _FOLDS: Mapping[str, Callable[..., Array]] = {
     **dict.fromkeys((*IDENTITIES, "CastLike"), lambda node, opset, array, *others: array),

@@ -15,6 +15,7 @@ from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.onnx.constants import Constants
+from minimobile.formats.onnx.detector import find_detector
 from minimobile.formats.onnx.model import Model, Value, read_model, sort_nodes
 from minimobile.formats.onnx.operators import translate
 from minimobile.formats.onnx.own_metadata import read_own
@@ -72,17 +73,21 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     own = read_own(model.metadata, where)
     with naming_others(_list_names(model)):
         layers, picture, image_size = _translate(model, where)
+        found = find_detector(layers, own.config.ssd if own is not None else None, where)
         checkpoint = match_network(
-            layers,
+            layers if found is None else found[0],
             find_dialect(_name_school(model, layers) if own is None else own.dialect),
             where,
             image_size=image_size,
             provenance=_say_origin(model, path) | {"input": picture},
             config=config if own is None or config is not None else own.config,
+            detector=None if found is None else found[1],
         )
     if own is not None:
-        checkpoint = dataclasses.replace(checkpoint, processor=own.processor)
+        return dataclasses.replace(checkpoint, processor=own.processor)
     said = _say_padding(checkpoint.config, layers, image_size)
+    if found is not None:
+        said["anchors"] = "those of the formula: the file has none"
     return dataclasses.replace(checkpoint, provenance={**checkpoint.provenance, **said})
 
 

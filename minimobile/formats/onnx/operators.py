@@ -11,6 +11,7 @@ from minimobile.errors import FormatError
 from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.formats.onnx.arithmetic import translate_arithmetic, translate_batch_norm, translate_limits
 from minimobile.formats.onnx.constants import IDENTITIES, Constants, read_axes
+from minimobile.formats.onnx.detector import JOIN
 from minimobile.formats.onnx.layouts import (
     CHANNELS_LAST,
     PLAIN,
@@ -231,7 +232,7 @@ def _translate_concatenation(translation: ModelTranslation, node: Node) -> None:
     if len(layouts) == 1 and read_axis(translation, node, node.integer("axis", 1)) == "C":
         translation.add(node, "concatenate", named)
     else:
-        translation.add(node, "other", named, kind="concatenation along another axis")
+        translation.add(node, "other", named, kind=JOIN)
     translation.layouts[node.name] = layouts.pop() if len(layouts) == 1 else ""
 
 
