@@ -46,6 +46,14 @@ def test_compiled_equals_definition_in_every_layer(name):
         assert_same_bits(found[layer], defined[layer], f"{name}, {layer}")
 
 
+def test_a_program_of_one_step_runs():
+    graph, size = NETWORKS["v1"]
+    weights, image = random_weights(graph), random_image((1, graph.input_channels, *size))
+    runners = [open_runner(graph, weights), open_runner(graph, weights, engine="reference")]
+    found, expected = (runner.run(image, ("conv_stem",))["conv_stem"] for runner in runners)
+    assert_same_bits(found, expected)
+
+
 @pytest.fixture(scope="module")
 def network():
     graph, size = NETWORKS["v2"]

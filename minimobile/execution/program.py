@@ -229,7 +229,7 @@ class _Compiler:
                 "use smaller batches"
             )
         return Program(
-            np.concatenate(self.steps),
+            np.concatenate(self.steps, dtype=STEP),  # of one step NumPy would make another dtype, which is not STEP
             tuple(self.names),
             np.array(self.offsets or [0], np.int64),
             self.arena.size,
