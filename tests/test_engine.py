@@ -51,7 +51,7 @@ def test_a_program_of_one_step_runs():
     weights, image = random_weights(graph), random_image((1, graph.input_channels, *size))
     runners = [open_runner(graph, weights), open_runner(graph, weights, engine="reference")]
     found, expected = (runner.run(image, ("conv_stem",))["conv_stem"] for runner in runners)
-    assert_same_bits(found, expected)
+    assert_same_bits(found, expected, "conv_stem")
 
 
 @pytest.fixture(scope="module")
