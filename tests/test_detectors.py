@@ -214,3 +214,16 @@ def test_a_box_written_out_step_by_step_is_that_of_the_run(version):
         assert [step.name for step in told.steps[:4]] == ["centre y", "half h", "ymin", "ymax"]
     with pytest.raises(InputError, match=r"expected a detection between 0 and .*, got 1000"):
         model.explain_box(x, 1000)
+    with pytest.raises(InputError, match="expected one picture, got 2"):
+        model.explain_box(pixels())
+
+
+def test_a_box_as_tensorflow_decodes_it_is_written_out_and_clipped():
+    model, x = make(ssd=mm.MobileNetSSDConfig(post_processing="tensorflow")), pixels()[:1]
+    out = model(x)
+    explained = [model.explain_box(x, rank) for rank in range(int(out.num_detections[0]))]
+    assert all(told.agrees for told in explained)
+    assert any({0.0, 1.0} & set(told.box) for told in explained)
+    for rank, told in enumerate(explained):
+        assert told.box == tuple(out.detection_boxes[0, rank].tolist())
+        assert told.score == pytest.approx(1 / (1 + np.exp(-told.logit)), abs=1e-6)

@@ -96,22 +96,19 @@ class _ObjectDetector(MobileNetModel):
     ) -> BoxExplanation:
         """Write out how the box of detection number `rank` (0: the best) of one picture comes about, step by step.
 
-        Raises InputError for a rank that there is not, for several pictures, and for a detector that clips its boxes
-        or computes them otherwise than TFLite's operator.
+        Raises InputError for a rank that there is not, and for several pictures.
         """
         output = self(pixel_values, data_format=data_format)
         where = "explain_box"
-        if len(output.logits) != 1 or self._ssd.post_processing != "tflite":
-            raise InputError(
-                f"{where}: expected one picture and boxes as TFLite decodes them, got {len(output.logits)} and "
-                f"{self._ssd.post_processing}"
-            )
+        if len(output.logits) != 1:
+            raise InputError(f"{where}: expected one picture, got {len(output.logits)}")
         count = int(output.num_detections[0])
         if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < count:
             raise InputError(f"{where}: expected a detection between 0 and {count - 1}, of {count}, got {rank!r}")
         size = _picture_size(pixel_values, data_format)
         shapes = infer_shapes(self.graph, *size)
-        row = rank * self._ssd.max_classes_per_detection if not self._ssd.use_regular_nms else rank
+        is_by_class = self._ssd.use_regular_nms or self._ssd.post_processing == "tensorflow"
+        row = rank if is_by_class else rank * self._ssd.max_classes_per_detection
         return explain_box(
             self._ssd, self.anchors(*size), [shapes[name][1:] for name in self.graph.outputs[: ssd.MAPS]],
             output.box_encodings[0], output.logits[0], rank, int(output.detection_classes[0, row]),

@@ -58,13 +58,17 @@ class BoxExplanation:
         return {**dataclasses.asdict(self), "agrees": self.agrees}
 
 
-def find_anchor(encodings: Floats, anchors: Floats, detector: MobileNetSSDConfig, box: Floats) -> int:
-    """Return the first row whose decoded box is a detection's. Shapes: encodings and anchors (A, 4), box (4)."""
+def find_anchor(encodings: Floats, anchors: Floats, detector: MobileNetSSDConfig, box: Floats, logits: Floats) -> int:
+    """Return the row whose decoded box is a detection's: of several, the first with the largest logit of its class.
+
+    Shapes: encodings and anchors (A, 4), box (4), logits (A).
+    """
     scales = np.array(detector.box_scales, np.float32)
     decoded = decode_boxes(encodings, anchors, scales, detector.post_processing == "tensorflow")
     if detector.post_processing == "tensorflow":
         decoded = np.clip(decoded, np.float32(0), np.float32(1))
-    return int(np.flatnonzero((decoded == box).all(1))[0])
+    rows = np.flatnonzero((decoded == box).all(1))
+    return int(rows[logits[rows].argmax()])
 
 
 def explain_box(
@@ -78,26 +82,33 @@ def explain_box(
     score: float,
     computed: Floats,
 ) -> BoxExplanation:
-    """Write out the box of a detection with TFLite's arithmetic: float64, rounded to float32 before the corners.
+    """Write out the box of a detection in the arithmetic of its school.
+
+    TFLite's is float64, rounded to float32 before the corners; TensorFlow's is float32, clipped to the picture.
 
     Shapes: anchors and encodings (A, 4), maps: (height, width) of each, logits (A, K + 1), computed (4).
     """
-    anchor = find_anchor(encodings, anchors, detector, computed)
+    anchor = find_anchor(encodings, anchors, detector, computed, logits[:, label + 1])
+    is_tensorflow = detector.post_processing == "tensorflow"
+    inside = ", in 0 to 1" if is_tensorflow else ""
     steps: list[BoxStep] = []
     corners: list[float] = []
     for axis, (where, length) in enumerate((("y", "h"), ("x", "w"))):
         by, growth = (float(np.float32(detector.box_scales[index])) for index in (axis, 2 + axis))
         centre, size = (float(anchors[anchor, index]) for index in (axis, 2 + axis))
         shift, scale = (float(encodings[anchor, index]) for index in (axis, 2 + axis))
-        middle = np.float32(shift / by * size + centre)
-        power = float(exponential(np.float64(scale / growth)))
-        half = np.float32(0.5 * power * size)
+        kind = np.float32 if is_tensorflow else np.float64
+        power = kind(exponential(np.float64(kind(scale) / kind(growth))))
+        middle = np.float32(kind(shift) / kind(by) * kind(size) + kind(centre))
+        half = np.float32(power * kind(size) * kind(0.5) if is_tensorflow else 0.5 * power * size)
         low, high = middle - half, middle + half
+        if is_tensorflow:
+            low, high = (np.clip(side, np.float32(0), np.float32(1)) for side in (low, high))
         steps += [
             BoxStep(f"centre {where}", f"{shift:.6g} / {by:g} * {size:.6g} + {centre:.6g}", float(middle)),
             BoxStep(f"half {length}", f"0.5 * e**({scale:.6g} / {growth:g}) * {size:.6g}", float(half)),
-            BoxStep(f"{where}min", f"{float(middle):.6g} - {float(half):.6g}", float(low)),
-            BoxStep(f"{where}max", f"{float(middle):.6g} + {float(half):.6g}", float(high)),
+            BoxStep(f"{where}min", f"{float(middle):.6g} - {float(half):.6g}{inside}", float(low)),
+            BoxStep(f"{where}max", f"{float(middle):.6g} + {float(half):.6g}{inside}", float(high)),
         ]
         corners += [float(low), float(high)]
     return BoxExplanation(
