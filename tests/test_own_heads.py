@@ -12,6 +12,7 @@ from own_head_files import NAMES, convert_pyramid, write_own_head
 
 import minimobile as mm
 from minimobile.cli import main
+from minimobile.comparison.bench import compare_quantized
 from minimobile.errors import FormatError, InputError
 from minimobile.formats.tflite.tflite_constants import FOLDED_LIMIT, fold_constants
 from minimobile.formats.tflite.tflite_model import read_model
@@ -87,6 +88,11 @@ def test_the_commands_say_what_the_file_is(tmp_path, capsys):
     assert [output["name"] for output in json.loads(capsys.readouterr().out)["own_outputs"]] == list(NAMES)
     with pytest.raises(InputError, match="got a MobileNetV1Model and a head of its own: an SSD's of another school"):
         mm.detect(np.zeros((32, 32, 3), np.uint8), path)
+
+
+def test_its_time_is_not_held_against_the_floats_of_the_body_alone(tmp_path):
+    path = save(tmp_path, write_own_head(DENSE))
+    assert [timing.name for timing in compare_quantized(path, [], 1, seconds=0.01)] == ["minimobile"]
 
 
 def test_a_network_of_floats_with_a_head_of_its_own_is_refused_for_that(tmp_path):
