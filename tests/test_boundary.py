@@ -23,8 +23,8 @@ KINDS: dict[str, tuple[dict[str, bytes | str], str]] = {
     ),
     "the start of an ONNX model": ({"net.onnx": bytes.fromhex("080a12077079746f726368")}, "found an ONNX model"),
     "a SavedModel": (
-        {"net/saved_model.pb": b"\x08\x01\x12", "net/x": b""},
-        "a TensorFlow SavedModel, which is not",
+        {"net/saved_model.pb": b"\x08\x01\x12\x00", "net/x": b""},
+        "expected a graph that is tagged 'serve', found none",
     ),
     "a TensorFlow.js model of nothing": (
         {"net/model.json": json.dumps({"format": "graph-model"}), "net/group1-shard1of1.bin": bytes(9)},

@@ -225,14 +225,16 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence(tmp_path: Path) -> Non
     (tmp_path / "dangling").symlink_to("nowhere")
     (tmp_path / "saved").mkdir()
     (tmp_path / "saved" / "saved_model.pb").write_bytes(bytes.fromhex("0801128dbb310ad91a12a91a"))
+    (tmp_path / "graph").write_bytes(bytes.fromhex("0801128dbb310ad91a12a91a"))
     (tmp_path / "net.onnx").write_bytes(bytes.fromhex("080a12077079746f726368"))
     (tmp_path / "cat.bmp").write_bytes(b"BM" + bytes(60))
     (tmp_path / "words").write_bytes(b"BMW drives on")
     for name, match in {
         "empty": "an empty directory",
         "other": "a directory with photo.jpg",
-        "saved": "a TensorFlow SavedModel, which is not read; save the model as .keras",
-        "saved/saved_model.pb": "a TensorFlow SavedModel, which is not read; save the model as .keras",
+        "saved": r"saved_model\.pb: truncated or damaged",
+        "saved/saved_model.pb": r"saved_model\.pb: truncated or damaged",
+        "graph": "a SavedModel's graph; give its folder",
         "net.onnx": "an ONNX model",
         "cat.bmp": "a BMP picture",
         "words": "found a text",

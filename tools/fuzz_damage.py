@@ -203,7 +203,7 @@ def damage_graph(content: bytes, random: Random) -> tuple[bytes, bool]:
     return b"".join(b"\x0a" + _varint(len(node)) + node for node in nodes), True
 
 
-def damage_onnx(content: bytes, random: Random) -> tuple[bytes, bool]:
+def damage_protobuf(content: bytes, random: Random) -> tuple[bytes, bool]:
     """Leave out, double and exchange fields of any message of a model, or change bytes in one under right lengths."""
     return _damage_message(content, random, 4), True
 

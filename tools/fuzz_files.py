@@ -26,6 +26,7 @@ from flatbuffer_files import TFLiteWriter, write_layers
 from graph_writer import tiny_v1
 from keras_files import chain_config, v1_layers, write_archive, write_legacy
 from quantized_files import write_quantized
+from saved_models import write_saved_model
 from slim import random_weights as slim_weights
 from slim import slim_variables
 from spelling import random_weights, spell
@@ -46,7 +47,7 @@ from tools.fuzz_damage import (
     damage_graph,
     damage_json,
     damage_member,
-    damage_onnx,
+    damage_protobuf,
     damage_safetensors,
     damage_tflite,
 )
@@ -248,6 +249,14 @@ SUBJECTS: Mapping[str, Subject] = {
     "tensorflow-graph": Subject(
         "net.pb", lambda: {"net.pb": tiny_v1()[0]}, one_file("net.pb", by_bytes(True), damage_graph, damage_graph)
     ),
+    "saved-model": Subject(
+        "net", written(lambda folder: write_saved_model(folder / "net"), "net/saved_model.pb", *(
+            f"net/variables/variables.{end}" for end in ("index", "data-00000-of-00001"))),
+        lambda files, random: one_file(*[
+            ("net/saved_model.pb", damage_protobuf, by_bytes(True)),
+            ("net/variables/variables.index", by_bytes(True)),
+        ][int(random.random() < 0.1)])(files, random),
+    ),
     "tensorflow-js": Subject(
         "net", _tensorflow_js,
         lambda files, random: one_file(*[
@@ -257,12 +266,12 @@ SUBJECTS: Mapping[str, Subject] = {
     ),
     "onnx": Subject(
         "net.onnx", lambda: {"net.onnx": onnx_models.tiny_v1(pads="strided", style="inputs", opset=18)},
-        one_file("net.onnx", by_bytes(True), damage_onnx, damage_onnx),
+        one_file("net.onnx", by_bytes(True), damage_protobuf, damage_protobuf),
     ),
     "onnx-beside": Subject(
         "net.onnx", written(onnx_models.external_v1, "net.onnx", "net.onnx.data"),
         lambda files, random: one_file(*[
-            ("net.onnx", damage_onnx, by_bytes(True)), ("net.onnx.data", by_bytes(True)),
+            ("net.onnx", damage_protobuf, by_bytes(True)), ("net.onnx.data", by_bytes(True)),
         ][int(random.random() < 0.1)])(files, random),
     ),
     "pytorch": Subject(

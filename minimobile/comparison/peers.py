@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +12,14 @@ from numpy.typing import NDArray
 
 from minimobile.comparison import onnx_runs
 from minimobile.comparison.float32_bounds import Grid
+from minimobile.comparison.frameworks import explaining, hushed, import_framework
 from minimobile.comparison.rival_tensorflow import run_tensorflow, write_tflite
 from minimobile.comparison.sized_network import SizedNetwork, write_onnx
+from minimobile.comparison.tensorflow_files import run_frozen_graph, run_keras
 from minimobile.costs.profile import layer_names
-from minimobile.errors import FormatError, InputError, UnavailableError
+from minimobile.errors import InputError
 from minimobile.execution.definitions import run_reference
+from minimobile.formats.tensorflow.saved_model import FILE as SAVED_MODEL
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
 from minimobile.operations.passes import fold_batch_norm, keep_needed
@@ -37,7 +35,6 @@ OWN_FILES: Mapping[str, tuple[str, ...]] = {
     "openvino": (".onnx",),
 }
 """Endings of the files that a framework runs itself, where their endpoints are known."""
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
 @dataclass(frozen=True)
@@ -85,50 +82,14 @@ def runs_file(name: str, peer: Peer) -> bool:
         return False
     if name == "transformers":
         return (peer.path / "config.json").is_file()
+    if name == "tensorflow" and (peer.path / SAVED_MODEL).is_file():
+        return bool(peer.endpoints)
     return peer.path.suffix.lower() in OWN_FILES.get(name, ()) and bool(peer.endpoints)
 
 
 def as_map(values: Array) -> Array:
     """Return (N, C) as (N, C, 1, 1), and anything else as it is."""
     return values[:, :, None, None] if values.ndim == 2 else values
-
-
-def import_framework(name: str) -> Any:
-    """Import a framework quietly, or raise UnavailableError that names the extra."""
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return import_module(name)
-        except ImportError:
-            package = name.partition(".")[0]
-            raise UnavailableError(
-                f"{package}: expected this package to compare with, it is not installed; "
-                "python -m pip install 'minimobile[crosscheck]'"
-            ) from None
-
-
-@contextlib.contextmanager
-def _explaining(path: Path, framework: str) -> Iterator[None]:
-    """Turn whatever a framework says of a file that it cannot load into one sentence."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise FormatError(f"{path}: {framework} cannot load it ({reason[:200]})") from None
-
-
-@contextlib.contextmanager
-def _hushed(logger_name: str) -> Iterator[None]:
-    """Keep a logger's warnings to itself."""
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _reference(peer: Peer, pixels: Array) -> dict[str, Array]:
@@ -172,7 +133,7 @@ def _load_transformers(peer: Peer) -> Any:
         had_bars = bars.is_progress_bar_enabled()
         bars.disable_progress_bar()
         try:
-            with _explaining(peer.path, "transformers"):
+            with explaining(peer.path, "transformers"):
                 return network_class.from_pretrained(peer.path)
         finally:
             if had_bars:
@@ -215,7 +176,7 @@ def _run_onnx(
 ) -> dict[str, Array]:
     """Run a file and turn what lies channels last in it."""
     assert peer.path is not None
-    with _explaining(peer.path, name):
+    with explaining(peer.path, name):
         found: dict[str, Array] = run(framework, peer.path, peer.endpoints, pixels)
     shapes = infer_shapes(peer.model.graph, *pixels.shape[2:])
     return {
@@ -235,9 +196,9 @@ def _every_layer(peer: Peer, pixels: Array) -> SizedNetwork:
 def _tensorflow(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run a frozen graph or a Keras model itself; of anything else, our graph in TensorFlow's operations."""
     tensorflow = import_framework("tensorflow")
-    runners = {".pb": _run_frozen_graph, ".keras": _run_keras, ".h5": _run_keras, ".hdf5": _run_keras}
+    runners = {".pb": run_frozen_graph, ".keras": run_keras, ".h5": run_keras, ".hdf5": run_keras}
     if peer.path is not None and runs_file("tensorflow", peer):
-        run = runners[peer.path.suffix.lower()]
+        run = run_frozen_graph if peer.path.is_dir() else runners[peer.path.suffix.lower()]
         found = run(tensorflow, peer.path, peer.endpoints, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     else:
         network = _every_layer(peer, pixels)
@@ -246,46 +207,12 @@ def _tensorflow(peer: Peer, pixels: Array) -> dict[str, Array]:
     return {name: _channels_first(values) for name, values in found.items()}
 
 
-def _run_frozen_graph(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Array) -> dict[str, Array]:
-    """Fetch the endpoints of a frozen graph; it is fed where its first convolution reads, after any scaling."""
-    definition = tensorflow.compat.v1.GraphDef()
-    with _explaining(path, "TensorFlow"):
-        definition.ParseFromString(path.read_bytes())
-    graph = tensorflow.Graph()
-    with graph.as_default():
-        tensorflow.import_graph_def(definition, name="")
-        fetched = {node: graph.get_tensor_by_name(f"{name.partition(':')[0]}:0") for node, name in endpoints.items()}
-        entry = next(iter(fetched.values()))  # after the first convolution
-        while entry.op.type != "Conv2D":
-            entry = entry.op.inputs[0]
-        entry = entry.op.inputs[0]
-        while entry.op.type in ("Pad", "PadV2", "Identity"):
-            entry = entry.op.inputs[0]
-        with tensorflow.compat.v1.Session(graph=graph) as session:
-            return session.run(fetched, {entry: x})  # type: ignore[no-any-return]
-
-
-def _run_keras(tensorflow: Any, path: Path, endpoints: Mapping[str, str], x: Array) -> dict[str, Array]:
-    """Let Keras load its file and return the outputs of the layers."""
-    keras = import_framework("keras")
-    depthwise = keras.layers.DepthwiseConv2D
-
-    def build(cls: Any, config: dict[str, Any]) -> Any:  # Keras 2 wrote `groups`, which Keras 3 does not take
-        return depthwise(**{key: value for key, value in config.items() if key != "groups"})
-
-    older = {"DepthwiseConv2D": type("DepthwiseConv2D", (depthwise,), {"from_config": classmethod(build)})}
-    with _explaining(path, "Keras"):
-        loaded = keras.models.load_model(path, custom_objects=older, compile=False)
-    outputs = {node: loaded.get_layer(name).output for node, name in endpoints.items()}
-    return {node: np.asarray(y) for node, y in keras.Model(loaded.inputs, outputs)([x]).items()}
-
-
 def _litert(peer: Peer, pixels: Array) -> dict[str, Array]:
     """Run our graph as TensorFlow converts it."""
     litert = import_framework("ai_edge_litert.interpreter")
     import_framework("tensorflow")  # which writes the file
     network = _every_layer(peer, pixels)
-    with _hushed("absl"):  # it calls this way of converting deprecated
+    with hushed("absl"):  # it calls this way of converting deprecated
         interpreter = litert.Interpreter(model_content=write_tflite(network))
     _invoke(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     named = {details["name"]: details["index"] for details in interpreter.get_output_details()}
@@ -302,7 +229,7 @@ def _run_tflite(peer: Peer, pixels: Array) -> dict[str, Observed]:
     """
     litert = import_framework("ai_edge_litert.interpreter")
     kinds = litert.OpResolverType
-    with _explaining(Path(str(peer.path)), "LiteRT"):
+    with explaining(Path(str(peer.path)), "LiteRT"):
         is_quantized = any(
             details["dtype"] in (np.int8, np.uint8) and len(details["shape"]) == 4
             for details in litert.Interpreter(str(peer.path)).get_tensor_details()

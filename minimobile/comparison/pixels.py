@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.comparison.figures import shorten
-from minimobile.comparison.peers import import_framework
+from minimobile.comparison.frameworks import import_framework
 from minimobile.comparison.verdict import Verdict
 from minimobile.errors import InputError, UnavailableError
 from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.comparison.peers import Observed, as_map, compared_layers, import_framework
+from minimobile.comparison.frameworks import import_framework
+from minimobile.comparison.peers import Observed, as_map, compared_layers
 from minimobile.errors import InputError
 from minimobile.networks.graph import Graph, Node, needed_nodes
 from minimobile.operations.table import is_convolution, operation_of

@@ -13,11 +13,11 @@ from minimobile.formats.boundary import with_one_error
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
-from minimobile.formats.foreign import SAVED_MODEL, START_BYTES, describe_content
+from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.keras import keras
 from minimobile.formats.onnx import onnx_file
 from minimobile.formats.pytorch import torch_models
-from minimobile.formats.tensorflow import tensorflow_checkpoint, tensorflow_graph
+from minimobile.formats.tensorflow import saved_model, tensorflow_checkpoint, tensorflow_graph
 from minimobile.formats.tensorflow_js import tensorflow_js
 from minimobile.formats.tflite import tflite
 from minimobile.formats.validation import check_weights
@@ -54,6 +54,7 @@ class Format(NamedTuple):
 
 
 _ROWS = (
+    Format("a TensorFlow SavedModel", saved_model.recognise, saved_model.read, saved_model.describe),
     Format(
         "a TensorFlow checkpoint",  # first, for its path need not be a file's
         tensorflow_checkpoint.recognise,
@@ -149,8 +150,6 @@ def _add_source(checkpoint: Checkpoint, path: Path, source: str | Path, options:
 def _describe_content(path: Path) -> str:
     if path.is_dir():
         names = sorted(entry.name for entry in path.iterdir())
-        if "saved_model.pb" in names:
-            return SAVED_MODEL
         if "model.json" in names:
             return describe_content(read_start(path / "model.json", START_BYTES))
         listed = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 START_BYTES = 512
 
-SAVED_MODEL = "a TensorFlow SavedModel, which is not read; save the model as .keras, or convert it to .tflite"
+SAVED_MODEL = "a SavedModel's graph; give its folder, with saved_model.pb and variables/ in it"
 _ONNX_VERSIONS = bytes(range(3, 32))  # onnx.proto's ModelProto begins with its version; 3 is the first in use
 
 _SIGNATURES = (

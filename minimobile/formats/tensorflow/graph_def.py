@@ -120,7 +120,7 @@ def read_graph(data: memoryview, where: str) -> GraphDef:
             versions = {number: value for number, _, value in fields(as_view(value, where), where, depth=1)}
     nodes: dict[str, GraphNode] = {}
     for part in parts:
-        node = _read_node(part, where)
+        node = read_node(part, where)
         if node.name in nodes:
             raise FormatError(f"{where}: expected each node to have its own name, found two of {node.name[:80]!r}")
         nodes[node.name] = node
@@ -164,7 +164,8 @@ def sort_nodes(graph: GraphDef, where: str) -> list[GraphNode]:
     return list(done.values())
 
 
-def _read_node(data: memoryview, where: str) -> GraphNode:
+def read_node(data: memoryview, where: str) -> GraphNode:
+    """Return a NodeDef; control inputs are left out."""
     name = op = ""
     inputs: list[str] = []
     attributes: dict[str, memoryview] = {}
