@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import glob
+import heapq
+import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,16 +42,32 @@ def list_entries(sources: Sequence[str | Path], column: str | None = None, stdin
         InputError: a source that is not there or names nothing.
         UnavailableError: a table or an address needs a package that is not installed.
     """
-    found: set[Entry] = set()
+    texts: list[str] = []
+    cells: list[Cell] = []
     for source in sources:
         text = os.fspath(source)
-        count = 0
+        before = len(texts) + len(cells)
         for entry in _read_lines(stdin or sys.stdin) if text == "-" else _list_source(text, column):
-            found.add(entry)
-            count += 1
-        if count == 0 and text != "-":
+            if isinstance(entry, str):
+                texts.append(entry)
+            else:
+                cells.append(entry)
+        if len(texts) + len(cells) == before and text != "-":
             raise InputError(f"{text}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found none")
-    return sorted(found, key=_order)
+    texts.sort()  # in place, and no set: a million paths are held once
+    cells.sort()
+    return [entry for entry, _ in itertools.chain(itertools.groupby(texts), itertools.groupby(cells))]
+
+
+def leave_out(entries: Iterable[Entry], known: Sequence[Iterable[Entry]]) -> Iterator[Entry]:
+    """Yield the entries that are in none of the `known` lists; all are sorted as `list_entries` does, none is held."""
+    others = heapq.merge(*known, key=_order)
+    other = next(others, None)
+    for entry in entries:
+        while other is not None and _order(other) < _order(entry):
+            other = next(others, None)
+        if other != entry:
+            yield entry
 
 
 def describe_entry(entry: Entry) -> str:
@@ -93,18 +111,23 @@ def _walk(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]
         identity = (status.st_dev, status.st_ino)
         if identity in above:
             return
-        with os.scandir(folder) as entries:
-            names = sorted(entries, key=lambda entry: entry.name)
+        with os.scandir(folder) as names:
+            for name in names:
+                if name.name.startswith((".", "_")):
+                    continue
+                if _is_folder(name):
+                    yield from _walk(name.path, (*above, identity))
+                elif os.path.splitext(name.name)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122  # a million times
+                    yield name.path
     except OSError:
         yield folder  # its row will say why
-        return
-    for entry in names:
-        if entry.name.startswith((".", "_")):
-            continue
-        if entry.is_dir():
-            yield from _walk(entry.path, (*above, identity))
-        elif Path(entry.name).suffix.lower() in PICTURE_SUFFIXES:
-            yield entry.path
+
+
+def _is_folder(name: os.DirEntry[str]) -> bool:
+    try:
+        return name.is_dir()
+    except OSError:  # a link to itself: opening it will say why
+        return False
 
 
 def _read_list(path: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from minimobile.bulk.entries import Entry, list_entries
+from minimobile.bulk.entries import Entry, leave_out, list_entries
 from minimobile.bulk.files import clear_leftovers, create_once, naming
 from minimobile.bulk.options import BulkOptions, fingerprint, require_same_run
 from minimobile.bulk.part_runner import PartReport
@@ -217,8 +216,7 @@ def _plan(
     plans = read_plans(folder)
     if any(True for plan in plans for _ in _missing(plan, folder, options, (0, 1))):
         return plans
-    known = set(itertools.chain.from_iterable(plan.entries() for plan in plans))
-    entries = [entry for entry in list_all() if entry not in known]
+    entries = list(leave_out(list_all(), [plan.entries() for plan in plans])) if plans else list_all()
     if entries:
         (folder / SUCCESS).unlink(missing_ok=True)
         plans.append(freeze_plan(folder, entries, rows_per_part, len(plans) + 1))

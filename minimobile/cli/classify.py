@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from minimobile.cli import console, pictures
+from minimobile.cli import pictures
 from minimobile.cli.options import Format, Model, OutputFormat, Pictures
+from minimobile.cli.rows import write_rows
 
 
 def classify(
@@ -19,8 +21,8 @@ def classify(
 ) -> None:
     """Name what each picture shows.
 
-    Lists the K likeliest labels with their probabilities. Exit code 1 where any picture could not be used; the others
-    are still classified.
+    Lists the K likeliest labels with their probabilities, as the pictures are done. Exit code 1 where any picture could
+    not be used; the others are still classified.
     """
     from minimobile.cli.models import open_model
 
@@ -32,21 +34,12 @@ def classify(
 
         return {"predictions": minimobile.classify(path, model=network, top=top)}
 
-    rows = pictures.work_through(paths, "classifying", predict)
-    if output_format is Format.JSON:
-        console.write_json(rows)
-    else:
-        _write_table(rows)
-    raise typer.Exit(pictures.settle(rows))
+    tally = pictures.Tally()
+    rows = tally.watch(pictures.work_through(paths, "classifying", predict))
+    write_rows(rows, output_format, ("picture", "label", "probability#", "class#"), _describe)
+    raise typer.Exit(tally.settle())
 
 
-def _write_table(rows: list[pictures.Row]) -> None:
-    lines: list[tuple[object, ...]] = []
-    for row in rows:
-        if "error" in row:
-            lines.append((row["image"], pictures.shorten_error(row), "", ""))
-        for rank, found in enumerate(row.get("predictions", ())):
-            name = row["image"] if rank == 0 else ""
-            lines.append((name, found["label"], f"{100 * found['probability']:.2f} %", found["index"]))
-    if any("error" not in row for row in rows):
-        console.write_table(("picture", "label", "probability#", "class#"), lines)
+def _describe(row: pictures.Row) -> Iterator[tuple[object, ...]]:
+    for found in row["predictions"]:
+        yield found["label"], f"{100 * found['probability']:.2f} %", found["index"]

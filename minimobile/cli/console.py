@@ -8,9 +8,9 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from minimobile import tables
 from minimobile.tables import printable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 STDOUT = "standard output"
+BETWEEN = 2  # columns of a table
 _HEAD = "segmentation_head."  # abbreviated, so that a row fits a terminal of 80 columns
 
 
@@ -61,25 +62,55 @@ def write_text(text: str) -> None:
     _console().print(printable(text), soft_wrap=True)
 
 
-def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
-    """Write a table to stdout. A column whose name ends in "#" holds numbers: it is set flush right and never wrapped.
+class TableWriter:
+    """Writes a table to stdout, a few rows at a time. A column is as wide as what has been written so far asks for.
 
-    On a terminal the table keeps to its width; in a file or a pipe nothing is cut or folded.
+    A column whose name ends in "#" holds numbers: it is set flush right and never wrapped. On a terminal the table
+    keeps to its width; in a file or a pipe nothing is cut or folded.
     """
-    from rich import box
-    from rich.table import Table
 
+    def __init__(self, columns: Sequence[str]) -> None:
+        self._names = [name.removesuffix("#") for name in columns]
+        self._are_numbers = [name.endswith("#") for name in columns]
+        self._widths = [0] * len(columns)
+        self._has_header = False
+
+    def write(self, rows: Iterable[Sequence[object]]) -> None:
+        """Write rows, the first time below the names of the columns."""
+        from rich import box
+        from rich.cells import cell_len
+        from rich.table import Table
+
+        lines = [[printable(cell) for cell in row] for row in rows]
+        for line in (self._names, *lines):
+            self._widths = [max(pair) for pair in zip(self._widths, map(cell_len, line), strict=True)]
+        table = Table(
+            box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=not self._has_header
+        )
+        for name, is_number, width in zip(self._names, self._are_numbers, self._fit(), strict=True):
+            side: Literal["right", "left"] = "right" if is_number else "left"
+            table.add_column(name, justify=side, no_wrap=is_number, overflow="fold", width=width)
+        for line in lines:
+            table.add_row(*line)
+        self._has_header = True
+        _write_lines(table)
+
+    def _fit(self) -> list[int]:
+        """Return the widths as the terminal has room for them: the widest column of text gives way first."""
+        widths = list(self._widths)
+        excess = sum(widths) + len(widths) * BETWEEN - BETWEEN - _console().width
+        texts = [index for index, is_number in enumerate(self._are_numbers) if not is_number]
+        while excess > 0 and texts and max(widths[index] for index in texts) > 1:
+            widths[max(texts, key=widths.__getitem__)] -= 1
+            excess -= 1
+        return widths
+
+
+def write_table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str | None = None) -> None:
+    """Write a whole table to stdout, as `TableWriter` does, under its title."""
     for line in title.splitlines() if title else ():
         write_text(line)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in columns:
-        is_number = name.endswith("#")
-        table.add_column(
-            name.removesuffix("#"), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold"
-        )
-    for row in rows:
-        table.add_row(*(printable(cell) for cell in row))
-    _write_lines(table)
+    TableWriter(columns).write(rows)
 
 
 def write_rows(table: tables.Table, notes_apart: bool = False) -> None:
@@ -126,7 +157,19 @@ def write_blank() -> None:
 @naming_stdout()
 def write_json(document: Any) -> None:
     """Write one JSON document to stdout; a number that JSON cannot hold (nan, inf) becomes null."""
-    sys.stdout.write(json.dumps(_finite(document), indent=2) + "\n")
+    sys.stdout.write(encode_json(document) + "\n")
+
+
+def encode_json(document: Any) -> str:
+    """Return JSON for people to read, too; a number that JSON cannot hold (nan, inf) becomes null."""
+    return json.dumps(_finite(document), indent=2)
+
+
+@naming_stdout()
+def write_now(text: str) -> None:
+    """Write to stdout and have whoever reads it see it."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
@@ -144,9 +187,13 @@ def report_error(text: object) -> None:
     note(f"error: {text}")
 
 
-def track(items: Sequence[Item], description: str) -> Iterator[Item]:
-    """Yield the items; where stderr is a terminal and there are several, with a progress bar."""
-    if len(items) < 2 or not sys.stderr.isatty():
+def track(items: Sequence[Item], description: str, beside_rows: bool = False) -> Iterator[Item]:
+    """Yield the items; where stderr is a terminal and there are several, with a progress bar.
+
+    There is none where rows come on a terminal meanwhile (`beside_rows`): they show the progress, and a bar would stand
+    in their way.
+    """
+    if len(items) < 2 or not sys.stderr.isatty() or (beside_rows and sys.stdout.isatty()):
         yield from items
         return
     from rich.console import Console

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from minimobile.cli import console, pictures, targets
 from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel
+from minimobile.cli.rows import write_rows
 from minimobile.errors import InputError
 
 
@@ -74,26 +76,17 @@ def detect(
             row["drawing"] = str(file)
         return row
 
-    rows = pictures.work_through(paths, "detecting", look)
-    if output_format is Format.JSON:
-        console.write_json(rows)
-    else:
-        _write_table(rows, out)
-    raise typer.Exit(pictures.settle(rows))
+    tally = pictures.Tally()
+    rows = tally.watch(pictures.work_through(paths, "detecting", look))
+    write_rows(rows, output_format, ("picture", "label", "score#", "xmin#", "ymin#", "xmax#", "ymax#"), _describe)
+    if tally.good and out is not None and output_format is Format.TABLE:
+        console.write_text(f"wrote pictures with boxes of {tally.good} of {len(paths)} to {out}")
+    raise typer.Exit(tally.settle())
 
 
-def _write_table(rows: list[pictures.Row], out: Path | None) -> None:
-    lines: list[tuple[object, ...]] = []
-    for row in rows:
-        if "error" in row:
-            lines.append((row["image"], pictures.shorten_error(row), "", "", "", "", ""))
-        elif not row["detections"]:
-            lines.append((row["image"], "nothing above the threshold", "", "", "", "", ""))
-        for rank, found in enumerate(row.get("detections", ())):
-            sides = (f"{found['box'][name]:.0f}" for name in ("xmin", "ymin", "xmax", "ymax"))
-            lines.append((row["image"] if rank == 0 else "", found["label"], f"{found['score']:.3f}", *sides))
-    done = sum("error" not in row for row in rows)
-    if done:
-        console.write_table(("picture", "label", "score#", "xmin#", "ymin#", "xmax#", "ymax#"), lines)
-        if out is not None:
-            console.write_text(f"wrote pictures with boxes of {done} of {len(rows)} to {out}")
+def _describe(row: pictures.Row) -> Iterator[tuple[object, ...]]:
+    if not row["detections"]:
+        yield "nothing above the threshold", "", "", "", "", ""
+    for found in row["detections"]:
+        sides = (f"{found['box'][name]:.0f}" for name in ("xmin", "ymin", "xmax", "ymax"))
+        yield (found["label"], f"{found['score']:.3f}", *sides)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from minimobile.cli import console, pictures, targets
 from minimobile.cli.options import Force, Format, Model, OutputFormat, Pictures
-from minimobile.errors import InputError
+from minimobile.cli.rows import write_json_list
+from minimobile.errors import FormatError, InputError, MissingError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +47,7 @@ def features(
 
     FILE holds one float32 array (pictures, channels, height, width) per layer under the layer's name, and the
     pictures' names under "images". In an .h5 file a slash in a layer's name makes a group. Nothing after the last
-    of the layers is computed.
+    of the layers is computed. An .npz file takes no memory for the pictures that it holds, an .h5 file does.
     """  # fmt: skip
     from minimobile.cli.models import open_model, processor_of
     from minimobile.models.outputs import require_finite
@@ -54,44 +59,87 @@ def features(
     layers = {name: int(name) if name.lstrip("-").isdecimal() else name for name in dict.fromkeys(layer)}
     for key in layers.values():
         network.resolve(key)  # an unknown layer is one error, not one per picture
-    collected: dict[str, list[NDArray[Any]]] = {name: [] for name in layers}
 
     def compute(path: Path) -> Any:
         pixel_values = process(path, return_tensors="np")["pixel_values"]
         return network.features(pixel_values, layers=list(layers.values()))
 
-    def collect(path: Path, found: Any) -> pictures.Row:
-        for name, key in layers.items():
-            require_finite(found[key], path, f"values of {name}")
-            _require_same_shape(path, name, found[key], collected[name])
-        for name, key in layers.items():
-            collected[name].append(found[key])
-        return {"shapes": {name: list(found[key].shape[1:]) for name, key in layers.items()}}
+    tally = pictures.Tally()
+    used: list[str] = []
+    with ExitStack() as stack, _naming(out):
+        spools = {name: _Spool(name, stack.enter_context(tempfile.TemporaryFile(dir=out.parent))) for name in layers}
 
-    rows = pictures.work_through(paths, "computing features", compute, collect)
-    used = [row["image"] for row in rows if "error" not in row]
-    if used:
-        _write(out, collected, used, force)
-    if output_format is Format.JSON:
-        console.write_json([row if "error" in row else {**row, "out": str(out)} for row in rows])
-    elif used:
-        shapes = [(name, "x".join(map(str, (len(used), *found[0].shape[1:])))) for name, found in collected.items()]
-        console.write_table(("layer", "shape NxCxHxW#"), shapes, f"{out}: {len(used)} of {len(rows)} pictures")
-    raise typer.Exit(pictures.settle(rows))
+        def collect(path: Path, found: Any) -> pictures.Row:
+            for name, key in layers.items():
+                require_finite(found[key], path, f"values of {name}")
+                spools[name].require_shape(path, found[key][0])
+            for name, key in layers.items():
+                spools[name].add(found[key][0])
+            used.append(str(path))
+            shapes = {name: list(spool.shape) for name, spool in spools.items()}
+            return {"shapes": shapes, "out": str(out)}
+
+        is_json = output_format is Format.JSON
+        rows = tally.watch(pictures.work_through(paths, "computing features", compute, collect, are_shown=is_json))
+        if is_json:
+            write_json_list(rows)
+        else:
+            deque(rows, maxlen=0)
+        if used:
+            _write(out, {name: spool.read() for name, spool in spools.items()}, used, force)
+    if used and not is_json:
+        shapes = [(name, "x".join(map(str, (len(used), *spool.shape)))) for name, spool in spools.items()]
+        console.write_table(("layer", "shape NxCxHxW#"), shapes, f"{out}: {len(used)} of {len(paths)} pictures")
+    raise typer.Exit(tally.settle())
 
 
-def _require_same_shape(path: Path, name: str, values: NDArray[Any], others: list[NDArray[Any]]) -> None:
-    if others and values.shape != others[0].shape:
-        raise InputError(
-            f"{path}: expected {name} to have the first picture's shape {others[0].shape[1:]}, got {values.shape[1:]}; "
-            "this model's processor does not crop, so pictures of different sizes go into files of their own"
-        )
+class _Spool:
+    """The values of one layer on the disk until all pictures are through, so that memory does not grow with them."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self._name = name
+        self._file = file
+        self._count = 0
+        self.shape: tuple[int, ...] = ()
+
+    def require_shape(self, path: Path, values: NDArray[Any]) -> None:
+        """Raise InputError for a picture whose values have not the shape of the first one's."""
+        if self._count and values.shape != self.shape:
+            raise InputError(
+                f"{path}: expected {self._name} to have the first picture's shape {self.shape}, got {values.shape}; "
+                "this model's processor does not crop, so pictures of different sizes go into files of their own"
+            )
+
+    def add(self, values: NDArray[Any]) -> None:
+        """Add one picture's values, (C, H, W) or (C,) float32."""
+        self.shape = values.shape
+        self._file.write(values.tobytes())
+        self._count += 1
+
+    def read(self) -> NDArray[Any]:
+        """Return all of them, (N, C, H, W) or (N, C), as they lie on the disk."""
+        import numpy as np
+
+        self._file.flush()
+        return np.memmap(self._file, np.float32, "r", shape=(self._count, *self.shape))
 
 
-def _write(out: Path, collected: dict[str, list[NDArray[Any]]], names: list[str], force: bool) -> None:
+@contextmanager
+def _naming(out: Path) -> Iterator[None]:
+    """Have a failure to write what will go into `out` say so."""
+    try:
+        yield
+    except MissingError:  # an OSError, too, of another file
+        raise
+    except OSError as error:
+        if error.filename == console.STDOUT:
+            raise
+        raise FormatError(f"{out}: cannot be written ({error.strerror or error}); nothing was changed") from error
+
+
+def _write(out: Path, arrays: dict[str, NDArray[Any]], names: list[str], force: bool) -> None:
     import numpy as np
 
-    arrays = {name: np.concatenate(found) for name, found in collected.items()}  # (N, C, H, W)
     if out.suffix.lower() == ".npz":
         targets.write_arrays(out, {**arrays, PICTURE_NAMES: np.array(names)}, {}, force)
         return

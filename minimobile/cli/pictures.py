@@ -1,8 +1,8 @@
-"""The pictures of a command: folders expanded, and one result or one error for each of them."""
+"""The pictures of a command: folders expanded, and one result or one error for each of them, as they come."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,18 @@ def expand_folders(paths: Iterable[Path]) -> list[Path]:
 
 
 def work_through(
-    paths: Sequence[Path], describe: str, work: Callable[[Path], Any], keep: Callable[[Path, Any], Row] | None = None
-) -> list[Row]:
-    """Return `{"image": path, **work(path)}` for every picture, or `{"image": path, "error": sentence}`.
+    paths: Sequence[Path],
+    describe: str,
+    work: Callable[[Path], Any],
+    keep: Callable[[Path, Any], Row] | None = None,
+    are_shown: bool = True,
+) -> Iterator[Row]:
+    """Yield `{"image": path, **work(path)}` for every picture, or `{"image": path, "error": sentence}`, in their order.
 
-    Several pictures are worked on by as many threads as there are processors. `keep` makes the row of what `work`
-    returns; it is called for one picture after the other, in their order. One bad picture does not stop the others;
-    anything but a MinimobileError does.
+    Several pictures are worked on by as many threads as there are processors, and few of them wait for their turn.
+    `keep` makes the row of what `work` returns; it is called for one picture after the other, in their order. One bad
+    picture does not stop the others; anything but a MinimobileError does.
+    `are_shown` says that stdout has the rows as they come.
     """
     from minimobile.imaging.folders import is_folder
     from minimobile.models.stream import count_processors, in_order
@@ -46,16 +51,16 @@ def work_through(
         except MinimobileError as error:
             return error
 
-    rows: list[Row] = []
     threads = min(count_processors(), len(paths))
-    for path, made in zip(console.track(paths, describe), in_order(compute, paths, threads), strict=True):
+    tracked = console.track(paths, describe, beside_rows=are_shown)
+    for path, made in zip(tracked, in_order(compute, paths, threads), strict=True):
         try:
             if isinstance(made, MinimobileError):
                 raise made
-            rows.append({"image": str(path), **(made if keep is None else keep(path, made))})
+            row = {"image": str(path), **(made if keep is None else keep(path, made))}
         except MinimobileError as error:
-            rows.append({"image": str(path), "error": str(error)})
-    return rows
+            row = {"image": str(path), "error": str(error)}
+        yield row
 
 
 def shorten_error(row: Row) -> str:
@@ -63,15 +68,31 @@ def shorten_error(row: Row) -> str:
     return f"error: {row['error'].removeprefix(row['image'] + ': ')}"
 
 
-def settle(rows: Sequence[Row]) -> int:
-    """Say on stderr what failed and return the exit code: 0, or 1 where any picture failed."""
-    errors = [row["error"] for row in rows if "error" in row]
-    if errors and len(errors) == len(rows):
-        for error in errors:
+class Tally:
+    """Counts the rows that pass, and remembers what went wrong as long as nothing went right."""
+
+    def __init__(self) -> None:
+        self.good = self.bad = 0
+        self._errors: list[str] = []
+
+    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield the rows, counted."""
+        for row in rows:
+            if "error" in row:
+                self.bad += 1
+                self._errors += [row["error"]] if not self.good else []
+            else:
+                self.good += 1
+                self._errors = []
+            yield row
+
+    def settle(self) -> int:
+        """Say on stderr what failed and return the exit code: 0, or 1 where any picture failed."""
+        for error in self._errors:
             console.report_error(error)
-    elif errors:
-        console.report_error(f"{len(errors)} of {len(rows)} pictures failed")
-    return 1 if errors else 0
+        if self.bad and self.good:
+            console.report_error(f"{self.bad} of {self.bad + self.good} pictures failed")
+        return 1 if self.bad else 0
 
 
 def _describe_folder(path: Path) -> str:

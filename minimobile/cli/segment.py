@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ import typer
 
 from minimobile.cli import console, pictures, targets
 from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel
+from minimobile.cli.rows import write_rows
 from minimobile.errors import InputError
 
 
@@ -87,12 +88,13 @@ def segment(
         written = {kind: str(file) for kind, file in files.items()}
         return {**written, "classes": found.shares}
 
-    rows = pictures.work_through(paths, "segmenting", cut_out)
-    if output_format is Format.JSON:
-        console.write_json(rows)
-    else:
-        _write_table(rows, out, "masks" if no_overlay else "masks and overlays")
-    raise typer.Exit(pictures.settle(rows))
+    tally = pictures.Tally()
+    rows = tally.watch(pictures.work_through(paths, "segmenting", cut_out))
+    write_rows(rows, output_format, ("picture", "label", "share#", "class#"), _describe)
+    if tally.good and output_format is Format.TABLE:
+        kinds = "masks" if no_overlay else "masks and overlays"
+        console.write_text(f"wrote {kinds} of {tally.good} of {len(paths)} pictures to {out}")
+    raise typer.Exit(tally.settle())
 
 
 def choose_names(paths: Iterable[Path]) -> list[str]:
@@ -115,15 +117,6 @@ def choose_names(paths: Iterable[Path]) -> list[str]:
     return names
 
 
-def _write_table(rows: list[pictures.Row], out: Path, kinds: str) -> None:
-    lines: list[tuple[object, ...]] = []
-    for row in rows:
-        if "error" in row:
-            lines.append((row["image"], pictures.shorten_error(row), "", ""))
-        for rank, found in enumerate(row.get("classes", ())):
-            name = row["image"] if rank == 0 else ""
-            lines.append((name, found["label"], f"{100 * found['share']:.2f} %", found["index"]))
-    written = sum("error" not in row for row in rows)
-    if written:
-        console.write_table(("picture", "label", "share#", "class#"), lines)
-        console.write_text(f"wrote {kinds} of {written} of {len(rows)} pictures to {out}")
+def _describe(row: pictures.Row) -> Iterator[tuple[object, ...]]:
+    for found in row["classes"]:
+        yield found["label"], f"{100 * found['share']:.2f} %", found["index"]
