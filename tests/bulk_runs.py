@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -76,3 +78,23 @@ def _png_header(width: int, height: int) -> bytes:
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a table of JSON lines."""
+    return [json.loads(line) for path in sorted(folder.glob("part-*.jsonl")) for line in path.read_text().splitlines()]
+
+
+RUNNER = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from bulk_runs import digit_run
+digit_run([Path({pictures!r})], Path({out!r}), shard={shard!r})
+"""
+
+
+def start_run(pictures: Path, out: Path, shard: tuple[int, int] = (0, 1)) -> subprocess.Popen[bytes]:
+    """Begin `digit_run` in a process of its own."""
+    code = RUNNER.format(tests=str(Path(__file__).parent), pictures=str(pictures), out=str(out), shard=shard)
+    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
-from bulk_runs import make_pictures, make_trouble
+from bulk_runs import digit_run, make_pictures, make_trouble, read_rows
 
-from minimobile.bulk.entries import describe_entry, is_address, list_entries
+from minimobile.bulk.entries import describe_entry, is_address, leave_out, list_entries
+from minimobile.bulk.options import BulkOptions
+from minimobile.bulk.part_runner import PartRunner
 from minimobile.bulk.plan import freeze_plan, read_plan, read_plans
 from minimobile.errors import FormatError, InputError
 
@@ -28,6 +30,51 @@ def test_links_are_followed_but_not_in_a_circle(tmp_path: Path) -> None:
     assert "link.png" in names
     assert "dangling.png" in names  # it gets a row that says so
     assert not any(name.startswith("around") for name in names)
+    (folder / "itself.png").symlink_to("itself.png")
+    assert f"{folder}/itself.png" in list_entries([folder])
+
+
+def test_what_is_known_is_left_out_without_holding_it() -> None:
+    cells = [("t.parquet", "image", row) for row in range(3)]
+    entries = ["a.png", "b.png", "c.png", *cells]
+    assert list(leave_out(entries, [])) == entries
+    assert list(leave_out(entries, [["a.png", "aa.png", cells[1]], ["c.png"]])) == ["b.png", cells[0], cells[2]]
+
+
+@pytest.mark.crosscheck
+def test_pictures_of_a_bucket_have_the_rows_of_files(tmp_path: Path) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    pictures = make_pictures(tmp_path / "pictures", 4)
+    for path in pictures.rglob("*.png"):
+        memory.pipe(f"/bucket/{path.relative_to(pictures)}", path.read_bytes())
+    memory.pipe("/bucket/notes.txt", b"no picture")
+    entries = list_entries(["memory://bucket"])
+    assert entries == [f"memory://bucket/{name}" for name in ("0/003.png", "000.png", "002.png", "1/001.png")]
+    assert list_entries(["memory://bucket/*.png"]) == entries[1:3]
+    digit_run([pictures], tmp_path / "here")
+    memory.rm("/bucket/002.png")
+    runner = PartRunner(BulkOptions("demo:digits", "classify", "jsonl", top=2))
+    (part,) = freeze_plan(tmp_path, entries, 5, 1).parts()
+    assert runner.run(part, tmp_path).errors == 1
+    for here, there in zip(read_rows(tmp_path / "here"), read_rows(tmp_path), strict=True):
+        assert there["path"] == here["path"].replace(str(pictures), "memory://bucket")
+        if there["path"].endswith("002.png"):
+            assert there["error"].startswith("memory://bucket/002.png: cannot be read (FileNotFoundError")
+        else:
+            assert {**there, "path": ""} == {**here, "path": ""}
+
+
+@pytest.mark.crosscheck
+def test_addresses_go_through_the_workers_like_files(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    pictures = make_pictures(tmp_path / "pictures", 3)
+    digit_run([pictures], tmp_path / "here")
+    digit_run([f"file://{pictures}"], tmp_path / "there")
+    paths = [row["path"] for row in read_rows(tmp_path / "there")]
+    assert paths == [f"file://{row['path']}" for row in read_rows(tmp_path / "here")]
+    assert [row["sha256"] for row in read_rows(tmp_path / "there")] == [
+        row["sha256"] for row in read_rows(tmp_path / "here")
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read anything")

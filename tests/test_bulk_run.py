@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import functools
-import json
-import subprocess
+import hashlib
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bulk_runs import KILLER, MODEL, crashing_command, digit_run, make_pictures, make_trouble
+from bulk_runs import KILLER, MODEL, crashing_command, digit_run, make_pictures, make_trouble, read_rows, start_run
 
 import minimobile as mm
 from minimobile.bulk import files, workers
@@ -30,10 +32,6 @@ def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
     digit_run([pictures], out)
     return out
-
-
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in sorted(folder.glob("part-*.jsonl")) for line in path.read_text().splitlines()]
 
 
 def test_every_picture_is_a_row_that_says_what_classify_says(pictures: Path, whole: Path) -> None:
@@ -109,11 +107,66 @@ def test_what_appears_later_makes_a_plan_of_its_own(tmp_path: Path) -> None:
 def test_a_picture_that_is_gone_or_changed_after_planning(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path / "pictures", 4)
     digit_run([pictures], tmp_path / "out", rows_per_part=2, shard=(0, 2))
-    (pictures / "1/001.png").unlink()
-    (pictures / "1/003.png").unlink(missing_ok=True)
+    done = {row["path"] for row in read_rows(tmp_path / "out")}
+    gone, changed = sorted(path for path in pictures.rglob("*.png") if str(path) not in done)
+    gone.unlink()
+    changed.write_bytes((pictures / "000.png").read_bytes() + b"more")
     summary = digit_run([pictures], tmp_path / "out", rows_per_part=2)
-    assert summary.rows == 4
-    assert 0 < summary.errors < 3
+    assert (summary.rows, summary.errors) == (4, 1)
+    rows = {row["path"]: row for row in read_rows(tmp_path / "out")}
+    assert "no such file" in rows[str(gone)]["error"]
+    assert rows[str(changed)]["sha256"] == hashlib.sha256(changed.read_bytes()).hexdigest()
+
+
+def test_a_clock_that_is_set_back_changes_nothing(
+    pictures: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digit_run([pictures], tmp_path, shard=(0, 2))
+    future = time.time() + 1e9
+    for path in tmp_path.iterdir():
+        os.utime(path, (future, future))  # as they are after a run by a clock that was fast
+    past = "import time; time.time = lambda: 0.0; from minimobile.bulk import worker; worker.main()"
+    monkeypatch.setattr(workers, "COMMAND", (sys.executable, "-c", past))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert digit_run([pictures], tmp_path).is_complete
+    assert hash_tables(tmp_path) == hash_tables(whole)
+
+
+@pytest.mark.parametrize("table_format", ["jsonl", "csv", pytest.param("parquet", marks=pytest.mark.crosscheck)])
+def test_names_with_newlines_and_bytes_that_are_no_text(tmp_path: Path, table_format: str) -> None:
+    names = [b"a\nb.png", b"\xff\xfe.png", b'c,"d".png', "\u00e9\u6f22.png".encode(), b" .png", b"-x.png"]
+    content = (make_pictures(tmp_path / "made", 1) / "000.png").read_bytes()
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(content)
+    summary = digit_run([folder], tmp_path / "out", table_format=table_format)
+    assert (summary.rows, summary.errors) == (len(names), 0)
+    expected = {f"{folder}/{name.decode('utf-8', 'backslashreplace')}" for name in names}
+    if table_format == "jsonl":
+        found = {row["path"] for row in read_rows(tmp_path / "out")}
+    elif table_format == "csv":
+        tables = [path.open(encoding="utf-8", newline="") for path in (tmp_path / "out").glob("part-*.csv")]
+        found = {row["path"] for table in tables for row in csv.DictReader(table)}
+        for table in tables:
+            table.close()
+    else:
+        found = set(pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "out")["path"].to_pylist())
+    assert found == expected
+
+
+def test_an_engine_of_one_s_own_gets_the_parts_that_are_missing(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    digit_run([pictures], tmp_path, shard=(0, 2))
+    given: list[str] = []
+
+    def compute(options: Any, parts: Any, folder: Path, jobs: int, hear: Any) -> list[mm.PartReport]:
+        given.extend(part.name for part in parts)
+        runner = mm.PartRunner(options)
+        return [runner.run(part, folder) for part in parts]
+
+    assert digit_run([pictures], tmp_path, engine=compute).is_complete
+    assert given == ["part-0001-000001", "part-0001-000003"]
+    assert hash_tables(tmp_path) == hash_tables(whole)
 
 
 @pytest.mark.parametrize(
@@ -141,20 +194,6 @@ def test_a_picture_that_ends_its_worker_is_one_row(tmp_path: Path, monkeypatch: 
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
-RUNNER = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from bulk_runs import digit_run
-digit_run([Path({pictures!r})], Path({out!r}))
-"""
-
-
-def start(pictures: Path, out: Path) -> subprocess.Popen[bytes]:
-    code = RUNNER.format(tests=str(Path(__file__).parent), pictures=str(pictures), out=str(out))
-    return subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find a run's workers")
 @pytest.mark.parametrize("seed", [0, pytest.param(range(1, 50), marks=pytest.mark.slow)], ids=str)
 def test_a_run_that_is_killed_ends_as_if_it_had_not(
@@ -163,14 +202,20 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not(
     expected = hash_tables(whole)
     for number in [seed] if isinstance(seed, int) else seed:
         out = tmp_path / str(number)
-        kill_until_done(number, functools.partial(start, pictures, out))
+        kill_until_done(number, functools.partial(start_run, pictures, out))
         left = [path for path in out.rglob("*.tmp") if not files.is_alive(int(path.stem.rpartition("-")[2]))]
         assert left == []
         assert hash_tables(out) == expected, number
 
 
 def test_two_runs_at_once_make_one_table(pictures: Path, whole: Path, tmp_path: Path) -> None:
-    processes = [start(pictures, tmp_path / "out") for _ in range(2)]
+    processes = [start_run(pictures, tmp_path / "out") for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert hash_tables(tmp_path / "out") == hash_tables(whole)
+
+
+def test_two_shards_at_once_make_one_table(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    processes = [start_run(pictures, tmp_path / "out", (index, 2)) for index in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
     assert hash_tables(tmp_path / "out") == hash_tables(whole)
 
@@ -208,7 +253,7 @@ worker.main()
         ({"task": "segment"}, "expected a model for the task segment"),
         ({"shard": (2, 2)}, "shard: expected"),
         ({"jobs": 0}, "jobs: expected"),
-        ({"engine": "abacus"}, "engine: expected local or ray"),
+        ({"engine": "abacus"}, "engine: expected local or ray, or what computes parts"),
         ({"model": "nowhere.h5"}, "nowhere.h5"),
     ],
 )

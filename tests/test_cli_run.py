@@ -14,6 +14,9 @@ import pytest
 from bulk_runs import make_pictures
 from conftest import Run
 
+from minimobile.bulk.files import is_alive
+from tools.soak import find_children
+
 
 def test_a_folder_becomes_a_table_and_the_second_run_has_nothing_to_do(run: Run, tmp_path: Path) -> None:
     make_pictures(tmp_path / "pictures", 4)
@@ -78,7 +81,8 @@ def test_without_a_terminal_there_is_one_line_a_minute(
     ]
 
 
-def test_an_interruption_leaves_whole_parts_and_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_whole_parts_and_no_process(tmp_path: Path, number: int, code: int) -> None:
     make_pictures(tmp_path / "pictures", 40)
     out = tmp_path / "out"
     words = ["run", str(tmp_path / "pictures"), "--task", "classify", "--model", "demo:digits", "--format", "jsonl"]
@@ -88,9 +92,11 @@ def test_an_interruption_leaves_whole_parts_and_no_process(tmp_path: Path) -> No
     )  # fmt: skip
     while not list(out.glob("part-*")) and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
+    workers = find_children(process.pid)
+    process.send_signal(number)
     _, said = process.communicate()
-    assert process.returncode == 130
-    assert said == "error: interrupted\n"
+    assert process.returncode == code
+    assert said == ("error: interrupted\n" if code == 130 else "")
+    assert not [worker for worker in workers if is_alive(worker)]
     assert 0 < len(list(out.glob("part-*"))) < 40
     assert not list(out.rglob("*.tmp"))

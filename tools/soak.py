@@ -112,8 +112,10 @@ def _soak(seed: int, minutes: float, longest: float, start: Start, out: Path, ex
     while time.monotonic() < end:
         shutil.rmtree(out, ignore_errors=True)
         runs, workers = kill_until_done(seed + rounds, start, longest)
-        if hash_tables(out) != expected:
-            sys.stdout.write(f"seed {seed + rounds}: another table, or rubbish beside it\n")
+        found = hash_tables(out)
+        if found != expected:
+            names = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+            sys.stdout.write(f"seed {seed + rounds}: another table, or rubbish beside it: {', '.join(names)[:500]}\n")
             return 1
         rounds, killed_runs, killed_workers = rounds + 1, killed_runs + runs, killed_workers + workers
     sys.stdout.write(

@@ -29,7 +29,8 @@ def compare_rates(
 
     Each picture is read, decoded, brought to the network's size and classified by one of `threads` threads, which
     compute alone; loading is not counted. Ours are whole rows of `minimobile run`, hash and labels included. The others
-    get the same network: Pillow decodes, resizes and crops, NumPy normalises, and the largest five are sorted.
+    get the same network: Pillow decodes, resizes with the same filter and crops, NumPy normalises, and the largest five
+    are sorted.
     """
     runner = PartRunner(BulkOptions(source, "classify", "jsonl"), threads)
     contestants: dict[str, Callable[[Sequence[Path]], Any]] = {
@@ -71,11 +72,11 @@ def _make_rival(name: str, source: str, model: Any) -> Classify:
         image = open_image(path)
         if edge:
             scale = edge / min(image.size)
-            image = image.resize((round(image.width * scale), round(image.height * scale)), 2)
+            image = image.resize((round(image.width * scale), round(image.height * scale)), processor.resample)
             left, top = (image.width - width) // 2, (image.height - height) // 2
             image = image.crop((left, top, left + width, top + height))
         else:
-            image = image.resize((width, height), 2)
+            image = image.resize((width, height), processor.resample)
         pixels = np.asarray(image)
         if model.is_quantized:
             return np.argsort(own.run(pixels[None])[0].ravel())[-5:]

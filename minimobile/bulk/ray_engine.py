@@ -35,6 +35,8 @@ def run_on_ray(
             while pool and (part := next(left, None)) is not None:
                 actor = pool.pop()
                 under_way[actor.run.remote(part)] = (actor, part)
+            while pool:  # nothing is left for it: where a machine was lost, another actor waits for its processor
+                ray.kill(pool.pop())
             if not under_way:
                 return
             (ready,), _ = ray.wait(list(under_way), num_returns=1)

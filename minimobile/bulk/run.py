@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,8 +33,11 @@ class Engine(Protocol):
 
     def __call__(
         self, options: BulkOptions, parts: Sequence[Part], folder: Path, jobs: int, hear: Callable[[Part, int], None]
-    ) -> Iterator[PartReport]:
-        """Compute the parts, in any order, and yield what became of each. Closing the iterator ends all work."""
+    ) -> Iterable[PartReport]:
+        """Compute the parts, in any order, and yield what became of each.
+
+        `hear(part, rows)` may be told how far a part is. Where it is a generator, closing it ends all work.
+        """
         ...
 
 
@@ -79,7 +82,7 @@ def run(
     shard: tuple[int, int] = (0, 1),
     table_format: str = "parquet",
     column: str | None = None,
-    engine: str = "local",
+    engine: str | Engine = "local",
     progress: Heard | None = None,
     **overrides: Any,
 ) -> Summary:
@@ -105,7 +108,7 @@ def run(
         shard: (index, count): compute only parts whose number modulo count is index.
         table_format: "parquet" (extra `bulk`), "csv" or "jsonl".
         column: the column of tables that holds paths or pictures.
-        engine: "local", or "ray" (extra `ray`).
+        engine: "local", "ray" (extra `ray`), or an `Engine` of one's own, which computes the parts that are missing.
         progress: called as the run goes on.
         overrides: fields of the model's config, and other arguments of `load`.
 
@@ -248,15 +251,17 @@ def _settle(plans: Sequence[Plan], folder: Path, options: BulkOptions, computed:
     return Summary(folder, len(there), sum(part.count for part, _ in there), errors, computed, is_complete)
 
 
-def _find_engine(name: str) -> Engine:
-    if name == "local":
+def _find_engine(engine: str | Engine) -> Engine:
+    if engine == "local":
         return run_locally
-    if name == "ray":
+    if engine == "ray":
         from minimobile.bulk.ray_engine import import_ray, run_on_ray
 
         import_ray()  # where it is missing, nothing is begun
         return run_on_ray
-    raise InputError(f"engine: expected local or ray, got {name!r}")
+    if isinstance(engine, str) or not callable(engine):
+        raise InputError(f"engine: expected local or ray, or what computes parts, got {engine!r}")
+    return engine
 
 
 def _check_numbers(jobs: int | None, rows_per_part: int, shard: tuple[int, int]) -> None:
