@@ -15,7 +15,7 @@ from bulk_runs import make_pictures
 from conftest import Run
 
 from minimobile.bulk.files import is_alive
-from tools.soak import find_children
+from tools.soak import find_workers
 
 
 def test_a_folder_becomes_a_table_and_the_second_run_has_nothing_to_do(run: Run, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_an_interruption_leaves_whole_parts_and_no_process(tmp_path: Path, numbe
     )  # fmt: skip
     while not list(out.glob("part-*")) and process.poll() is None:
         time.sleep(0.01)
-    workers = find_children(process.pid)
+    workers = find_workers(process.pid)
     process.send_signal(number)
     _, said = process.communicate()
     assert process.returncode == code

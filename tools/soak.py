@@ -2,13 +2,14 @@
 
     python tools/soak.py PICTURES... --model SRC --seed 0 --minutes 10 [--task classify] [--engine local]
 
-Each round has a seed of its own, is repeated until a run gets through, and must leave the very bytes that the
-undisturbed run left. Ends with exit code 1 where one does not, and names its seed.
+Each round has a seed of its own, kills up to four runs or the workers of one, goes on until a run gets through, and
+must leave the very bytes that the undisturbed run left. Ends with exit code 1 where one does not, and names its seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import random
@@ -23,6 +24,7 @@ from pathlib import Path
 
 MOST_KILLS = 4  # in one round; then it may end
 LONGEST = 3.0  # seconds before a kill
+WORKERS = (b"bulk.worker", b"bulk import worker", b"ray::_PartActor")  # as their command lines call them
 
 Start = Callable[[], "subprocess.Popen[bytes]"]
 
@@ -51,10 +53,12 @@ def kill_until_done(seed: int, start: Start, longest: float = LONGEST) -> tuple[
         if process.poll() is not None or runs + workers >= MOST_KILLS:
             process.wait()
             return runs, workers
-        if chance.random() < 0.5:
+        found = find_workers(process.pid)
+        if found and chance.random() < 0.5:
             workers += 1
-            for worker in find_children(process.pid):
-                os.kill(worker, signal.SIGKILL)
+            for worker in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
             process.wait()
             return runs, workers
         runs += 1
@@ -62,17 +66,23 @@ def kill_until_done(seed: int, start: Start, longest: float = LONGEST) -> tuple[
         process.wait()
 
 
-def find_children(parent: int) -> list[int]:
-    """Return the processes that a process has started and that still run, as /proc has them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
+def find_workers(run: int) -> list[int]:
+    """Return the workers of a run: of all processes below it, as /proc has them, those that compute parts."""
+    children: dict[int, list[int]] = {}
+    workers = []
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            words = path.read_text().rpartition(")")[2].split()
+            above = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (path / "cmdline").read_bytes()
         except OSError:  # it has ended
             continue
-        if int(words[1]) == parent:
-            found.append(int(path.parent.name))
-    return found
+        children.setdefault(above, []).append(int(path.name))
+        if any(word in command for word in WORKERS):
+            workers.append(int(path.name))
+    below = [run]
+    for process in below:
+        below += children.get(process, [])
+    return [process for process in workers if process in below]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

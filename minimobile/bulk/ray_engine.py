@@ -24,7 +24,7 @@ def run_on_ray(
     """
     ray = import_ray()
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, configure_logging=False)
+        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
     actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_PartActor)
     actors = [actor_class.remote(options, str(folder.absolute())) for _ in range(min(jobs, len(parts)))]
     pool = list(actors)

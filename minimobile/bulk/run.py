@@ -133,7 +133,7 @@ def run(
     plans = _plan(folder, lambda: listed or list_entries(sources, column), rows_per_part, options, shard)
     missing = [part for plan in plans for part in _missing(plan, folder, options, shard)]
     done = _Count(sum(part.count for part in missing), progress)
-    for report in compute(options, missing, folder, jobs or count_processors(), done.hear):
+    for report in compute(options, missing, folder, jobs or count_processors(), done.hear) if missing else ():
         done.finish(report)
     return _settle(plans, folder, options, done.rows)
 
