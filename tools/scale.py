@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minimobile.bulk.entries import list_entries
-from minimobile.bulk.run import ROWS_PER_PART, run
-from minimobile.errors import MinimobileError
+from minimobile.bulk.run import ROWS_PER_PART, SUCCESS, run
+from minimobile.errors import FormatError, MinimobileError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -71,6 +71,8 @@ def measure_run(folder: Path, out: Path, model: str, task: str) -> tuple[float, 
         parent = max(parent, _peak(process.pid))
         worker = max([worker, *map(_peak, find_workers(process.pid))])
         time.sleep(0.1)
+    if not (out / SUCCESS).exists():
+        raise FormatError(f"{folder}: expected a run that gets through, but it ended with {process.returncode}")
     return parent, worker
 
 

@@ -56,7 +56,9 @@ def list_entries(sources: Sequence[str | Path], column: str | None = None, stdin
             raise InputError(f"{text}: expected pictures ({', '.join(PICTURE_SUFFIXES)}), found none")
     texts.sort()  # in place, and no set: a million paths are held once
     cells.sort()
-    return [entry for entry, _ in itertools.chain(itertools.groupby(texts), itertools.groupby(cells))]
+    found: list[Entry] = [text for text, _ in itertools.groupby(texts)]
+    found += (cell for cell, _ in itertools.groupby(cells))
+    return found
 
 
 def leave_out(entries: Iterable[Entry], known: Sequence[Iterable[Entry]]) -> Iterator[Entry]:
