@@ -144,3 +144,47 @@ def test_a_notebook_shows_the_page_in_a_frame_that_may_do_nothing_but_compute(di
     ((tag, attributes),) = Elements(digits._repr_html_()).tags
     assert tag == "iframe" and attributes["sandbox"] == "allow-scripts"
     assert attributes["srcdoc"] == digits.html
+
+
+@pytest.fixture(scope="module")
+def integers() -> mm.MobileNetModel:
+    return mm.quantize("demo:digits")
+
+
+def test_a_quantised_network_is_shown_in_its_integers(integers: mm.MobileNetModel) -> None:
+    document = json.loads(Elements(mm.explore(integers, DEMO / "digit_7.png").html).texts["document"])
+    assert document["arithmetic"] == "integers"
+    layers = {layer["name"]: layer for layer in document["layers"]}
+    assert layers["layer.3"]["kind"] == "Conv 1x1" and layers["layer.3"]["stands"]["scale"] > 0
+    assert layers["layer.3"]["multiplyAdds"] == 131072
+    assert document["answer"]["top"][0]["label"] == "7"
+
+
+def test_what_no_page_computes_is_refused(integers: mm.MobileNetModel, tmp_path: Path) -> None:
+    with pytest.raises(mm.InputError, match="float32 or in integers, got one in float64"):
+        mm.explore(mm.load("demo:digits", engine="reference", dtype="float64"), DEMO / "digit_7.png")
+    integers.save(tmp_path / "integers.h5")
+    with pytest.raises(mm.InputError, match="bytes_of='xnnpack'"):
+        mm.explore(mm.load(tmp_path / "integers.h5", bytes_of="xnnpack"), DEMO / "digit_7.png")
+
+
+def test_a_network_without_a_head_is_shown_too() -> None:
+    model = mm.MobileNetV1Model.from_pretrained("demo:digits")
+    document = json.loads(Elements(mm.explore(model, DEMO / "digit_7.png").html).texts["document"])
+    assert document["answer"] == {"task": "features"} and document["outputs"] == ["layer.25", "pooler"]
+
+
+def test_costs_stand_beside_those_of_a_standard_convolution(digits: mm.Exploration) -> None:
+    pairs = json.loads(Elements(digits.html).texts["document"])["separable"]
+    assert len(pairs) == 13 and pairs[0]["depthwise"] == "layer.0"
+    for pair in pairs:
+        ratio = pair["separable"]["multiplyAdds"] / pair["standard"]["multiplyAdds"]
+        assert ratio == pytest.approx(pair["separable"]["parameters"] / pair["standard"]["parameters"])
+        assert pair["standard"]["microseconds"] > 0 and pair["separable"]["microseconds"] > 0
+    assert pairs[0]["standard"]["parameters"] == 9 * 8 * 16 and pairs[0]["separable"]["parameters"] == 9 * 8 + 8 * 16
+
+
+def test_photographs_are_shown_step_by_step(digits: mm.Exploration) -> None:
+    stages = json.loads(Elements(digits.html).texts["document"])["photo"]["stages"]
+    assert [stage["title"] for stage in stages] == ["As taken", "Resized", "Cropped", "What the network reads"]
+    assert stages[1]["text"] == "shortest edge to 64 (bilinear)" and stages[3]["text"] == "scale to [-1, 1]"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -96,8 +97,49 @@ def make_v2(folder: Path) -> mm.MobileNetV2ForImageClassification:
     return mm.MobileNetV2ForImageClassification.from_pretrained(folder)
 
 
+def make_halfway(folder: Path) -> mm.MobileNetV1ForImageClassification:
+    """Return a V1 whose sums often fall next to halfway between two float32, where rounding twice goes wrong."""
+    config = mm.MobileNetV1Config(image_size=32, depth_multiplier=0.25, num_labels=5, hidden_act="relu")
+    model = mm.MobileNetV1ForImageClassification(config)
+    rng, weights = np.random.default_rng(11), {}
+    for name, values in model.state_dict().items():
+        drawn = rng.choice(HALFWAY, values.shape).astype(np.float32)
+        if name.endswith("running_var"):
+            weights[name] = np.full_like(values, 0.999)  # and epsilon is 0.001: nothing changes by folding
+        elif name.startswith("mobilenet_v1.conv_stem"):
+            is_shift = name.endswith("normalization.bias")  # alone what the stem gives, whatever the photograph
+            weights[name] = np.abs(drawn) if is_shift else np.zeros_like(values)
+        else:
+            weights[name] = drawn if values.ndim > 1 else values
+    processor = {"image_processor_type": "MobileNetV1ImageProcessor", "size": {"shortest_edge": 32}}
+    model.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({**processor, "crop_size": {"height": 32, "width": 32}})
+    )
+    return mm.MobileNetV1ForImageClassification.from_pretrained(folder, state_dict=weights)
+
+
+# A product of the first two is 2**-24 less 2**-70: beside a number from 1 to 2 that is next to halfway.
+HALFWAY = (1 + 2.0**-23, (1 - 2.0**-23) * 2.0**-24, -(1 - 2.0**-23) * 2.0**-24, 1, -1)
+
+
+def test_rounding_twice_would_be_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the network of `make_halfway` float64, rounded to float32, is another number than the fused multiply-add."""
+    model = make_halfway(tmp_path / "model")
+    image, weights = np.zeros((1, 3, 32, 32), np.float32), model.state_dict()
+    expected = model.features(image, ["layer.1"])["layer.1"]
+
+    def round_twice(x: Array, w: Array, accumulator: Array) -> Array:
+        return (x.astype(np.float64) * w.astype(np.float64) + accumulator).astype(np.float32)
+
+    monkeypatch.setattr(reference, "fma", round_twice)
+    careless = type(model).from_pretrained(tmp_path / "model", state_dict=weights, engine="reference")
+    assert (careless.features(image, ["layer.1"])["layer.1"] != expected).any()
+
+
 EMBEDDED: dict[str, tuple[Callable[[Path], Any], Path]] = {
     "v1": (lambda _: mm.load("demo:digits"), DEMO / "digit_7.png"),
+    "halfway": (make_halfway, DEMO / "digit_5.png"),
     "v2": (make_v2, DEMO / "scene.png"),
     "deeplab": (lambda _: mm.load("demo:scenes"), DEMO / "scene.png"),
     "detection": (lambda _: mm.load("demo:boxes"), DEMO / "scene.png"),

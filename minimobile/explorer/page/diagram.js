@@ -35,13 +35,19 @@ export class Diagram {
 
   addLayer(layer, block) {
     const own = layer.name.startsWith(`${block}.`) ? layer.name.slice(block.length + 1) : layer.name;
-    const time = layer.microseconds === null ? "" : `${layer.microseconds.toFixed(layer.microseconds < 100 ? 1 : 0)} µs`;
+    const time = this.writeTime(layer);
     const button = make("button", { type: "button", class: `layer kind-${kindOf(layer)}`, title: layer.name, onclick: () => this.state.openLayer(layer.name) },
       make("strong", {}, own), make("span", {}, layer.kind), make("span", {}, sizes(layer.shape)),
       make("span", { class: "fine" }, layer.multiplyAdds ? `${grouped(layer.multiplyAdds)} mult-adds` : " "),
       make("span", { class: "fine" }, layer.parameters ? `${grouped(layer.parameters)} param.` : " ", time ? ` ${time}` : ""));
     this.buttons.set(layer.name, button);
     return button;
+  }
+
+  // What is done in one step is timed together: the time stands with the last of it.
+  writeTime({ name, step, microseconds }) {
+    if (microseconds === null) return "";
+    return step.at(-1) === name ? `${microseconds.toFixed(microseconds < 100 ? 1 : 0)} µs` : "time: with the next";
   }
 
   // A layer is computed: `isSame` tells whether it has the engine's bits, null after a change.

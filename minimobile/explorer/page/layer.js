@@ -89,6 +89,7 @@ export class LayerView {
       const same = { true: "the same bits, all of them", false: "other bits: please report this" }[own.isSame] ?? "changed by you";
       rows.push(["Beside the engine", same]);
     }
+    if (layer.stands) rows.push(["A byte stands for", `${exact(layer.stands.scale)} × (byte − ${layer.stands.zero})`]);
     if (layer.note) rows.push(["Note", layer.note]);
     this.facts.replaceChildren(...rows.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
   }

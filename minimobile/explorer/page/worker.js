@@ -9,6 +9,7 @@ let network = null;
 let isEdited = false;
 let run = 0;
 
+const PATIENCE = 30; // milliseconds that a request waits at most; a pause costs 4
 const pause = () => new Promise((resolve) => setTimeout(resolve));
 
 const waiting = new Set(); // names of the layers whose maps are not there, or out of date
@@ -16,14 +17,17 @@ const waiting = new Set(); // names of the layers whose maps are not there, or o
 async function computeLayers(layers) {
   for (const layer of layers) waiting.add(layer.name);
   const own = ++run, start = performance.now();
+  let rested = start;
   for (const layer of network.layers) {
     if (!waiting.has(layer.name)) continue;
     const map = network.run(layer);
     waiting.delete(layer.name);
     const done = network.layers.length - waiting.size;
     postMessage({ event: "layer", name: layer.name, done, count: network.layers.length, ...measure(layer, map) });
+    if (performance.now() - rested < PATIENCE) continue;
     await pause(); // lets requests in, and a change end this run
     if (own !== run) return;
+    rested = performance.now();
   }
   const outputs = network.outputs.map((name) => ({ name, ...network.maps.get(name) }));
   postMessage({ event: "done", isEdited, seconds: (performance.now() - start) / 1000, outputs });
