@@ -23,6 +23,9 @@ def test_whatever_fits_runs_the_same_code_and_nothing_else_runs(tmp_path, monkey
     x.flags.writeable = False
     function(x, out)
     assert out[0] == 42
+    out[0] = 0
+    function(x.view(np.dtype(np.int64, metadata={"of": "another"})), out)
+    assert out[0] == 42
     for given in (x.astype(np.float32), np.array([[21]]), np.arange(4)[::2], [21], None):
         with pytest.raises(TypeError, match=r"double: expected \(Array"):
             function(given, out)

@@ -60,9 +60,10 @@ class Call:
 
     def __call__(self, thread: int = 0) -> None:
         """Run the machine code; other Python threads go on meanwhile."""
-        if status := self._function(self._table, thread):
-            assert status == UNFIT, "compiled code raises nothing"
-            raise self._entry.refusal(self._arguments)
+        if self._function(self._table, thread) == UNFIT:
+            settled = self._entry.settle(self._arguments)
+            status = self._function(self._entry.table(settled), thread)
+            assert status == 0, "compiled code raises nothing"
 
 
 class Entry:
@@ -99,14 +100,31 @@ class Entry:
         Machine code finds address and shape of an array in the array itself, as NumPy's C interface lays it out, and
         compares its type: in Python that would take 6 us a call.
         """
+        return Call(self, self._function or self._load(), self.table(arguments), arguments)
+
+    def table(self, arguments: Sequence[Any]) -> bytes:
+        """Return what machine code is given: where the arrays are, the numbers, and which types it has to find."""
         arrays, numbers = arguments[: self._count], arguments[self._count :]
         if set(map(type, arrays)) != {np.ndarray} or len(arguments) != len(self._shared):
-            raise self.refusal(arguments)
-        table = self._pack(*map(id, arrays), *numbers, *self._types)
-        return Call(self, self._function or self._load(), table, arguments)
+            raise self._refusal(arguments)
+        return self._pack(*map(id, arrays), *numbers, *self._types)
 
-    def refusal(self, arguments: Sequence[Any]) -> TypeError:
-        """Return an error that says what these arguments should be."""
+    def settle(self, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Return arguments whose types are the very objects that machine code compares, where they are equal to these.
+
+        NumPy makes others now and then: of a type with metadata, of one that was pickled, of records that are joined.
+        """
+        settled = list(arguments)
+        for place, kind in enumerate(self._shared[: self._count]):
+            given = arguments[place]
+            assert isinstance(kind, Array)
+            is_fit = given.dtype == kind.dtype and given.ndim == kind.dimensions and given.flags.c_contiguous
+            if not is_fit or (kind.is_written and not given.flags.writeable):
+                raise self._refusal(arguments)
+            settled[place] = given.view(kind.dtype)
+        return tuple(settled)
+
+    def _refusal(self, arguments: Sequence[Any]) -> TypeError:
         kinds = [(each.dtype, each.shape) if isinstance(each, np.ndarray) else each for each in arguments]
         return TypeError(f"{self.name}: expected {self._shared}, contiguous and writeable if written, got {kinds}")
 
