@@ -13,7 +13,8 @@ def mean_shift(weight: Doubles, rounded: Doubles, input_means: Doubles) -> Doubl
 
     The error of a weight has no mean over all weights, but one channel has few of them (a depthwise filter nine), and
     after relu all its inputs have one sign. E[x] comes from pictures, or from batch norm's statistics. Pixels next to
-    the padding have a smaller mean, which is left aside.
+    the padding have a smaller mean, which is left aside: each tap counted by the share of places where it lies inside
+    the map was tried, and lost (V1 0.25: 22.7 dB in place of 22.8; the digit reader: 32.1 in place of 32.9).
     Source: Nagel et al. 2019 (arXiv 1906.04721), section 4.2.
 
     Shapes: weight, rounded (C_out, C_in, ...), (C, 1, ...) of a filter per channel; input_means (C_in) -> (C_out).
