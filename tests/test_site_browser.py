@@ -1,0 +1,85 @@
+"""The built site in a real browser, opened from disk: everyone can read it, Tab reaches all, and it asks nobody.
+
+`mkdocs build --site-dir FOLDER` makes the site; MINIMOBILE_SITE names the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import page_checks
+import pytest
+
+pytestmark = pytest.mark.browser
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PAGES = (
+    "index", "tasks/classify", "tasks/features", "tasks/segment", "tasks/detect", "tasks/quantise",
+    "notebooks/photograph", "notebooks/export", "explore/index", "formats", "speed", "quantisation",
+    "lesson/index", "lesson/4_inverted_residuals", "commands", "api/models", "api/definitions", "changes",
+    "sources/kernels/minimobile_kernels/reference.py",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    folder = os.environ.get("MINIMOBILE_SITE")
+    if not folder:
+        pytest.skip("MINIMOBILE_SITE is not set: no built site")
+    return Path(folder).resolve()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no browser: playwright is not installed")
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(PROGRAMS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_everyone_can_read_it(site: Path, browser: Any, scheme: str, width: int) -> None:
+    """Contrast of 4.5, a name for every picture and control, nothing cut off at the side; no error, no request."""
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "request",
+        lambda request: None if request.url.startswith(("file:", "data:")) else complaints.append(request.url),
+    )
+    faults: dict[str, Any] = {}
+    for name in PAGES:
+        page.goto((site / f"{name}.html").as_uri())
+        found = page_checks.find_faults(page)
+        if found:
+            faults[name] = found
+    page.close()
+    assert faults == {}
+    assert complaints == []
+
+
+@pytest.mark.parametrize("name", ["index", "tasks/segment", "commands"])
+def test_tab_reaches_every_control(site: Path, browser: Any, name: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((site / f"{name}.html").as_uri())
+    assert page_checks.check_keyboard(page) > 20
+    page.close()
+
+
+def test_it_can_be_searched_without_a_network(site: Path, browser: Any) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((site / "tasks/segment.html").as_uri())
+    page.click("input.md-search__input")
+    page.keyboard.type("padding")
+    page.wait_for_selector(".md-search-result__item")
+    assert "SAME padding" in page.inner_text(".md-search-result__list")
+    page.close()
