@@ -21,6 +21,7 @@ from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.estimate import estimates
 from minimobile_kernels.quantized.reference import scaling
+from minimobile_kernels.quantized.sum_estimate import addition_estimates
 
 NONE = np.zeros(0)
 
@@ -191,6 +192,36 @@ def test_sums(seed, scales, channels):
     network = Network({t.name: t for t in (x, y, out)}, operations, ("x",), ("z",))
     bytes_of = ("litert", "litert-single-rounding", "xnnpack")[seed % 3]
     assert_same(network, random_bytes(rng, x.shape, dtype), bytes_of, threads=1 + seed % 2)
+
+
+@pytest.mark.parametrize("bytes_of", ["litert", "litert-single-rounding"])
+@pytest.mark.parametrize(
+    ("scales", "has_estimate"),
+    [((0.1, 0.1, 0.1), True), ((0.05, 0.06, 0.07), True), ((1 / 3, 0.2, 0.9), True), ((0.04, 0.5, 0.1), False)],
+)
+def test_every_pair_of_bytes_comes_to_its_sum(scales, has_estimate, bytes_of):
+    # The rows of x are the first byte and the columns before the even ones the second: pooling picks both maps from it.
+    names, shapes = ("x", "wide", "first", "second", "sum"), [(511, 513), (511, 514), *[(256, 257)] * 3]
+    zeros, sides = (-7, -7, -7, 30, 5), ((0, 0), (0, 0), (1, 0), (0, 0))
+    every = np.float32([scales[0], scales[1], scales[0], scales[1], scales[2]])
+    tensors = [
+        tensor(name, (1, *shape, 1), "int8", scale, zero)
+        for name, shape, scale, zero in zip(names, shapes, every, zeros, strict=True)
+    ]
+    pooling = {"kernel_size": (1, 1), "stride": 2, "padding": "VALID", "activation": "linear"}
+    operations = (
+        Operation("average_pool2d", ("x",), "first", pooling),
+        Operation("pad", ("x",), "wide", {"padding": sides}),
+        Operation("average_pool2d", ("wide",), "second", pooling),
+        Operation("add", ("first", "second"), "sum", {"activation": "linear"}),
+    )
+    network = Network({t.name: t for t in tensors}, operations, ("x",), ("sum",))
+    x = np.zeros((1, 511, 513, 1), np.int8)
+    x[0, ::2, ::2, 0] = np.arange(-128, 128)[:, None]
+    x[0, ::2, 1::2, 0] = np.arange(-128, 128)
+    assert_same(network, x, bytes_of)
+    assert addition_estimates(scales, (121, 158, 133), bytes_of).any() == has_estimate
+    assert not addition_estimates(scales, (121, 158, 133), "xnnpack").any()
 
 
 ACTIVATION = {"softmax": {"beta": 0.7}, "logistic": {}, "quantize": {}}

@@ -21,6 +21,7 @@ from minimobile_kernels.quantized.machine import SUM_BYTES
 from minimobile_kernels.quantized.reference import Range, Scaling
 from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
+from minimobile_kernels.quantized.sum_estimate import addition_estimates
 
 Bytes = NDArray[np.uint8] | NDArray[np.int8]
 
@@ -153,9 +154,17 @@ class Builder:
         by = _spread(by, len(bias))
         return {"scales": self.keep(pack_scales(len(bias), by, bias, estimates(by, to, largest, self.bytes_of)))}
 
-    def put_addends(self, bys: Sequence[Scaling], bits: int) -> int:
-        """Keep how two bytes and their sum are scaled; the two are shifted to the left by `bits` first."""
-        rows = [pack_scales(LANES, _spread(by, LANES), np.zeros(1, np.int64)) for by in bys]
+    def put_addends(
+        self, bys: Sequence[Scaling], bits: int, scales: tuple[float, float, float], zeros: tuple[int, int, int]
+    ) -> int:
+        """Keep how two bytes and their sum are scaled; the two are shifted to the left by `bits` first.
+
+        `scales` and `zeros` are those of the two and their sum, for what estimates it.
+        """
+        units = addition_estimates(scales, zeros, self.bytes_of)
+        estimated = [np.repeat(units[[row, 2, 2], None], LANES, 1) for row in (0, 1, 2)]  # the sum has no factor
+        pairs = zip(bys, estimated, strict=True)
+        rows = [pack_scales(LANES, _spread(by, LANES), np.zeros(1, np.int64), each) for by, each in pairs]
         for row in rows[:2]:
             row[0, SCALES.index("left")] += bits
         return self.keep(np.concatenate(rows))

@@ -90,7 +90,7 @@ def emit_bytes(builder: Any, arrays: Arrays, lines: Sequence[Sequence[Any]], to:
             pointer = builder.gep(arrays.arena, [builder.add(start, index(first * LANES))], inbounds=True)
             steps = [builder.ashr(number, integers.constant(FRACTION_BITS)) for number in units]
             integers.emit_store(builder, pointer, steps, to.low, to.high)
-            with builder.if_then(_is_any_doubtful(builder, units), likely=False):
+            with builder.if_then(is_any_doubtful(builder, units, WINDOW), likely=False):
                 for total in some:
                     _emit_store_sum(builder, arrays, total, builder.add(sums, index(place * integers.VECTOR_BYTES)))
                     place += 1
@@ -117,11 +117,11 @@ def _emit_units(builder: Any, arrays: Arrays, totals: Sequence[Any], scales: Any
     return units
 
 
-def _is_any_doubtful(builder: Any, units: Sequence[Any]) -> Any:
+def is_any_doubtful(builder: Any, units: Sequence[Any], window: int) -> Any:
     """Emit whether any lane is less than a window above a whole step."""
     lanes = None
     for number in units:
-        above_step = builder.and_(number, integers.constant(2**FRACTION_BITS - WINDOW))
+        above_step = builder.and_(number, integers.constant(2**FRACTION_BITS - window))
         are_near = builder.icmp_signed("==", above_step, integers.constant(0))
         lanes = are_near if lanes is None else builder.or_(lanes, are_near)
     together = builder.bitcast(lanes, ir.IntType(LANES))

@@ -7,10 +7,12 @@ from typing import Any
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.quantized.estimate import STORED, Bytes
 from minimobile_kernels.quantized.integers import load_bytes, store_bytes, times
 from minimobile_kernels.quantized.requantize import LITERT, SINGLE_ROUNDING, load_scales
 from minimobile_kernels.quantized.scaling import SCALES_BYTES, scale_once_rounded, scale_twice_rounded, shift_rounded
 from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.quantized.sum_estimate import estimate_sums
 from minimobile_kernels.simd import add as add_vectors
 from minimobile_kernels.simd import broadcast, clamp, keep_apart
 
@@ -29,6 +31,22 @@ def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
 
 @compiled
 def _add(step: Any, arrays: Arrays, first: int, last: int) -> None:
+    keep_apart()
+    low, high = step.low, step.high
+    start = first
+    while start < last:
+        count = min(STORED, last - start)
+        if count == STORED:
+            to = Bytes(step.out + start * LANES, 0, step.scales, SCALES_BYTES, low, high, 1)
+            if not estimate_sums(arrays, step.x + start * LANES, step.y + start * LANES, to):
+                start += STORED
+                continue
+        _add_exactly(step, arrays, start, start + count)
+        start += count
+
+
+@compiled
+def _add_exactly(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
     arena, scales = arrays.arena, arrays.constants
     bytes_of = step.bytes_of

@@ -55,10 +55,11 @@ class Add(QuantizedOperation):
             bys, bits = [_whole(by_x, 0), _whole(by_y, 0), _whole(0, -shift)], 0
         else:
             bys, bits = list(add_scalings(scales)), ADDED_BITS
+        zeros = (lifted_zero(x), lifted_zero(y), lifted_zero(out))
         builder.add_step(
             "add", x.name, out.name, int(np.prod(out.shape)) * 16,
-            activation_range(operation.attributes["activation"], out), y=builder.places[y.name], y_zero=lifted_zero(y),
-            scales=builder.put_addends(bys, bits),
+            activation_range(operation.attributes["activation"], out), y=builder.places[y.name], y_zero=zeros[1],
+            scales=builder.put_addends(bys, bits, scales, zeros),
         )  # fmt: skip
 
 
