@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -73,6 +74,23 @@ def test_later_rows_widen_a_column_and_nothing_is_cut(
     assert lines[0].split() == ["picture", "label", "rank"]
     assert f"wide.png  {long}     1" in lines
     assert sum("picture" in line for line in lines) == 1
+
+
+def test_rows_that_fit_are_set_as_rich_sets_them(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    random = Random(3)
+    rows = [["".join(random.choices("aé漢\t", k=random.randrange(9))) for _ in range(3)] for _ in range(40)]
+    console.write_table(("text", "number#", "more"), rows)
+    expected = capsys.readouterr().out
+    writer = console.TableWriter(("text", "number#", "more"))
+    rows.sort(key=lambda row: -max(map(len, row)))
+    writer.write(rows)
+    at_once = capsys.readouterr().out
+    assert sorted(at_once.splitlines()) == sorted(expected.splitlines())
+    writer.write(rows)
+    assert capsys.readouterr().out.splitlines() == at_once.splitlines()[2:]
 
 
 def test_a_terminal_s_width_holds_for_every_row(

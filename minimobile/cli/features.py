@@ -129,7 +129,7 @@ def _naming(out: Path) -> Iterator[None]:
     """Have a failure to write what will go into `out` say so."""
     try:
         yield
-    except MissingError:  # an OSError, too, of another file
+    except (MissingError, BrokenPipeError):  # of another file; the reader of stdout has gone
         raise
     except OSError as error:
         if error.filename == console.STDOUT:
