@@ -26,14 +26,14 @@ class RunOptions:
 
     `engine` is "compiled" or "reference" (the NumPy definitions); `dtype` "float64" needs the reference. `num_threads`
     counts the caller; None takes `MINIMOBILE_NUM_THREADS`, else all processors. `bytes_of` says whose
-    bytes a network of integers computes (see `QuantizedEngine`). `dequantize` runs the floats that a quantised file
-    stands for, `quantized` the integers that a network was trained for.
+    bytes a network of integers computes (see `QuantizedEngine`); None: those that its file means. `dequantize` runs the
+    floats that a quantised file stands for, `quantized` the integers that a network was trained for.
     """
 
     engine: str = "compiled"
     dtype: str = "float32"
     num_threads: int | None = None
-    bytes_of: str = "litert"
+    bytes_of: str | None = None
     dequantize: bool = False
     quantized: bool = False
 
@@ -46,7 +46,7 @@ class RunOptions:
             raise InputError("dtype: expected 'float32' with engine='compiled', got 'float64'; use engine='reference'")
         if self.num_threads is not None:
             check_thread_count(self.num_threads)
-        if self.bytes_of not in BYTES_OF:
+        if self.bytes_of not in (None, *BYTES_OF):
             raise InputError(f"bytes_of: expected one of {', '.join(BYTES_OF)}, got {self.bytes_of!r}")
         if self.quantized and self.dequantize:
             raise InputError("quantized: expected one of quantized and dequantize, got both")

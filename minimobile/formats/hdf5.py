@@ -39,10 +39,12 @@ from minimobile.networks.config import Config, config_from_dict
 from minimobile.operations.fake_quantization import FakeQuantization
 from minimobile.storage.files import user_path
 from minimobile.storage.strict_json import parse_json_object
+from minimobile_kernels.quantized.step import BYTES_OF
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")
 DEFAULT_DIALECT = "huggingface"
+DEFAULT_BYTES, _BYTES_OF = BYTES_OF[0], "bytes_of"
 _WEIGHTS = "weights/"
 _TEXTS = ("architecture", "config", "processor", "provenance")
 _RANGES = "ranges"  # a text that most files lack
@@ -81,6 +83,8 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     provenance = dict(checkpoint.provenance)
     if checkpoint.dialect != DEFAULT_DIALECT:
         provenance["dialect"] = checkpoint.dialect
+    if checkpoint.quantized is not None and checkpoint.quantized.bytes_of != DEFAULT_BYTES:
+        provenance[_BYTES_OF] = checkpoint.quantized.bytes_of
     texts = {
         "architecture": checkpoint.architecture,
         "config": _json_text(config),
@@ -164,10 +168,13 @@ def _add_integers(path: Path, checkpoint: Checkpoint, content: bytes) -> Checkpo
     found = tflite.unpack(content, path)
     if found.architecture != checkpoint.architecture:
         raise FormatError(f"{path}: expected integers of a {checkpoint.architecture}, found a {found.architecture}")
+    integers, bytes_of = found.quantized, checkpoint.provenance.get(_BYTES_OF, DEFAULT_BYTES)
+    if bytes_of not in BYTES_OF:
+        raise FormatError(f"{path}: expected {_BYTES_OF} to be one of {', '.join(BYTES_OF)}, found {bytes_of[:80]!r}")
     own = dataclasses.replace(
         checkpoint,
         weights=found.weights,
-        quantized=found.quantized,
+        quantized=None if integers is None else dataclasses.replace(integers, bytes_of=bytes_of),
         obstacle=found.obstacle,
         endpoints=found.endpoints,
     )

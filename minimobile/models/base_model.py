@@ -81,7 +81,7 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         engine: str = "compiled",
         dtype: Any = "float32",
         num_threads: int | None = None,
-        bytes_of: str = "litert",
+        bytes_of: str | None = None,
         dequantize: bool = False,
         quantized: bool = False,
         **overrides: Any,
@@ -96,9 +96,10 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         refused by name where they would.
         `engine` is "compiled" or "reference" (NumPy; with dtype "float64" the truth). The bits do not depend on
         `num_threads` (None: all cores). A quantised file is run in integers, with the bytes that `bytes_of` names
-        ("litert", "litert-single-rounding" or "xnnpack": see `quantized.engine`), or, with `dequantize`, as the float
-        network that it stands for. A checkpoint trained with fake quantisation is run in floats that are rounded as in
-        training, or, with `quantized`, in the integers that it was trained for, on pictures of the config's size.
+        ("litert", "litert-single-rounding" or "xnnpack": see `quantized.engine`; None: those of its format), or, with
+        `dequantize`, as the float network that it stands for. A checkpoint trained with fake quantisation is run in
+        floats that are rounded as in training, or, with `quantized`, in the integers that it was trained for, on
+        pictures of the config's size.
         Raises FormatError or ConfigError for what cannot be loaded, UnavailableError for a hub that cannot be reached.
         """
         request = read_request(source, config, dtype, overrides)

@@ -25,7 +25,7 @@ def add_ends(network: Network, dtype: str, result_dtype: str | None = None) -> N
         operations.insert(0, Operation("quantize", (outer.name,), first))
         first = outer.name
     outputs = tuple(_add_result(tensors, operations, name, result_dtype or dtype) for name in network.outputs)
-    return Network(tensors, tuple(operations), (first,), outputs)
+    return Network(tensors, tuple(operations), (first,), outputs, network.bytes_of)
 
 
 def _add_result(tensors: dict[str, Tensor], operations: list[Operation], last: str, dtype: str) -> str:

@@ -40,7 +40,7 @@ class _Stage:
 
 
 class QuantizedEngine:
-    """A quantised network, ready to run. The options' `bytes_of` says whose bytes it computes, and nothing else does:
+    """A quantised network, ready to run. The options' `bytes_of` says whose bytes it computes, None: the network's own.
 
     - "litert": those of LiteRT's reference kernels, `OpResolverType.BUILTIN_REF`: sums are rounded twice on their way.
     - "litert-single-rounding": those of the same kernels built with TFLITE_SINGLE_ROUNDING, which round once.
@@ -52,7 +52,7 @@ class QuantizedEngine:
 
     def __init__(self, network: Network, options: RunOptions = DEFAULTS) -> None:
         self.network = network
-        self.bytes_of = options.bytes_of
+        self.bytes_of = options.bytes_of or network.bytes_of
         self.num_threads = options.thread_count
         self._is_compiled = options.engine == "compiled"
         self._crew = Crew(self.num_threads - 1)

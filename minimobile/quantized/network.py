@@ -54,12 +54,16 @@ class Operation:
 
 @dataclass(frozen=True)
 class Network:
-    """Tensors by name, operations in order, and the names of what goes in and comes out."""
+    """Tensors by name, operations in order, and the names of what goes in and comes out.
+
+    `bytes_of` says by whose rule sums become bytes, unless a caller says otherwise (see `QuantizedEngine`).
+    """
 
     tensors: Mapping[str, Tensor]
     operations: tuple[Operation, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    bytes_of: str = "litert"
 
 
 def shorten(name: str) -> str:

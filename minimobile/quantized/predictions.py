@@ -33,7 +33,7 @@ def join_predictions(network: Network, graph: Graph, columns: int, score_convert
     joined.concatenate(boxes, 4, BOXES)
     joined.concatenate(classes, columns, LOGITS)
     joined.score(score_converter)
-    return Network(joined.tensors, tuple(joined.operations), network.inputs, (BOXES, SCORES))
+    return Network(joined.tensors, tuple(joined.operations), network.inputs, (BOXES, SCORES), network.bytes_of)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Constants:
             name: tensor.values for name, tensor in model.constants.items() if tensor.values is not None
         }
         self._origins: dict[str, str] = {}
-        self._shapes = {value.name: value.shape for value in model.inputs if value.shape and min(value.shape) > 0}
+        self.shapes = {value.name: value.shape for value in model.inputs if value.shape and min(value.shape) > 0}
         spare = 2 * model.size + SPARE_BYTES // 2  # bytes: a file may have one number stand for many
         for node in nodes:
             if node.op in IDENTITIES and node.inputs:
@@ -42,7 +42,7 @@ class Constants:
             values = self._compute(node, model.opset, spare)
             if values is None:
                 shape = self._infer(node)
-                self._shapes |= {} if shape is None else {node.name: shape}
+                self.shapes |= {} if shape is None else {node.name: shape}
                 continue
             self.values[node.name] = values
             inputs = (self.values.get(name) for name in node.inputs)
@@ -55,15 +55,15 @@ class Constants:
 
     def _infer(self, node: Node) -> tuple[int, ...] | None:
         try:
-            return infer_shape(node, self._shapes, self.values)
+            return infer_shape(node, self.shapes, self.values)
         except (ValueError, IndexError):  # refused where the node is translated
             return None
 
     def _compute(self, node: Node, opset: int, spare: int) -> Array | None:
         if node.op == "Constant":
             return _read_constant(node)
-        if node.op == "Shape" and node.inputs and node.inputs[0] in self._shapes:
-            shape = np.array(self._shapes[node.inputs[0]], np.int64)
+        if node.op == "Shape" and node.inputs and node.inputs[0] in self.shapes:
+            shape = np.array(self.shapes[node.inputs[0]], np.int64)
             return shape[node.integer("start", 0) : node.integer("end", len(shape))]
         compute = _FOLDS.get(node.op)
         given = node.inputs[:1] if node.op == "CastLike" else node.inputs  # the type of a map is of no interest

@@ -6,9 +6,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from minimobile.errors import FormatError
-from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
 from minimobile.formats.matching.matching import match_network
@@ -16,12 +17,15 @@ from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.onnx.constants import Constants
 from minimobile.formats.onnx.detector import find_detector
-from minimobile.formats.onnx.model import Model, Value, read_model, sort_nodes
+from minimobile.formats.onnx.integer_network import to_network
+from minimobile.formats.onnx.integers import has_integers, spread
+from minimobile.formats.onnx.model import Model, Node, Value, read_model, sort_nodes
 from minimobile.formats.onnx.operators import translate
 from minimobile.formats.onnx.own_metadata import read_own
 from minimobile.formats.onnx.schema import ModelField
 from minimobile.formats.protobuf import LENGTH_DELIMITED, VARINT, read_varint
 from minimobile.networks.config import Config
+from minimobile.quantized.network import Network
 from minimobile.storage.files import read_start
 
 START_BYTES = 4096
@@ -72,7 +76,8 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     where = str(path)
     own = read_own(model.metadata, where)
     with naming_others(_list_names(model)):
-        layers, picture, image_size = _translate(model, where)
+        graph = _translate(model, where)
+        layers, picture, image_size = graph.layers, graph.picture, graph.image_size
         found = find_detector(layers, own.config.ssd if own is not None else None, where)
         checkpoint = match_network(
             layers if found is None else found[0],
@@ -83,6 +88,9 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
             config=config if own is None or config is not None else own.config,
             detector=None if found is None else found[1],
         )
+    if has_integers(model):
+        integers, obstacle = _read_integers(graph, where)
+        checkpoint = dataclasses.replace(checkpoint, quantized=integers, obstacle=obstacle)
     if own is not None:
         return dataclasses.replace(checkpoint, processor=own.processor)
     said = _say_padding(checkpoint.config, layers, image_size)
@@ -95,8 +103,7 @@ def describe(path: Path) -> Description:
     """Return what is in an ONNX file: its constants, inputs and outputs, and how many there are of each operator."""
     model = read_model(path)
     try:
-        layers, _, _ = _translate(model, str(path))
-        dialect = _name_school(model, layers)
+        dialect = _name_school(model, _translate(model, str(path)).layers)
     except FormatError:  # `read` says why
         dialect = None
     counts = Counter(node.op for node in model.nodes).most_common()
@@ -114,14 +121,38 @@ def describe(path: Path) -> Description:
     )
 
 
-def _translate(model: Model, where: str) -> tuple[list[Layer], str, tuple[int, int] | None]:
-    """Return the layers, the input that is the picture, and its (height, width), None where that is open."""
+class _Graph(NamedTuple):
+    """A model's nodes in the order of computation, its layers, and its picture; `layout` says which axis is which.
+
+    `image_size` is (height, width), None where it is open.
+    """
+
+    model: Model
+    nodes: list[Node]
+    constants: Constants
+    layers: list[Layer]
+    picture: str
+    layout: str
+    image_size: tuple[int, int] | None
+
+
+def _translate(model: Model, where: str) -> _Graph:
+    model = spread(model) if has_integers(model) else model
     nodes = sort_nodes(model, where)
-    translation, picture, layout = translate(nodes, Constants(model, nodes), where)
+    constants = Constants(model, nodes)
+    translation, picture, layout = translate(nodes, constants, where)
     shape = next((value.shape for value in model.inputs if value.name == picture), None)
     sizes = [shape[layout.index(letter)] for letter in "HW"] if shape is not None and len(shape) == 4 else [0]
     image_size = (sizes[0], sizes[1]) if min(sizes) > 0 else None
-    return list(translation.layers.values()), picture, image_size
+    return _Graph(model, nodes, constants, list(translation.layers.values()), picture, layout, image_size)
+
+
+def _read_integers(graph: _Graph, where: str) -> tuple[Network | None, Obstacle | None]:
+    """Return the network of integers, or why it cannot be run as one: then it can still be dequantised."""
+    try:
+        return to_network(graph.model, graph.nodes, graph.constants, graph.picture, graph.layout, where), None
+    except FormatError as error:
+        return None, Obstacle(str(error))
 
 
 def _list_names(model: Model) -> Iterable[str]:

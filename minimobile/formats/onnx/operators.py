@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -306,6 +307,27 @@ def _pass_on(translation: ModelTranslation, node: Node) -> None:
         translation.pass_on(node, flow)
 
 
+def _translate_quantization(translation: ModelTranslation, node: Node) -> None:
+    """Pass a map on; of a convolution whose bytes stand for nothing below zero, with the activation that they imply.
+
+    ONNX Runtime's quantiser leaves out a clamp that the bytes do themselves.
+    """
+    flow, scale = translation.flow(node), translation.constant(node, 1)
+    if flow is None:
+        return
+    layer, zero = translation.layers.get(flow), translation.constant(node, 2)
+    low = 0 if zero is None else np.iinfo(zero.dtype).min if zero.dtype in (np.uint8, np.int8) else None
+    is_clamped = scale is not None and scale.size == 1 and low is not None and (zero is None or (zero == low).all())
+    if layer is None or layer.op not in ("conv2d", "depthwise_conv2d") or not is_clamped:
+        translation.pass_on(node, flow)
+        if layer is not None:
+            translation.layers[flow] = dataclasses.replace(layer, tensor=node.name)
+        return
+    assert scale is not None
+    function = "relu6" if float(scale.item()) * 255 < 6.01 else "relu"
+    translation.add_layer(node, "activation", flow, function=function)
+
+
 def _pass_over(translation: ModelTranslation, node: Node) -> None:
     """Leave out what computes shapes, and what comes after the network."""
 
@@ -319,7 +341,8 @@ _AROUND = (
 
 TRANSLATORS: Mapping[str, Callable[[ModelTranslation, Node], None]] = {
     **dict.fromkeys(_AROUND, _pass_over),
-    **dict.fromkeys((*IDENTITIES, "Cast", "CastLike", "DequantizeLinear", "QuantizeLinear"), _pass_on),
+    **dict.fromkeys((*IDENTITIES, "Cast", "CastLike", "DequantizeLinear"), _pass_on),
+    "QuantizeLinear": _translate_quantization,
     "Conv": _translate_convolution,
     **dict.fromkeys(("Gemm", "MatMul"), _translate_gemm),
     "BatchNormalization": translate_batch_norm,

@@ -42,6 +42,11 @@ def infer_shape(node: Node, shapes: Mapping[str, Shape], values: Mapping[str, ND
             if len(pads) == 2 * len(first)
             else None
         )
+    if node.op == "Concat" and len(known) == len(found := [shape for shape in known if shape is not None]):
+        axis = node.integer("axis", 0) % len(first)
+        return (*first[:axis], sum(shape[axis] for shape in found), *first[axis + 1 :])
+    if node.op == "Resize" and len(node.inputs) > 3 and node.inputs[3] in values:
+        return tuple(int(size) for size in values[node.inputs[3]].ravel()[: len(first)])
     if node.op == "GlobalAveragePool":
         return (*first[:2], *(1 for _ in first[2:]))
     order = node.integers("perm", ())

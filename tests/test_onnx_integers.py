@@ -1,0 +1,188 @@
+"""ONNX files of bytes and scales: both forms of ONNX Runtime's quantiser are networks of integers, and its bits."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+from graph_writer import field
+from onnx_models import initializer, model, node, tiny_layers
+from test_onnx_live import Export, run_with_values, write
+
+import minimobile as mm
+from minimobile import formats
+from minimobile.errors import MinimobileError
+from minimobile.formats.matching.network import PICTURE
+from minimobile.formats.onnx.onnx_file import read
+from minimobile.quantized.definitions import apply
+
+CONTRIB = "com.microsoft"
+UNSIGNED, SIGNED = np.uint8, np.int8
+
+
+def write_integers(form: str, dtype: Any, per_channel: bool = False, **options: Any) -> bytes:
+    """Return a V1 of bytes as ONNX Runtime's quantiser writes it, clamps left to the bytes; scales from no data."""
+    layers, _ = tiny_layers(folded=True, pads="strided")
+    zero = dtype(np.iinfo(dtype).min)
+    parts = [initializer("six", np.float32(6 / 255)), initializer("low", zero), initializer("none", np.int8(0))]
+    parts += [initializer("wide", np.float32(0.05)), initializer("middle", dtype(int(zero) + 128))]
+    parts.append(node("QuantizeLinear", ["pixels", "wide", "middle"], "picture"))
+    names, grids, pads = {PICTURE: "picture"}, {"picture": ("wide", "middle")}, {}
+    for layer in layers:
+        source = names[layer.inputs[0]]
+        if layer.op in ("activation", "pad"):  # the bytes clamp; zeros go to the convolution
+            names[layer.name] = source
+            pads[layer.name] = layer.attributes.get("padding")
+            continue
+        out, x, y = layer.name, grids[source], ("wide", "middle") if layer.op == "dense" else ("six", "low")
+        names[out], grids[out] = out, y
+        if layer.op == "reshape":
+            parts.append(node("Flatten", [source], out, axis=1))
+            continue
+        attributes: dict[str, Any] = {}
+        inputs = [source, *x]
+        if layer.op == "average_pool2d":
+            op, quantized, after = "GlobalAveragePool", "QLinearGlobalAveragePool", [*y]
+        else:
+            weight = layer.arrays["weight"]
+            axes = tuple(range(1, weight.ndim)) if per_channel else None
+            scale = (np.abs(weight).max(axes) / 127).astype(np.float32)
+            shaped = scale.reshape(-1, *(1,) * (weight.ndim - 1)) if per_channel else scale
+            steps = np.rint(weight / shaped).astype(np.int8)
+            by_x = {"wide": np.float32(0.05), "six": np.float32(6 / 255)}[x[0]]
+            bias = np.rint(layer.arrays["bias"] / (by_x * scale)).astype(np.int32)
+            parts += [initializer(f"{out}.w", steps), initializer(f"{out}.b", bias)]
+            parts += [initializer(f"{out}.s", scale), initializer(f"{out}.bs", np.float32(by_x * scale))]
+            parts.append(initializer(f"{out}.z", np.zeros(scale.shape, np.int8)))
+            parts.append(initializer(f"{out}.bz", np.zeros(scale.shape, np.int32)))
+            inputs += [f"{out}.w", f"{out}.s", f"{out}.z"]
+            if layer.op == "dense":
+                op, quantized, after, attributes = "Gemm", "QGemm", [f"{out}.b", *y], {"transB": 1}
+            else:
+                op, quantized, after = "Conv", "QLinearConv", [*y, f"{out}.b"]
+                padding = pads.get(layer.inputs[0]) or layer.attributes["padding"]
+                attributes = {"strides": [layer.attributes["stride"]] * 2}
+                attributes["group"] = len(weight) if layer.op == "depthwise_conv2d" else 1
+                if padding in ("SAME", "VALID"):
+                    attributes["auto_pad"] = "SAME_UPPER" if padding == "SAME" else "VALID"
+                else:
+                    attributes["pads"] = [*(pair[0] for pair in padding), *(pair[1] for pair in padding)]
+        if form == "QOperator":
+            domain = "" if op == "Conv" else CONTRIB
+            parts.append(node(quantized, [*inputs, *after], out, domain=domain, label=f"{out}_quant", **attributes))
+            continue
+        parts.append(node("DequantizeLinear", [source, *x], f"{out}/x"))
+        plain = [f"{out}/x"]
+        for role, grid in (("w", ("s", "z")), ("b", ("bs", "bz"))) if op != "GlobalAveragePool" else ():
+            scales = [f"{out}.{name}" for name in grid]
+            parts.append(node("DequantizeLinear", [f"{out}.{role}", *scales], f"{out}/{role}", axis=0))
+            plain.append(f"{out}/{role}")
+        parts += [node(op, plain, f"{out}/y", **attributes), node("QuantizeLinear", [f"{out}/y", *y], out)]
+    last = layers[-1].name
+    parts.append(node("DequantizeLinear", [last, *grids[last]], "logits"))
+    return model(*parts, more=field(8, field(1, CONTRIB) + field(2, 1)), **options)
+
+
+@pytest.mark.parametrize("dtype", [UNSIGNED, SIGNED])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_both_forms_are_one_network_of_integers(tmp_path, dtype, per_channel):
+    path = tmp_path / "net.onnx"
+    results = []
+    pixels = np.random.default_rng(0).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)
+    for form in ("QOperator", "QDQ"):
+        path.write_bytes(write_integers(form, dtype, per_channel))
+        checkpoint = read(path)
+        assert checkpoint.obstacle is None
+        assert checkpoint.quantized is not None
+        assert checkpoint.quantized.bytes_of == "xnnpack"
+        assert checkpoint.endpoints["layer.3"] in checkpoint.quantized.tensors
+        results.append(mm.load(path)(pixels).logits)
+        weight = checkpoint.weights["classifier.weight"]
+        found = checkpoint.quantized.tensors[next(op for op in checkpoint.quantized.operations
+                                                  if op.op == "fully_connected").inputs[1]]  # fmt: skip
+        scales = found.scales.astype(np.float64).reshape(-1, 1)
+        np.testing.assert_array_equal(weight, (found.values * scales).astype(np.float32))
+    assert results[0].tobytes() == results[1].tobytes()
+    floats = mm.load(path, dequantize=True)(pixels).logits
+    assert 0 < np.abs(floats - results[0]).max() < 0.5
+    mm.load(path).save(tmp_path / "copy.h5")
+    assert mm.load(tmp_path / "copy.h5")(pixels).logits.tobytes() == results[0].tobytes()
+
+
+def test_what_has_no_form_in_integers_is_said_and_runs_in_floats(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(write_integers("QDQ", UNSIGNED, shape=("batch", 3, "height", "width")))
+    with pytest.raises(MinimobileError, match="fixed size"):
+        mm.load(path)
+    assert mm.load(path, dequantize=True).config.num_labels == 5
+
+
+NETWORKS = [Export("v1", 0.25, 96, "torchscript", 17), Export("v2", 0.35, 97, "torchscript", 17),
+            Export("deeplab", 0.35, 96, "torchscript", 17)]  # fmt: skip
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("export", NETWORKS, ids=lambda export: export.network)
+@pytest.mark.parametrize("kind", ["uint8", "int8 per channel"])
+def test_every_byte_is_that_of_onnx_runtimes_kernels_of_integers(export, kind, tmp_path):
+    tools = pytest.importorskip("onnxruntime.quantization")
+    prepare = pytest.importorskip("onnxruntime.quantization.shape_inference").quant_pre_process
+    write(export, tmp_path / "float.onnx")
+    shape = (1, 3, export.size, export.size)
+    pixels = [np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32) for seed in range(3)]
+
+    class Reader(tools.CalibrationDataReader):
+        rest = iter([{"x": values} for values in pixels[:2]])
+
+        def get_next(self) -> Any:
+            return next(self.rest, None)
+
+    types = (tools.QuantType.QUInt8, tools.QuantType.QInt8)[:: 1 if kind == "uint8" else -1]
+    path = tmp_path / "net.onnx"
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            prepare(tmp_path / "float.onnx", tmp_path / "prepared.onnx", skip_symbolic_shape=True)
+            tools.quantize_static(
+                tmp_path / "prepared.onnx", path, Reader(), quant_format=tools.QuantFormat.QOperator,
+                activation_type=types[0], weight_type=tools.QuantType.QInt8, per_channel=kind != "uint8",
+            )  # fmt: skip
+    finally:
+        logging.disable(logging.NOTSET)
+    network = formats.read(path).quantized
+    assert network is not None
+    tensors = {operation.output for operation in network.operations}
+    theirs = run_with_values(path, {"x": pixels[2]}, [name for name in known(path) if name in tensors])
+    values = {name: tensor.values for name, tensor in network.tensors.items() if tensor.values is not None}
+    values[network.inputs[0]] = pixels[2].transpose(0, 2, 3, 1)
+    compared = 0
+    for operation in network.operations:
+        values[operation.output] = apply(operation, network.tensors, values, network.bytes_of)
+        if operation.output in theirs:
+            found = theirs[operation.output]
+            found = found.transpose(0, 2, 3, 1) if found.ndim == 4 else found
+            if found.dtype == np.uint8:
+                found = (found.astype(np.int16) - 128).astype(np.int8)
+            ours = values[operation.output]
+            found = np.ascontiguousarray(found.reshape(ours.shape))
+            if operation.op == "add":  # rounded by whole numbers in ours, by float32 in theirs: ties may differ
+                steps = np.abs(ours.astype(np.int16) - found)
+                assert steps.max() <= 1, operation.output
+                assert np.count_nonzero(steps) <= 2, operation.output
+                values[operation.output] = found
+            else:
+                assert found.tobytes() == ours.tobytes(), operation.output
+            compared += 1
+    assert compared > {"v1": 28, "v2": 62, "deeplab": 66}[export.network]
+    if export.network == "v1":  # no sums
+        assert mm.load(path)(pixels[2]).logits.tobytes() == theirs[known(path)[-1]].tobytes()
+
+
+def known(path: Any) -> list[str]:
+    """Return the tensors that nodes compute."""
+    onnx = pytest.importorskip("onnx")
+    return [name for entry in onnx.load(path).graph.node for name in entry.output]
