@@ -120,3 +120,31 @@ def test_pixels_are_shown_as_the_command_shows_them() -> None:
     assert found[1][0] == "the other's processor" and found[0] == ["way", "max", "levels", "differing", "first"]
     assert repr(report).startswith("PixelReport(") and "differs: the other's processor" in repr(report)
     assert len(repr(report)) < 200
+
+
+def test_a_value_is_written_out_as_the_command_writes_it(run: Run, classifier: Path, photos: Path) -> None:
+    model = mm.load(classifier)
+    pixel_values = model.processor(photos / "a.png", return_tensors="np")["pixel_values"]
+    explanation = model.explain(pixel_values, "layer.1", (2, 3, 4))
+    printed = run("trace", classifier, photos / "a.png", "--layer", "layer.1", "--at", "2,3,4").out
+    shown = explanation._repr_html_()
+    for row in Cells(shown).rows:
+        assert set(" ".join(row).split()) <= set(printed.split()), row
+    assert explanation.verdict in printed and explanation.verdict in shown
+
+
+@pytest.mark.crosscheck
+def test_results_are_tables_of_pandas(classifier: Path, segmenter: Path, photos: Path) -> None:
+    import pandas as pd
+
+    named = pd.DataFrame(mm.classify(photos / "a.png", model=classifier, top=3))
+    assert list(named.columns) == ["index", "label", "probability", "logit"] and len(named) == 3
+    assert named["probability"].dtype == "float64" and named["index"].dtype == "int64"
+    shares = pd.DataFrame(mm.segment(photos / "a.png", segmenter).shares)
+    assert shares["share"].sum() == pytest.approx(1)
+    scene = Path(mm.__file__).parent / "demo" / "scene.png"
+    boxes = mm.detect(scene, model="demo:boxes")
+    assert list(pd.DataFrame(boxes).columns) == ["score", "label", "index", "box"]
+    assert {"box.xmin", "box.ymax"} <= set(pd.json_normalize(boxes).columns)
+    piped = mm.pipeline("image-classification", model=str(classifier))(photos / "a.png")
+    assert list(pd.DataFrame(piped).columns) == ["label", "score"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from minimobile.operations.operation import MapShape
 from minimobile.operations.written_out import Position, Scalar, Stage, Term
+from minimobile.tables import Table
+
+SHORT_BLOCK, EDGE = 12, 3  # longer blocks are shown by this many of their first and last terms
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,37 @@ class Explanation:
         where = ", ".join(map(str, self.position))
         return f"Explanation({self.layer} at ({where}): {self.value}, of {len(self.terms)} terms)"
 
+    def tables(self, every_term: bool = False) -> tuple[Table, ...]:
+        """Return the terms, the stages and the value before folding; of long blocks the ends, or `every_term`."""
+        row, column, channel = self.position
+        count = len(self.terms)
+        blocks = f", in blocks of {self.block}" if count > self.block else ""
+        title = (
+            f"{self.layer} ({_sizes(self.shape)}) at row {row}, column {column}, channel {channel}\n"
+            f"{self.operation} of {self.source} ({_sizes(self.source_shape)}): {count} term{'s' * (count > 1)}{blocks}"
+        )
+        products = ("weight#", "product#") if self.terms[0].weight is not None else ()
+        columns = ("ky,kx,c#", "y,x#", "pixel#", *products, "sum so far#", "bits#")
+        stages = [
+            (stage.name, "" if stage.operand is None else stage.operand, stage.value, bits(stage.value))
+            for stage in self.stages
+        ]
+        return (
+            Table(columns, _describe_terms(self.terms, self.block, every_term), title),
+            Table(("then", "number#", "value#", "bits#"), stages),
+            *([] if self.unfolded is None else [_tabulate_unfolded(self.unfolded)]),
+        )
+
+    @property
+    def verdict(self) -> str:
+        """The value that was written out beside the engine's, with their bits."""
+        value, computed = self.value, self.computed
+        return f"written out: {value!s} ({bits(value)}); the engine: {computed!s} ({bits(computed)})"
+
+    def _repr_html_(self) -> str:
+        """Return the tables of the command `trace --at`, for notebooks."""
+        return "".join(table.to_html() for table in self.tables()) + Table((), (), notes=(self.verdict,)).to_html()
+
     @property
     def agrees(self) -> bool:
         """Whether the written-out value and the engine's are the same bits (or both NaN)."""
@@ -107,3 +142,45 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Explanation | Unfolded):
         return {name: _plain(part) for name, part in vars(value).items()}
     return value
+
+
+def _describe_terms(terms: Sequence[Term], size: int, every_term: bool) -> list[tuple[object, ...]]:
+    has_weights = terms[0].weight is not None
+    rows: list[tuple[object, ...]] = []
+    for first in range(0, len(terms), size):
+        block = terms[first : first + size]
+        left_out = 0 if every_term or len(block) <= SHORT_BLOCK else len(block) - 2 * EDGE
+        rows += [_describe_term(term, has_weights) for term in block[: EDGE if left_out else None]]
+        if left_out:
+            rows.append(("...", "", f"{left_out} more", *[""] * (4 if has_weights else 2)))
+            rows += [_describe_term(term, has_weights) for term in block[-EDGE:]]
+    return rows
+
+
+def _describe_term(term: Term, has_weights: bool) -> tuple[object, ...]:
+    (ky, kx), (y, x, channel) = term.tap, term.position
+    numbers: list[str] = ["outside" if term.pixel is None else f"{term.pixel:.5g}"]
+    if has_weights:
+        numbers += ["" if number is None else f"{number:.5g}" for number in (term.weight, term.product)]
+    return f"{ky},{kx},{channel}", f"{y},{x}", *numbers, term.running, bits(term.running)
+
+
+def _tabulate_unfolded(unfolded: Unfolded) -> Table:
+    def show(name: str, value: Scalar) -> tuple[object, ...]:
+        return name, value, bits(value)
+
+    rows = [
+        show("x: the convolution with the weights of the file", unfolded.convolved),
+        show("mean", unfolded.mean),
+        show("scale", unfolded.scale),
+        show("variance", unfolded.variance),
+        ("epsilon", unfolded.epsilon, ""),
+        show("shift", unfolded.shift),
+        show("(x - mean) * scale / sqrt(variance + epsilon) + shift", unfolded.normalized),
+        show(f"folded, as above: {unfolded.ulps} ulp away", unfolded.folded),
+    ]
+    return Table(("before folding", "value#", "bits#"), rows)
+
+
+def _sizes(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
