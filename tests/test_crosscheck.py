@@ -143,7 +143,7 @@ def test_misuse_is_one_sentence() -> None:
 
 
 def test_a_missing_framework_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minimobile.comparison.peers.import_module", _missing)
+    monkeypatch.setattr("minimobile.comparison.frameworks.import_module", _missing)
     model = make_network("v1")
     for name in ("transformers", "tensorflow", "litert", "onnxruntime"):
         with pytest.raises(mm.UnavailableError, match=r"not installed; .*minimobile\[crosscheck\]"):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import minimobile as mm
 import pytest
+
+import minimobile as mm
 from tools.differs import BEGIN, CAUSES, END, PAGE, PICTURE, SOURCE, make_rows, run_cause
 
 
