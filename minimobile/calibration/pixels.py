@@ -91,6 +91,12 @@ def pixel_range(settings: Mapping[str, Any] | None, channels: int) -> tuple[NDAr
     return (0 * by.factor - by.mean) / by.std, (255 * by.factor - by.mean) / by.std
 
 
+def is_single(limits: tuple[NDArray[np.float64], ...]) -> bool:
+    """Tell whether all channels have one range of pixel values, with 0 in it: then a byte can stand for each."""
+    low, high = limits
+    return len(set(low)) == 1 and len(set(high)) == 1 and low[0] <= 0 <= high[0]
+
+
 def expect_pixels(settings: Mapping[str, Any], channels: int, limits: Range) -> Moments:
     """Return what to expect of photographs: the mean and deviation of ImageNet's, as the settings normalise them."""
     by = read_normalization(settings, channels)

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from minimobile.calibration.calibrate import calibrate, round_calibrated
 from minimobile.calibration.folding import FoldedNetwork
-from minimobile.calibration.judgement import LayerJudgement, compare_layers
+from minimobile.calibration.judgement import LayerJudgement
 from minimobile.calibration.method import BATCH_NORM, Method
-from minimobile.calibration.pixels import input_size
-from minimobile.calibration.quantize import Quantized, calibrate, load_floats, round_calibrated
+from minimobile.calibration.quantize import Quantized
 from minimobile.calibration.rounding import Rounded
 from minimobile.calibration.sums import sum_in_order
-from minimobile.models.base_model import MobileNetModel
 
 
 @dataclass(frozen=True)
@@ -79,20 +78,15 @@ def list_steps(method: Method, ranges: str, is_equalized: bool) -> dict[str, tup
     return steps
 
 
-def make_report(source: MobileNetModel | Any, result: Quantized, num_threads: int | None = None) -> QuantizationReport:
-    """Return the report on what `quantize_by` made of a model or source: the network after each step, on the pictures.
-
-    `source` is that of `quantize_by`.
-    """
-    model = load_floats(source, num_threads)
-    checkpoint = model.to_checkpoint()
-    where = checkpoint.provenance.get("source", checkpoint.architecture)
+def make_report(result: Quantized) -> QuantizationReport:
+    """Return the report on what `quantize_by` made: the network after each step of the method, on the pictures."""
+    subject = result.subject
     judged: dict[str, Mapping[str, LayerJudgement]] = {}
-    if result.pictures is not None:
+    if subject.pictures is not None:
         for name, (method, choice) in list_steps(result.method, result.range_choice, result.is_equalized).items():
-            found = calibrate(model, checkpoint, result.pictures, method, choice, num_threads, where)
-            rounded = round_calibrated(found, method, checkpoint, input_size(model), where)
-            judged[name] = compare_layers(found.folded, rounded.network, result.pictures, num_threads)
+            found = calibrate(subject, method, choice)
+            rounded = round_calibrated(subject, found, method)
+            judged[name] = subject.compare(found.folded, rounded.network)
     pictures = result.pictures
     return QuantizationReport(
         method=result.method,

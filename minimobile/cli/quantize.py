@@ -103,7 +103,7 @@ def quantize(
         return console.track(items, "calibrating")
 
     result = quantize_by(source, list(calibrate) if calibrate else None, method, track=track)
-    found = make_report(source, result) if report or picture else None
+    found = make_report(result) if report or picture else None
     result.model.save(destination)
     if picture is not None and found is not None:
         from minimobile.calibration.chart import draw_report
@@ -158,14 +158,14 @@ def _tell(source: str, destination: Path, result: Any) -> list[tuple[str, object
 
 def _write_table(report: QuantizationReport) -> None:
     steps = list(report.layers[-1].steps)
-    columns = ["range", "step#", "weights dB#", *(f"{step} dB#" for step in steps)]
+    columns = ["range", "step#", "weights#", *(f"{step}#" for step in steps)]
     columns += ["beyond#", "shift#"] if steps else []
     rows = []
     for layer in report.layers:
-        row: list[object] = [layer.name, f"{layer.low:.3g} to {layer.high:.3g}", f"{layer.scale:.3g}"]
+        row: list[object] = [layer.name, f"{layer.low:.2g} to {layer.high:.2g}", f"{layer.scale:.2g}"]
         row.append("" if layer.weights is None else f"{layer.weights:.1f}")
         row += [f"{ratio:.1f}" for ratio in layer.steps.values()]
-        row += [] if layer.saturated is None else [f"{layer.saturated:.2%}", f"{layer.shift:+.3f}"]
+        row += [] if layer.saturated is None else [f"{layer.saturated:.1%}", f"{layer.shift:+.3f}"]
         rows.append(row)
-    title = "signal-to-noise ratio of every layer's values in integers, after each step of the method"
+    title = "signal-to-noise ratio in decibels of weights, and of values in integers after each step of the method"
     console.write_layer_table(columns, rows, title if steps else "ranges and weights")
