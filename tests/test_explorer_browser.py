@@ -36,7 +36,7 @@ FIND_PLACE = """(canvas, [row, column, channel]) => {
   const y = Math.floor(channel / plan.columns) * plan.tall + row * plan.zoom;
   const at = (box) => [box.left + (x * box.width) / canvas.width, box.top + (y * box.height) / canvas.height];
   scrollBy(0, at(canvas.getBoundingClientRect())[1] - innerHeight / 2);
-  return at(canvas.getBoundingClientRect()).map((place) => Math.ceil(place + 1e-6));
+  return at(canvas.getBoundingClientRect()).map((place) => Math.ceil(place));
 }"""
 
 

@@ -4,17 +4,28 @@ const NOT_FINITE = [255, 0, 255];
 
 // A scale over values from `low` to `high`, and the colour of a value on it.
 export function makeScale(scales, low, high) {
-  const isSigned = low < 0, end = isSigned ? Math.max(-low, high) : high, start = isSigned ? -end : low;
-  const colours = isSigned ? scales.diverging : scales.sequential, width = end > start ? end - start : 1;
+  const isSigned = low < 0,
+    end = isSigned ? Math.max(-low, high) : high,
+    start = isSigned ? -end : low;
+  const colours = isSigned ? scales.diverging : scales.sequential,
+    width = end > start ? end - start : 1;
   const last = colours.length - 1;
   return {
-    low, high, start, end, colours,
-    of: (value) => (Number.isFinite(value) ? colours[Math.round(Math.min(1, Math.max(0, (value - start) / width)) * last)] : NOT_FINITE),
+    low,
+    high,
+    start,
+    end,
+    colours,
+    of: (value) =>
+      Number.isFinite(value)
+        ? colours[Math.round(Math.min(1, Math.max(0, (value - start) / width)) * last)]
+        : NOT_FINITE,
   };
 }
 
 export function rangeOf(values, from = 0, step = 1) {
-  let low = Infinity, high = -Infinity;
+  let low = Infinity,
+    high = -Infinity;
   for (let k = from; k < values.length; k += step) {
     const value = Number(values[k]);
     if (value < low) low = value;
@@ -46,5 +57,8 @@ export function paint(context, left, top, height, width, zoom, colourAt) {
 // The pixel of a canvas under the pointer, in the canvas's own pixels.
 export function pointAt(canvas, event) {
   const box = canvas.getBoundingClientRect();
-  return [((event.clientX - box.left) / box.width) * canvas.width, ((event.clientY - box.top) / box.height) * canvas.height];
+  return [
+    ((event.clientX - box.left) / box.width) * canvas.width,
+    ((event.clientY - box.top) / box.height) * canvas.height,
+  ];
 }

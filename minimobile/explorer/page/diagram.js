@@ -3,14 +3,20 @@
 import { find, grouped, make, sizes } from "./dom.js";
 
 export const KINDS = {
-  dense: "convolution over all channels", depthwise: "depthwise: each channel by itself", pointwise: "pointwise: channels mixed",
+  dense: "convolution over all channels",
+  depthwise: "depthwise: each channel by itself",
+  pointwise: "pointwise: channels mixed",
   other: "pooling, sums, joins",
 };
 
 export function kindOf(layer) {
   const { op, attributes } = layer.nodes[0];
   if (op === "conv2d" && attributes.kernel_size?.toString() === "1,1") return "pointwise"; // as quantised files have it
-  return { conv2d: "dense", depthwise_conv2d: "depthwise", pointwise_conv2d: "pointwise", fully_connected: "pointwise" }[op] ?? "other";
+  return (
+    { conv2d: "dense", depthwise_conv2d: "depthwise", pointwise_conv2d: "pointwise", fully_connected: "pointwise" }[
+      op
+    ] ?? "other"
+  );
 }
 
 export class Diagram {
@@ -28,18 +34,42 @@ export class Diagram {
 
   addBlock(name, layers) {
     const hasResidual = layers.length > 1 && layers.some((layer) => layer.nodes[0].op === "add");
-    const heading = make("h3", {}, name, hasResidual ? make("span", { class: "note" }, " with a residual connection") : null);
-    const body = make("div", { class: "layers" }, layers.map((layer) => this.addLayer(layer, name)));
+    const heading = make(
+      "h3",
+      {},
+      name,
+      hasResidual ? make("span", { class: "note" }, " with a residual connection") : null,
+    );
+    const body = make(
+      "div",
+      { class: "layers" },
+      layers.map((layer) => this.addLayer(layer, name)),
+    );
     return make("div", { class: hasResidual ? "block residual" : "block" }, heading, body);
   }
 
   addLayer(layer, block) {
     const own = layer.name.startsWith(`${block}.`) ? layer.name.slice(block.length + 1) : layer.name;
     const time = this.writeTime(layer);
-    const button = make("button", { type: "button", class: `layer kind-${kindOf(layer)}`, title: layer.name, onclick: () => this.state.openLayer(layer.name) },
-      make("strong", {}, own), make("span", {}, layer.kind), make("span", {}, sizes(layer.shape)),
+    const button = make(
+      "button",
+      {
+        type: "button",
+        class: `layer kind-${kindOf(layer)}`,
+        title: layer.name,
+        onclick: () => this.state.openLayer(layer.name),
+      },
+      make("strong", {}, own),
+      make("span", {}, layer.kind),
+      make("span", {}, sizes(layer.shape)),
       make("span", { class: "fine" }, layer.multiplyAdds ? `${grouped(layer.multiplyAdds)} mult-adds` : " "),
-      make("span", { class: "fine" }, layer.parameters ? `${grouped(layer.parameters)} param.` : " ", time ? ` ${time}` : ""));
+      make(
+        "span",
+        { class: "fine" },
+        layer.parameters ? `${grouped(layer.parameters)} param.` : " ",
+        time ? ` ${time}` : "",
+      ),
+    );
     this.buttons.set(layer.name, button);
     return button;
   }

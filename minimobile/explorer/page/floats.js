@@ -48,7 +48,9 @@ export function foldWeights(node, arrays, isFolded = true) {
 }
 
 export function normOf(node, arrays) {
-  return Object.fromEntries(["scale", "shift", "mean", "variance"].map((role) => [role, arrays[node.weights[role]].values]));
+  return Object.fromEntries(
+    ["scale", "shift", "mean", "variance"].map((role) => [role, arrays[node.weights[role]].values]),
+  );
 }
 
 // Compute a node. `folded` are the weights of a convolution.
@@ -60,8 +62,16 @@ export function compute(node, inputs, folded) {
       const out = empty(folded.bias.length, height, width);
       const sum = folded.isFinite ? sumProducts : sumSlowly;
       for (let pixel = 0; pixel < height * width; pixel++) {
-        sum(x.values, pixel * channels, folded.weight, folded.bias, channels, node.attributes.block,
-          out.values, pixel * folded.bias.length);
+        sum(
+          x.values,
+          pixel * channels,
+          folded.weight,
+          folded.bias,
+          channels,
+          node.attributes.block,
+          out.values,
+          pixel * folded.bias.length,
+        );
       }
       return out;
     }
@@ -70,17 +80,20 @@ export function compute(node, inputs, folded) {
     case "depthwise_conv2d":
       return filter(x, windowOf(node, x.shape), folded, node.attributes.block);
     case "activation": {
-      const out = empty(channels, height, width), name = node.attributes.function;
+      const out = empty(channels, height, width),
+        name = node.attributes.function;
       for (let k = 0; k < out.values.length; k++) out.values[k] = activate(x.values[k], name);
       return out;
     }
     case "fake_quantize": {
-      const out = empty(channels, height, width), grid = node.attributes.grid;
+      const out = empty(channels, height, width),
+        grid = node.attributes.grid;
       for (let k = 0; k < out.values.length; k++) out.values[k] = roundToGrid(x.values[k], grid);
       return out;
     }
     case "add": {
-      const out = empty(channels, height, width), y = inputs[1].values;
+      const out = empty(channels, height, width),
+        y = inputs[1].values;
       for (let k = 0; k < out.values.length; k++) out.values[k] = x.values[k] + y[k];
       return out;
     }
@@ -90,7 +103,9 @@ export function compute(node, inputs, folded) {
     case "resize_bilinear":
       return resize(x, inputs[1].shape[1], inputs[1].shape[2], node.attributes.align_corners);
     case "concatenate": {
-      const y = inputs[1], others = y.shape[0], out = empty(channels + others, height, width);
+      const y = inputs[1],
+        others = y.shape[0],
+        out = empty(channels + others, height, width);
       for (let pixel = 0; pixel < height * width; pixel++) {
         out.values.set(x.values.subarray(pixel * channels, (pixel + 1) * channels), pixel * (channels + others));
         out.values.set(y.values.subarray(pixel * others, (pixel + 1) * others), pixel * (channels + others) + channels);
@@ -136,9 +151,12 @@ export function range(count, total = count, first = 0) {
 }
 
 function convolve(x, window, folded, block) {
-  const outputs = folded.bias.length, out = empty(outputs, window.outHeight, window.outWidth);
-  const every = range(x.shape[0]), sum = folded.isFinite ? sumProducts : sumSlowly;
-  const patch = new Float32Array(folded.count), isInside = new Uint8Array(folded.count);
+  const outputs = folded.bias.length,
+    out = empty(outputs, window.outHeight, window.outWidth);
+  const every = range(x.shape[0]),
+    sum = folded.isFinite ? sumProducts : sumSlowly;
+  const patch = new Float32Array(folded.count),
+    isInside = new Uint8Array(folded.count);
   for (let row = 0, start = 0; row < window.outHeight; row++) {
     for (let column = 0; column < window.outWidth; column++, start += outputs) {
       const reads = listReads(window, row, column, every);
@@ -163,18 +181,23 @@ function convolve(x, window, folded, block) {
 }
 
 function filter(x, window, folded, block) {
-  const channels = x.shape[0], taps = folded.count;
+  const channels = x.shape[0],
+    taps = folded.count;
   const out = empty(channels, window.outHeight, window.outWidth);
   const byTap = new Float32Array(folded.weight.length); // (ky, kx, channel)
-  for (let c = 0; c < channels; c++) for (let k = 0; k < taps; k++) byTap[k * channels + c] = folded.weight[c * taps + k];
-  const total = new Float32Array(channels), patch = new Float32Array(taps), isInside = new Uint8Array(taps);
+  for (let c = 0; c < channels; c++)
+    for (let k = 0; k < taps; k++) byTap[k * channels + c] = folded.weight[c * taps + k];
+  const total = new Float32Array(channels),
+    patch = new Float32Array(taps),
+    isInside = new Uint8Array(taps);
   const first = range(1, channels);
   for (let row = 0, start = 0; row < window.outHeight; row++) {
     for (let column = 0; column < window.outWidth; column++, start += channels) {
       const reads = listReads(window, row, column, first);
       total.fill(0);
       let isHalfway = taps > block;
-      for (let k = 0; k < taps; k++) if (reads[k] >= 0 && addTap(x.values, reads[k], byTap, k * channels, total)) isHalfway = true;
+      for (let k = 0; k < taps; k++)
+        if (reads[k] >= 0 && addTap(x.values, reads[k], byTap, k * channels, total)) isHalfway = true;
       for (let c = 0; c < channels; c++) {
         if (isHalfway) {
           for (let k = 0; k < taps; k++) {
@@ -194,7 +217,9 @@ function filter(x, window, folded, block) {
 function addTap(x, from, weight, at, total) {
   let isHalfway = 0;
   for (let c = 0; c < total.length; c++) {
-    const s = x[from + c] * weight[at + c] + total[c], r = fround(s), e = s + (s - r);
+    const s = x[from + c] * weight[at + c] + total[c],
+      r = fround(s),
+      e = s + (s - r);
     if (fround(e) === e && e !== r) isHalfway = 1;
     total[c] = r;
   }
@@ -202,7 +227,8 @@ function addTap(x, from, weight, at, total) {
 }
 
 function average(x, window, precision) {
-  const channels = x.shape[0], out = empty(channels, window.outHeight, window.outWidth);
+  const channels = x.shape[0],
+    out = empty(channels, window.outHeight, window.outWidth);
   const round = precision === "float32" ? fround : (value) => value;
   const first = range(1, channels);
   for (let row = 0, start = 0; row < window.outHeight; row++) {
@@ -229,7 +255,8 @@ export function interpolationPoint(size, outSize, alignCorners, index) {
 }
 
 function resize(x, height, width, alignCorners) {
-  const [channels, oldHeight, oldWidth] = x.shape, out = empty(channels, height, width);
+  const [channels, oldHeight, oldWidth] = x.shape,
+    out = empty(channels, height, width);
   for (let row = 0, k = 0; row < height; row++) {
     const [upper, lower, down] = interpolationPoint(oldHeight, height, alignCorners, row);
     for (let column = 0; column < width; column++) {

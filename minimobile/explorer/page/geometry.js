@@ -17,8 +17,17 @@ export function slide(height, width, kernel, stride, dilation, padding) {
     return { before, after, count: Math.floor((before + size + after - reach) / stride) + 1 };
   });
   return {
-    kernel, stride, dilation, height, width, top: rows.before, left: columns.before,
-    bottom: rows.after, right: columns.after, outHeight: rows.count, outWidth: columns.count,
+    kernel,
+    stride,
+    dilation,
+    height,
+    width,
+    top: rows.before,
+    left: columns.before,
+    bottom: rows.after,
+    right: columns.after,
+    outHeight: rows.count,
+    outWidth: columns.count,
   };
 }
 

@@ -1,7 +1,8 @@
 // One layer: what it is and costs, its channels as pictures, its weights, and what a standard convolution would cost.
 
 import { makeScale, paint, pointAt, rangeOf } from "./colours.js";
-import { announce, exact, field, find, grouped, make, numberInput, percent, short, sizes } from "./dom.js";
+import { announce, exact, field, find, grouped, make, percent, short, sizes } from "./dom.js";
+import { showWeights } from "./weights.js";
 
 const PER_PAGE = 64; // channels
 const GAP = 2;
@@ -27,15 +28,27 @@ export class LayerView {
     this.ends = make("p", { class: "ends" });
     this.weightsBody = make("div", {});
     this.costs = make("div", {});
-    this.body.replaceChildren(this.facts, make("h3", {}, "Channels"), this.makeTools(), this.grid,
-      make("div", { class: "bar" }, this.bar, this.ends), this.readout, this.weightsBody, this.costs);
+    this.body.replaceChildren(
+      this.facts,
+      make("h3", {}, "Channels"),
+      this.makeTools(),
+      this.grid,
+      make("div", { class: "bar" }, this.bar, this.ends),
+      this.readout,
+      this.weightsBody,
+      this.costs,
+    );
     this.listen();
     await this.refresh();
   }
 
   makeTools() {
-    const scale = make("select", { name: "scale", onchange: (event) => this.rescale(event.target.value) },
-      make("option", { value: "layer" }, "one for the layer"), make("option", { value: "channel" }, "one per channel"));
+    const scale = make(
+      "select",
+      { name: "scale", onchange: (event) => this.rescale(event.target.value) },
+      make("option", { value: "layer" }, "one for the layer"),
+      make("option", { value: "channel" }, "one per channel"),
+    );
     scale.value = this.scale;
     const count = this.layer.shape[0];
     this.pages = make("span", { class: "note" });
@@ -44,9 +57,14 @@ export class LayerView {
       this.first = Math.min(last, Math.max(0, this.first + step * PER_PAGE));
       this.drawGrid();
     };
-    return make("div", { class: "row" }, field("colour scale", scale),
+    return make(
+      "div",
+      { class: "row" },
+      field("colour scale", scale),
       count > PER_PAGE ? make("button", { type: "button", onclick: () => turn(-1) }, "Previous channels") : null,
-      count > PER_PAGE ? make("button", { type: "button", onclick: () => turn(1) }, "Next channels") : null, this.pages);
+      count > PER_PAGE ? make("button", { type: "button", onclick: () => turn(1) }, "Next channels") : null,
+      this.pages,
+    );
   }
 
   rescale(name) {
@@ -58,23 +76,33 @@ export class LayerView {
   async refresh() {
     if (!this.layer) return;
     const { name } = this.layer;
-    const [map, weights, window] = await Promise.all(["map", "weights", "window"].map((call) => this.state.ask(call, { name })));
+    const [map, weights, window] = await Promise.all(
+      ["map", "weights", "window"].map((call) => this.state.ask(call, { name })),
+    );
     if (this.layer.name !== name || !map) return;
     Object.assign(this, { map, weights, window });
     this.position = this.position.map((at, axis) => Math.min(at, [map.shape[1], map.shape[2], map.shape[0]][axis] - 1));
     this.writeFacts();
     this.drawGrid();
-    this.showWeights();
+    showWeights(this.state, this.layer, this.weightsBody, weights);
     this.showCosts();
     this.body.dataset.layer = name;
   }
 
   writeFacts() {
-    const { layer, window } = this, own = this.state.measured.get(layer.name), sides = this.state.fields.get(layer.name);
-    const rows = [["Operation", layer.kind], ["Output, channels×height×width", sizes(layer.shape)]];
+    const { layer, window } = this,
+      own = this.state.measured.get(layer.name),
+      sides = this.state.fields.get(layer.name);
+    const rows = [
+      ["Operation", layer.kind],
+      ["Output, channels×height×width", sizes(layer.shape)],
+    ];
     if (window && window.kernel[0] * window.kernel[1] > 1) {
       rows.push(["Window", `${sizes(window.kernel)}, stride ${window.stride}, dilation ${window.dilation}`]);
-      rows.push(["Padding: top, bottom, left, right", [window.top, window.bottom, window.left, window.right].join(", ")]);
+      rows.push([
+        "Padding: top, bottom, left, right",
+        [window.top, window.bottom, window.left, window.right].join(", "),
+      ]);
     }
     rows.push(["Parameters", grouped(layer.parameters)], ["Multiply-adds", grouped(layer.multiplyAdds)]);
     rows.push(["Receptive field", sides ? `${sides.height.size}×${sides.width.size} pixels` : "the whole picture"]);
@@ -84,12 +112,19 @@ export class LayerView {
       rows.push(["Measured time, on one thread", `${layer.microseconds.toFixed(1)} µs${together}`]);
     }
     if (own) {
-      rows.push(["Values", `${short(own.minimum)} to ${short(own.maximum)}, mean ${short(own.mean)}`], ["Zeros", percent(own.zeros)]);
-      if (own.limited !== null) rows.push([this.layer.stands ? "Cut off by the activation" : "Cut off at 6", percent(own.limited)]);
-      const same = { true: "the same bits, all of them", false: "other bits: please report this" }[own.isSame] ?? "changed by you";
+      rows.push(
+        ["Values", `${short(own.minimum)} to ${short(own.maximum)}, mean ${short(own.mean)}`],
+        ["Zeros", percent(own.zeros)],
+      );
+      if (own.limited !== null)
+        rows.push([this.layer.stands ? "Cut off by the activation" : "Cut off at 6", percent(own.limited)]);
+      const same =
+        { true: "the same bits, all of them", false: "other bits: please report this" }[own.isSame] ?? "changed by you";
       rows.push(["Beside the engine", same]);
     }
-    if (layer.stands) rows.push(["A byte stands for", `${exact(layer.stands.scale)} × (byte − ${layer.stands.zero})`]);
+    if (layer.stands) {
+      rows.push(["A byte stands for", `${exact(layer.stands.scale)} × (byte − ${layer.stands.zero})`]);
+    }
     if (layer.note) rows.push(["Note", layer.note]);
     this.facts.replaceChildren(...rows.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
   }
@@ -98,26 +133,42 @@ export class LayerView {
     const [channels, height, width] = this.map.shape;
     const shown = Math.min(PER_PAGE, channels - this.first);
     const zoom = Math.max(1, Math.min(24, Math.floor(96 / Math.max(height, width))));
-    const space = Math.max(280, this.body.clientWidth || 960), cell = width * zoom + GAP;
+    const space = Math.max(280, this.body.clientWidth || 960),
+      cell = width * zoom + GAP;
     const columns = Math.max(1, Math.min(shown, Math.floor(Math.min(space, 2800) / cell)));
     return { shown, zoom, columns, cell, tall: height * zoom + GAP, rows: Math.ceil(shown / columns) };
   }
 
   drawGrid() {
     if (!this.map) return;
-    const { map, grid } = this, [channels, height, width] = map.shape, plan = (this.plan = this.layOut());
+    const { map, grid } = this,
+      [channels, height, width] = map.shape,
+      plan = (this.plan = this.layOut());
     Object.assign(grid, { width: plan.columns * plan.cell - GAP, height: plan.rows * plan.tall - GAP });
     const zero = this.layer.stands?.zero ?? 0; // bytes have the colours of what they stand for
-    const scaleOf = (...range) => makeScale(this.state.document.scales, ...rangeOf(map.values, ...range).map((value) => value - zero));
-    const context = grid.getContext("2d"), whole = scaleOf();
+    const scaleOf = (...range) =>
+      makeScale(this.state.document.scales, ...rangeOf(map.values, ...range).map((value) => value - zero));
+    const context = grid.getContext("2d"),
+      whole = scaleOf();
     for (let k = 0; k < plan.shown; k++) {
       const channel = this.first + k;
       const scale = this.scale === "layer" ? whole : scaleOf(channel, channels);
-      paint(context, (k % plan.columns) * plan.cell, Math.floor(k / plan.columns) * plan.tall, height, width, plan.zoom,
-        (row, column) => scale.of(map.values[(row * width + column) * channels + channel] - zero));
+      paint(
+        context,
+        (k % plan.columns) * plan.cell,
+        Math.floor(k / plan.columns) * plan.tall,
+        height,
+        width,
+        plan.zoom,
+        (row, column) => scale.of(map.values[(row * width + column) * channels + channel] - zero),
+      );
     }
     this.pages.textContent = `channels ${this.first} to ${this.first + plan.shown - 1} of ${channels}`;
-    grid.setAttribute("aria-label", `${this.layer.name}: ${plan.shown} channels as pictures. Arrow keys move, Page Up and Page Down change the channel, Enter writes the value out.`);
+    grid.setAttribute(
+      "aria-label",
+      `${this.layer.name}: ${plan.shown} channels as pictures. Arrow keys move, Page Up and Page Down change the ` +
+        "channel, Enter writes the value out.",
+    );
     grid.dataset.plan = JSON.stringify(plan);
     this.plain = context.getImageData(0, 0, grid.width, grid.height); // without the cursor
     this.drawBar(whole);
@@ -126,8 +177,11 @@ export class LayerView {
 
   drawBar(scale) {
     const context = this.bar.getContext("2d");
-    paint(context, 0, 0, 12, 256, 1, (row, column) => scale.of(scale.start + ((scale.end - scale.start) * column) / 255));
-    const text = this.scale === "layer" ? [short(scale.start), short(scale.end)] : ["each channel's least", "its greatest"];
+    paint(context, 0, 0, 12, 256, 1, (row, column) =>
+      scale.of(scale.start + ((scale.end - scale.start) * column) / 255),
+    );
+    const text =
+      this.scale === "layer" ? [short(scale.start), short(scale.end)] : ["each channel's least", "its greatest"];
     this.ends.replaceChildren(...text.map((end) => make("span", {}, end)));
     this.bar.setAttribute("aria-label", `Colour bar from ${text[0]} to ${text[1]}`);
   }
@@ -140,12 +194,23 @@ export class LayerView {
   markCursor() {
     const [row, column, channel] = this.position;
     if (channel < this.first || channel >= this.first + this.plan.shown) return;
-    const [left, top] = this.corner(channel), { zoom } = this.plan, context = this.grid.getContext("2d");
-    const side = Math.max(zoom, 5), move = (side - zoom) / 2;
-    for (const [colour, grow] of [["#000000", 2], ["#ffffff", 1]]) {
+    const [left, top] = this.corner(channel),
+      { zoom } = this.plan,
+      context = this.grid.getContext("2d");
+    const side = Math.max(zoom, 5),
+      move = (side - zoom) / 2;
+    for (const [colour, grow] of [
+      ["#000000", 2],
+      ["#ffffff", 1],
+    ]) {
       context.strokeStyle = colour;
       context.lineWidth = 1;
-      context.strokeRect(left + column * zoom - move - grow + 0.5, top + row * zoom - move - grow + 0.5, side + 2 * grow - 1, side + 2 * grow - 1);
+      context.strokeRect(
+        left + column * zoom - move - grow + 0.5,
+        top + row * zoom - move - grow + 0.5,
+        side + 2 * grow - 1,
+        side + 2 * grow - 1,
+      );
     }
   }
 
@@ -153,10 +218,15 @@ export class LayerView {
     const { grid } = this;
     const under = (event) => {
       if (!this.map) return null;
-      const [x, y] = pointAt(grid, event), { plan } = this, [, height, width] = this.map.shape;
+      const [x, y] = pointAt(grid, event),
+        { plan } = this,
+        [, height, width] = this.map.shape;
       const k = Math.floor(y / plan.tall) * plan.columns + Math.min(plan.columns - 1, Math.floor(x / plan.cell));
-      const column = Math.floor((x % plan.cell) / plan.zoom), row = Math.floor((y % plan.tall) / plan.zoom);
-      return k >= 0 && k < plan.shown && row >= 0 && row < height && column >= 0 && column < width ? [row, column, this.first + k] : null;
+      const column = Math.floor((x % plan.cell) / plan.zoom),
+        row = Math.floor((y % plan.tall) / plan.zoom);
+      return k >= 0 && k < plan.shown && row >= 0 && row < height && column >= 0 && column < width
+        ? [row, column, this.first + k]
+        : null;
     };
     grid.onpointermove = (event) => {
       const place = under(event);
@@ -171,13 +241,22 @@ export class LayerView {
 
   step(event) {
     if (!this.map) return;
-    const steps = { ArrowUp: [-1, 0, 0], ArrowDown: [1, 0, 0], ArrowLeft: [0, -1, 0], ArrowRight: [0, 1, 0], PageUp: [0, 0, -1], PageDown: [0, 0, 1] };
+    const steps = {
+      ArrowUp: [-1, 0, 0],
+      ArrowDown: [1, 0, 0],
+      ArrowLeft: [0, -1, 0],
+      ArrowRight: [0, 1, 0],
+      PageUp: [0, 0, -1],
+      PageDown: [0, 0, 1],
+    };
     if (event.key === "Enter") this.state.openValue(this.layer.name, this.position);
     const step = steps[event.key];
     if (!step) return;
     event.preventDefault();
     const [channels, height, width] = this.map.shape;
-    this.show(this.position.map((at, axis) => Math.min([height, width, channels][axis] - 1, Math.max(0, at + step[axis]))));
+    this.show(
+      this.position.map((at, axis) => Math.min([height, width, channels][axis] - 1, Math.max(0, at + step[axis]))),
+    );
     announce(this.readout.textContent);
   }
 
@@ -196,75 +275,50 @@ export class LayerView {
   }
 
   read([row, column, channel]) {
-    const [channels, , width] = this.map.shape, value = this.map.values[(row * width + column) * channels + channel];
+    const [channels, , width] = this.map.shape,
+      value = this.map.values[(row * width + column) * channels + channel];
     this.readout.textContent = `row ${row}, column ${column}, channel ${channel}: ${exact(value)}`;
-  }
-
-  showWeights() {
-    const { weights } = this;
-    if (!weights) {
-      this.weightsBody.replaceChildren();
-      return;
-    }
-    const outputs = weights.bias.length, count = weights.folded.length / outputs;
-    const tall = weights.kernelHeight, wide = count / tall; // a kernel is a tile: its rows, and in them all inputs
-    const canvas = make("canvas", { class: "crisp weights", role: "img" });
-    const perRow = Math.min(outputs, Math.max(1, Math.round(Math.sqrt((4 * outputs * (tall + 1)) / (wide + 1)))));
-    const rows = Math.ceil(outputs / perRow), zoom = Math.max(1, Math.min(12, Math.floor(960 / (perRow * (wide + 1)))));
-    const [height, width] = [rows * (tall + 1), perRow * (wide + 1)];
-    Object.assign(canvas, { width: width * zoom, height: height * zoom });
-    const [low, high] = rangeOf(weights.folded), scale = makeScale(this.state.document.scales, Math.min(low, -1e-30), high);
-    const find = (row, column) => {
-      const output = Math.floor(row / (tall + 1)) * perRow + Math.floor(column / (wide + 1)), ky = row % (tall + 1), x = column % (wide + 1);
-      return output < outputs && ky < tall && x < wide ? { output, term: ky * wide + x } : null;
-    };
-    const gap = [128, 128, 128];
-    paint(canvas.getContext("2d"), 0, 0, height, width, zoom, (row, column) => {
-      const found = find(row, column);
-      return found ? scale.of(weights.folded[found.output * count + found.term]) : gap;
-    });
-    canvas.setAttribute("aria-label", `Weights of ${outputs} outputs, ${count} each, from ${short(low)} to ${short(high)}`);
-    const readout = make("p", { class: "readout" }, " ");
-    canvas.onpointermove = (event) => {
-      const [x, y] = pointAt(canvas, event).map((at) => Math.floor(at / zoom)), found = find(y, x);
-      if (found) readout.textContent = `output ${found.output}, term ${found.term}: ${exact(weights.folded[found.output * count + found.term])}`;
-    };
-    this.weightsBody.replaceChildren(
-      make("h3", {}, "Weights"),
-      make("p", { class: "note" }, `A tile per output channel, ${count} weight${count > 1 ? "s" : ""} each, as they are computed with: ${short(low)} (blue) to ${short(high)} (orange).`),
-      canvas, readout, this.state.canEdit ? this.makeWeightEditor(weights) : "");
-  }
-
-  makeWeightEditor(weights) {
-    const names = ["output", "input", "ky", "kx"];
-    const inputs = names.map((name, axis) => numberInput({ min: 0, max: weights.shape[axis] - 1, step: 1, value: 0, name: `weight ${name}` }));
-    const value = numberInput({ name: "weight value" });
-    const place = () => inputs.map((input, axis) => Math.min(weights.shape[axis] - 1, Math.max(0, Math.trunc(Number(input.value)) || 0)));
-    const fill = () => (value.value = exact(weights.values[place().reduce((at, index, axis) => at * weights.shape[axis] + index, 0)]));
-    for (const input of inputs) input.onchange = fill;
-    fill();
-    const set = () => value.value !== "" && Number.isFinite(Number(value.value)) &&
-      this.state.change("setWeight", { name: this.layer.name, position: place(), value: Number(value.value) });
-    return make("details", {}, make("summary", {}, "Change a weight of the file"), make("div", { class: "row" },
-      inputs.map((input, axis) => field(names[axis], input)), field("value", value), make("button", { type: "button", onclick: set }, "Set the weight")));
   }
 
   // A standard convolution beside a depthwise one and the pointwise one after it, for the same maps.
   showCosts() {
-    const costs = this.state.document.separable?.find((each) => each.depthwise === this.layer.name || each.pointwise === this.layer.name);
+    const costs = this.state.document.separable?.find(
+      (each) => each.depthwise === this.layer.name || each.pointwise === this.layer.name,
+    );
     if (!costs) {
       this.costs.replaceChildren();
       return;
     }
-    const rows = [["multiply-adds", "multiplyAdds", grouped], ["parameters", "parameters", grouped],
-      ["time", "microseconds", (value) => `${value.toFixed(1)} µs`]].filter(([, key]) => costs.standard[key] && costs.separable[key]);
+    const rows = [
+      ["multiply-adds", "multiplyAdds", grouped],
+      ["parameters", "parameters", grouped],
+      ["time", "microseconds", (value) => `${value.toFixed(1)} µs`],
+    ].filter(([, key]) => costs.standard[key] && costs.separable[key]);
     this.costs.replaceChildren(
       make("h3", {}, "What if it were a standard convolution?"),
-      make("p", { class: "note" }, `${costs.depthwise} and ${costs.pointwise} together, beside one ${costs.kernel}×${costs.kernel} convolution from the same map to the same shape. ${costs.timing}`),
-      make("div", { class: "bars" }, rows.map(([label, key, write]) => ["standard", "separable"].map((which) => {
-        const bar = make("span", { class: `fill ${which}` });
-        bar.style.width = `${(100 * costs[which][key]) / Math.max(costs.standard[key], costs.separable[key])}%`;
-        return make("div", { class: "bar-row" }, make("span", {}, `${label}, ${which}`), make("span", { class: "track" }, bar), make("span", {}, write(costs[which][key])));
-      }))));
+      make(
+        "p",
+        { class: "note" },
+        `${costs.depthwise} and ${costs.pointwise} together, beside one ${costs.kernel}×${costs.kernel} convolution `,
+        `from the same map to the same shape. ${costs.timing}`,
+      ),
+      make(
+        "div",
+        { class: "bars" },
+        rows.map(([label, key, write]) =>
+          ["standard", "separable"].map((which) => {
+            const bar = make("span", { class: `fill ${which}` });
+            bar.style.width = `${(100 * costs[which][key]) / Math.max(costs.standard[key], costs.separable[key])}%`;
+            return make(
+              "div",
+              { class: "bar-row" },
+              make("span", {}, `${label}, ${which}`),
+              make("span", { class: "track" }, bar),
+              make("span", {}, write(costs[which][key])),
+            );
+          }),
+        ),
+      ),
+    );
   }
 }

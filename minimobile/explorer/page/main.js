@@ -31,20 +31,37 @@ class State {
     this.diagram = new Diagram(this);
     this.layerView = new LayerView(this);
     this.valueView = new ValueView(this);
-    find("subtitle").textContent = `${grouped(this.document.model.parameters)} parameters, ${this.document.layers.length} layers, in ${this.document.arithmetic}; all of it is in this file.`;
+    find("subtitle").textContent =
+      `${grouped(this.document.model.parameters)} parameters, ${this.document.layers.length} layers, ` +
+      `in ${this.document.arithmetic}; all of it is in this file.`;
     find("network-tools").append(...(this.canEdit ? this.makeTools() : []));
     if (!this.canEdit) find("pixel-edit").hidden = true;
   }
 
   makeTools() {
-    const padding = make("select", { name: "padding", onchange: () => this.change("setPadding", { rule: padding.value }) },
-      ...[["file", "as the network has it"], ["SAME", "SAME: TensorFlow's"], ["even", "even on all sides: PyTorch's"], ["VALID", "VALID: none"]]
-        .map(([value, text]) => make("option", { value }, text)));
-    this.undo = make("button", { type: "button", disabled: true, onclick: async () => {
-      padding.value = "file";
-      await this.change("undo", {});
-      this.photograph.showInput(await this.ask("map", { name: this.document.input.name }));
-    } }, "Undo all changes");
+    const padding = make(
+      "select",
+      { name: "padding", onchange: () => this.change("setPadding", { rule: padding.value }) },
+      ...[
+        ["file", "as the network has it"],
+        ["SAME", "SAME: TensorFlow's"],
+        ["even", "even on all sides: PyTorch's"],
+        ["VALID", "VALID: none"],
+      ].map(([value, text]) => make("option", { value }, text)),
+    );
+    this.undo = make(
+      "button",
+      {
+        type: "button",
+        disabled: true,
+        onclick: async () => {
+          padding.value = "file";
+          await this.change("undo", {});
+          this.photograph.showInput(await this.ask("map", { name: this.document.input.name }));
+        },
+      },
+      "Undo all changes",
+    );
     return [make("div", { class: "row" }, field("padding of all windows", padding), this.undo)];
   }
 
@@ -53,9 +70,13 @@ class State {
     const url = URL.createObjectURL(new Blob([find("worker").textContent], { type: "text/javascript" }));
     this.worker = new Worker(url);
     this.worker.onmessage = ({ data }) => this.hear(data);
-    this.worker.onerror = (event) => (find("status").textContent = `The network cannot be computed here: ${event.message}`);
+    this.worker.onerror = (event) =>
+      (find("status").textContent = `The network cannot be computed here: ${event.message}`);
     const { input, layers, outputs, weights, arithmetic, tensors } = this.document;
-    const { fields } = await this.ask("start", { description: { input, layers, outputs, weights, arithmetic, tensors }, weights: find("weights").textContent });
+    const { fields } = await this.ask("start", {
+      description: { input, layers, outputs, weights, arithmetic, tensors },
+      weights: find("weights").textContent,
+    });
     this.fields = new Map(fields);
     this.photograph.showInput(await this.ask("map", { name: input.name }));
   }
@@ -86,8 +107,11 @@ class State {
   }
 
   finish({ outputs, isEdited, seconds }) {
-    const all = this.document.layers.length, taken = `${seconds.toFixed(1)} s`;
-    const checked = this.failed ? `${this.failed} of ${all} layers differ from the engine: please report this.` : `All ${all} layers computed in ${taken}: the engine's bits, every one.`;
+    const all = this.document.layers.length,
+      taken = `${seconds.toFixed(1)} s`;
+    const checked = this.failed
+      ? `${this.failed} of ${all} layers differ from the engine: please report this.`
+      : `All ${all} layers computed in ${taken}: the engine's bits, every one.`;
     find("status").textContent = isEdited ? `Computed with your changes in ${taken}.` : checked;
     delete find("status").dataset.busy;
     find("status").dataset.state = isEdited ? "changed" : this.failed ? "other" : "same";
@@ -129,7 +153,8 @@ class State {
 
   // Draw the receptive field of a value on the photograph.
   mark(name, [row, column]) {
-    const field = this.fields.get(name), [, height, width] = this.document.input.shape;
+    const field = this.fields.get(name),
+      [, height, width] = this.document.input.shape;
     if (field === undefined) return;
     if (field === null) {
       this.photograph.mark({ left: 0, top: 0, width, height });
@@ -139,13 +164,15 @@ class State {
       const start = reach.start + index * reach.step;
       return [Math.max(0, start), Math.min(size, start + reach.size)];
     };
-    const [top, bottom] = span(field.height, row, height), [left, right] = span(field.width, column, width);
+    const [top, bottom] = span(field.height, row, height),
+      [left, right] = span(field.width, column, width);
     this.photograph.mark({ left, top, width: right - left, height: bottom - top });
   }
 }
 
 function chooseTheme() {
-  const button = find("theme"), query = matchMedia("(prefers-color-scheme: dark)");
+  const button = find("theme"),
+    query = matchMedia("(prefers-color-scheme: dark)");
   const show = (isDark) => {
     document.documentElement.dataset.theme = isDark ? "dark" : "light";
     button.textContent = isDark ? "Light" : "Dark";
@@ -160,7 +187,8 @@ async function main() {
   chooseTheme();
   const state = new State(JSON.parse(find("document").textContent), await unpack(find("pictures").textContent));
   state.begin();
-  if (document.readyState === "loading") await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve));
+  if (document.readyState === "loading")
+    await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve));
   await state.start();
 }
 

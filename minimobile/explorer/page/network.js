@@ -3,7 +3,17 @@
 
 import { activate } from "./curves.js";
 import { fma, fround } from "./fma.js";
-import { compute, foldWeights, interpolationPoint, isConvolution, listReads, normOf, range, roundToGrid, windowOf } from "./floats.js";
+import {
+  compute,
+  foldWeights,
+  interpolationPoint,
+  isConvolution,
+  listReads,
+  normOf,
+  range,
+  roundToGrid,
+  windowOf,
+} from "./floats.js";
 import { PIXEL, joinFields, widenField } from "./geometry.js";
 
 export class FloatNetwork {
@@ -72,7 +82,9 @@ export class FloatNetwork {
   shapes() {
     const shapes = new Map([[this.input.name, this.input.shape]]);
     for (const layer of this.layers) {
-      const [first] = layer.nodes, read = layer.inputs.map((name) => shapes.get(name)), window = windowOf(first, read[0]);
+      const [first] = layer.nodes,
+        read = layer.inputs.map((name) => shapes.get(name)),
+        window = windowOf(first, read[0]);
       const sizes = first.op === "resize_bilinear" ? read[1].slice(1) : [window.outHeight, window.outWidth];
       shapes.set(layer.name, [layer.shape[0], ...sizes]);
     }
@@ -80,17 +92,22 @@ export class FloatNetwork {
   }
 
   fields() {
-    const fields = new Map([[this.input.name, PIXEL]]), shapes = this.shapes();
+    const fields = new Map([[this.input.name, PIXEL]]),
+      shapes = this.shapes();
     for (const layer of this.layers) {
       const joined = joinFields(layer.inputs.map((name) => fields.get(name)));
       const seesAll = layer.nodes[0].op === "global_average_pool2d";
-      fields.set(layer.name, seesAll ? null : widenField(joined, windowOf(layer.nodes[0], shapes.get(layer.inputs[0]))));
+      fields.set(
+        layer.name,
+        seesAll ? null : widenField(joined, windowOf(layer.nodes[0], shapes.get(layer.inputs[0]))),
+      );
     }
     return fields;
   }
 
   setPixel(row, column, channel, value) {
-    const [channels, , width] = this.input.shape, at = (row * width + column) * channels + channel;
+    const [channels, , width] = this.input.shape,
+      at = (row * width + column) * channels + channel;
     this.put(this.maps.get(this.input.name).values, at, value);
     return this.after(this.input.name);
   }
@@ -105,7 +122,11 @@ export class FloatNetwork {
   setWeight(layer, position, value) {
     const node = layer.nodes[0];
     const weight = this.arrays[node.weights.weight];
-    this.put(weight.values, position.reduce((at, index, axis) => at * weight.shape[axis] + index, 0), value);
+    this.put(
+      weight.values,
+      position.reduce((at, index, axis) => at * weight.shape[axis] + index, 0),
+      value,
+    );
     this.folded.delete(node.name);
     this.changes.push(() => this.folded.delete(node.name));
     return this.after(layer.name);
@@ -121,7 +142,10 @@ export class FloatNetwork {
       node.stored ??= before;
       this.changes.push(() => (node.attributes.padding = before));
       const half = Math.floor(((node.attributes.kernel_size - 1) * node.attributes.dilation) / 2);
-      const even = [[half, half], [half, half]];
+      const even = [
+        [half, half],
+        [half, half],
+      ];
       node.attributes.padding = rule === "file" ? node.stored : rule === "even" ? even : rule;
       changed.push(layer.name);
     }
@@ -130,7 +154,8 @@ export class FloatNetwork {
 
   // One value of a layer as the sum that made it.
   explain(name, position) {
-    const layer = this.byName.get(name), [first, ...rest] = layer.nodes;
+    const layer = this.byName.get(name),
+      [first, ...rest] = layer.nodes;
     const inputs = layer.inputs.map((input) => this.maps.get(input));
     const map = this.maps.get(name);
     const written = WRITERS[first.op](this, first, inputs, position);
@@ -138,7 +163,11 @@ export class FloatNetwork {
     for (const node of rest) {
       const value = stages.at(-1).value;
       if (node.op === "activation") {
-        stages.push({ name: node.attributes.function, operand: null, value: activate(value, node.attributes.function) });
+        stages.push({
+          name: node.attributes.function,
+          operand: null,
+          value: activate(value, node.attributes.function),
+        });
       } else {
         const grid = node.attributes.grid;
         stages.push({ name: "rounded to steps of", operand: grid.step, value: roundToGrid(value, grid) });
@@ -146,20 +175,38 @@ export class FloatNetwork {
     }
     const [row, column, channel] = position;
     return {
-      layer: name, position, ...written, stages, sources: layer.inputs, value: stages.at(-1).value,
+      layer: name,
+      position,
+      ...written,
+      stages,
+      sources: layer.inputs,
+      value: stages.at(-1).value,
       computed: map.values[(row * map.shape[2] + column) * map.shape[0] + channel],
-      unfolded: isConvolution(first) && first.weights.scale !== undefined ? this.unfold(first, inputs, position, stages) : null,
+      unfolded:
+        isConvolution(first) && first.weights.scale !== undefined ? this.unfold(first, inputs, position, stages) : null,
     };
   }
 
   // The same value as it was trained: the weights of the file, then batch norm by itself, in float64, rounded once.
   unfold(node, inputs, position, folded) {
     const written = writeConvolution(this, node, inputs, position, foldWeights(node, this.arrays, false));
-    const norm = normOf(node, this.arrays), c = position[2], convolved = written.stages.at(-1).value;
+    const norm = normOf(node, this.arrays),
+      c = position[2],
+      convolved = written.stages.at(-1).value;
     const [mean, variance, scale, shift] = ["mean", "variance", "scale", "shift"].map((role) => norm[role][c]);
     const normalized = fround((convolved - mean) * (scale / Math.sqrt(variance + node.attributes.epsilon)) + shift);
     const before = folded[folded.findIndex((stage) => stage.name === "bias")].value;
-    return { ...written, convolved, mean, variance, scale, shift, epsilon: node.attributes.epsilon, normalized, before };
+    return {
+      ...written,
+      convolved,
+      mean,
+      variance,
+      scale,
+      shift,
+      epsilon: node.attributes.epsilon,
+      normalized,
+      before,
+    };
   }
 }
 
@@ -178,47 +225,64 @@ const WRITERS = {
     return { terms, block: 1, stages: [{ name: "the second map's value", operand: y.values[at], value }] };
   },
   concatenate: (network, node, [x, y], [row, column, channel]) => {
-    const own = x.shape[0], [map, c, from] = channel < own ? [x, channel, 0] : [y, channel - own, 1];
+    const own = x.shape[0],
+      [map, c, from] = channel < own ? [x, channel, 0] : [y, channel - own, 1];
     return { ...writeCopy(map, row, column, c), from };
   },
   resize_bilinear: (network, node, inputs, [row, column, channel]) => {
-    const [x, like] = inputs, [channels, oldHeight, oldWidth] = x.shape, [, height, width] = like.shape;
+    const [x, like] = inputs,
+      [channels, oldHeight, oldWidth] = x.shape,
+      [, height, width] = like.shape;
     if (oldHeight === 1 && oldWidth === 1) return writeCopy(x, 0, 0, channel);
     const align = node.attributes.align_corners;
     const [upper, lower, down] = interpolationPoint(oldHeight, height, align, row);
     const [left, right, across] = interpolationPoint(oldWidth, width, align, column);
-    const terms = emptyTerms(4), sums = [];
+    const terms = emptyTerms(4),
+      sums = [];
     [upper, lower].forEach((y, ky) => {
       let running = 0;
       [left, right].forEach((z, kx) => {
-        const at = (y * oldWidth + z) * channels + channel, weight = kx ? across : 1 - across;
+        const at = (y * oldWidth + z) * channels + channel,
+          weight = kx ? across : 1 - across;
         const product = x.values[at] * weight;
         running = kx ? running + product : product;
         fill(terms, 2 * ky + kx, [ky, kx, y, z, channel], at, x.values[at], weight, product, running);
       });
       sums.push(running);
     });
-    const above = sums[0] * (1 - down), below = sums[1] * down;
-    return { terms, block: 2, precision: "float64", stages: [
-      { name: "upper row, times", operand: 1 - down, value: above },
-      { name: "and lower row, times", operand: down, value: above + below },
-      { name: "as float32", operand: null, value: fround(above + below) },
-    ] };
+    const above = sums[0] * (1 - down),
+      below = sums[1] * down;
+    return {
+      terms,
+      block: 2,
+      precision: "float64",
+      stages: [
+        { name: "upper row, times", operand: 1 - down, value: above },
+        { name: "and lower row, times", operand: down, value: above + below },
+        { name: "as float32", operand: null, value: fround(above + below) },
+      ],
+    };
   },
 };
 
 function writeConvolution(network, node, [x], position, folded) {
-  const [row, column, channel] = position, channels = x.shape[0], count = folded.count;
+  const [row, column, channel] = position,
+    channels = x.shape[0],
+    count = folded.count;
   const isByChannel = node.op === "depthwise_conv2d";
   const window = windowOf(node, x.shape);
   const reads = listReads(window, row, column, isByChannel ? range(1, channels, channel) : range(channels));
-  const block = node.attributes.block, terms = emptyTerms(count), stages = [];
+  const block = node.attributes.block,
+    terms = emptyTerms(count),
+    stages = [];
   const inner = isByChannel ? 1 : channels;
   for (let low = 0; low < count; low += block) {
     let sum = 0;
     for (let k = low; k < Math.min(low + block, count); k++) {
-      const weight = folded.weight[channel * count + k], tap = Math.floor(k / inner);
-      const ky = Math.floor(tap / window.kernel[1]), kx = tap % window.kernel[1];
+      const weight = folded.weight[channel * count + k],
+        tap = Math.floor(k / inner);
+      const ky = Math.floor(tap / window.kernel[1]),
+        kx = tap % window.kernel[1];
       const y = row * window.stride - window.top + ky * window.dilation;
       const z = column * window.stride - window.left + kx * window.dilation;
       const pixel = reads[k] < 0 ? NaN : x.values[reads[k]];
@@ -234,24 +298,33 @@ function writeConvolution(network, node, [x], position, folded) {
 }
 
 function writeAverage(network, node, [x], [row, column, channel]) {
-  const window = windowOf(node, x.shape), precision = node.attributes.precision ?? "float64";
+  const window = windowOf(node, x.shape),
+    precision = node.attributes.precision ?? "float64";
   const round = precision === "float32" ? fround : (value) => value;
-  const reads = listReads(window, row, column, range(1, x.shape[0], channel)), terms = emptyTerms(reads.length);
+  const reads = listReads(window, row, column, range(1, x.shape[0], channel)),
+    terms = emptyTerms(reads.length);
   let sum = 0;
   reads.forEach((read, k) => {
-    const ky = Math.floor(k / window.kernel[1]), kx = k % window.kernel[1];
+    const ky = Math.floor(k / window.kernel[1]),
+      kx = k % window.kernel[1];
     sum = round(sum + x.values[read]);
     const place = [ky, kx, row * window.stride + ky, column * window.stride + kx, channel];
     fill(terms, k, place, read, x.values[read], 1, x.values[read], sum);
   });
-  return { terms, block: reads.length, precision, stages: [
-    { name: `sum in ${precision}`, operand: null, value: sum },
-    { name: "divided, as float32", operand: reads.length, value: fround(sum / reads.length) },
-  ] };
+  return {
+    terms,
+    block: reads.length,
+    precision,
+    stages: [
+      { name: `sum in ${precision}`, operand: null, value: sum },
+      { name: "divided, as float32", operand: reads.length, value: fround(sum / reads.length) },
+    ],
+  };
 }
 
 function writeCopy(map, row, column, channel) {
-  const at = (row * map.shape[2] + column) * map.shape[0] + channel, terms = emptyTerms(1);
+  const at = (row * map.shape[2] + column) * map.shape[0] + channel,
+    terms = emptyTerms(1);
   fill(terms, 0, [0, 0, row, column, channel], at, map.values[at], 1, map.values[at], map.values[at]);
   return { terms, block: 1, stages: [{ name: "copied", operand: null, value: map.values[at] }] };
 }
@@ -259,8 +332,13 @@ function writeCopy(map, row, column, channel) {
 // Terms as columns: where each reads (`place`: ky, kx, row, column, channel), the numbers, and the block's sum so far.
 export function emptyTerms(count) {
   return {
-    count, place: new Int32Array(5 * count), read: new Int32Array(count), pixel: new Float64Array(count),
-    weight: new Float64Array(count), product: new Float64Array(count), running: new Float64Array(count),
+    count,
+    place: new Int32Array(5 * count),
+    read: new Int32Array(count),
+    pixel: new Float64Array(count),
+    weight: new Float64Array(count),
+    product: new Float64Array(count),
+    running: new Float64Array(count),
   };
 }
 

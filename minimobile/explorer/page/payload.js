@@ -1,23 +1,32 @@
-// The arrays of the page: base64 of a zlib stream, in which the bytes of float32 lie in planes, the first of each first.
+// The arrays of the page: base64 of a zlib stream, in which bytes lie in planes, the first of every value first.
 
 const TYPES = {
-  float32: Float32Array, float64: Float64Array, uint8: Uint8Array, int8: Int8Array, int32: Int32Array, int64: BigInt64Array,
+  float32: Float32Array,
+  float64: Float64Array,
+  uint8: Uint8Array,
+  int8: Int8Array,
+  int32: Int32Array,
+  int64: BigInt64Array,
 };
 
 // Return what reads an array {at, shape, type} out of the text of a payload.
 export async function unpack(text) {
-  const letters = atob(text), packed = new Uint8Array(letters.length);
+  const letters = atob(text),
+    packed = new Uint8Array(letters.length);
   for (let k = 0; k < packed.length; k++) packed[k] = letters.charCodeAt(k); // Uint8Array.from takes ten times as long
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   return (ref) => {
-    const type = TYPES[ref.type], count = ref.shape.reduce((a, b) => a * b, 1), width = type.BYTES_PER_ELEMENT;
+    const type = TYPES[ref.type],
+      count = ref.shape.reduce((a, b) => a * b, 1),
+      width = type.BYTES_PER_ELEMENT;
     const own = new Uint8Array(count * width);
     if (width === 1) {
       own.set(bytes.subarray(ref.at, ref.at + count));
     } else {
       for (let plane = 0; plane < width; plane++) {
-        for (let k = 0, from = ref.at + plane * count, to = plane; k < count; k++, to += width) own[to] = bytes[from + k];
+        for (let k = 0, from = ref.at + plane * count, to = plane; k < count; k++, to += width)
+          own[to] = bytes[from + k];
       }
     }
     return { values: new type(own.buffer), shape: ref.shape };

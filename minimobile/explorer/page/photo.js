@@ -14,8 +14,14 @@ export class Photograph {
   addStage(stage) {
     const canvas = make("canvas", { tabindex: "0", role: "img", class: "crisp" });
     const readout = make("p", { class: "readout" }, " ");
-    const figure = make("figure", {}, make("h3", {}, stage.title), canvas,
-      make("figcaption", {}, make("span", { class: "size" }), " ", stage.text), readout);
+    const figure = make(
+      "figure",
+      {},
+      make("h3", {}, stage.title),
+      canvas,
+      make("figcaption", {}, make("span", { class: "size" }), " ", stage.text),
+      readout,
+    );
     find("stages").append(figure);
     const own = { ...stage, canvas, readout, figure, row: 0, column: 0 };
     if (!stage.isInput) this.draw(own, this.state.pictures(stage.pixels));
@@ -63,7 +69,8 @@ export class Photograph {
   }
 
   read(stage) {
-    const { row, column, values, channels, factor = 1 } = stage, at = (row * stage.shape[1] + column) * channels;
+    const { row, column, values, channels, factor = 1 } = stage,
+      at = (row * stage.shape[1] + column) * channels;
     const numbers = Array.from({ length: channels }, (_, c) => exact(values[at + c])).join(", ");
     stage.readout.textContent = `row ${row * factor}, column ${column * factor}: ${numbers}`;
   }
@@ -81,11 +88,20 @@ export class Photograph {
     if (!shape) return;
     this.draw(this.input, { values, shape: [...shape, channels] });
     if (part === null) return;
-    const context = canvas.getContext("2d"), thick = Math.max(1, Math.round(Math.max(...shape) / 150));
-    for (const [colour, inset] of [["#000000", 0], ["#ffd84d", thick]]) {
+    const context = canvas.getContext("2d"),
+      thick = Math.max(1, Math.round(Math.max(...shape) / 150));
+    for (const [colour, inset] of [
+      ["#000000", 0],
+      ["#ffd84d", thick],
+    ]) {
       context.strokeStyle = colour;
       context.lineWidth = thick;
-      context.strokeRect(part.left + inset - thick / 2, part.top + inset - thick / 2, part.width - 2 * inset + thick, part.height - 2 * inset + thick);
+      context.strokeRect(
+        part.left + inset - thick / 2,
+        part.top + inset - thick / 2,
+        part.width - 2 * inset + thick,
+        part.height - 2 * inset + thick,
+      );
     }
   }
 
@@ -97,10 +113,17 @@ export class Photograph {
     const button = make("button", { type: "button", onclick: () => this.apply() }, "Set the pixel");
     find("pixel-edit").append(
       make("h3", {}, "Change a pixel of what the network reads"),
-      make("div", { class: "row" }, field("row", this.places[0]), field("column", this.places[1]),
-        this.numbers.map((input, c) => field(names[c], input)), button),
+      make(
+        "div",
+        { class: "row" },
+        field("row", this.places[0]),
+        field("column", this.places[1]),
+        this.numbers.map((input, c) => field(names[c], input)),
+        button,
+      ),
     );
-    for (const input of this.places) input.onchange = () => this.choose(...this.places.map((place) => Number(place.value)));
+    for (const input of this.places)
+      input.onchange = () => this.choose(...this.places.map((place) => Number(place.value)));
   }
 
   choose(row, column) {

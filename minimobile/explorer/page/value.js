@@ -16,41 +16,86 @@ export class ValueView {
     find("value-title").textContent = `5. A value of ${name}`;
     this.state.mark(name, position);
     find("value-body").replaceChildren(
-      this.makePlace(layer, position), this.writeResult(written), this.makeMoves(layer, position),
-      make("h3", {}, written.isInteger ? "From the sum to the byte" : "From the sum to the value"), this.writeStages(written),
-      make("h3", {}, `Terms: ${written.terms.count}`), this.writeTerms(written), this.writeUnfolded(written));
+      this.makePlace(layer, position),
+      this.writeResult(written),
+      this.makeMoves(layer, position),
+      make("h3", {}, written.isInteger ? "From the sum to the byte" : "From the sum to the value"),
+      this.writeStages(written),
+      make("h3", {}, `Terms: ${written.terms.count}`),
+      this.writeTerms(written),
+      this.writeUnfolded(written),
+    );
     find("value-body").dataset.at = [name, ...position].join(" ");
   }
 
   makePlace(layer, position) {
-    const [channels, height, width] = layer.shape, limits = [height, width, channels];
-    const inputs = ["row", "column", "channel"].map((name, axis) =>
-      [name, numberInput({ min: 0, max: limits[axis] - 1, step: 1, value: position[axis], name: `value ${name}` })]);
-    const go = () => this.state.openValue(layer.name, inputs.map(([, input], axis) =>
-      Math.min(limits[axis] - 1, Math.max(0, Math.trunc(Number(input.value)) || 0))));
-    return make("form", { class: "row", onsubmit: (event) => { event.preventDefault(); go(); } },
-      inputs.map(([name, input]) => field(name, input)), make("button", { type: "submit" }, "Write it out"));
+    const [channels, height, width] = layer.shape,
+      limits = [height, width, channels];
+    const inputs = ["row", "column", "channel"].map((name, axis) => [
+      name,
+      numberInput({ min: 0, max: limits[axis] - 1, step: 1, value: position[axis], name: `value ${name}` }),
+    ]);
+    const go = () =>
+      this.state.openValue(
+        layer.name,
+        inputs.map(([, input], axis) => Math.min(limits[axis] - 1, Math.max(0, Math.trunc(Number(input.value)) || 0))),
+      );
+    return make(
+      "form",
+      {
+        class: "row",
+        onsubmit: (event) => {
+          event.preventDefault();
+          go();
+        },
+      },
+      inputs.map(([name, input]) => field(name, input)),
+      make("button", { type: "submit" }, "Write it out"),
+    );
   }
 
   writeResult(written) {
-    const isSame = Object.is(written.value + 0, written.computed + 0) || (written.value !== written.value && written.computed !== written.computed);
+    const isSame =
+      Object.is(written.value + 0, written.computed + 0) ||
+      (written.value !== written.value && written.computed !== written.computed);
     const bits = written.isInteger ? "" : ` (bits ${bitsOf(written.value)})`;
-    return make("p", { class: "result" }, make("strong", { id: "result" }, exact(written.value)), bits,
-      isSame ? ": the same number as in the layer's map." : `: the map has ${exact(written.computed)}; please report this.`,
-      written.meaning === undefined ? "" : ` It stands for ${exact(written.meaning)}.`);
+    return make(
+      "p",
+      { class: "result" },
+      make("strong", { id: "result" }, exact(written.value)),
+      bits,
+      isSame
+        ? ": the same number as in the layer's map."
+        : `: the map has ${exact(written.computed)}; please report this.`,
+      written.meaning === undefined ? "" : ` It stands for ${exact(written.meaning)}.`,
+    );
   }
 
   // Up to what this value is made of, and down to what is made of it.
   makeMoves(layer, [row, column, channel]) {
     const up = make("button", { type: "button", onclick: () => this.openTerm(this.largest()) }, "To its largest term");
     const readers = this.state.document.layers.filter((other) => other.inputs.includes(layer.name));
-    const down = readers.map((reader) => make("button", { type: "button", onclick: async () => {
-      const window = await this.state.ask("window", { name: reader.name });
-      const [channels, height, width] = reader.shape, stride = window?.stride ?? 1;
-      const at = (place, before, kernel, size) => Math.min(size - 1, Math.max(0, Math.floor((place + before - Math.floor(kernel / 2)) / stride)));
-      this.state.openValue(reader.name, [at(row, window?.top ?? 0, window?.kernel[0] ?? 1, height),
-        at(column, window?.left ?? 0, window?.kernel[1] ?? 1, width), Math.min(channel, channels - 1)]);
-    } }, `Down to ${reader.name}`));
+    const down = readers.map((reader) =>
+      make(
+        "button",
+        {
+          type: "button",
+          onclick: async () => {
+            const window = await this.state.ask("window", { name: reader.name });
+            const [channels, height, width] = reader.shape,
+              stride = window?.stride ?? 1;
+            const at = (place, before, kernel, size) =>
+              Math.min(size - 1, Math.max(0, Math.floor((place + before - Math.floor(kernel / 2)) / stride)));
+            this.state.openValue(reader.name, [
+              at(row, window?.top ?? 0, window?.kernel[0] ?? 1, height),
+              at(column, window?.left ?? 0, window?.kernel[1] ?? 1, width),
+              Math.min(channel, channels - 1),
+            ]);
+          },
+        },
+        `Down to ${reader.name}`,
+      ),
+    );
     return make("div", { class: "row" }, this.written.sources[0] === this.state.document.input.name ? null : up, down);
   }
 
@@ -62,45 +107,102 @@ export class ValueView {
   }
 
   openTerm(k) {
-    const { place } = this.written.terms, source = this.written.sources[this.written.from ?? 0];
+    const { place } = this.written.terms,
+      source = this.written.sources[this.written.from ?? 0];
     if (source !== this.state.document.input.name && this.written.terms.read[k] >= 0) {
       this.state.openLayerAndValue(source, [place[5 * k + 2], place[5 * k + 3], place[5 * k + 4]]);
     }
   }
 
   writeStages({ stages }) {
-    const rows = stages.map((stage) => make("tr", { "data-stage": stage.name }, make("th", { scope: "row" }, stage.name),
-      make("td", { class: "number" }, stage.operand === null ? "" : exact(stage.operand)), make("td", { class: "number" }, exact(stage.value))));
-    return scroller("The steps after the terms", make("table", { id: "stages-table" }, head("step", "number", "value after it"), make("tbody", {}, rows)));
+    const rows = stages.map((stage) =>
+      make(
+        "tr",
+        { "data-stage": stage.name },
+        make("th", { scope: "row" }, stage.name),
+        make("td", { class: "number" }, stage.operand === null ? "" : exact(stage.operand)),
+        make("td", { class: "number" }, exact(stage.value)),
+      ),
+    );
+    return scroller(
+      "The steps after the terms",
+      make("table", { id: "stages-table" }, head("step", "number", "value after it"), make("tbody", {}, rows)),
+    );
   }
 
   writeTerms({ terms, block, isInteger }) {
     const rows = [];
     for (let k = 0; k < terms.count; k++) {
-      const [ky, kx, row, column, channel] = terms.place.subarray(5 * k, 5 * k + 5), isSkipped = terms.read[k] < 0;
+      const [ky, kx, row, column, channel] = terms.place.subarray(5 * k, 5 * k + 5),
+        isSkipped = terms.read[k] < 0;
       const isStart = k > 0 && k % block === 0;
-      const where = make("button", { type: "button", class: "link", tabindex: k ? "-1" : "0", onclick: () => this.openTerm(k) }, `${row}, ${column}, ${channel}`);
-      const numbers = isSkipped ? ["outside", exact(terms.weight[k]), "skipped"] : [exact(terms.pixel[k]), exact(terms.weight[k]), exact9(terms.product[k])];
-      rows.push(make("tr", { class: isStart ? "start" : null, "data-skipped": isSkipped ? "yes" : null },
-        make("td", {}, String(Math.floor(k / block))), make("td", {}, `${ky}, ${kx}`), make("td", {}, isSkipped ? `${row}, ${column}, ${channel}` : where),
-        numbers.map((text) => make("td", { class: "number" }, text)), make("td", { class: "number" }, exact(terms.running[k]))));
+      const where = make(
+        "button",
+        { type: "button", class: "link", tabindex: k ? "-1" : "0", onclick: () => this.openTerm(k) },
+        `${row}, ${column}, ${channel}`,
+      );
+      const numbers = isSkipped
+        ? ["outside", exact(terms.weight[k]), "skipped"]
+        : [exact(terms.pixel[k]), exact(terms.weight[k]), exact9(terms.product[k])];
+      rows.push(
+        make(
+          "tr",
+          { class: isStart ? "start" : null, "data-skipped": isSkipped ? "yes" : null },
+          make("td", {}, String(Math.floor(k / block))),
+          make("td", {}, `${ky}, ${kx}`),
+          make("td", {}, isSkipped ? `${row}, ${column}, ${channel}` : where),
+          numbers.map((text) => make("td", { class: "number" }, text)),
+          make("td", { class: "number" }, exact(terms.running[k])),
+        ),
+      );
     }
     const names = isInteger ? ["byte less its zero", "weight less its zero"] : ["pixel", "weight"];
-    const table = make("table", { id: "terms-table", onkeydown: walk }, head("block", "ky, kx", "reads row, column, channel", ...names, "product", "sum so far"), make("tbody", {}, rows));
+    const table = make(
+      "table",
+      { id: "terms-table", onkeydown: walk },
+      head("block", "ky, kx", "reads row, column, channel", ...names, "product", "sum so far"),
+      make("tbody", {}, rows),
+    );
     return scroller("Terms of the sum", table);
   }
 
   writeUnfolded({ unfolded }) {
     if (!unfolded) return "";
-    const rows = [["convolution with the weights of the file", unfolded.convolved], ["mean", unfolded.mean], ["variance", unfolded.variance],
-      ["scale", unfolded.scale], ["shift", unfolded.shift], ["epsilon", unfolded.epsilon]];
+    const rows = [
+      ["convolution with the weights of the file", unfolded.convolved],
+      ["mean", unfolded.mean],
+      ["variance", unfolded.variance],
+      ["scale", unfolded.scale],
+      ["shift", unfolded.shift],
+      ["epsilon", unfolded.epsilon],
+    ];
     const ulps = countUlps(unfolded.normalized, unfolded.before);
-    return make("details", {}, make("summary", {}, "Before batch norm was folded"),
+    return make(
+      "details",
+      {},
+      make("summary", {}, "Before batch norm was folded"),
       make("p", {}, "(convolution − mean) × scale / √(variance + epsilon) + shift, in float64, rounded once:"),
-      scroller("Batch norm", make("table", { id: "unfolded-table" }, make("tbody", {}, rows.map(([name, value]) =>
-        make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "number" }, exact(value))))))),
-      make("p", {}, `gives ${exact(unfolded.normalized)}; folded, at this point, ${exact(unfolded.before)}: `,
-        ulps ? `${ulps} float32 apart, which is what folding changes.` : "the same number."));
+      scroller(
+        "Batch norm",
+        make(
+          "table",
+          { id: "unfolded-table" },
+          make(
+            "tbody",
+            {},
+            rows.map(([name, value]) =>
+              make("tr", {}, make("th", { scope: "row" }, name), make("td", { class: "number" }, exact(value))),
+            ),
+          ),
+        ),
+      ),
+      make(
+        "p",
+        {},
+        `gives ${exact(unfolded.normalized)}; folded, at this point, ${exact(unfolded.before)}: `,
+        ulps ? `${ulps} float32 apart, which is what folding changes.` : "the same number.",
+      ),
+    );
   }
 }
 
@@ -108,14 +210,23 @@ export class ValueView {
 const exact9 = (value) => (Number.isInteger(value) ? String(value) : String(Number(value.toPrecision(9))));
 
 function head(...names) {
-  return make("thead", {}, make("tr", {}, names.map((name) => make("th", { scope: "col" }, name))));
+  return make(
+    "thead",
+    {},
+    make(
+      "tr",
+      {},
+      names.map((name) => make("th", { scope: "col" }, name)),
+    ),
+  );
 }
 
 // One button of the column is in the order of Tab; the arrow keys go to the others.
 function walk(event) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || !event.target.matches("button.link")) return;
-  const all = [...event.currentTarget.querySelectorAll("button.link")], next = all[all.indexOf(event.target) + step];
+  const all = [...event.currentTarget.querySelectorAll("button.link")],
+    next = all[all.indexOf(event.target) + step];
   event.preventDefault();
   if (!next) return;
   event.target.tabIndex = -1;

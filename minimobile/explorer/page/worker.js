@@ -16,7 +16,8 @@ const waiting = new Set(); // names of the layers whose maps are not there, or o
 
 async function computeLayers(layers) {
   for (const layer of layers) waiting.add(layer.name);
-  const own = ++run, start = performance.now();
+  const own = ++run,
+    start = performance.now();
   let rested = start;
   for (const layer of network.layers) {
     if (!waiting.has(layer.name)) continue;
@@ -35,8 +36,15 @@ async function computeLayers(layers) {
 
 // Range and shares of a layer's values, and whether they are the engine's, to the bit.
 function measure(layer, map) {
-  const limit = network.limit(layer), zero = network.zero(layer), values = map.values, count = values.length;
-  let minimum = Infinity, maximum = -Infinity, total = 0, zeros = 0, limited = 0;
+  const limit = network.limit(layer),
+    zero = network.zero(layer),
+    values = map.values,
+    count = values.length;
+  let minimum = Infinity,
+    maximum = -Infinity,
+    total = 0,
+    zeros = 0,
+    limited = 0;
   for (let k = 0; k < count; k++) {
     const value = values[k];
     if (value < minimum) minimum = value;
@@ -46,7 +54,11 @@ function measure(layer, map) {
     total += value;
   }
   return {
-    minimum, maximum, mean: total / count, zeros: zeros / count, limited: limit === null ? null : limited / count,
+    minimum,
+    maximum,
+    mean: total / count,
+    zeros: zeros / count,
+    limited: limit === null ? null : limited / count,
     isSame: isEdited ? null : checksum(map.values) === layer.checksum,
   };
 }
@@ -56,7 +68,11 @@ const CALLS = {
     const read = await unpack(weights);
     const input = { ...description.input, ...read(description.input.values) };
     const Network = description.arithmetic === "integers" ? IntegerNetwork : FloatNetwork;
-    network = new Network(description.layers, { ...input, shape: description.input.shape }, description.weights.map(read));
+    network = new Network(
+      description.layers,
+      { ...input, shape: description.input.shape },
+      description.weights.map(read),
+    );
     network.outputs = description.outputs;
     computeLayers(network.layers);
     return { fields: [...network.fields()] };
