@@ -54,11 +54,11 @@ export function paint(context, left, top, height, width, zoom, colourAt) {
   context.putImageData(image, left, top);
 }
 
-// The pixel of a canvas under the pointer, in the canvas's own pixels.
+// The pixel of a canvas under the pointer, in the canvas's own pixels. Divided last: a whole pixel stays whole.
 export function pointAt(canvas, event) {
   const box = canvas.getBoundingClientRect();
   return [
-    ((event.clientX - box.left) / box.width) * canvas.width,
-    ((event.clientY - box.top) / box.height) * canvas.height,
+    ((event.clientX - box.left) * canvas.width) / box.width,
+    ((event.clientY - box.top) * canvas.height) / box.height,
   ];
 }
