@@ -19,6 +19,7 @@ from minimobile.formats.onnx.onnx_file import describe, read, recognise
 from minimobile.formats.onnx.schema import AttributeField, GraphField, ModelField
 from minimobile.formats.onnx.write import write_network
 from minimobile.formats.protobuf import fields
+from minimobile.models.inspection import inspect
 from minimobile.networks.build_graph import build_graph
 
 
@@ -173,6 +174,7 @@ def test_the_padding_is_said_where_it_holds_for_one_size_alone(path):
     assert "SAME_UPPER" in read(path).provenance["padding"]
     path.write_bytes(tiny_v1(pads="all"))
     assert "written out for 32x32" in read(path).provenance["padding"]
+    assert inspect(path).notes == {"padding": read(path).provenance["padding"]}
 
 
 def test_open_sizes_are_open(path):

@@ -149,5 +149,6 @@ def _facts(found: Inspection) -> list[tuple[str, str]]:
     none = "its head is its own" if own else "none: it has no head"
     facts += [("classes", f"{count}: {labels}, ..." if count > 3 else labels or none)]
     facts += [("pictures", found.preprocessing or "the file does not say how they are prepared")]
+    facts += found.notes.items()
     facts += [(f"at {height} x {width}", f"{costs.multiply_adds:,} multiply-adds, {costs.parameters:,} parameters")]
     return [*facts, *network_tables.describe_reach(network)]

@@ -138,6 +138,12 @@ class Inspection:
         return None if settings is None else describe_settings(settings)
 
     @property
+    def notes(self) -> dict[str, str]:
+        """What the reader says of a file that would surprise: of its zeros at other sizes, its numbers, its anchors."""
+        known = {} if self.checkpoint is None else self.checkpoint.provenance
+        return {name: known[name] for name in ("padding", "numbers", "anchors") if name in known}
+
+    @property
     def own_outputs(self) -> tuple[OwnOutput, ...]:
         """The raw outputs of a quantised file whose head is its own; () for others."""
         is_body = self.checkpoint is not None and self.checkpoint.architecture.endswith("Model")
@@ -152,6 +158,7 @@ class Inspection:
             **{name: value for name, value in description.items() if name != "entries"},
             "dialect": self.checkpoint.dialect if self.checkpoint else self.description.dialect,
             "preprocessing": self.preprocessing,
+            "notes": self.notes,
             "own_outputs": [{**output._asdict(), "shape": list(output.shape)} for output in self.own_outputs],
             **(network if self.network is None else self.network.to_dict()),
             "compare": [other.to_dict() for other in self.others],
