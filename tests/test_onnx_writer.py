@@ -212,3 +212,14 @@ def test_half_precision_comes_back_as_the_rounded_weights(tmp_path):
     model.save(tmp_path / "model.onnx", "float16")
     for name, values in mm.load(tmp_path / "model.onnx").state_dict().items():
         np.testing.assert_array_equal(values, model.state_dict()[name].astype(np.float16).astype(np.float32))
+
+
+def test_what_no_output_needs_is_accounted_for(tmp_path):
+    make_network("deeplab", image_size=33).save(tmp_path / "model.h5")
+    report = mm.convert(tmp_path / "model.h5", tmp_path / "model.onnx")
+    _, constants, _ = read_parts(tmp_path / "model.onnx")
+    assert set(report.written) == {
+        name for name in constants if name.startswith(("mobilenet_v2.", "segmentation_"))
+    } - {"segmentation_head.upsample.scales"}
+    left_out = {name for name in report.ignored if ".conv_1x1." in name}
+    assert len(left_out) == 5 and left_out == set(report.ignored)

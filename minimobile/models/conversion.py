@@ -22,6 +22,7 @@ from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights, idle_weights
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config
+from minimobile.operations.passes import keep_needed
 from minimobile.storage.files import check_destination, user_path
 from minimobile.storage.hub import WEIGHTS, has_file_ending
 
@@ -30,6 +31,7 @@ NATIVE, DIRECTORY, TFLITE, ONNX = "native HDF5 file", "Hugging Face directory", 
 FILES = (NATIVE, TFLITE, ONNX)
 KEEP_INTEGERS: Mapping[str, Callable[..., None]] = {TFLITE: tflite.write, ONNX: onnx_file.write}
 """Files that hold a network of floats or integers and no ranges of training, and what writes them."""
+_NOT_NEEDED = "nothing that an output depends on, which a file of operators does not hold"
 _NO_RANGES = "a range of training for quantisation, which what was written cannot hold"
 PROCESSOR_SETTINGS = {
     "do_convert_rgb", "do_resize", "size", "default_to_square", "resample", "do_center_crop", "crop_size", "do_rescale",
@@ -71,6 +73,10 @@ def convert(
     fitted, missing, ignored = _fit(checkpoint, str(source))
     ranges = _name_ranges(checkpoint)
     kept = fitted.weights.keys() | (ranges if layout == NATIVE else set())
+    if layout in KEEP_INTEGERS and not has_integers:
+        needed = _find_needed(fitted)
+        ignored |= {name: _NOT_NEEDED for name, canonical in _names(checkpoint).items() if canonical in kept - needed}
+        kept &= needed
     idle = missing if layout == DIRECTORY else {}
     complete = dataclasses.replace(fitted, weights={**fitted.weights, **idle_weights(idle)})
     complete, rules_notes = settle_rules(complete) if layout == TFLITE else (complete, ())
@@ -143,6 +149,12 @@ def _check_apart(source: Path, path: Path, layout: str) -> None:
 def _names(checkpoint: Checkpoint) -> Mapping[str, str]:
     """Return {name in the source: canonical name}; formats that use canonical names need not list them."""
     return checkpoint.mapped or {name: name for name in checkpoint.weights}
+
+
+def _find_needed(checkpoint: Checkpoint) -> set[str]:
+    """Return the weights that the outputs depend on: what a file of operators holds."""
+    graph = build_graph(checkpoint.config, checkpoint.architecture)
+    return set(keep_needed(graph, graph.outputs).shapes)
 
 
 def _name_ranges(checkpoint: Checkpoint) -> set[str]:

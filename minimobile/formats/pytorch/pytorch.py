@@ -27,12 +27,14 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 RANK_LIMIT = 8
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")  # in the order of preference
+_SCRIPT = ("a TorchScript program", "torch.jit.load(FILE).state_dict()")
+_EXPORTED = ("a program of torch.export", "torch.export.load(FILE).state_dict")
 _PROGRAMS = (
-    (b"/code/", "a TorchScript program"),
-    (b"/constants.pkl", "a TorchScript program"),
-    (b"/archive_format", "a program of torch.export"),
-    (b"/serialized_exported_program.json", "a program of torch.export"),
-    (b"serialized_exported_program.json", "a program of torch.export"),
+    (b"/code/", _SCRIPT),
+    (b"/constants.pkl", _SCRIPT),
+    (b"/archive_format", _EXPORTED),
+    (b"/serialized_exported_program.json", _EXPORTED),
+    (b"serialized_exported_program.json", _EXPORTED),
 )
 _STORAGES = {
     "torch FloatStorage": "f4",
@@ -127,7 +129,11 @@ def _refuse_programs(where: str, file: BinaryIO, size: int) -> None:
     names = tail[max(0, tail.find(b"PK\x01\x02")) :]  # the archive's directory
     found = [program for mark, program in _PROGRAMS if mark in names]
     if found:
-        raise FormatError(f"{where}: this is {found[0]}, which is not read; save the module's state_dict() instead")
+        kind, weights = found[0]
+        raise FormatError(
+            f"{where}: this is {kind}, which is not read; save the module's state_dict() instead: "
+            f"torch.save({weights}, 'net.pth') in PyTorch"
+        )
 
 
 def _read_zip(where: str, file: BinaryIO, size: int) -> Table:
