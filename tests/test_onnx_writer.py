@@ -223,3 +223,10 @@ def test_what_no_output_needs_is_accounted_for(tmp_path):
     } - {"segmentation_head.upsample.scales"}
     left_out = {name for name in report.ignored if ".conv_1x1." in name}
     assert len(left_out) == 5 and left_out == set(report.ignored)
+
+
+def test_quantize_writes_an_onnx_file_of_integers(run, tmp_path):
+    code, _, _ = run("quantize", "demo:digits", tmp_path / "q.onnx")
+    nodes, constants, _ = read_parts(tmp_path / "q.onnx")
+    assert code == 0 and list(nodes.values()).count("QuantizeLinear") > 29
+    assert {values.dtype.name for values in constants.values() if values.ndim == 4} == {"int8"}

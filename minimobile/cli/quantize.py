@@ -15,7 +15,7 @@ from minimobile.cli.options import Force, Format, OutputFormat, Source
 if TYPE_CHECKING:
     from minimobile.calibration.report import QuantizationReport
 
-SUFFIXES = (".tflite",)
+SUFFIXES = (".tflite", ".onnx")
 
 
 class Ranges(StrEnum):
@@ -39,7 +39,9 @@ def quantize(
     source: Source,
     destination: Annotated[
         Path,
-        typer.Argument(metavar="OUT.tflite", help="The file to write. Its folder must exist.", show_default=False),
+        typer.Argument(
+            metavar="OUT.tflite", help="The file to write, or OUT.onnx. Its folder must exist.", show_default=False
+        ),
     ],
     calibrate: Annotated[
         list[Path] | None,
