@@ -31,6 +31,7 @@ from slim import random_weights as slim_weights
 from slim import slim_variables
 from spelling import random_weights, spell
 from tensorflow_js_files import graph_topology, write_model
+from test_onnx_integers import write_integers
 from test_pytorch import state, storage, tensor, zipped
 from test_tflite_detection import DENSE, LITE
 
@@ -267,6 +268,13 @@ SUBJECTS: Mapping[str, Subject] = {
     "onnx": Subject(
         "net.onnx", lambda: {"net.onnx": onnx_models.tiny_v1(pads="strided", style="inputs", opset=18)},
         one_file("net.onnx", by_bytes(True), damage_protobuf, damage_protobuf),
+    ),
+    "onnx-integers": Subject(
+        "net.onnx", lambda: {"net.onnx": write_integers("QDQ", np.uint8)},
+        lambda files, random: one_file("net.onnx", by_bytes(True), damage_protobuf, damage_protobuf)(
+            {"net.onnx": write_integers(("QDQ", "QOperator")[random.integers(2)], np.int8, bool(random.integers(2)))},
+            random,
+        ),
     ),
     "onnx-beside": Subject(
         "net.onnx", written(onnx_models.external_v1, "net.onnx", "net.onnx.data"),
