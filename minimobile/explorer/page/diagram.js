@@ -83,7 +83,8 @@ export class Diagram {
   // A layer is computed: `isSame` tells whether it has the engine's bits, null after a change.
   settle(name, isSame) {
     const button = this.buttons.get(name);
-    button.dataset.state = isSame === null ? "changed" : isSame ? "same" : "other";
+    const isCarried = this.state.layer(name).nodes[0].op === "carried"; // not computed here: nothing to compare
+    button.dataset.state = isCarried ? "carried" : isSame === null ? "changed" : isSame ? "same" : "other";
   }
 
   open(name) {

@@ -120,7 +120,7 @@ export class LayerView {
         rows.push([this.layer.stands ? "Cut off by the activation" : "Cut off at 6", percent(own.limited)]);
       const same =
         { true: "the same bits, all of them", false: "other bits: please report this" }[own.isSame] ?? "changed by you";
-      rows.push(["Beside the engine", same]);
+      if (!layer.note) rows.push(["Beside the engine", same]);
     }
     if (layer.stands) {
       rows.push(["A byte stands for", `${exact(layer.stands.scale)} × (byte − ${layer.stands.zero})`]);

@@ -107,11 +107,12 @@ class State {
   }
 
   finish({ outputs, isEdited, seconds }) {
+    const carried = this.document.layers.filter((layer) => layer.nodes[0].op === "carried").length;
     const all = this.document.layers.length,
       taken = `${seconds.toFixed(1)} s`;
     const checked = this.failed
       ? `${this.failed} of ${all} layers differ from the engine: please report this.`
-      : `All ${all} layers computed in ${taken}: the engine's bits, every one.`;
+      : `${carried ? `${all - carried} of ${all}` : `All ${all}`} layers computed in ${taken}: the engine's bits, every one.`;
     find("status").textContent = isEdited ? `Computed with your changes in ${taken}.` : checked;
     delete find("status").dataset.busy;
     find("status").dataset.state = isEdited ? "changed" : this.failed ? "other" : "same";
