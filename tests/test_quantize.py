@@ -264,3 +264,18 @@ def test_litert_gives_our_bytes_in_every_tensor(name, scheme, tmp_path):
         assert theirs["number of detections"][0] == found > 5
         for what, values in (("location", boxes), ("category", classes), ("score", scores)):
             np.testing.assert_array_equal(theirs[what][:, :found], values[:, :found])
+
+
+REAL = ("keras/mobilenet_v1_0.25_224.keras", "huggingface/mobilenet_v2_1.0_224",
+        "huggingface/deeplabv3_mobilenet_v2_0.5_257", "detection/ssdlite_mobilenet_v2_coco_float32.tflite")  # fmt: skip
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("source", REAL)
+def test_litert_gives_our_bytes_in_every_tensor_of_real_networks(source, test_data, tmp_path):
+    photos = sorted((test_data / "images" / "imagenet_100").glob("*.JPEG"))[:2]
+    model = quantize_by(mm.load(test_data / "models" / source), photos, Method()).model
+    path = tmp_path / "model.tflite"
+    model.save(path)
+    assert assert_bytes_of_litert(model, path, 1) > 25
+    assert_dequantized(path, model.processor(photos[0], return_tensors="np")["pixel_values"])
