@@ -87,9 +87,11 @@ class TableWriter:
         if widest != self._widths:
             self._widths = widest
             self._fitted = self._fit()
-        if self._has_header and self._fitted == self._widths:
-            # What Rich would write: a picture's rows in a twentieth of its millisecond.
-            write_now("".join(map(self._join, lines, sizes[1:])))
+        if self._fitted == self._widths:
+            # What Rich would write: a picture's rows in a twentieth of its millisecond, and the same by every release.
+            head = "" if self._has_header else self._head(sizes[0])
+            self._has_header = True
+            write_now(head + "".join(map(self._join, lines, sizes[1:])))
             return
         table = Table(
             box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), show_header=not self._has_header
@@ -101,6 +103,14 @@ class TableWriter:
             table.add_row(*line)
         self._has_header = True
         _write_lines(table)
+
+    def _head(self, sizes: Sequence[int]) -> str:
+        """Return the names of the columns and the rule below them."""
+        console = _console()
+        rule = "-" if console.options.ascii_only else "─"
+        with console.capture() as captured:
+            console.print(self._join(self._names, sizes), style="bold", end="", soft_wrap=True)
+        return f"{captured.get()}{rule * (sum(self._widths) + BETWEEN * (len(self._widths) - 1))}\n"
 
     def _join(self, line: Sequence[str], sizes: Sequence[int]) -> str:
         """Return a row as a line; `sizes` is how many columns of the terminal each cell takes."""

@@ -160,7 +160,7 @@ def _read_tensor(where: str, file: BinaryIO, entry: Entry) -> NDArray[Any]:
 
 def widen_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:
     """Turn the bits of bfloat16 numbers (uint16) into the float32 numbers they are the upper halves of: exact."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(np.left_shift(bits, 16, dtype=np.uint32)).view(np.float32)
 
 
 def native_float(values: NDArray[Any]) -> NDArray[Any]:
