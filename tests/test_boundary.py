@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,22 +46,6 @@ def test_what_cannot_be_read_is_named_with_the_way_out(tmp_path: Path, kind: str
     first = Path(next(iter(files))).parts[0]
     with pytest.raises(FormatError, match=match):
         formats.read(tmp_path / first)
-
-
-@pytest.mark.parametrize(
-    ("member", "name"),
-    [
-        ("code/__torch__.py", "a TorchScript program"),
-        ("constants.pkl", "a TorchScript program"),
-        ("archive_format", "a program of torch.export"),
-    ],
-)
-def test_programs_in_archives_are_named_however_they_are_packed(tmp_path: Path, member: str, name: str) -> None:
-    with zipfile.ZipFile(tmp_path / "net.pt", "w", zipfile.ZIP_DEFLATED) as archive:
-        for own in ("data.pkl", member):
-            archive.writestr(f"net/{own}", b"x" * 100)
-    with pytest.raises(FormatError, match=rf"net\.pt: this is {name}, which is not read; save the module's state_dict"):
-        formats.read(tmp_path / "net.pt")
 
 
 @pytest.mark.parametrize("error", [ValueError("a\nb"), IndexError(3), OverflowError(), RecursionError(), KeyError("x")])

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from minimobile.errors import MinimobileError
 from minimobile.formats import stored_zip
-from minimobile.formats.pytorch import pickle_machine, pytorch
+from minimobile.formats.pytorch import pickle_machine, pytorch, tensors
 
 # A hand-written pickle, opcode by opcode, so that these tests need no torch and can write what it never would.
 PROTO, STOP, MARK, REDUCE = b"\x80\x02", b".", b"(", b"R"
@@ -357,8 +357,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "H16-protocol-1": (zipped(b"", {"0": DATA}).replace(PROTO, b"\x80\x01"), "protocol 2 to 5|checksum"),
     "H16-two-pickles": (body_of(GOOD, STOP, PROTO, b"N"), "one pickle, found more"),
     "H17-tar": (tar(), "a tar archive"),
-    "H17-torchscript-constants": (zipped(GOOD, {"0": DATA}, add={"constants.pkl": b""}), "a TorchScript program"),
-    "H17-torchscript-code": (zipped(GOOD, {"0": DATA}, add={"code/x.py": b""}), "a TorchScript program"),
+    "H17-torchscript-constants": (zipped(GOOD, {"0": DATA}, add={"constants.pkl": b""}), "a TorchScript module"),
+    "H17-torchscript-code": (zipped(GOOD, {"0": DATA}, add={"code/x.py": b""}), "a TorchScript module"),
     "H18-deflated": (deflated(), "found a compressed one"),
     "H18-two-pickles": (with_entry("other/data.pkl"), "one data.pkl in this archive, as torch.save writes, found 2"),
     "H18-no-pickle": (patched(zipped(GOOD, {"0": DATA}), b"data.pkl", b"date.pkl"), "found 0"),
@@ -440,9 +440,9 @@ def test_every_opcode_of_the_machine_is_that_of_the_standard_library() -> None:
     import pickletools
 
     known = {opcode.code.encode("latin-1")[0]: opcode.name for opcode in pickletools.opcodes}
-    assert set(pickle_machine._STEPS) <= set(known)
+    assert set(pickle_machine.STEPS) <= set(known)
     forbidden = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "NEXT_BUFFER"}
-    assert not forbidden & {known[code] for code in pickle_machine._STEPS}
+    assert not forbidden & {known[code] for code in pickle_machine.STEPS}
 
 
 def small_files() -> dict[str, bytes]:
@@ -479,7 +479,7 @@ def test_a_flipped_byte_gives_an_error_or_a_whole_result(tmp_path: Path, kind: s
 
 
 OPERATIONS = st.one_of(
-    st.sampled_from([bytes([code]) for code in pickle_machine._STEPS]),
+    st.sampled_from([bytes([code]) for code in pickle_machine.STEPS]),
     st.sampled_from(
         [ORDERED, PLAIN, storage("0", 6), b"(", b")", b"t", b"R", b"}", b"]", b"b", b"s", b"u", b"e", b"a"]
     ),
@@ -497,14 +497,14 @@ def test_any_row_of_opcodes_gives_a_state_dict_or_an_error(operations: list[byte
     machine = pickle_machine.PickleMachine(
         "x",
         io.BytesIO(PROTO + b"".join(operations) + STOP),
-        pytorch._allowed("x"),
-        lambda key: pytorch._load_storage("x", key, 5),
+        tensors.allowed_names("x"),
+        lambda key: tensors._load_storage("x", key, 5),
     )
     try:
         state_dict = pytorch._check_state("x", machine.run(), 1000)
     except MinimobileError:
         return
-    assert all(type(value) is pytorch.Tensor for value in state_dict.values())
+    assert all(type(value) is tensors.Tensor for value in state_dict.values())
 
 
 @pytest.mark.crosscheck

@@ -36,7 +36,7 @@ class VisionBlock(nn.Module):
         self.conv = nn.Sequential(*first, step(hidden, hidden, 3, stride, hidden), *last)
         self.has_residual = stride == 1 and inputs == outputs
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.conv(x) if self.has_residual else self.conv(x)
 
 
@@ -56,7 +56,7 @@ class VisionV2(nn.Module):
         self.features = nn.Sequential(*layers, step(channels, last, 1))
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, classes))
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.features(x).mean((2, 3)))
 
 
@@ -69,7 +69,7 @@ class TimmSeparable(nn.Module):
         self.conv_pw, self.bn2 = convolution(inputs, outputs, 1), nn.BatchNorm2d(outputs)
         self.has_activation = has_activation
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.bn2(self.conv_pw(nn.functional.relu6(self.bn1(self.conv_dw(x)))))
         return nn.functional.relu6(x) if self.has_activation else x
 
@@ -85,7 +85,7 @@ class TimmResidual(nn.Module):
         self.conv_pwl, self.bn3 = convolution(hidden, outputs, 1), nn.BatchNorm2d(outputs)
         self.has_residual = stride == 1 and inputs == outputs
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = nn.functional.relu6(self.bn1(self.conv_pw(x)))
         y = self.bn3(self.conv_pwl(nn.functional.relu6(self.bn2(self.conv_dw(y)))))
         return x + y if self.has_residual else y
@@ -119,7 +119,7 @@ class Timm(nn.Module):
             self.conv_head, self.bn2, channels = convolution(channels, last, 1), nn.BatchNorm2d(last), last
         self.classifier = nn.Linear(channels, classes)
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.blocks(nn.functional.relu6(self.bn1(self.conv_stem(x))))
         if hasattr(self, "conv_head"):
             x = nn.functional.relu6(self.bn2(self.conv_head(x)))

@@ -23,16 +23,21 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 
 @dataclass(frozen=True)
 class Member:
-    """One stored file of an archive: where its bytes are, and their CRC-32."""
+    """One file of an archive: where its bytes are, their CRC-32, and whether they are as they were."""
 
     name: str
     offset: int
     size: int
     crc: int
+    is_stored: bool = True
 
 
-def read_directory(where: str, file: BinaryIO, size: int) -> dict[str, Member]:
-    """Return the members of the archive of `size` bytes by name; anything but plain stored members is refused."""
+def read_directory(where: str, file: BinaryIO, size: int, unread: str = "") -> dict[str, Member]:
+    """Return the members of the archive of `size` bytes by name; anything but plain stored members is refused.
+
+    Members of the folder `unread`, within the archive's own one, may be compressed. They are listed as they lie there,
+    and `read_member` refuses them.
+    """
     start, length, count = _find_directory(where, file, size)
     if count > ENTRY_LIMIT:
         raise FormatError(f"{where}: expected at most {ENTRY_LIMIT} members in this archive, found {count}")
@@ -42,7 +47,7 @@ def read_directory(where: str, file: BinaryIO, size: int) -> dict[str, Member]:
     for _ in range(count):
         if position + _CENTRAL.size > length or directory[position : position + 4] != b"PK\x01\x02":
             raise FormatError(f"{where}: the directory of this archive is damaged; download the file again")
-        member, position = _read_entry(where, file, directory, position)
+        member, position = _read_entry(where, file, directory, position, unread)
         if member.name in members:
             raise FormatError(f"{where}: expected every member once, found two of the name {member.name!r}")
         members[member.name] = member
@@ -54,6 +59,8 @@ def read_directory(where: str, file: BinaryIO, size: int) -> dict[str, Member]:
 
 def read_member(where: str, file: BinaryIO, member: Member) -> bytes:
     """Return a member's bytes, with their checksum compared."""
+    if not member.is_stored:
+        raise FormatError(f"{where}: {member.name[:200]!r}: expected a stored member, found a compressed one")
     content = _read_at(where, file, member.offset, member.size)
     if zlib.crc32(content) != member.crc:
         raise FormatError(f"{where}: {member.name}: the checksum does not fit; the file is damaged, download it again")
@@ -87,7 +94,7 @@ def _find_directory(where: str, file: BinaryIO, size: int) -> tuple[int, int, in
     return start, length, count
 
 
-def _read_entry(where: str, file: BinaryIO, directory: bytes, position: int) -> tuple[Member, int]:
+def _read_entry(where: str, file: BinaryIO, directory: bytes, position: int, unread: str = "") -> tuple[Member, int]:
     (_, _, _, flags, method, _, _, crc, packed, size, name_length, extra_length, comment_length, disk, _, _, start) = (
         _CENTRAL.unpack_from(directory, position)
     )
@@ -103,7 +110,8 @@ def _read_entry(where: str, file: BinaryIO, directory: bytes, position: int) -> 
         raise FormatError(f"{what}: expected a plain relative name in this archive")
     if flags & 0x2041:  # encrypted, strongly encrypted, directory encrypted
         raise FormatError(f"{what}: expected plain members, found an encrypted one")
-    if method != 0 or packed != size:
+    is_stored = method == 0 and packed == size
+    if not is_stored and parts[1:2] != [unread]:
         raise FormatError(f"{what}: expected stored members, as torch.save writes them, found a compressed one")
     if disk:
         raise FormatError(f"{what}: expected an archive in one part, found a member in part {disk}")
@@ -111,9 +119,9 @@ def _read_entry(where: str, file: BinaryIO, directory: bytes, position: int) -> 
     signature, _, local_flags, local_method, *_, local_name, local_extra = _LOCAL.unpack(local)
     offset = start + _LOCAL.size + local_name + local_extra
     same_name = _read_at(where, file, start + _LOCAL.size, local_name) == raw_name
-    if signature != b"PK\x03\x04" or local_method != 0 or local_flags & 0x2041 or not same_name:
+    if signature != b"PK\x03\x04" or local_method != method or local_flags & 0x2041 or not same_name:
         raise FormatError(f"{what}: the member's own header contradicts the archive's directory")
-    return Member(name, offset, size, crc), position
+    return Member(name, offset, packed, crc, is_stored), position
 
 
 def _widen(what: str, extra: bytes, size: int, packed: int, start: int) -> tuple[int, int, int]:

@@ -34,7 +34,7 @@ TIMEOUT = 10.0  # seconds that the hub has for an answer
 WAYS_OUT = "use a local directory, or try 'minimobile demo', which needs no network"
 _HUB_ID = re.compile(r"(?!.*(--|\.\.))(?=.{3,96}$)[A-Za-z0-9][\w.-]*(?<![.-])/[A-Za-z0-9][\w.-]*(?<![.-])", re.ASCII)
 _FILE_ENDING = re.compile(
-    r"\.(h5|hdf5|keras|safetensors|bin|pt|pth|json|tflite|pb|ckpt|index|npz|onnx|zip|txt)$", re.IGNORECASE
+    r"\.(h5|hdf5|keras|safetensors|bin|pt|pt2|pth|json|tflite|pb|ckpt|index|npz|onnx|zip|txt)$", re.IGNORECASE
 )
 
 

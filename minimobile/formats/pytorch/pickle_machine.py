@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from minimobile.errors import FormatError
 
@@ -41,6 +41,8 @@ class PickleMachine:
     file: BinaryIO
     allowed: Mapping[str, Global]
     load_persistent: Callable[[Any], Any]
+    expected: ClassVar[str] = "a state dict"
+    steps: ClassVar[dict[int, Callable[[Any], None]]]  # opcode -> what it does; every other is refused
     _stack: list[Any] = field(default_factory=list)
     _marks: list[int] = field(default_factory=list)
     _memo: dict[int, Any] = field(default_factory=dict)
@@ -55,7 +57,7 @@ class PickleMachine:
                 if self._stack or self._marks:
                     raise self._error("expected one value at the end of the pickle, found more")
                 return value
-            step = _STEPS.get(code)
+            step = self.steps.get(code)
             if step is None:
                 raise self._error(f"expected what torch.save writes, found the pickle opcode {bytes([code])!r}")
             step(self)
@@ -110,14 +112,14 @@ class PickleMachine:
 
     def _find(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
-            raise self._error("expected a state dict, found a pickle that asks for a nameless thing")
+            raise self._error(f"expected {self.expected}, found a pickle that asks for a nameless thing")
         wanted = f"{module} {name}"
         found = self.allowed.get(wanted)
         if found is None:
             shown = wanted[: 2 * NAME_LIMIT].replace(" ", ".")
             kind = "a whole module, pickled" if module.startswith("torch.nn.") else "a pickle"
             raise self._error(
-                f"expected a state dict, found {kind} that asks for {shown!r}, which none needs; save the module's "
+                f"expected {self.expected}, found {kind} that asks for {shown!r}, which none needs; save the module's "
                 "state_dict() instead"
             )
         self._push(found)
@@ -187,8 +189,7 @@ class PickleMachine:
             raise self._error(f"expected pickle protocol 2 to 5, found {protocol}")
 
 
-# Opcode -> what it does; every opcode that is not here is refused.
-_STEPS: dict[int, Callable[[PickleMachine], None]] = {
+STEPS: dict[int, Callable[[PickleMachine], None]] = {
     0x80: PickleMachine._check_protocol,  # PROTO
     0x95: lambda m: (m._read(8), None)[1],  # FRAME
     0x28: lambda m: m._marks.append(len(m._stack)),  # MARK
@@ -229,3 +230,4 @@ _STEPS: dict[int, Callable[[PickleMachine], None]] = {
     0x62: PickleMachine._set_state,  # BUILD
     0x51: lambda m: m._push(m.load_persistent(m._pop())),  # BINPERSID
 }
+PickleMachine.steps = STEPS

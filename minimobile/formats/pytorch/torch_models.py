@@ -55,7 +55,8 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
         return huggingface.read(path, config)
     where = str(source)
     stored, ignored = huggingface.part_counters(huggingface.read_weights(source, with_counters=True))
-    known: dict[str, Any] = {}
+    epsilon = None if safetensors_file.recognise(source) else pytorch.read_epsilon(source)
+    known: dict[str, Any] = {} if epsilon is None else {"layer_norm_eps": epsilon}
     provenance = {"format": "safetensors" if safetensors_file.recognise(source) else "pytorch", "source": path.name}
     if school is None:
         weights = huggingface.canonical_weights(stored, _find_model_type(stored, where), where)
@@ -69,7 +70,8 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
             dialect = DIALECTS["torchvision-v2"]
         values = _read_timm_values(source.parent) if school.dialect == "timm" else None
         if values is not None:
-            dialect, known = _follow_timm(dialect, values, str(source.parent / CONFIG))
+            dialect, told = _follow_timm(dialect, values, str(source.parent / CONFIG))
+            known |= told
             provenance["architecture"] = str(values["architecture"])[:200]
     return build_checkpoint(
         weights, dialect, where, config=config, provenance=provenance, mapped=mapped, ignored=ignored, **known

@@ -13,6 +13,7 @@ from minimobile.errors import FormatError
 from minimobile.networks.mobilenet_v1 import SEPARABLE_LAYERS
 from minimobile.networks.mobilenet_v2 import STAGES
 
+OUTERMOST = ("features", "mobilenet_v1", "mobilenet_v2")  # modules that a network without its head has alone
 WRAPPINGS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 NORMALIZATION = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -133,3 +134,19 @@ def map_names(names: Iterable[str], school: School, where: str) -> dict[str, str
     if len(set(mapped.values())) < len(mapped):
         raise FormatError(f"{where}: expected every weight once, found some with and without a wrapping")
     return mapped
+
+
+def common_wrapper(names: Iterable[str]) -> str:
+    """Return what every name begins with because a module was put around the network to trace or export it.
+
+    >>> common_wrapper(["net.model.conv_stem.weight", "net.model.classifier.bias"])
+    'net.model.'
+    """
+    parts = [name.split(".")[:-1] for name in names]
+    shared = 0
+    while parts and all(len(own) > shared for own in parts):
+        first = parts[0][shared]
+        if first in OUTERMOST or any(own[shared] != first for own in parts):
+            break
+        shared += 1
+    return "".join(f"{part}." for part in parts[0][:shared]) if parts else ""
