@@ -27,10 +27,10 @@ settings.load_profile("repeatable")
 # Files that read and write, and run no network: they come first, while another process compiles the kernels.
 WITHOUT_KERNELS = (
     "config", "crc32c", "deduction", "description", "dialects", "flatbuffer", "geometry", "graph", "hdf5",
-    "house_rules", "image_processing", "image_settings", "keras_config", "keras_graph", "keras_layers", "labels",
+    "house_rules", "image_settings", "keras_config", "keras_graph", "keras_layers", "labels",
     "paper_tables", "pictures", "profile", "protobuf", "pytorch", "receptive_field", "reference",
     "safetensors_file", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto",
-    "tensorflow_graph", "tensorflow_transforms", "tflite_model",
+    "tensorflow_graph", "tflite_model",
 )  # fmt: skip
 COMPILING_SECONDS = 300  # after that a test compiles what it needs by itself
 _may_be_compiling = pytest.StashKey[bool]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from minimobile.imaging import resampling
-from minimobile.imaging.resampling import WINDOW_FILTERS, argmax_bilinear, interpolate_bilinear, resize_window
-from minimobile_kernels import reference
+from minimobile.imaging import resampling, transforms
+from minimobile.imaging.filters import QUICK_FILTERS, find_taps
+from minimobile.imaging.pillow_memory import view_pixels
+from minimobile.imaging.resampling import (
+    WINDOW_FILTERS,
+    argmax_bilinear,
+    interpolate_bilinear,
+    look_up_bytes,
+    resize_window,
+)
+from minimobile_kernels import entries, reference
 
 
 def test_doubling_a_ramp_by_hand() -> None:
@@ -117,6 +126,96 @@ def test_window_by_hand() -> None:
     # 2 -> 4, bilinear: outputs 1 and 2 are 3/4 and 1/4 of the first sample.
     x = np.array([[[0], [200]]], np.uint8)
     assert resize_window(x, (1, 4), 2, (0, 1, 1, 2)).tolist() == [[[50], [150]]]
+
+
+@given(st.data())
+def test_compiled_passes_equal_the_definition(data: st.DataObject) -> None:
+    n_in, n_out, others, seed = (data.draw(st.integers(1, 70)) for _ in range(4))
+    channels = data.draw(st.sampled_from((1, 3, 4)))
+    first = data.draw(st.integers(0, n_out - 1))
+    resample = data.draw(st.sampled_from(sorted(WINDOW_FILTERS - {Image.Resampling.NEAREST})))
+    taps = find_taps(n_in, n_out, first, data.draw(st.integers(1, n_out - first)), resample)
+    begin, end = taps.reach
+    assert 0 <= begin < end <= n_in  # kernels look at no bounds
+    x = np.random.default_rng(seed).integers(0, 256, (n_in, others, channels), dtype=np.uint8)
+    x[x > 200], x[x < 50] = 255, 0  # so that sums of bicubic and Lanczos leave the bytes
+    expected = reference.resample_bytes(x, *taps)
+    rows = np.empty((len(taps.starts), others * channels), np.uint8)
+    entries.mix_rows(x.reshape(n_in, -1), *taps, np.empty(others * channels, np.int32), rows)
+    np.testing.assert_array_equal(rows, expected.reshape(rows.shape))
+    columns = np.empty((others, len(taps.starts), channels), np.uint8)
+    entries.mix_columns(np.ascontiguousarray(x.transpose(1, 0, 2)), *taps, columns)
+    np.testing.assert_array_equal(columns, expected.transpose(1, 0, 2))
+
+
+def test_a_pass_by_hand() -> None:
+    # 1/4 and 3/4 of 2 and 3 is 2.75; twice 200 less 10 is clipped, as is less than nothing; halves are rounded up.
+    one = 1 << reference.RESAMPLING_BITS
+    x = np.array([[2], [3], [200], [10]], np.uint8)
+    weights = np.array([[one // 4, one // 4 * 3], [one // 2, one // 2], [2 * one, -one], [-one, one]], np.int32)
+    starts = np.array([0, 0, 2, 2])
+    assert reference.resample_bytes(x, starts, weights).ravel().tolist() == [3, 3, 255, 0]
+
+
+@given(st.data())
+def test_resize_and_crop_equal_pillow(data: st.DataObject) -> None:
+    """Images whose memory is read where it lies, in the mode RGB four bytes to a pixel."""
+    edges = st.integers(1, 60)
+    h, w, new_h, new_w, crop_h, crop_w = (data.draw(edges) for _ in range(6))
+    channels = data.draw(st.sampled_from((1, 3, 4)))  # of RGBA's alpha Pillow makes use
+    resample = data.draw(st.sampled_from(sorted(WINDOW_FILTERS)))
+    x = np.random.default_rng(data.draw(st.integers(0, 999))).integers(0, 256, (h, w, channels), dtype=np.uint8)
+    picture = Image.fromarray(x[..., 0] if channels == 1 else x)
+    whole = np.asarray(picture.resize((new_w, new_h), resample)).reshape(new_h, new_w, channels).transpose(2, 0, 1)
+    np.testing.assert_array_equal(transforms.resize(picture, (new_h, new_w), resample), whole)
+    windowed = transforms.resize(picture, (new_h, new_w), resample, (crop_h, crop_w))
+    cropped = transforms.center_crop(whole, crop_h, crop_w)
+    np.testing.assert_array_equal(transforms.center_crop(windowed, crop_h, crop_w), cropped)
+
+
+@pytest.mark.parametrize("resample", sorted(QUICK_FILTERS))
+@pytest.mark.parametrize("size", [(375, 500), (640, 120), (90, 70)])
+def test_photographs_equal_pillow(size: tuple[int, int], resample: int) -> None:
+    picture = Image.fromarray(np.random.default_rng(7).integers(0, 256, (*size, 3), dtype=np.uint8))
+    for new in ((256, 341), (224, 224), size):
+        whole = np.asarray(picture.resize((new[1], new[0]), resample)).transpose(2, 0, 1)
+        np.testing.assert_array_equal(transforms.resize(picture, new, resample), whole)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "1", "CMYK"])
+def test_pixels_are_seen_where_they_are(mode: str) -> None:
+    picture = Image.fromarray(np.arange(60, dtype=np.uint8).reshape(4, 5, 3)).convert(mode)
+    seen = view_pixels(picture)
+    if mode not in ("L", "RGB") or not hasattr(picture, "__arrow_c_array__"):
+        assert seen is None
+        return
+    assert seen is not None and not seen.flags.writeable
+    expected = np.asarray(picture).reshape(4, 5, -1)
+    del picture  # the array keeps the memory
+    np.testing.assert_array_equal(seen[..., : expected.shape[2]], expected)
+
+
+def test_pixels_elsewhere_are_not_looked_for(tmp_path: Path) -> None:
+    """In several blocks, and mapped from a file."""
+    picture = Image.new("RGB", (2100, 2100), (1, 2, 3))
+    assert view_pixels(picture) is None
+    assert (transforms.resize(picture, (20, 20), 2) == np.array([1, 2, 3])[:, None, None]).all()
+    grey = np.random.default_rng(1).integers(0, 256, (40, 36), dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.bmp")
+    mapped, copied = Image.open(tmp_path / "grey.bmp"), Image.fromarray(grey)
+    mapped.load()
+    assert mapped.readonly
+    assert view_pixels(mapped) is None
+    np.testing.assert_array_equal(transforms.resize(mapped, (9, 7), 2)[0], np.asarray(copied.resize((7, 9), 2)))
+
+
+@given(st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_look_up_is_indexing(channels: int, height: int, width: int, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    x = generator.integers(0, 256, (channels, height, width), dtype=np.uint8)
+    table = generator.standard_normal((channels, 256)).astype(np.float32)
+    expected = np.stack([row[plane] for row, plane in zip(table, x, strict=True)])
+    np.testing.assert_array_equal(look_up_bytes(x, table), expected)
 
 
 @pytest.mark.crosscheck

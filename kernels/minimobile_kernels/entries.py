@@ -8,7 +8,7 @@ from minimobile_kernels import detection_rules, step
 from minimobile_kernels.native import THREAD, Array, Entry, Number
 from minimobile_kernels.quantized import step as quantized_step
 
-_INT64, _UINT64, _UINT16, _UINT8 = (np.dtype(name) for name in ("int64", "uint64", "uint16", "uint8"))
+_INT64, _INT32, _UINT64, _UINT16, _UINT8 = (np.dtype(name) for name in ("int64", "int32", "uint64", "uint16", "uint8"))
 _FLOAT32, _FLOAT64 = np.dtype("float32"), np.dtype("float64")
 _FLOATS, _BYTES, _TABLE = Array(_FLOAT32), Array(_UINT8), Array(_FLOAT32, 2)
 _NEW_FLOATS, _NEW_BYTES, _NEW_TABLE = (kind._replace(is_written=True) for kind in (_FLOATS, _BYTES, _TABLE))
@@ -36,3 +36,12 @@ find_classes = Entry(
     Array(_FLOAT32, 3), Array(_INT64, 2), Array(_FLOAT64), Array(_UINT64, 2), Array(_FLOAT64),
     Array(_FLOAT64, 3, is_written=True), _NEW_FLOATS, Array(_UINT16, 2, is_written=True),
 )  # fmt: skip
+_TAPS = (Array(_INT64), Array(_INT32, 2))
+mix_rows = Entry(
+    "minimobile_kernels.resample", "mix_rows",
+    Array(_UINT8, 2), *_TAPS, Array(_INT32, is_written=True), Array(_UINT8, 2, is_written=True),
+)  # fmt: skip
+mix_columns = Entry(
+    "minimobile_kernels.resample", "mix_columns", Array(_UINT8, 3), *_TAPS, Array(_UINT8, 3, is_written=True)
+)
+look_up = Entry("minimobile_kernels.resample", "look_up", Array(_UINT8, 2), _TABLE, _NEW_TABLE)

@@ -22,6 +22,7 @@ from minimobile_kernels.geometry import Window, taps
 Array: TypeAlias = NDArray[Any]
 
 BLOCK = 128
+RESAMPLING_BITS = 22  # fractional bits of Pillow's weights for 8-bit pictures
 
 
 def fma(x: Array, w: Array, accumulator: Array) -> Array:
@@ -269,3 +270,16 @@ def interpolation_points(
     first = np.minimum(position.astype(np.int64), size - 1)
     second = np.minimum(first + 1, size - 1)
     return first, second, np.where(second > first, position - first, 0.0)
+
+
+def resample_bytes(x: NDArray[np.uint8], starts: NDArray[np.int64], weights: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """Weigh, for each output i, the inputs from starts[i] on; round halves up, and clip to bytes.
+
+    Shapes: x (n, ...), starts (m), weights (m, taps) with `RESAMPLING_BITS` fractional bits, result (m, ...). Source:
+    Pillow, `src/libImaging/Resample.c`.
+    """
+    out = np.empty((len(starts), *x.shape[1:]), np.uint8)
+    for i, start in enumerate(starts):
+        total = np.tensordot(weights[i].astype(np.int64), x[start : start + weights.shape[1]].astype(np.int64), 1)
+        out[i] = np.clip((total + (1 << (RESAMPLING_BITS - 1))) >> RESAMPLING_BITS, 0, 255)
+    return out

@@ -10,8 +10,8 @@ from minimobile.cli import console
 def warmup() -> None:
     """Compile the kernels now rather than at the first picture.
 
-    Those for floats, for quantised networks, for detections and for masks; the machine code is kept on disk, for this
-    processor and version.
+    Those for floats, for quantised networks, for detections, for masks and for pictures; the machine code is kept on
+    disk, for this processor and version.
     """
     from minimobile.execution import detection, engine
     from minimobile.imaging import resampling

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minimobile.imaging.inputs import bring_channels_first, open_labels, open_picture, split_planes
+from minimobile.imaging.resampling import look_up_bytes
 from minimobile.imaging.settings import ALIGN_CORNERS, HALF_PIXEL
 from minimobile.imaging.tensorflow_transforms import (
     central_crop,
@@ -50,12 +51,19 @@ def process_image(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[Any]
     if chosen.canvas_size is not None:
         image = pad(image.astype(np.float32), *_canvas(chosen), chosen.canvas_value, "canvas_size")
     image = np.ascontiguousarray(image)  # of bytes: cheaper here than of floats at the end
-    # Looking 224x224 bytes up in a table of 256 values per channel takes 0.14 ms, these two passes 0.10.
+    if image.dtype == np.uint8 and image[0].size > 256:
+        every = np.broadcast_to(np.arange(256, dtype=np.uint8), (len(image), 1, 256))
+        table = _scale(every, chosen)
+        return look_up_bytes(image, table[:, 0]) if table.dtype == np.float32 else image.copy()
+    image = _scale(image, chosen)
+    return image.copy() if image is item else image
+
+
+def _scale(image: NDArray[Any], chosen: SimpleNamespace) -> NDArray[Any]:
+    """Rescale and normalise; what each value becomes depends on it and on its channel alone."""
     if chosen.do_rescale and not chosen.rescale_first:
         image = (rescale if chosen.resize_method is None else multiply)(image, chosen.rescale_factor)
-    if chosen.do_normalize:
-        image = normalize(image, chosen.image_mean, chosen.image_std)
-    return image.copy() if image is item else image
+    return normalize(image, chosen.image_mean, chosen.image_std) if chosen.do_normalize else image
 
 
 def process_map(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[np.int64]:

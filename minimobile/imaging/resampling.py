@@ -1,12 +1,11 @@
-"""Resampling in NumPy: bilinear upsampling of logits, and Pillow's filters for a window of the resized picture.
+"""Resampling: bilinear upsampling of logits, and a window of what Pillow makes of a picture.
 
-The window is for pictures whose resized whole would be absurd (1x10000 at a shortest edge of 256: 650 megapixels).
+The window is what a crop keeps. The whole may be absurd: 1x10000 at a shortest edge of 256 gives 650 megapixels.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,13 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import __version__ as _PILLOW_VERSION
 from PIL.Image import Resampling
 
+from minimobile.imaging.filters import FILTERS, Taps, find_taps
 from minimobile_kernels.class_map_sizes import work_sizes
-from minimobile_kernels.entries import find_classes
+from minimobile_kernels.entries import find_classes, look_up, mix_columns, mix_rows
 from minimobile_kernels.reference import blend, interpolation_points
 
 _BAND_VALUES = 1 << 17  # float64 values of one band of upsampled rows: 1 MiB, about a second-level cache
 _BAND_PIXELS = 1 << 20  # of one band of classes
-_PRECISION = 22  # fractional bits of Pillow's weights for 8-bit pictures
 _PILLOW_CHOOSES_ORDER = int(_PILLOW_VERSION.split(".")[0]) >= 13  # before, the horizontal pass always came first
 
 
@@ -103,16 +102,6 @@ def _interpolate_bands(
         yield rows, band.astype(x.dtype, copy=False)
 
 
-def is_ready() -> bool:
-    """Tell whether the kernel that chooses classes is compiled, in this process or on disk."""
-    return find_classes.is_ready()
-
-
-def warm_up() -> None:
-    """Compile the kernel that chooses classes, or load it from disk."""
-    argmax_bilinear(np.zeros((2, 2, 2), np.float32), (2, 2))
-
-
 def resize_window(
     pixels: NDArray[Any], size: tuple[int, int], resample: int, window: tuple[int, int, int, int]
 ) -> NDArray[Any]:
@@ -130,16 +119,30 @@ def resize_window(
         rows = _nearest(h, size[0])[top : top + height]
         columns = _nearest(w, size[1])[left : left + width]
         return pixels[rows[:, None], columns]
-    passes: list[tuple[int, int, int, int]] = [(1, size[1], left, width), (0, size[0], top, height)]
-    if _PILLOW_CHOOSES_ORDER and h - size[0] > max(0, 2 * (w - size[1])):
-        passes.reverse()
+    down = find_taps(h, size[0], top, height, resample)
+    across = find_taps(w, size[1], left, width, resample)
     # The first pass need not touch what the second will not read.
-    axis, n_out, first, count = passes[1]
-    taps = _pillow_taps(pixels.shape[axis], n_out, first, count, resample)
-    begin, end = min(start for start, _ in taps), max(start + len(weights) for start, weights in taps)
-    pixels = pixels[begin:end] if axis == 0 else pixels[:, begin:end]
-    pixels = _resample_axis(pixels, passes[0][0], _pillow_taps(pixels.shape[passes[0][0]], *passes[0][1:], resample))
-    return _resample_axis(pixels, axis, [(start - begin, weights) for start, weights in taps])
+    if _PILLOW_CHOOSES_ORDER and h - size[0] > max(0, 2 * (w - size[1])):
+        begin, end = across.reach
+        return _mix_columns(_mix_rows(pixels[:, begin:end], down), across.shift(begin))
+    begin, end = down.reach
+    return _mix_rows(_mix_columns(pixels[begin:end], across), down.shift(begin))
+
+
+def _mix_columns(pixels: NDArray[np.uint8], taps: Taps) -> NDArray[np.uint8]:
+    """Resample every row; `reference.resample_bytes` along the second axis."""
+    out = np.empty((len(pixels), len(taps.starts), pixels.shape[2]), np.uint8)
+    mix_columns(np.ascontiguousarray(pixels), *taps, out)
+    return out
+
+
+def _mix_rows(pixels: NDArray[np.uint8], taps: Taps) -> NDArray[np.uint8]:
+    """Resample every column; `reference.resample_bytes` along the first axis."""
+    _, width, channels = pixels.shape
+    out = np.empty((len(taps.starts), width * channels), np.uint8)
+    rows = np.ascontiguousarray(pixels).reshape(len(pixels), width * channels)
+    mix_rows(rows, *taps, np.empty(width * channels, np.int32), out)
+    return out.reshape(len(out), width, channels)
 
 
 def _nearest(n_in: int, n_out: int) -> NDArray[np.intp]:
@@ -149,81 +152,31 @@ def _nearest(n_in: int, n_out: int) -> NDArray[np.intp]:
     return np.minimum(np.cumsum(steps).astype(np.intp), n_in - 1)
 
 
-def _pillow_taps(n_in: int, n_out: int, first: int, count: int, resample: int) -> list[tuple[int, NDArray[np.int64]]]:
-    """Give, for outputs first..first + count, the first input and the integer weights."""
-    if n_in == n_out:  # Pillow leaves the pass out
-        return [(position, np.array([1 << _PRECISION])) for position in range(first, first + count)]
-    support, weigh = _KERNELS[resample]
-    scale = n_in / n_out
-    widening = max(scale, 1.0)
-    support *= widening
-    taps = []
-    for position in range(first, first + count):
-        center = (position + 0.5) * scale
-        begin = max(int(center - support + 0.5), 0)
-        end = min(int(center + support + 0.5), n_in)
-        weights = [weigh((k - center + 0.5) * (1.0 / widening)) for k in range(begin, end)]
-        total = sum(weights)
-        fixed = [weight / total * (1 << _PRECISION) for weight in weights]
-        taps.append((begin, np.array([int(value + math.copysign(0.5, value)) for value in fixed], np.int64)))
-    return taps
+def look_up_bytes(image: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Put the table's value for each byte in its place, `table[channel, image[channel]]`.
+
+    Shapes: image (C, H, W), table (C, 256), result (C, H, W).
+    """
+    channels = len(image)
+    out = np.empty((channels, image[0].size), np.float32)
+    look_up(np.ascontiguousarray(image).reshape(channels, -1), np.ascontiguousarray(table), out)
+    return out.reshape(image.shape)
 
 
-def _resample_axis(
-    pixels: NDArray[np.uint8], axis: int, taps: list[tuple[int, NDArray[np.int64]]]
-) -> NDArray[np.uint8]:
-    moved = np.moveaxis(pixels, axis, 0)  # (n_in, other, C)
-    out = np.empty((len(taps), *moved.shape[1:]), np.uint8)
-    for row, (start, weights) in enumerate(taps):
-        total = np.tensordot(weights, moved[start : start + len(weights)].astype(np.int64), 1)
-        out[row] = np.clip((total + (1 << (_PRECISION - 1))) >> _PRECISION, 0, 255)
-    return np.moveaxis(out, 0, axis)
+_ENTRIES = (find_classes, mix_rows, mix_columns, look_up)
 
 
-def _box(x: float) -> float:
-    return 1.0 if -0.5 < x <= 0.5 else 0.0
+def is_ready() -> bool:
+    """Tell whether the kernels for pictures are compiled, in this process or on disk."""
+    return all(entry.is_ready() for entry in _ENTRIES)
 
 
-def _triangle(x: float) -> float:
-    return max(0.0, 1.0 - abs(x))
+def warm_up() -> None:
+    """Compile the kernels for pictures, or load them from disk."""
+    argmax_bilinear(np.zeros((2, 2, 2), np.float32), (2, 2))
+    resize_window(np.zeros((2, 2, 4), np.uint8), (1, 1), Resampling.BILINEAR, (0, 0, 1, 1))
+    look_up_bytes(np.zeros((3, 1, 1), np.uint8), np.zeros((3, 256), np.float32))
 
 
-def _hamming(x: float) -> float:
-    if x == 0.0:
-        return 1.0
-    if abs(x) >= 1.0:
-        return 0.0
-    x = abs(x) * math.pi
-    return math.sin(x) / x * (0.54 + 0.46 * math.cos(x))
-
-
-def _cubic(x: float) -> float:
-    a = -0.5
-    x = abs(x)
-    if x < 1.0:
-        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1
-    if x < 2.0:
-        return (((x - 5) * x + 8) * x - 4) * a
-    return 0.0
-
-
-def _sinc(x: float) -> float:
-    if x == 0.0:
-        return 1.0
-    x *= math.pi
-    return math.sin(x) / x
-
-
-def _lanczos(x: float) -> float:
-    return _sinc(x) * _sinc(x / 3) if -3.0 <= x < 3.0 else 0.0
-
-
-_KERNELS: Mapping[int, tuple[float, Callable[[float], float]]] = {
-    Resampling.BOX: (0.5, _box),
-    Resampling.BILINEAR: (1.0, _triangle),
-    Resampling.HAMMING: (1.0, _hamming),
-    Resampling.BICUBIC: (2.0, _cubic),
-    Resampling.LANCZOS: (3.0, _lanczos),
-}
-WINDOW_FILTERS = frozenset({Resampling.NEAREST, *_KERNELS})
+WINDOW_FILTERS = frozenset({Resampling.NEAREST, *FILTERS})
 """What `resize_window` knows: Pillow's filters but for the newest, MKS2013 and MKS2021."""

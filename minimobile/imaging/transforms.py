@@ -14,10 +14,13 @@ from PIL import Image
 from PIL.Image import Resampling
 
 from minimobile.errors import InputError
+from minimobile.imaging.filters import QUICK_FILTERS
+from minimobile.imaging.pillow_memory import view_pixels
 from minimobile.imaging.resampling import WINDOW_FILTERS, resize_window
 
-WHOLE_PIXELS = 1 << 26  # above this, resize computes only the part that the crop will keep
+WHOLE_PIXELS = 1 << 26  # above this, resize never computes more than the part that the crop will keep
 MAX_RESIZED_PIXELS = 1 << 28
+QUICK_EDGE = 1 << 15  # beyond it weights take more memory than they save time
 
 
 def resized_size(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
@@ -65,7 +68,7 @@ def resize(
     crop: tuple[int, int] | None = None,
     rounding: str | None = None,
 ) -> NDArray[Any]:
-    """Resize as PIL does, in 8 bits; only centre-crop's part of the result where the whole would be enormous.
+    """Resize as PIL does, in 8 bits; by PIL or, with the same result, by kernels that compute centre-crop's part alone.
 
     `crop` and `rounding` are what `center_crop` will be asked for.
 
@@ -79,10 +82,14 @@ def resize(
         scaled = _must_scale(picture)
         picture = _to_pil(rescale(picture, 255) if scaled else picture)
     height, width = size
+    is_quick = resample in QUICK_FILTERS and max(*picture.size, *size) <= QUICK_EDGE and picture.size != (width, height)
+    pixels = view_pixels(picture) if is_quick else None
     can_window = crop is not None and resample in WINDOW_FILTERS and picture.mode in ("L", "RGB")
-    if can_window and height * width > WHOLE_PIXELS:
+    if pixels is None and can_window and height * width > WHOLE_PIXELS:
         pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)  # (h, w, C)
+    if pixels is not None:
         resized = resize_window(pixels, size, resample, _kept_window(size, crop, rounding))
+        resized = resized[..., : len(picture.mode)]
     elif height * width > MAX_RESIZED_PIXELS:
         raise too_large(size)
     else:
