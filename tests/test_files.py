@@ -11,8 +11,15 @@ from pathlib import Path
 import pytest
 
 import minimobile as mm
-from minimobile.errors import FormatError, InputError
-from minimobile.storage.files import check_destination, write_together, write_whole, write_whole_bytes
+from minimobile.errors import FormatError, InputError, MissingError
+from minimobile.storage.files import (
+    check_destination,
+    path_beside,
+    regular_file_size,
+    write_together,
+    write_whole,
+    write_whole_bytes,
+)  # fmt: skip
 from tests.conftest import Run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="links and pipes as POSIX has them")
@@ -158,3 +165,60 @@ def test_a_failure_in_the_middle_brings_everything_back(tmp_path: Path, monkeypa
         write_together({old: b"other", new: b"other"}, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
     assert old.read_text() == "precious"
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """The hub's cache of one repository and another one, with a file beside them."""
+    for name in ("models--a--b", "models--a--c"):
+        (tmp_path / name / "blobs").mkdir(parents=True)
+        (tmp_path / name / "blobs" / "f00d").write_bytes(b"data")
+        (tmp_path / name / "snapshots" / "1234" / "sub").mkdir(parents=True)
+    (tmp_path / "precious").write_bytes(b"x")
+    return tmp_path
+
+
+@posix
+@pytest.mark.parametrize("is_absolute", [True, False])
+@pytest.mark.parametrize("name", ["data.bin", "sub/data.bin"])
+def test_links_of_a_snapshot_into_its_own_blobs_are_followed(cache: Path, name: str, is_absolute: bool) -> None:
+    snapshot = cache / "models--a--b" / "snapshots" / "1234"
+    blob = cache / "models--a--b" / "blobs" / "f00d"
+    link = snapshot / name
+    link.symlink_to(blob if is_absolute else os.path.relpath(blob, link.parent))
+    (cache / "mine").symlink_to(snapshot)
+    for folder in (snapshot, cache / "mine"):  # what a user names may be a link itself
+        assert path_beside(folder, name, "x").read_bytes() == b"data"
+
+
+@posix
+@pytest.mark.parametrize(
+    "target",
+    ["../../../precious", "../../../models--a--c/blobs/f00d", "../../blobs/around", "data.bin", "sub/file",
+     "../../blobs", "../../blobs/../../precious", "/etc/hostname"],
+)  # fmt: skip
+def test_links_elsewhere_are_refused(cache: Path, target: str) -> None:
+    snapshot = cache / "models--a--b" / "snapshots" / "1234"
+    (snapshot / "sub" / "file").write_bytes(b"x")
+    (snapshot.parents[1] / "blobs" / "around").symlink_to(cache / "precious")
+    (snapshot / "data.bin").symlink_to(target)
+    with pytest.raises(
+        FormatError, match=r"^x: expected data\.bin to be a file in .* own folder, found a link"
+    ):
+        path_beside(snapshot, "data.bin", "x")
+
+
+@posix
+def test_a_folder_of_a_snapshot_that_is_a_link_is_refused(cache: Path) -> None:
+    snapshot = cache / "models--a--b" / "snapshots" / "1234"
+    (snapshot / "data").symlink_to("../../blobs")
+    with pytest.raises(FormatError, match="found a link"):
+        path_beside(snapshot, "data/f00d", "x")
+
+
+@posix
+def test_a_blob_that_is_missing_is_named_when_it_is_opened(cache: Path) -> None:
+    link = cache / "models--a--b" / "snapshots" / "1234" / "data.bin"
+    link.symlink_to("../../blobs/beef")
+    with pytest.raises(MissingError, match="the link points to a file that is not there"):
+        regular_file_size(path_beside(link.parent, "data.bin", "x"))

@@ -124,13 +124,19 @@ def test_shards_of_pickles_are_put_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="symbolic links need rights on Windows")
-def test_h11_shards_that_are_links_out_of_the_directory_are_read_as_in_the_hub_cache(tmp_path: Path) -> None:
-    shard(tmp_path / "snapshot")
-    (tmp_path / "blobs").mkdir()
-    for item in list((tmp_path / "snapshot").iterdir()):
-        shutil.move(item, tmp_path / "blobs" / item.name)
-        item.symlink_to(Path("..") / "blobs" / item.name)
-    assert len(formats.read(tmp_path / "snapshot").weights) == 4
+def test_h11_shards_that_are_links_are_read_in_the_hub_cache_alone(tmp_path: Path) -> None:
+    for folder, is_read in (("repository/snapshots/1234abcd", True), ("elsewhere/copies/1234abcd", False)):
+        snapshot, blobs = tmp_path / folder, (tmp_path / folder).parents[1] / "blobs"
+        shard(snapshot)
+        blobs.mkdir()
+        for item in list(snapshot.iterdir()):
+            shutil.move(item, blobs / item.name)
+            item.symlink_to(Path("..") / ".." / "blobs" / item.name)
+        if is_read:
+            assert len(formats.read(snapshot).weights) == 4
+        else:
+            with pytest.raises(FormatError, match=r"weight_map: expected model-00001.* found a link"):
+                formats.read(snapshot)
 
 
 NAME = "classifier.bias"

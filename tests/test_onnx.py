@@ -119,6 +119,16 @@ def test_weights_beside_the_model_are_the_same(tmp_path):
     assert_same_numbers(read(external), tiny_layers()[1])
 
 
+def test_weights_beside_the_file_are_found_in_the_hub_cache(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    snapshot = tmp_path / "snapshots" / "1234"
+    snapshot.mkdir(parents=True)
+    external = external_v1(tmp_path / "blobs")
+    for item in (tmp_path / "blobs").iterdir():
+        (snapshot / item.name).symlink_to(f"../../blobs/{item.name}")
+    assert_same_numbers(read(snapshot / external.name), tiny_layers()[1])
+
+
 SCALINGS = {
     "divided and centred": ([node("Div", ["pixels", "255"], "a"), node("Sub", ["a", "means"], "b"),
                              node("Div", ["b", "deviations"], "scaled")], (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),

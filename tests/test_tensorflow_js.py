@@ -257,6 +257,17 @@ def test_links_are_not_followed(folder):
         formats.read(folder)
 
 
+def test_links_of_the_hub_cache_are_followed(folder, tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "1234", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for item in folder.iterdir():
+        shutil.copy(item, blobs / item.name)
+        (snapshot / item.name).symlink_to(f"../../blobs/{item.name}")
+    read, expected = formats.read(snapshot).weights, formats.read(folder).weights
+    assert all(np.array_equal(read[name], values) for name, values in expected.items())
+
+
 def test_short_and_long_shards_are_refused_before_they_are_read(folder):
     shard = next(folder.glob("group1-shard2of*.bin"))
     content = shard.read_bytes()

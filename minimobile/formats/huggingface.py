@@ -20,7 +20,7 @@ from minimobile.formats.description import Description, Entry
 from minimobile.formats.pytorch import pytorch
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.storage.directories import write_directory
-from minimobile.storage.files import user_path, write_whole_bytes
+from minimobile.storage.files import path_beside, user_path, write_whole_bytes
 from minimobile.storage.hub import CONFIG, PROCESSOR, WEIGHTS
 from minimobile.storage.strict_json import read_json_object
 
@@ -225,12 +225,11 @@ def _list_shards(index: Path) -> tuple[dict[str, str], list[Path]]:
         raise FormatError(f"{index}: expected weight_map to map weights to files, found {str(places)[:80]}")
     ending = _shard_format(index)[1]
     for name in places.values():
-        # Judged as written, never after following links: every file of the hub's cache is a link out of its directory.
         if not isinstance(name, str) or not name.endswith(ending) or any(mark in name for mark in '/\\:\0"'):
             raise FormatError(
                 f"{index}: expected the plain name of a {ending} file beside it, found {str(name)[:200]!r}"
             )
-    shards = [index.with_name(name) for name in sorted(set(places.values()))]
+    shards = [path_beside(index.parent, name, f"{index}: weight_map") for name in sorted(set(places.values()))]
     if len(shards) > _SHARD_LIMIT:
         raise FormatError(f"{index}: expected at most {_SHARD_LIMIT} files, found {len(shards)}")
     for shard in shards:

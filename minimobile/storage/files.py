@@ -67,8 +67,9 @@ def regular_file_size(path: Path) -> int:
 
 
 def path_beside(folder: Path, name: object, what: str) -> Path:
-    """Return the path of a file that a model names as its own: in its `folder` or below it, by no link.
+    """Return the path of a file that a model names as its own: in its `folder` or below it.
 
+    It is no link, but for the hub's cache: there every file of a snapshot is one into the same repository's blobs.
     Whether there is such a file is seen when it is opened. Raises FormatError, which begins with `what`, for any other
     place.
     """
@@ -82,9 +83,23 @@ def path_beside(folder: Path, name: object, what: str) -> Path:
             is_link = stat.S_ISLNK(path.lstat().st_mode)
         except OSError:  # missing: said when it is opened
             break
-        if is_link:
-            raise FormatError(f"{what}: expected {str(name)[:80]} to be a file in the model's own folder, found a link")
+        if is_link and not (path == folder.joinpath(*parts) and _is_blob_of_snapshot(path)):
+            raise FormatError(
+                f"{what}: expected {str(name)[:80]} to be a file in the model's own folder, found a link, which is "
+                "only followed from a snapshot of the hub's cache to that repository's blobs; put the file itself there"
+            )
     return folder.joinpath(*parts)
+
+
+def _is_blob_of_snapshot(link: Path) -> bool:
+    """Say whether a link in REPOSITORY/snapshots/REVISION, or below, leads to a file of REPOSITORY/blobs in the end."""
+    try:
+        folder, target = link.parent.resolve(), link.resolve()
+    except (OSError, RuntimeError):  # a circle of links
+        return False
+    above = folder.parents
+    snapshots = next((place for place in above if place.name == "snapshots"), None)
+    return snapshots is not None and target.parent == snapshots.parent / "blobs"
 
 
 @contextmanager
