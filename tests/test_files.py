@@ -202,9 +202,7 @@ def test_links_elsewhere_are_refused(cache: Path, target: str) -> None:
     (snapshot / "sub" / "file").write_bytes(b"x")
     (snapshot.parents[1] / "blobs" / "around").symlink_to(cache / "precious")
     (snapshot / "data.bin").symlink_to(target)
-    with pytest.raises(
-        FormatError, match=r"^x: expected data\.bin to be a file in .* own folder, found a link"
-    ):
+    with pytest.raises(FormatError, match=r"^x: expected data\.bin to be a file in .* own folder, found a link"):
         path_beside(snapshot, "data.bin", "x")
 
 
