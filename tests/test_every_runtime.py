@@ -1,0 +1,94 @@
+"""`check --against all`: which of several runtimes is right, with stand-ins that compute what the definitions say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from planted import draw_pixels, make_network
+from planted_exports import FAULTS, plant
+
+import minimobile as mm
+from minimobile.comparison import every_runtime, peers
+from minimobile.comparison.bench import Timing
+from minimobile.errors import InputError, UnavailableError
+
+Run = Callable[[peers.Peer, np.ndarray], Any]
+
+
+def faulty(peer: peers.Peer, pixels: np.ndarray) -> Any:
+    """Compute the network with a mean that was forgotten in its batch norms."""
+    return plant(peer.model, FAULTS["mean forgotten"])(pixels, peers.compared_layers(peer.model.graph))
+
+
+def blind(peer: peers.Peer, pixels: np.ndarray) -> Any:
+    raise UnavailableError("openvino: expected a version of 2024 or newer, got 2022")
+
+
+@pytest.fixture
+def install(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return what makes the named runtimes, and no others, installed ones that compute as the given functions do."""
+
+    def replace(**runs: Run) -> None:
+        monkeypatch.setattr(every_runtime, "find_spec", lambda package: package in runs)
+        for name, run in runs.items():
+            monkeypatch.setitem(peers.PEERS, name, run)
+
+    def time(graph: Any, weights: Any, shape: Any, against: list[str], *_: Any) -> list[Timing]:
+        return [Timing("minimobile", 1, 2.0, 3.0, 0.0), *(Timing(name, 1, 4.0, 5.0, 0.0) for name in against)]
+
+    monkeypatch.setattr(every_runtime, "compare", time)
+    return replace
+
+
+def check_v1() -> mm.RuntimesReport:
+    return mm.check_all(make_network("v1"), pixel_values=draw_pixels())
+
+
+def test_runtimes_that_compute_the_same_agree(install: Callable[..., None]) -> None:
+    install(onnxruntime=peers.PEERS["reference"], openvino=peers.PEERS["reference"])
+    report = check_v1()
+    assert report.agrees is True
+    assert [row.name for row in report.runtimes] == ["minimobile", "onnxruntime", "openvino"]
+    assert [row.milliseconds for row in report.runtimes] == [2.0, 4.0, 4.0]
+    assert all(row.error is not None and row.error < 1e-5 for row in report.runtimes)
+    assert not any(row.runs_file for row in report.runtimes[1:])
+    assert report.sentences()[0].startswith("all 3 agree: rounding explains every difference; nearest to float64 is ")
+
+
+def test_the_one_that_differs_is_named_with_its_fault(install: Callable[..., None]) -> None:
+    install(onnxruntime=peers.PEERS["reference"], openvino=faulty)
+    report = check_v1()
+    assert report.agrees is False
+    assert report.first_difference == "openvino"
+    assert str(report.diagnosis).startswith(FAULTS["mean forgotten"].words)
+    ours, onnxruntime, openvino = report.runtimes
+    assert (ours.agrees, onnxruntime.agrees, openvino.agrees) == (True, True, False)
+    assert openvino.first_difference in peers.compared_layers(make_network("v1").graph)
+    assert openvino.error is not None and onnxruntime.error is not None and openvino.error > 100 * onnxruntime.error
+    first, second = report.sentences()
+    assert first == f"openvino differs first at {openvino.first_difference}: {openvino.diagnosis}"
+    assert second == "minimobile, onnxruntime agree with the float64 run: the difference lies with openvino"
+
+
+def test_one_that_cannot_run_leaves_a_doubt_and_its_reason(install: Callable[..., None]) -> None:
+    install(onnxruntime=peers.PEERS["reference"], openvino=blind)
+    report = check_v1()
+    assert report.agrees is None
+    assert report.doubt == "openvino could not be judged"
+    assert report.runtimes[2].note == "openvino: expected a version of 2024 or newer, got 2022"
+    assert "openvino: expected a version of 2024" in str(report.table().to_html())
+
+
+def test_without_a_runtime_the_way_out_is_said(install: Callable[..., None]) -> None:
+    install()
+    with pytest.raises(UnavailableError, match=r"one of transformers, .* none is installed; python -m pip install"):
+        check_v1()
+
+
+def test_integers_are_refused(install: Callable[..., None]) -> None:
+    install(onnxruntime=peers.PEERS["reference"])
+    with pytest.raises(InputError, match="got one of integers"):
+        mm.check_all(mm.quantize(make_network("v1", image_size=32), draw_pixels()), pixel_values=draw_pixels())
