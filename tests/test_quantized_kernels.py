@@ -140,6 +140,24 @@ def test_what_is_estimated_and_what_is_not():
     assert not estimates(by, 3, largest, "xnnpack").any()
 
 
+def test_a_linear_layer_rounds_once_where_a_convolution_rounds_twice():
+    """-86.4996 steps: counted in 512ths first, as LiteRT's convolutions do, that is a tie."""
+    x = np.array([127, 127, 127, 127, 126, 120], np.int8)
+    weight = np.array([-127, -127, -127, -127, -126, -1], np.int8)
+    assert x.astype(int) @ weight == -80512
+    scale = np.float32(80512 / 86.4996065)
+    found = []
+    for op, shape in (("fully_connected", (1, 6)), ("conv2d", (1, 1, 1, 6))):
+        tensors = [
+            tensor("x", shape, "int8"), tensor("w", shape, "int8", values=weight.reshape(shape)),
+            tensor("out", (*shape[:-1], 1), "int8", scale),
+        ]  # fmt: skip
+        network = one_operation(op, tensors, {"stride": 1, "dilation": 1, "padding": "SAME", "activation": "linear"})
+        for engine in ("reference", "compiled"):
+            found.append(int(QuantizedEngine(network, RunOptions(engine=engine)).run(x.reshape(shape))["out"].item()))
+    assert found == [-86, -86, -87, -87]
+
+
 @settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), channels=st.integers(1, 200), outputs=st.integers(1, 200), n=st.integers(1, 3))
 def test_fully_connected(seed, channels, outputs, n):

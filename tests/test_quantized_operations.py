@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from quantized_files import as_bytes, name_result_type, random_bytes, run_litert, start
 
@@ -237,6 +237,8 @@ def test_padded_average_pooling_is_litert_s(tmp_path_factory, seed, dtype, sizes
 @crosscheck
 @examples
 @given(seed=SEEDS, dtype=TYPES, keeps=st.booleans(), rows=st.integers(1, 4), flattens=st.booleans(), bias=st.booleans())
+@example(seed=55, dtype="int8", keeps=False, rows=1, flattens=False, bias=False)  # sums that rounding twice moves
+@example(seed=94, dtype="int8", keeps=False, rows=1, flattens=False, bias=False)
 def test_fully_connected_is_litert_s(tmp_path_factory, seed, dtype, keeps, rows, flattens, bias):
     rng = np.random.default_rng(seed)
     writer = start((1, rows, 2, 12), dtype, 0.02, lowest(dtype) + 100)

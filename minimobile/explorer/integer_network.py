@@ -148,7 +148,8 @@ def _write_depthwise(describer: _Describer, operation: Operation, tensors: list[
 
 
 def _write_connected(describer: _Describer, operation: Operation, tensors: list[Tensor], out: Tensor) -> Fields:
-    return _write_product(describer, operation, tensors, out, values_of(tensors[1])[:, None, None, :])
+    product = _write_product(describer, operation, tensors, out, values_of(tensors[1])[:, None, None, :])
+    return {**product, "roundsOnce": True}
 
 
 def _write_product(

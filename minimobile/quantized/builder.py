@@ -143,16 +143,18 @@ class Builder:
         return self.keep(pack_scales(channels, _spread(by, channels), bias))
 
     def put_estimates(
-        self, by: Scaling, bias: NDArray[np.int64], weights: NDArray[np.int64], to: int
+        self, by: Scaling, bias: NDArray[np.int64], weights: NDArray[np.int64], to: int, bytes_of: str | None = None
     ) -> dict[str, int]:
         """Keep the same for sums of bytes times weights (C, terms), with what estimates them where that can be done.
 
-        `to` is the zero point of what they become.
+        `to` is the zero point of what they become, `bytes_of` says by whose rule, None: the network's.
         """
+        bytes_of = bytes_of or self.bytes_of
         limits = (np.clip(weights * 255, *side).sum(1) + bias for side in ((None, 0), (0, None)))
         largest = np.maximum(*map(np.abs, limits)).astype(np.float64)
         by = _spread(by, len(bias))
-        return {"scales": self.keep(pack_scales(len(bias), by, bias, estimates(by, to, largest, self.bytes_of)))}
+        scales = pack_scales(len(bias), by, bias, estimates(by, to, largest, bytes_of))
+        return {"scales": self.keep(scales), "bytes_of": BYTES_OF.index(bytes_of)}
 
     def put_addends(
         self, bys: Sequence[Scaling], bits: int, scales: tuple[float, float, float], zeros: tuple[int, int, int]

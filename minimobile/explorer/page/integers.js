@@ -5,7 +5,7 @@ import { fround } from "./fma.js";
 import { listReads, range } from "./floats.js";
 import { PIXEL, joinFields, slide, widenField } from "./geometry.js";
 import { emptyTerms, fill } from "./network.js";
-import { requantize } from "./requantize.js";
+import { requantize, requantizeOnce } from "./requantize.js";
 
 const ADDED_BITS = 2 ** 20;
 const PRODUCTS = ["conv2d", "depthwise_conv2d", "fully_connected"];
@@ -65,9 +65,14 @@ export class IntegerNetwork {
     return { multiplier: of("multiplier")[at], shift: of("shift")[at], factor: of("factor")[at] };
   }
 
-  toByte(total, by, channel, { zero, low, high }) {
+  // Steps of the result's scale, by the rule of the operation.
+  toSteps(total, by, channel) {
     const { multiplier, shift } = this.scaling(by, channel);
-    return Math.min(high, Math.max(low, requantize(total, multiplier, shift) + zero));
+    return (by.roundsOnce ? requantizeOnce : requantize)(total, multiplier, shift);
+  }
+
+  toByte(total, by, channel, { zero, low, high }) {
+    return Math.min(high, Math.max(low, this.toSteps(total, by, channel) + zero));
   }
 
   limit(layer) {
@@ -144,7 +149,7 @@ export class IntegerNetwork {
   // From a sum to its byte, each step, and what rounding did.
   finish(total, by, channel, to) {
     const { multiplier, shift, factor } = this.scaling(by, channel),
-      steps = requantize(total, multiplier, shift);
+      steps = this.toSteps(total, by, channel);
     return [
       { name: "the real factor of the scales", operand: factor, value: total * factor },
       { name: "times multiplier / 2³¹, times 2^shift, rounded", operand: multiplier, value: steps },

@@ -11,6 +11,12 @@ export function requantize(total, multiplier, shift) {
   return Math.floor((high + 2 ** (-shift - 1) - (high < 0 ? 1 : 0)) / 2 ** -shift);
 }
 
+// floor(total * multiplier / 2**(31 - shift) + 1/2): LiteRT's linear layers round once.
+export function requantizeOnce(total, multiplier, shift) {
+  const right = BigInt(31 - shift);
+  return Number((BigInt(total) * BigInt(multiplier) + (1n << (right - 1n))) >> right);
+}
+
 function requantizeLarge(total, multiplier, shift) {
   const product = (BigInt(total) << BigInt(shift)) * BigInt(multiplier);
   return Number((product + (1n << 30n)) >> 31n);

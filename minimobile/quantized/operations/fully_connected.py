@@ -16,6 +16,9 @@ from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile_kernels.geometry import window
 from minimobile_kernels.quantized import reference
 
+ROUNDING = {"litert": "litert-single-rounding"}
+"""LiteRT's reference kernel of this operation rounds once, where its convolutions round twice."""
+
 if TYPE_CHECKING:
     from minimobile.quantized.builder import Builder
 
@@ -37,6 +40,7 @@ class FullyConnected(Product):
         """Compute the result as a convolution of single pixels."""
         (x, weight, *_), (values, kernel, *_) = call.inputs, call.arrays
         pixels = values.reshape(-1, 1, 1, weight.shape[1])
+        call = call._replace(bytes_of=ROUNDING.get(call.bytes_of, call.bytes_of))
         arguments = definition_arguments(call, window(1, 1, (1, 1), 1, 1, "VALID"))
         found = reference.conv2d(pixels, x.zero, kernel[:, None, None, :], weight.zero, *arguments)
         return found.reshape(call.out.shape)
@@ -48,4 +52,5 @@ class FullyConnected(Product):
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add a product of the rows of a matrix, single pixels, and the weights."""
         _, weight, _, _ = operands(builder, operation)
-        add_product(builder, operation, values_of(weight).astype(np.int64) - weight.zero_points.reshape(-1, 1))
+        values = values_of(weight).astype(np.int64) - weight.zero_points.reshape(-1, 1)
+        add_product(builder, operation, values, ROUNDING.get(builder.bytes_of, builder.bytes_of))

@@ -39,17 +39,19 @@ def operands(builder: Builder, operation: Operation) -> tuple[Tensor, Tensor, ND
     return x, weight, np.zeros(as_image(out.shape)[3], np.int64), out
 
 
-def put_scales(builder: Builder, operation: Operation, weights: NDArray[np.int64]) -> dict[str, int]:
-    """Keep how sums of products with weights (C_out, terms) come to bytes.
+def put_scales(
+    builder: Builder, operation: Operation, weights: NDArray[np.int64], bytes_of: str | None = None
+) -> dict[str, int]:
+    """Keep how sums of products with weights (C_out, terms) come to bytes, by whose rule (None: the network's).
 
     The bias takes in what the zero point of x adds, by the sums of the weights.
     """
     x, weight, bias, out = operands(builder, operation)
     bias = bias - lifted_zero(x) * weights.sum(1)
-    return builder.put_estimates(product_scaling(x, weight, out), bias, weights, lifted_zero(out))
+    return builder.put_estimates(product_scaling(x, weight, out), bias, weights, lifted_zero(out), bytes_of)
 
 
-def add_product(builder: Builder, operation: Operation, values: NDArray[np.int64]) -> None:
+def add_product(builder: Builder, operation: Operation, values: NDArray[np.int64], bytes_of: str | None = None) -> None:
     """Add a product of a map's pixels and a matrix (C_out, C_in): all pixels are one row."""
     x, _, _, out = operands(builder, operation)
     n, height, width, channels = builder.shape(x.name)
@@ -57,8 +59,9 @@ def add_product(builder: Builder, operation: Operation, values: NDArray[np.int64
     offsets = first // builder.lanes * builder.plane(x.name) + first % builder.lanes
     padded = np.zeros((len(values), len(first) * builder.group), np.int64)
     padded[:, :channels] = values
+    scales = put_scales(builder, operation, values, bytes_of)
     builder.add_step(
         "conv2d", x.name, out.name, values.size * n * height * width,
         activation_range(operation.attributes["activation"], out), batch=1, out_height=1, out_width=n * height * width,
-        x_pixel=builder.lanes, **builder.put_panels(padded, offsets), **put_scales(builder, operation, values),
+        x_pixel=builder.lanes, **builder.put_panels(padded, offsets), **scales,
     )  # fmt: skip
