@@ -19,6 +19,7 @@ def test_the_page_has_a_row_for_each_of_ten_causes() -> None:
         assert row.startswith(f"| {cause.words} | `") and "None" not in row
 
 
+@pytest.mark.slow
 def test_a_row_is_what_check_says() -> None:
     model = mm.load(SOURCE)
     pixels = model.processor(PICTURE, return_tensors="np")["pixel_values"]
