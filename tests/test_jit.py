@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from minimobile_kernels import _jit, host
-from minimobile_kernels.native import THREAD, Array, Entry, Number
+from minimobile_kernels.abi import THREAD, Array, Number
+from minimobile_kernels.native import Entry
 
 
 def double(x, out):

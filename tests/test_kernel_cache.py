@@ -13,7 +13,8 @@ import pytest
 
 import minimobile
 from minimobile_kernels import kernel_cache
-from minimobile_kernels.native import Array, Entry
+from minimobile_kernels.abi import Array
+from minimobile_kernels.native import Entry
 
 PROGRAM = """
 import test_kernel_cache as test

@@ -12,7 +12,7 @@ import numba
 from llvmlite import ir
 from numba.core import types
 
-from minimobile_kernels.native import CALL, THREAD, UNFIT, Array, Entry, Number, Parameter, target_machine
+from minimobile_kernels.abi import CALL, THREAD, UNFIT, Array, Number, Parameter, target_machine
 
 OPTIONS: dict[str, Any] = {
     "fastmath": False,  # the order of every sum is part of the result
@@ -43,12 +43,12 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.jit(**OPTIONS, inline="always")(function)
 
 
-def compile_entry(entry: Entry) -> tuple[bytes, bytes]:
-    """Return two object files: the function itself, and under the name `native.CALL` what calls it with a table."""
-    dispatcher = numba.jit(**OPTIONS)(getattr(import_module(entry.module), entry.name))
+def compile_entry(module: str, name: str, parameters: tuple[Parameter, ...]) -> tuple[bytes, bytes]:
+    """Return two object files: the function itself, and under the name `abi.CALL` what calls it with a table."""
+    dispatcher = numba.jit(**OPTIONS)(getattr(import_module(module), name))
     dispatcher._cache = result = _Result()
-    dispatcher.compile(tuple(map(_numba_type, entry.parameters)))
-    return result.content, _compile_call(result.symbol, entry.parameters)
+    dispatcher.compile(tuple(map(_numba_type, parameters)))
+    return result.content, _compile_call(result.symbol, parameters)
 
 
 class _Result:

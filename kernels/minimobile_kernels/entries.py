@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from minimobile_kernels import detection_rules, step
-from minimobile_kernels.native import THREAD, Array, Entry, Number
+from minimobile_kernels.abi import THREAD, Array, Number
+from minimobile_kernels.native import Entry
 from minimobile_kernels.quantized import step as quantized_step
 
 _INT64, _INT32, _UINT64, _UINT16, _UINT8 = (np.dtype(name) for name in ("int64", "int32", "uint64", "uint16", "uint8"))
