@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from llvmlite.binding import get_host_cpu_features
 
-from minimobile_kernels import _jit, host
+from minimobile_kernels import _jit, elf, host
 from minimobile_kernels.abi import THREAD, Array, Number
 from minimobile_kernels.native import Entry
 
@@ -82,6 +83,23 @@ def test_what_needs_numba_at_run_time_is_refused(tmp_path, monkeypatch):
 )
 def test_vector_sizes_follow_the_cpu(name, features, machine, expected):
     assert host.host_vectors(name, features, machine) == expected
+
+
+@pytest.mark.skipif(not elf.is_for_this_system(), reason="elsewhere LLVM is asked, or knows nothing")
+def test_linux_and_llvm_agree_on_the_features_that_kernels_are_chosen_by():
+    known = get_host_cpu_features()
+    chosen_by = ("avx512f", "avx512bw", "avx512vnni", "avxvnni", "avx2", "fma")
+    assert {name for name in chosen_by if name in host.host()[1]} == {name for name in chosen_by if known.get(name)}
+
+
+def test_what_tells_processors_apart_does_not_change_from_moment_to_moment():
+    lines = "model\t\t: {}\nmodel name\t: A B\ncpu MHz\t\t: {}\nflags\t\t: fma avx_vnni\n\n"
+    found = host.read_cpuinfo("".join(f"processor\t: {n}\n{lines.format(17, n)}" for n in range(2)))
+    assert found == ("flags=fma avx_vnni model=17", ["avxvnni", "fma"])
+    assert host.read_cpuinfo(lines.format(17, 9)) == found != host.read_cpuinfo(lines.format(18, 9))
+    mixed = host.read_cpuinfo("CPU part\t: 0xd0b\nFeatures: asimd\n\nCPU part\t: 0xd05\nFeatures: asimd\n")
+    assert mixed == ("CPU part=0xd05 CPU part=0xd0b Features=asimd", ["asimd"])
+    assert host.read_cpuinfo("") == ("", [])
 
 
 def test_vectors_hold_at_least_one_float():

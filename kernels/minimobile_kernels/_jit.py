@@ -7,12 +7,13 @@ from importlib import import_module
 from itertools import count
 from typing import Any
 
-import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
+from llvmlite.binding import parse_assembly
 from numba.core import types
 
-from minimobile_kernels.abi import CALL, THREAD, UNFIT, Array, Number, Parameter, target_machine
+from minimobile_kernels.abi import CALL, SYSTEM_CALLS, THREAD, UNFIT, Array, Number, Parameter
+from minimobile_kernels.llvm import target_machine
 
 OPTIONS: dict[str, Any] = {
     "fastmath": False,  # the order of every sum is part of the result
@@ -25,8 +26,6 @@ OPTIONS: dict[str, Any] = {
 }
 INT32, INT64, DOUBLE, POINTER = ir.IntType(32), ir.IntType(64), ir.DoubleType(), ir.IntType(8).as_pointer()
 C_CONTIGUOUS, WRITEABLE = 0x1, 0x400  # of NumPy's flags
-SYSTEM_CALLS = {"sched_yield", "SwitchToThread", "memcpy", "memset", "memmove"}
-"""What machine code may call of the system: where it is loaded, Numba's own functions are not there."""
 
 
 def compiled(function: Callable[..., Any]) -> Any:
@@ -104,7 +103,7 @@ def _compile_call(symbol: str, parameters: tuple[Parameter, ...]) -> bytes:
     builder.ret(builder.call(callee, values))
     for name, supply in _SUPPLIED.items():
         supply(module, name)
-    content: bytes = target_machine().emit_object(llvm.parse_assembly(str(module)))
+    content: bytes = target_machine().emit_object(parse_assembly(str(module)))
     return content
 
 

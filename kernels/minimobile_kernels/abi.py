@@ -1,10 +1,9 @@
-"""What Python and machine code agree on: an entry's parameters, its name and answers, and how code is loaded."""
+"""What Python and machine code agree on: an entry's parameters, its name and answers, and what it may call."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import llvmlite.binding as llvm
 import numpy as np
 
 CALL = "minimobile_call"
@@ -14,6 +13,8 @@ The table holds an address of an object for every array, and the numbers; after 
 """
 UNFIT = 1000
 """What it returns where an array is not what the entry takes."""
+SYSTEM_CALLS = frozenset({"sched_yield", "SwitchToThread", "memcpy", "memset", "memmove", "ldexp"})
+"""What it may call of the system: where it is loaded, Numba's own functions are not there."""
 
 
 class Array(NamedTuple):
@@ -33,10 +34,3 @@ class Number(NamedTuple):
 Parameter = Array | Number
 THREAD = Number(np.dtype(np.int64))
 """The last argument of an entry that several threads call with the same others: which of them it is."""
-
-
-def target_machine() -> Any:
-    """Return LLVM's description of code that is loaded anywhere in memory, as Numba has it."""
-    target = llvm.Target.from_default_triple()
-    relocation = "static" if target.name.startswith("x86") else "default"
-    return target.create_target_machine(reloc=relocation, codemodel="jitdefault", jit=True)

@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-import llvmlite
-import llvmlite.binding as llvm
-
 from minimobile_kernels import host
 
 SUFFIX = ".kernel"
@@ -37,7 +34,7 @@ def cache_directory() -> Path:
 def source_stamp() -> str:
     """Return a hash of all that the machine code follows from but the processor: the sources, Numba, and LLVM."""
     python = f"{sys.version_info[:2]} {object.__basicsize__}"
-    digest = hashlib.sha256(f"{_numba_release()} {llvmlite.__version__} {python}".encode())
+    digest = hashlib.sha256(f"{_release('numba')} {_release('llvmlite')} {python}".encode())
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
@@ -46,7 +43,8 @@ def source_stamp() -> str:
 
 def file_name(entry: str, parameters: str) -> str:
     """Return the name of the file that holds an entry with these parameters, for this source, processor and Numba."""
-    key = f"{_stamp()} {parameters} {host.LANES} {host.REGISTERS} {_describe_processor()}"
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    key = f"{_stamp()} {parameters} {host.LANES} {host.REGISTERS} {features} {host.description()}"
     return f"{entry}-{hashlib.sha256(key.encode()).hexdigest()[:24]}{SUFFIX}"
 
 
@@ -93,16 +91,11 @@ def _stamp() -> str:
     return source_stamp()
 
 
-def _numba_release() -> str:
-    """Return which Numba there is, without importing it: its version stands in a file of its own."""
-    spec = find_spec("numba")
+def _release(package: str) -> str:
+    """Return which release of Numba or llvmlite there is, without importing it: it stands in a file of its own."""
+    spec = find_spec(package)
     assert spec is not None and spec.origin is not None, "a requirement of this package"
     return hashlib.sha256((Path(spec.origin).parent / "_version.py").read_bytes()).hexdigest()
-
-
-def _describe_processor() -> str:
-    features = os.environ.get("NUMBA_CPU_FEATURES")
-    return f"{llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features} {host.host()}"
 
 
 def _complaint(directory: Path) -> str | None:
