@@ -97,7 +97,7 @@ def test_both_forms_are_one_network_of_integers(tmp_path, dtype, per_channel):
         checkpoint = read(path)
         assert checkpoint.obstacle is None
         assert checkpoint.quantized is not None
-        assert checkpoint.quantized.bytes_of == "xnnpack"
+        assert checkpoint.quantized.bytes_of == {UNSIGNED: "onnxruntime-uint8", SIGNED: "onnxruntime"}[dtype]
         assert checkpoint.endpoints["layer.3"] in checkpoint.quantized.tensors
         results.append(mm.load(path)(pixels).logits)
         weight = checkpoint.weights["classifier.weight"]
@@ -122,17 +122,25 @@ def test_what_has_no_form_in_integers_is_said_and_runs_in_floats(tmp_path):
 
 NETWORKS = [Export("v1", 0.25, 96, "torchscript", 17), Export("v2", 0.35, 97, "torchscript", 17),
             Export("deeplab", 0.35, 96, "torchscript", 17)]  # fmt: skip
+KINDS = ["uint8", "int8 per channel"]
 
 
-@pytest.mark.crosscheck
-@pytest.mark.parametrize("export", NETWORKS, ids=lambda export: export.network)
-@pytest.mark.parametrize("kind", ["uint8", "int8 per channel"])
-def test_every_byte_is_that_of_onnx_runtimes_kernels_of_integers(export, kind, tmp_path):
-    tools = pytest.importorskip("onnxruntime.quantization")
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Any:
+    """Return the three networks as files of floats, as ONNX Runtime's quantiser wants them."""
     prepare = pytest.importorskip("onnxruntime.quantization.shape_inference").quant_pre_process
-    write(export, tmp_path / "float.onnx")
-    shape = (1, 3, export.size, export.size)
-    pixels = [np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32) for seed in range(3)]
+    paths = {}
+    for export in NETWORKS:
+        folder = tmp_path_factory.mktemp(export.network)
+        write(export, folder / "float.onnx")
+        paths[export.network] = folder / "prepared.onnx"
+        prepare(folder / "float.onnx", paths[export.network], skip_symbolic_shape=True)
+    return paths
+
+
+def quantize(source: Any, path: Any, form: str, kind: str, pixels: list[Any]) -> None:
+    """Quantise a file of floats by ONNX Runtime's tool, ranges from two pictures."""
+    tools = pytest.importorskip("onnxruntime.quantization")
 
     class Reader(tools.CalibrationDataReader):
         rest = iter([{"x": values} for values in pixels[:2]])
@@ -141,18 +149,30 @@ def test_every_byte_is_that_of_onnx_runtimes_kernels_of_integers(export, kind, t
             return next(self.rest, None)
 
     types = (tools.QuantType.QUInt8, tools.QuantType.QInt8)[:: 1 if kind == "uint8" else -1]
-    path = tmp_path / "net.onnx"
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            prepare(tmp_path / "float.onnx", tmp_path / "prepared.onnx", skip_symbolic_shape=True)
             tools.quantize_static(
-                tmp_path / "prepared.onnx", path, Reader(), quant_format=tools.QuantFormat.QOperator,
+                source, path, Reader(), quant_format=getattr(tools.QuantFormat, form),
                 activation_type=types[0], weight_type=tools.QuantType.QInt8, per_channel=kind != "uint8",
             )  # fmt: skip
     finally:
         logging.disable(logging.NOTSET)
+
+
+def draw_pixels(export: Export) -> list[Any]:
+    """Return six pictures."""
+    shape = (1, 3, export.size, export.size)
+    return [np.random.default_rng(seed).normal(0, 1, shape).astype(np.float32) for seed in range(6)]
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("export", NETWORKS, ids=lambda export: export.network)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_byte_is_that_of_onnx_runtimes_kernels_of_integers(export, kind, prepared, tmp_path):
+    pixels, path = draw_pixels(export), tmp_path / "net.onnx"
+    quantize(prepared[export.network], path, "QOperator", kind, pixels)
     network = formats.read(path).quantized
     assert network is not None
     tensors = {operation.output for operation in network.operations}
@@ -169,17 +189,36 @@ def test_every_byte_is_that_of_onnx_runtimes_kernels_of_integers(export, kind, t
                 found = (found.astype(np.int16) - 128).astype(np.int8)
             ours = values[operation.output]
             found = np.ascontiguousarray(found.reshape(ours.shape))
-            if operation.op == "add":  # rounded by whole numbers in ours, by float32 in theirs: ties may differ
-                steps = np.abs(ours.astype(np.int16) - found)
-                assert steps.max() <= 1, operation.output
-                assert np.count_nonzero(steps) <= 2, operation.output
-                values[operation.output] = found
-            else:
-                assert found.tobytes() == ours.tobytes(), operation.output
+            assert found.tobytes() == ours.tobytes(), operation.output
             compared += 1
     assert compared > {"v1": 28, "v2": 62, "deeplab": 66}[export.network]
-    if export.network == "v1":  # no sums
-        assert mm.load(path)(pixels[2]).logits.tobytes() == theirs[known(path)[-1]].tobytes()
+    model = mm.load(path)
+    for picture in pixels[2:]:
+        logits = run_with_values(path, {"x": picture}, ["logits"])["logits"]
+        assert model(picture).logits.tobytes() == logits.tobytes()
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("export", NETWORKS, ids=lambda export: export.network)
+@pytest.mark.parametrize("kind", KINDS)
+def test_qdq_has_the_bytes_of_the_integers_that_onnx_runtime_makes_of_it(export, kind, prepared, tmp_path):
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    pixels, path = draw_pixels(export), tmp_path / "net.onnx"
+    quantize(prepared[export.network], path, "QDQ", kind, pixels)
+    options = runtime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED  # ENABLE_ALL cannot be saved
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    left = {entry.op_type for entry in onnx.load(tmp_path / "optimised.onnx").graph.node}
+    model = mm.load(path)
+    pairs = [(model(picture).logits, session.run(["logits"], {"x": picture})[0]) for picture in pixels[2:]]
+    differing = sum(np.count_nonzero(ours != found) for ours, found in pairs)
+    print(f"{export.network} {kind}: {differing} of {sum(ours.size for ours, _ in pairs)} logits differ")
+    if "Conv" in left:  # its optimiser leaves some in floats, where it changes maps of int8 to uint8
+        assert kind != "uint8"
+    else:
+        assert differing == 0
 
 
 def known(path: Any) -> list[str]:

@@ -48,8 +48,8 @@ def load(
         dtype: "float32", or "float64" for the reference engine. float16 and bfloat16 are computed in float32.
         num_threads: None is all processors. The bits do not depend on it.
         bytes_of: whose bytes a quantised file computes: "litert" (its reference kernels), "litert-single-rounding" (the
-            same built to round once) or "xnnpack" (LiteRT's default kernels, and ONNX Runtime's). None: as the file's
-            own format says, the last for ONNX and the first for all others.
+            same built to round once), "xnnpack" (LiteRT's default kernels), "onnxruntime" or "onnxruntime-uint8" (ONNX
+            Runtime's, for a file of int8 or of uint8). None: as the file's own format says, the first but for ONNX.
         dequantize: run a quantised file as the network of floats that it stands for.
         quantized: run a checkpoint that was trained with fake quantisation in integers.
         overrides: fields of the config (`output_stride=8`); `revision`, `cache_dir`, `token`, `local_files_only`,

@@ -96,7 +96,7 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         refused by name where they would.
         `engine` is "compiled" or "reference" (NumPy; with dtype "float64" the truth). The bits do not depend on
         `num_threads` (None: all cores). A quantised file is run in integers, with the bytes that `bytes_of` names
-        ("litert", "litert-single-rounding" or "xnnpack": see `quantized.engine`; None: those of its format), or, with
+        ("litert", "xnnpack", "onnxruntime" and more: see `quantized.engine`; None: those of its format), or, with
         `dequantize`, as the float network that it stands for. A checkpoint trained with fake quantisation is run in
         floats that are rounded as in training, or, with `quantized`, in the integers that it was trained for, on
         pictures of the config's size.

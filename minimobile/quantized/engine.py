@@ -46,6 +46,8 @@ class QuantizedEngine:
     - "litert-single-rounding": those of the same kernels built with TFLITE_SINGLE_ROUNDING, which round once.
     - "xnnpack": those of LiteRT's default, XNNPACK: sums are multiplied by a float32 factor and rounded, halves to
       even; additions and changes of scale have integer rules of their own.
+    - "onnxruntime", "onnxruntime-uint8": those of ONNX Runtime's operators of integers on x86-64, in a file of int8 or
+      of uint8: factors as XNNPACK's, additions in float32 (which of the two types the file has can tip a tie there).
 
     An engine may be called from many threads at once.
     """

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from minimobile_kernels import simd
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
-from minimobile_kernels.quantized.reference import Scaling
+from minimobile_kernels.quantized.reference import BY_FLOATS, Scaling
 from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.quantized.step import Arrays
 
@@ -61,7 +61,7 @@ def estimates(by: Scaling, zero: int, largest: NDArray[np.float64], bytes_of: st
     units = np.ldexp(np.stack([real, zero + 0.5 + moved, zero + 0.5 - moved]), FRACTION_BITS)
     units[1:] += WINDOW // 2
     has_proof = (by.shift < 0) & (by.shift >= -LARGEST_SHIFT) & (by.multiplier >= 1 << 30)
-    has_proof &= (largest * real < LARGEST_STEPS) & (bytes_of != "xnnpack")
+    has_proof &= (largest * real < LARGEST_STEPS) & (bytes_of not in BY_FLOATS)
     return np.where(has_proof, units, 0).astype(np.float32)
 
 

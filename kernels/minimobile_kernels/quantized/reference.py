@@ -14,7 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from minimobile_kernels.geometry import Window, taps
-from minimobile_kernels.reference import Array, quantized_multiplier, requantize
+from minimobile_kernels.reference import Array, fma, quantized_multiplier, requantize
+
+ONNX_RUNTIME = ("onnxruntime", "onnxruntime-uint8")  # in a file of int8, of uint8: its sums of maps depend on that
+BY_FLOATS = ("xnnpack", *ONNX_RUNTIME)  # sums of products times a factor of float32
 
 
 class Scaling(NamedTuple):
@@ -46,10 +49,10 @@ def scaling(scales: Array | float) -> Scaling:
 def rescale(total: Array, by: Scaling, to: Range, bytes_of: str = "litert") -> Array:
     """Bring int32 sums to bytes: zero + total * scale, rounded, and clamped.
 
-    `bytes_of` "litert" and "litert-single-rounding" are those of `requantize`; "xnnpack" is
+    `bytes_of` "litert" and "litert-single-rounding" are those of `requantize`; those of XNNPACK and ONNX Runtime are
     rint(float32(total) * scale), halves to even. Shapes: total (..., C) -> (..., C), int64.
     """
-    if bytes_of == "xnnpack":
+    if bytes_of in BY_FLOATS:
         steps = np.rint(total.astype(np.float32) * by.scale).astype(np.int64)
     else:
         steps = requantize(total, by.multiplier, by.shift, bytes_of)
@@ -111,10 +114,13 @@ def add(
     """Add two images of unlike scales (s_x, s_y, s_out): both are brought to 2**-20 of twice the larger scale first.
 
     XNNPACK's bytes come from integers as well: both are multiplied by their scale over the output's, as whole
-    numbers of 2**-shift of which the larger has 21 bits, and the sum is rounded once, halves up.
+    numbers of 2**-shift of which the larger has 21 bits, and the sum is rounded once, halves up. Those of ONNX
+    Runtime are sums of floats: `add_as_floats`.
 
     Shapes: x and y alike (N, H, W, C) -> the same. Source: LiteRT, `reference/add.h`; XNNPACK, `qu8-vadd`.
     """
+    if bytes_of in ONNX_RUNTIME:
+        return add_as_floats(x, x_zero, y, y_zero, scales, to, bytes_of)
     steps = [values.astype(np.int64) - zero for values, zero in ((x, x_zero), (y, y_zero))]
     if bytes_of == "xnnpack":
         by_x, by_y, shift = whole_factors(scales)
@@ -126,6 +132,40 @@ def add(
     for values, by in zip(steps, by_inputs, strict=True):
         total = total + requantize(values << ADDED_BITS, by.multiplier, by.shift, bytes_of)
     return rescale(total, by_sum, to, bytes_of).astype(x.dtype)
+
+
+def add_as_floats(
+    x: Array, x_zero: int, y: Array, y_zero: int, scales: tuple[float, float, float], to: Range, bytes_of: str
+) -> Array:  # fmt: skip
+    """Add two images as ONNX Runtime does: rint(fma(x, s_x / s_out, fma(y, s_y / s_out, rest))) in float32.
+
+    Bytes count as the file writes them, from 0 or from -128 on, which `bytes_of` says: that moves what is rounded, and
+    now and then a byte. Shapes: as those of `add`. Source: ONNX Runtime 1.31 on x86-64 with AVX2, `MlasQLinearAdd`.
+    """
+    moved = written_zero(bytes_of) - (128 if x.dtype == np.int8 else 0)
+    zeros = (x_zero - moved, y_zero - moved, to.zero - moved)
+    by_x, by_y, rest = float_factors(scales, zeros)
+    numbers = ((values.astype(np.int64) - moved).astype(np.float32) for values in (y, x))
+    total = fma(next(numbers), np.asarray(by_y), np.full(x.shape, rest))
+    total = fma(next(numbers), np.asarray(by_x), total)
+    result: Array = np.clip(np.rint(total).astype(np.int64) + moved, to.low, to.high).astype(x.dtype)
+    return result
+
+
+def written_zero(bytes_of: str) -> int:
+    """Return the unsigned byte that a file of ONNX Runtime's writes as 0, where the least byte is 0 or -128."""
+    return 0 if bytes_of == "onnxruntime-uint8" else 128
+
+
+def float_factors(
+    scales: tuple[float, float, float], zeros: tuple[int, int, int]
+) -> tuple[np.float32, np.float32, np.float32]:  # fmt: skip
+    """Return what ONNX Runtime multiplies x and y by when it adds them, and what it adds for their zero points."""
+    s_x, s_y, s_out = (np.float32(scale) for scale in scales)
+    by_x, by_y = np.float32(s_x / s_out), np.float32(s_y / s_out)
+    zero_x, zero_y, zero_out = (np.float32(zero) for zero in zeros)
+    taken = fma(np.array([by_x]), np.asarray(zero_x), np.float32(by_y * zero_y).reshape(1))[0]
+    return by_x, by_y, np.float32(zero_out - taken)
 
 
 def add_scalings(scales: tuple[float, float, float]) -> tuple[Scaling, Scaling, Scaling]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minimobile_kernels.quantized.reference import Range, Scaling, rescale
+from minimobile_kernels.quantized.reference import ONNX_RUNTIME, Range, Scaling, rescale, written_zero
 from minimobile_kernels.reference import Array
 
 RESIZE_BITS = 10  # of a position's fraction, where signed bytes are resized
@@ -26,16 +26,20 @@ class Affine(NamedTuple):
     zero: int
 
 
-def quantize(x: Array, to: Affine, dtype: DTypeLike) -> Array:
+def quantize(x: Array, to: Affine, dtype: DTypeLike, bytes_of: str = "litert") -> Array:
     """Turn numbers into bytes: zero + x / scale, halves away from zero, clamped (`quantize.h`, AffineQuantize).
+
+    ONNX Runtime takes halves to even, as the operator QuantizeLinear says.
 
     Shapes: x of any shape in float32, without NaN -> the same in uint8 or int8.
     """
     limits = np.iinfo(np.dtype(dtype))
     with np.errstate(over="ignore"):
         steps = np.clip(x.astype(np.float32) / np.float32(to.scale), np.float32(-(2.0**30)), np.float32(2.0**30))
-    whole = np.trunc(steps)  # what is left is exact
-    whole += np.copysign(np.abs(steps - whole) >= np.float32(0.5), steps)
+    whole = np.rint(steps)
+    if bytes_of not in ONNX_RUNTIME:
+        whole = np.trunc(steps)  # what is left is exact
+        whole += np.copysign(np.abs(steps - whole) >= np.float32(0.5), steps)
     result: Array = np.clip(whole.astype(np.int64) + to.zero, limits.min, limits.max).astype(dtype)
     return result
 
@@ -105,13 +109,19 @@ def argmax(x: Array, axis: int, dtype: DTypeLike) -> Array:
     return result
 
 
-def resize_bilinear(x: Array, height: int, width: int, align_corners: bool, half_pixel_centers: bool) -> Array:
+def resize_bilinear(
+    x: Array, height: int, width: int, align_corners: bool, half_pixel_centers: bool, bytes_of: str = "litert"
+) -> Array:  # fmt: skip
     """Resize bilinearly: uint8 with weights in float32, int8 with weights of 10 bits (`resize_bilinear.h`).
 
-    Shapes: x (N, H, W, C) -> (N, height, width, C).
+    ONNX Runtime resizes the numbers that a file writes bytes as, from 0 or from -128 on, and cuts off what is behind
+    the point (1.31 on x86-64, `UpsampleBilinear`). Shapes: x (N, H, W, C) -> (N, height, width, C).
     """
-    rows = resize_points(x.shape[1], height, x.dtype, align_corners, half_pixel_centers)
-    columns = resize_points(x.shape[2], width, x.dtype, align_corners, half_pixel_centers)
+    rows = resize_points(x.shape[1], height, x.dtype, align_corners, half_pixel_centers, bytes_of)
+    columns = resize_points(x.shape[2], width, x.dtype, align_corners, half_pixel_centers, bytes_of)
+    if bytes_of in ONNX_RUNTIME:
+        moved = written_zero(bytes_of) - (128 if x.dtype == np.int8 else 0)
+        return (_resize_numbers(x.astype(np.int64) - moved, rows, columns) + moved).astype(x.dtype)
     return _resize_unsigned(x, rows, columns) if x.dtype == np.uint8 else _resize_signed(x, rows, columns)
 
 
@@ -124,8 +134,15 @@ class Points(NamedTuple):
     second_weight: Array
 
 
-def resize_points(size: int, out_size: int, dtype: DTypeLike, align_corners: bool, half_pixel_centers: bool) -> Points:
-    """Return the neighbours and weights of one axis: in float32 for uint8, in whole 1024ths for int8."""
+def resize_points(
+    size: int, out_size: int, dtype: DTypeLike, align_corners: bool, half_pixel_centers: bool, bytes_of: str = "litert"
+) -> Points:  # fmt: skip
+    """Return the neighbours and weights of one axis: in float32 for uint8, in whole 1024ths for int8.
+
+    ONNX Runtime's are those of uint8 but for roundings, and for pixels beyond the last: halves of the one neighbour.
+    """
+    if bytes_of in ONNX_RUNTIME:
+        return _clamped_points(size, out_size, align_corners, half_pixel_centers)
     find = _real_points if np.dtype(dtype) == np.uint8 else _whole_points
     return find(size, out_size, align_corners, half_pixel_centers)
 
@@ -154,6 +171,32 @@ def _resize_unsigned(x: Array, rows: Points, columns: Points) -> Array:
             above, below = (rows.first[i], rows.first_weight[i]), (rows.second[i], rows.second_weight[i])
             terms = [side[row] * down * across for side, across in sides for row, down in (above, below)]
             result[i] = terms[0] + terms[1] + terms[2] + terms[3] + np.float32(0.5)
+    return out
+
+
+def _clamped_points(size: int, out_size: int, align_corners: bool, half_pixel_centers: bool) -> Points:
+    index, half, scale = np.arange(out_size, dtype=np.float32), np.float32(0.5), np.float32(out_size) / np.float32(size)
+    position = (index + half) / scale - half if half_pixel_centers else index / scale
+    if align_corners:
+        position = index * np.float32(size - 1) / np.float32(max(out_size - 1, 1))
+    position = np.clip(position, np.float32(0), np.float32(size - 1))
+    first = position.astype(np.int64)
+    second = np.minimum(first + 1, size - 1)
+    weights = (np.where(first == second, half, np.abs(position - at.astype(np.float32))) for at in (second, first))
+    return Points(first, second, *weights)
+
+
+def _resize_numbers(x: Array, rows: Points, columns: Points) -> Array:
+    """Sum value * (weight of its column * weight of its row), in the order of rows, then columns, and truncate."""
+    out = np.empty((x.shape[0], len(rows.first), len(columns.first), x.shape[3]), np.int64)
+    numbers = x.astype(np.float32)
+    sides = ((columns.first, columns.first_weight), (columns.second, columns.second_weight))
+    for i in range(len(rows.first)):
+        levels = ((rows.first[i], rows.first_weight[i]), (rows.second[i], rows.second_weight[i]))
+        first, *rest = (
+            (across * down)[:, None] * numbers[:, row][:, at] for row, down in levels for at, across in sides
+        )
+        out[:, i] = functools.reduce(np.add, rest, first)
     return out
 
 

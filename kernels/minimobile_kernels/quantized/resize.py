@@ -12,11 +12,13 @@ from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.integers import WORD, WORD_BYTES, constant, load_bytes, load_word, store_bytes
+from minimobile_kernels.quantized.reference import ONNX_RUNTIME
 from minimobile_kernels.quantized.reference_maps import RESIZE_BITS
-from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.quantized.step import BYTES_OF, Arrays
 from minimobile_kernels.simd import INTEGERS, VECTOR, add, integers_type, keep_apart, splat, vector_type
 
 POINT = 4  # of an output row or column: its two neighbours and the weights of both
+FIRST_WRITTEN = BYTES_OF.index(ONNX_RUNTIME[0])  # from this entry of BYTES_OF on
 
 
 @inlined
@@ -24,7 +26,8 @@ def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Resize bilinearly. Defined by reference_maps.resize_bilinear.
 
     At `step.row_points` and `step.column_points` are `POINT` numbers for every row and every column of the output, the
-    weights of uint8 as the bits of a float32.
+    weights of uint8, and all of ONNX Runtime's, as the bits of a float32; of the last, x_zero is
+    reference.written_zero.
     """
     rows = step.batch * step.out_height
     first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
@@ -43,6 +46,7 @@ def _resize_row(step: Any, arrays: Arrays, image: int, i: int, target: int) -> N
     first, second, over, under = _load_point(constants, step.row_points, i)
     above, below = first * line, second * line
     columns, is_signed, out_width = step.column_points, step.is_signed, step.out_width
+    is_written, written = step.bytes_of >= FIRST_WRITTEN, step.x_zero
     last_left, last_right = -1, -1
     for j in range(out_width):
         first, second, before, after = _load_point(constants, columns, j)
@@ -52,7 +56,11 @@ def _resize_row(step: Any, arrays: Arrays, image: int, i: int, target: int) -> N
         if is_new:
             left_above, left_below = load_bytes(arena, left + above), load_bytes(arena, left + below)
             right_above, right_below = load_bytes(arena, right + above), load_bytes(arena, right + below)
-        if is_signed:
+        if is_written:
+            value = _blend_written(
+                left_above, right_above, left_below, right_below, before, after, over, under, written
+            )
+        elif is_signed:
             if is_new:
                 left_sum = add(_weigh_signed(left_above, over), _weigh_signed(left_below, under))
                 right_sum = add(_weigh_signed(right_above, over), _weigh_signed(right_below, under))
@@ -100,6 +108,27 @@ def _blend(typing_context, left_above, left_below, right_above, right_below, lef
         return builder.fptosi(first, INTEGERS)
 
     return integers_type(*[vector_type] * 4, *[types.int64] * 2), emit
+
+
+@intrinsic
+def _blend_written(typing_context, left_above, right_above, left_below, right_below, left, right, above, below, zero):  # type: ignore[no-untyped-def]
+    """_blend_written(left_above, right_above, left_below, right_below, left, right, above, below, zero): the values
+    less zero, each times the product of its side's weight and its level's, summed in order, truncated, plus zero.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        left, right, above, below = (_real(builder, weight) for weight in arguments[4:8])
+        zero = _whole(builder, arguments[8])
+        weights = [builder.fmul(side, level) for level in (above, below) for side in (left, right)]
+        first, *rest = (
+            builder.fmul(weight, builder.sitofp(builder.sub(x, zero), VECTOR))
+            for x, weight in zip(arguments[:4], weights, strict=True)
+        )
+        for term in rest:
+            first = builder.fadd(first, term)
+        return builder.add(builder.fptosi(first, INTEGERS), zero)
+
+    return integers_type(*[integers_type] * 4, *[types.int64] * 5), emit
 
 
 def _whole(builder: Any, number: Any) -> Any:

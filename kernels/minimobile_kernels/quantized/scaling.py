@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.integers import LONG, VECTOR_BYTES, WORD, call_intrinsic, constant
-from minimobile_kernels.simd import INTEGERS, VECTOR, clamp_vector, integers_type, splat
+from minimobile_kernels.simd import INTEGERS, VECTOR, clamp_vector, fused_multiply_add, integers_type, splat
 
 # The rows of a table of int32, [LANES] each, for every channel of a plane; those from "scale" on hold bits of float32.
 SCALES = ("bias", "multiplier", "left", "right", "scale", "factor", "above", "below")
@@ -98,6 +98,19 @@ def scale_once_rounded(typing_context, vector, multiplier, left, right):  # type
         return _multiply_high(builder, builder.shl(vector, left), multiplier, rounding, shift)
 
     return integers_type(integers_type, integers_type, integers_type, integers_type), emit
+
+
+@intrinsic
+def add_as_floats(typing_context, x, y, by_x, by_y, rest):  # type: ignore[no-untyped-def]
+    """add_as_floats(x, y, by_x, by_y, rest): defined by quantized.reference.add_as_floats; the last three hold bits."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        x, y = (builder.sitofp(steps, VECTOR) for steps in arguments[:2])
+        by_x, by_y, rest = (builder.bitcast(bits, VECTOR) for bits in arguments[2:])
+        total = fused_multiply_add(builder, x, by_x, fused_multiply_add(builder, y, by_y, rest))
+        return builder.fptosi(call_intrinsic(builder, f"llvm.rint.v{LANES}f32", VECTOR, total), INTEGERS)
+
+    return integers_type(*[integers_type] * 5), emit
 
 
 @intrinsic

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from minimobile_kernels.quantized.reference import BY_FLOATS
+
 KINDS = (
     "conv2d", "depthwise_conv2d", "average_pool2d", "mean", "add", "resize_bilinear", "pad", "look_up", "softmax",
     "argmax", "quantize", "pack", "split", "unpack",
 )  # fmt: skip
-BYTES_OF = ("litert", "litert-single-rounding", "xnnpack")
+BYTES_OF = ("litert", "litert-single-rounding", *BY_FLOATS)
 
 # Maps lie in the arena as unsigned bytes, in planes of LANES channels: [ceil(C / LANES)][N][H][W][LANES]. Signed bytes
 # are kept with 128 added, and so are their zero points. A packed image lies in rows of pixels with all channels

@@ -18,7 +18,7 @@ from minimobile_kernels import simd
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.estimate import FRACTION_BITS, STORED, is_any_doubtful, load_row
-from minimobile_kernels.quantized.reference import ADDED_BITS
+from minimobile_kernels.quantized.reference import ADDED_BITS, BY_FLOATS
 from minimobile_kernels.quantized.step import Arrays
 
 MARGIN = 4.0  # units that an estimate may be off to either side
@@ -42,7 +42,7 @@ def addition_estimates(
     inner = abs(units[2]) + MARGIN + 255 * units[1]  # no less than any value before the last addition
     floats = HALF_DIGIT * (255 * (units[0] + units[1]) + abs(units[2]) + MARGIN + inner) + 0.25
     wrong = floats + 3.5 * unit_of_sum + 2.0**-6
-    if bytes_of == "xnnpack" or wrong > MARGIN or inner + 255 * units[0] > 2.0**30:
+    if bytes_of in BY_FLOATS or wrong > MARGIN or inner + 255 * units[0] > 2.0**30:
         return np.zeros(3, np.float32)
     units[2] += MARGIN
     return units.astype(np.float32)

@@ -10,11 +10,19 @@ from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.estimate import STORED, Bytes
 from minimobile_kernels.quantized.integers import load_bytes, store_bytes, times
 from minimobile_kernels.quantized.requantize import LITERT, SINGLE_ROUNDING, load_scales
-from minimobile_kernels.quantized.scaling import SCALES_BYTES, scale_once_rounded, scale_twice_rounded, shift_rounded
-from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.quantized.scaling import (
+    SCALES_BYTES,
+    add_as_floats,
+    scale_once_rounded,
+    scale_twice_rounded,
+    shift_rounded,
+)
+from minimobile_kernels.quantized.step import BYTES_OF, Arrays
 from minimobile_kernels.quantized.sum_estimate import estimate_sums
 from minimobile_kernels.simd import add as add_vectors
 from minimobile_kernels.simd import broadcast, clamp, keep_apart
+
+XNNPACK = BYTES_OF.index("xnnpack")  # from this entry on, nothing is estimated
 
 
 @inlined
@@ -22,7 +30,8 @@ def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Add two maps of bytes. Defined by reference.add.
 
     Shapes: x, y, out: maps of one shape; at `step.scales` three rows of `SCALES`, of x, y and the sum. For XNNPACK's
-    bytes the multipliers of x and y are those of reference.whole_factors, and the shift is the sum's.
+    bytes the multipliers of x and y are those of reference.whole_factors, and the shift is the sum's; for those of ONNX
+    Runtime the rows "scale" are reference.float_factors, and the zero points all are reference.written_zero.
     """
     vectors = plane_count(step.channels, LANES) * step.batch * step.height * step.width
     first, last = share(vectors, 1, part, parts)
@@ -36,7 +45,7 @@ def _add(step: Any, arrays: Arrays, first: int, last: int) -> None:
     start = first
     while start < last:
         count = min(STORED, last - start)
-        if count == STORED:
+        if count == STORED and step.bytes_of < XNNPACK:
             to = Bytes(step.out + start * LANES, 0, step.scales, SCALES_BYTES, low, high, 1)
             if not estimate_sums(arrays, step.x + start * LANES, step.y + start * LANES, to):
                 start += STORED
@@ -50,9 +59,9 @@ def _add_exactly(step: Any, arrays: Arrays, first: int, last: int) -> None:
     keep_apart()
     arena, scales = arrays.arena, arrays.constants
     bytes_of = step.bytes_of
-    x_by, x_left, x_right, _ = load_scales(scales, step.scales)
-    y_by, y_left, y_right, _ = load_scales(scales, step.scales + SCALES_BYTES)
-    out_by, out_left, out_right, _ = load_scales(scales, step.scales + 2 * SCALES_BYTES)
+    x_by, x_left, x_right, x_scale = load_scales(scales, step.scales)
+    y_by, y_left, y_right, y_scale = load_scales(scales, step.scales + SCALES_BYTES)
+    out_by, out_left, out_right, out_scale = load_scales(scales, step.scales + 2 * SCALES_BYTES)
     x_zero, y_zero, out_zero = broadcast(-step.x_zero), broadcast(-step.y_zero), broadcast(step.out_zero)
     low, high = step.low, step.high
     for vector in range(first, last):
@@ -68,6 +77,8 @@ def _add_exactly(step: Any, arrays: Arrays, first: int, last: int) -> None:
                 scale_once_rounded(x, x_by, x_left, x_right), scale_once_rounded(y, y_by, y_left, y_right)
             )
             result = scale_once_rounded(total, out_by, out_left, out_right)
-        else:
+        elif bytes_of == XNNPACK:
             result = shift_rounded(add_vectors(times(x, x_by), times(y, y_by)), out_right)
+        else:
+            result = add_as_floats(x, y, x_scale, y_scale, out_scale)
         store_bytes(arena, step.out + vector * LANES, clamp(add_vectors(result, out_zero), low, high))

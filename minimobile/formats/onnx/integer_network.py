@@ -20,8 +20,8 @@ from minimobile.quantized.validation import check_network
 from minimobile_kernels.geometry import pad_amounts
 
 Array = NDArray[Any]
-ROUNDING = "xnnpack"
-"""Whose bytes: sums times a factor of float32, halves to even, as ONNX's operators say."""
+ROUNDING = {np.dtype(np.int8): "onnxruntime", np.dtype(np.uint8): "onnxruntime-uint8"}
+"""Whose bytes, by the file's type: sums times a factor of float32, halves to even, as ONNX's operators say."""
 _MOVES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 _AFTER = (*_MOVES, "Identity", "Softmax", "Sigmoid", "Transpose", "ArgMax", "Cast")
 
@@ -72,9 +72,18 @@ class _Translator:
             self.fail(end, "bytes that the network computes", end.inputs[0][:80])
         self.tensors[end.name] = Tensor(end.name, stored.shape, np.dtype(np.float32))
         self.operations.append(Operation("dequantize", (stored.name,), end.name))
-        network = Network(self.tensors, tuple(self.operations), (picture,), (end.name,), ROUNDING)
+        network = Network(self.tensors, tuple(self.operations), (picture,), (end.name,), self.find_rounding())
         check_network(network, self.where)
         return network
+
+    def find_rounding(self) -> str:
+        """Return whose bytes are computed: those of the one type that all maps have in the file."""
+        nodes = [node for node in self.nodes if node.op == QUANTIZE and node.name in self.tensors]
+        found = {self.read_scales(node).dtype: node for node in nodes}
+        if len(found) != 1:
+            types = " and ".join(sorted(map(str, found))) or "none"
+            raise FormatError(f"{self.where}: expected maps of bytes of one type, found {types}")
+        return ROUNDING[next(iter(found))]
 
     def find_end(self) -> Node:
         """Return the node that gives the numbers of the result, before what only moves them or makes scores."""

@@ -13,7 +13,15 @@ from minimobile.quantized.network import Operation, Tensor
 from minimobile.quantized.operations.operation import Array, Call, Limits, QuantizedOperation
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile_kernels.quantized import reference
-from minimobile_kernels.quantized.reference import ADDED_BITS, Scaling, add_scalings, whole_factors
+from minimobile_kernels.quantized.reference import (
+    ADDED_BITS,
+    ONNX_RUNTIME,
+    Scaling,
+    add_scalings,
+    float_factors,
+    whole_factors,
+    written_zero,
+)
 
 if TYPE_CHECKING:
     from minimobile.quantized.builder import Builder
@@ -50,18 +58,28 @@ class Add(QuantizedOperation):
         """Add its step."""
         x, y, out = (builder.tensor(name) for name in (*operation.inputs, operation.output))
         scales = (float(x.scale), float(y.scale), float(out.scale))
+        zeros = (lifted_zero(x), lifted_zero(y), lifted_zero(out))
+        fields = {"y_zero": zeros[1]}
         if builder.bytes_of == "xnnpack":
             by_x, by_y, shift = whole_factors(scales)
             bys, bits = [_whole(by_x, 0), _whole(by_y, 0), _whole(0, -shift)], 0
+        elif builder.bytes_of in ONNX_RUNTIME:
+            written = written_zero(builder.bytes_of)
+            factors = float_factors(scales, (zeros[0] - written, zeros[1] - written, zeros[2] - written))
+            bys, bits = [_float(factor) for factor in factors], 0
+            fields = dict.fromkeys(("x_zero", "y_zero", "out_zero"), written)
         else:
             bys, bits = list(add_scalings(scales)), ADDED_BITS
-        zeros = (lifted_zero(x), lifted_zero(y), lifted_zero(out))
         builder.add_step(
             "add", x.name, out.name, int(np.prod(out.shape)) * 16,
-            activation_range(operation.attributes["activation"], out), y=builder.places[y.name], y_zero=zeros[1],
-            scales=builder.put_addends(bys, bits, scales, zeros),
+            activation_range(operation.attributes["activation"], out), y=builder.places[y.name],
+            scales=builder.put_addends(bys, bits, scales, zeros), **fields,
         )  # fmt: skip
 
 
 def _whole(multiplier: int, shift: int) -> Scaling:
     return Scaling(np.array([multiplier]), np.array([shift]), np.zeros(1, np.float32))
+
+
+def _float(factor: np.float32) -> Scaling:
+    return Scaling(np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([factor]))

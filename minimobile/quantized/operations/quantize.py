@@ -37,7 +37,7 @@ class Quantize(QuantizedOperation):
         """Compute the result on its definition."""
         (x,), out = call.inputs, call.out
         if x.dtype == np.float32:
-            return reference_maps.quantize(call.arrays[0], affine(out), out.dtype)
+            return reference_maps.quantize(call.arrays[0], affine(out), out.dtype, call.bytes_of)
         by, to = change_of_scale(x, out), full_range(out)
         return reference_maps.requantize_bytes(call.arrays[0], x.zero, by, to, out.dtype, call.bytes_of)
 

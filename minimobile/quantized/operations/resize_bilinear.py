@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minimobile.quantized.layout import lifted_zero
 from minimobile.quantized.network import Operation, Tensor
 from minimobile.quantized.operations.operation import Array, Call, Limits, QuantizedOperation
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile_kernels.quantized import reference_maps
+from minimobile_kernels.quantized.reference import ONNX_RUNTIME, written_zero
 
 if TYPE_CHECKING:
     from minimobile.quantized.builder import Builder
@@ -36,7 +38,7 @@ class ResizeBilinear(QuantizedOperation):
     def define(self, call: Call) -> Array:
         """Compute the result on its definition."""
         _, height, width, _ = call.out.shape
-        return reference_maps.resize_bilinear(call.arrays[0], height, width, **call.attributes)
+        return reference_maps.resize_bilinear(call.arrays[0], height, width, **call.attributes, bytes_of=call.bytes_of)
 
     def fits(self, operation: Operation, inputs: Sequence[Tensor], out: Tensor, limits: Limits) -> bool:
         """Every one has a kernel."""
@@ -51,10 +53,15 @@ class ResizeBilinear(QuantizedOperation):
         x, out = builder.tensor(operation.inputs[0]), builder.tensor(operation.output)
         places = []
         for size, out_size in zip(x.shape[1:3], out.shape[1:3], strict=True):
-            points = reference_maps.resize_points(size, out_size, x.dtype, **operation.attributes)
+            points = reference_maps.resize_points(
+                size, out_size, x.dtype, **operation.attributes, bytes_of=builder.bytes_of
+            )
             table = np.zeros((out_size, len(points)), np.int32)
             for column, values in enumerate(points):
                 table[:, column] = values.view(np.int32) if values.dtype == np.float32 else values
             places.append(builder.keep(table))
         cost = 32 * int(np.prod(out.shape))
-        builder.add_step("resize_bilinear", x.name, out.name, cost, row_points=places[0], column_points=places[1])
+        zero = written_zero(builder.bytes_of) if builder.bytes_of in ONNX_RUNTIME else lifted_zero(x)
+        builder.add_step(
+            "resize_bilinear", x.name, out.name, cost, row_points=places[0], column_points=places[1], x_zero=zero
+        )
