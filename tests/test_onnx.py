@@ -208,6 +208,8 @@ WRONG = {
     "a result twice": ("Conv", [node("Conv", ["pixels", "op_0.weight"], "op_1")], "its own name"),
     "an unknown input": ("Conv", [node("Conv", ["other", "op_0.weight"], "op_0")], "found 'other'"),
     "a cycle": ("Conv", [node("Conv", ["logits", "op_0.weight"], "op_0")], "without cycles"),
+    "windows beyond the edge": ("GlobalAveragePool", [
+        node("AveragePool", ["op_80"], "op_81", kernel_shape=[1, 1], ceil_mode=1)], "ceil_mode 0"),
     "reflected padding": ("Conv", [node("Pad", ["pixels"], "p", mode="reflect", pads=[0, 0, 1, 1, 0, 0, 1, 1]),
                                    node("Conv", ["p", "op_0.weight"], "op_0")], "zeros around"),
 }  # fmt: skip
@@ -224,6 +226,12 @@ def test_what_is_no_mobilenet_is_refused_by_its_node(path, case):
 def test_another_network_is_named(path):
     rewrite(path, "Conv", node("HardSwish", ["pixels"], "op_0", label="mobilenetv3/stem"))
     assert_refused(read, path, "a MobileNet V3")
+
+
+@pytest.mark.parametrize("opset", [0, 6, 29, 2**31])
+def test_an_operator_set_that_is_not_known_is_refused_with_the_way_out(path, opset):
+    path.write_bytes(tiny_v1(opset=opset))
+    assert_refused(read, path, f"operator set 7 to 28, which are known here, found {opset}; export with one of them")
 
 
 def test_a_function_of_the_models_own_is_refused_with_the_way_out(path):

@@ -15,6 +15,8 @@ from minimobile.formats.onnx.constants import Constants, read_axes
 from minimobile.formats.onnx.integers import DEQUANTIZE, QUANTIZE
 from minimobile.formats.onnx.layouts import CHANNELS_LAST, PLAIN
 from minimobile.formats.onnx.model import Model, Node
+from minimobile.formats.onnx.operators import is_plain_resize
+from minimobile.formats.onnx.schema import ElementType
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.validation import check_network
 from minimobile_kernels.geometry import pad_amounts
@@ -101,7 +103,11 @@ class _Translator:
         scale = self.constants.values.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if scale is None or scale.dtype.kind != "f":
             self.fail(node, "a constant as its scale", "another")
-        zero = self.constants.values.get(node.inputs[2]) if len(node.inputs) > 2 else np.zeros(scale.shape, np.uint8)
+        if node.integer("block_size", 0):
+            self.fail(node, "one scale, or one for each channel", "scales of blocks")
+        is_signed = node.op == QUANTIZE and node.integer("output_dtype", ElementType.UINT8) == ElementType.INT8
+        none = np.zeros(scale.shape, np.int8 if is_signed else np.uint8)
+        zero = self.constants.values.get(node.inputs[2]) if len(node.inputs) > 2 else none
         if zero is None or zero.size != scale.size:
             self.fail(node, "a constant as its zero point, one for each scale", "another")
         return Scales(scale.astype(np.float32).ravel(), zero.astype(np.int64).ravel(), zero.dtype)
@@ -271,7 +277,8 @@ def _add_move(self: _Translator, source: Node, node: Node, activation: str) -> N
 def _resizing(self: _Translator, source: Node) -> dict[str, bool]:
     """Return the attributes of a bilinear resize."""
     rule = source.text("coordinate_transformation_mode", "half_pixel")
-    if source.text("mode", "nearest") != "linear" or rule not in ("align_corners", "half_pixel", "asymmetric"):
+    is_known = rule in ("align_corners", "half_pixel", "asymmetric") and is_plain_resize(source, rule)
+    if source.text("mode", "nearest") != "linear" or not is_known:
         self.fail(source, "a bilinear resize", f"{source.text('mode', 'nearest')[:40]}, {rule[:40]}")
     return {"align_corners": rule == "align_corners", "half_pixel_centers": rule == "half_pixel"}
 

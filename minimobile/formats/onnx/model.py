@@ -49,6 +49,8 @@ _LIMITS = {
     int(GraphField.INITIALIZER): (TENSOR_LIMIT, "constants"),
     **{int(number): (TENSOR_LIMIT, "inputs and outputs") for number in _ENDS},
 }
+OPERATOR_SETS = range(7, 29)
+"""Those whose operators are known here: a newer one may give an operator another meaning, or a further attribute."""
 OTHER_DOMAIN = "::"
 """Between domain and operation, where the domain is not ONNX's own."""
 
@@ -133,6 +135,12 @@ class _Reader:
         if len(graphs) != 1:
             self.fail("a model with one graph", f"{len(graphs)}")
         opset = next((versions[domain] for domain in DEFAULT_DOMAINS if domain in versions), 1)
+        if opset not in OPERATOR_SETS:
+            known = f"{OPERATOR_SETS[0]} to {OPERATOR_SETS[-1]}"
+            self.fail(
+                f"operator set {known}, which are known here",
+                f"{opset}; export with one of them, or convert the file with onnx.version_converter.convert_version",
+            )
         producer = " ".join(texts[number] for number in sorted(texts) if texts[number])
         return self.read_graph(graphs[0], opset, producer, metadata, len(content))
 

@@ -27,6 +27,7 @@ from minimobile.formats.onnx.model import Node
 
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 DEFAULT_RESIZE = "half_pixel"
+RESIZES = ("half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric")
 
 
 def translate(
@@ -191,6 +192,8 @@ def _translate_pool(translation: ModelTranslation, node: Node) -> None:
     if flow is None:
         return
     translation.need(node, PLAIN)
+    if node.integer("ceil_mode", 0) or set(node.integers("dilations", ())) - {1}:
+        raise translation.refuse(node, "ceil_mode 0 and dilations 1", "others")
     if node.op == "GlobalAveragePool":
         translation.add_layer(node, "average_pool2d", flow, kernel_size=None, stride=1, padding="VALID")
         return
@@ -244,8 +247,8 @@ def _translate_resize(translation: ModelTranslation, node: Node) -> None:
     mode = node.text("mode", "nearest")
     rule = node.text("coordinate_transformation_mode", DEFAULT_RESIZE if node.op == "Resize" else "asymmetric")
     layout = translation.layout(node)
-    if mode != "linear" or layout not in (PLAIN, CHANNELS_LAST):
-        translation.add_layer(node, "other", flow, kind=f"{mode} resize")
+    if mode != "linear" or layout not in (PLAIN, CHANNELS_LAST) or not is_plain_resize(node, rule):
+        translation.add_layer(node, "other", flow, kind=f"{mode[:40]} resize by {rule[:40]}")
         return
     sizes = translation.integers(node, 3)
     size = None
@@ -255,6 +258,14 @@ def _translate_resize(translation: ModelTranslation, node: Node) -> None:
         node, "resize_bilinear", flow,
         align_corners=rule == "align_corners", half_pixel_centers=rule.endswith("half_pixel"), size=size,
     )  # fmt: skip
+
+
+def is_plain_resize(node: Node, rule: str) -> bool:
+    """Return whether a linear resize weighs two neighbours on each axis, all four axes in one order."""
+    others = ("antialias", "exclude_outside")
+    is_stretched = node.text("keep_aspect_ratio_policy", "stretch") == "stretch"
+    is_by_neighbours = is_stretched and not any(node.integer(name, 0) for name in others)
+    return rule in RESIZES and is_by_neighbours and not node.integers("axes", ())
 
 
 def _translate_reshape(translation: ModelTranslation, node: Node) -> None:
