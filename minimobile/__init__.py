@@ -30,9 +30,9 @@ if TYPE_CHECKING:
         UnreachableError,
     )
     from minimobile.explorer.explore import Exploration, explore
+    from minimobile.imaging.auto import AutoImageProcessor
     from minimobile.imaging.batches import BatchFeature
     from minimobile.imaging.image_processing import (
-        AutoImageProcessor,
         MobileNetV1FeatureExtractor,
         MobileNetV1ImageProcessor,
         MobileNetV1ImageProcessorPil,
@@ -181,8 +181,8 @@ _LATE = {
     "minimobile.comparison.report": ("LayerComparison", "Report"),
     "minimobile.tracing.explanation": ("Explanation",),
     "minimobile.imaging.batches": ("BatchFeature",),
+    "minimobile.imaging.auto": ("AutoImageProcessor",),
     "minimobile.imaging.image_processing": (
-        "AutoImageProcessor",
         "MobileNetV1FeatureExtractor",
         "MobileNetV1ImageProcessor",
         "MobileNetV1ImageProcessorPil",

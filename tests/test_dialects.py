@@ -12,7 +12,8 @@ from minimobile.errors import ConfigError, FormatError, InputError
 from minimobile.formats.checkpoint import ARCHITECTURES
 from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.dialects import DIALECTS, find_dialect, processor_settings, read_normalization
-from minimobile.imaging.image_processing import AutoImageProcessor, MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
+from minimobile.imaging.auto import AutoImageProcessor
+from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.models import classes
 from minimobile.models.weights import draw_weights
 from minimobile.networks.build_graph import build_graph

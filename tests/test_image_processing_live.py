@@ -15,8 +15,8 @@ from PIL import Image
 from test_image_processing import PROCESSORS, draw
 
 from minimobile.errors import InputError, MinimobileError
+from minimobile.imaging.auto import AutoImageProcessor
 from minimobile.imaging.image_processing import (
-    AutoImageProcessor,
     MobileNetV2ImageProcessor,
 )
 

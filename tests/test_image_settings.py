@@ -13,8 +13,8 @@ from test_image_processing import PROCESSORS, draw
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError
 from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.imaging.auto import AutoImageProcessor
 from minimobile.imaging.image_processing import (
-    AutoImageProcessor,
     MobileNetV1FeatureExtractor,
     MobileNetV1ImageProcessor,
     MobileNetV2FeatureExtractor,

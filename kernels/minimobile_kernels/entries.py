@@ -38,11 +38,13 @@ find_classes = Entry(
     Array(_FLOAT64, 3, is_written=True), _NEW_FLOATS, Array(_UINT16, 2, is_written=True),
 )  # fmt: skip
 _TAPS = (Array(_INT64), Array(_INT32, 2))
-mix_rows = Entry(
-    "minimobile_kernels.resample", "mix_rows",
-    Array(_UINT8, 2), *_TAPS, Array(_INT32, is_written=True), Array(_UINT8, 2, is_written=True),
+_PICTURE = Array(_UINT8, 2)
+_NEW_PICTURE = _PICTURE._replace(is_written=True)
+resample = Entry(
+    "minimobile_kernels.resample", "resample",
+    _PICTURE, *_TAPS, *_TAPS, _NEW_PICTURE, Array(_INT32, is_written=True), _NEW_PICTURE, Number(), Number(),
 )  # fmt: skip
-mix_columns = Entry(
-    "minimobile_kernels.resample", "mix_columns", Array(_UINT8, 3), *_TAPS, Array(_UINT8, 3, is_written=True)
+look_up = Entry("minimobile_kernels.resample", "look_up", _BYTES, _TABLE, _NEW_TABLE, Number(), Number())
+look_up_pixels = Entry(
+    "minimobile_kernels.resample", "look_up_pixels", _BYTES, _PICTURE, _NEW_PICTURE, Number(), Number()
 )
-look_up = Entry("minimobile_kernels.resample", "look_up", Array(_UINT8, 2), _TABLE, _NEW_TABLE)

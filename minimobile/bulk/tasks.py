@@ -73,9 +73,8 @@ def _classify_columns(model: Any, options: BulkOptions) -> tuple[Column, ...]:
 
 
 def _features(model: Any, picture: Image.Image, options: BulkOptions) -> Result:
-    pixel_values = model.processor(picture, return_tensors="np")["pixel_values"]
     asked = {name: int(name) if name.lstrip("-").isdecimal() else name for name in options.layers}
-    found = model.features(pixel_values, layers=list(asked.values()))
+    found = model.features(model.processor.prepare(picture), layers=list(asked.values()))
     cells: dict[str, Any] = {}
     maps: dict[str, NDArray[np.float32]] = {}
     for name, key in asked.items():

@@ -98,7 +98,7 @@ def check(
         from minimobile.comparison.pixels import compare_pixels
 
         theirs = None if other is None else processor_of(load_model(other))
-        report = compare_pixels(processor_of(load_model(source)), image, theirs)  # type: ignore[arg-type]
+        report = compare_pixels(processor_of(load_model(source)), image, theirs)
     elif against is Against.ALL:
         if other is not None or html is not None:
             raise typer.BadParameter("--against all: expected neither --other nor --html; name one runtime for those")

@@ -61,8 +61,7 @@ def features(
         network.resolve(key)  # an unknown layer is one error, not one per picture
 
     def compute(path: Path) -> Any:
-        pixel_values = process(path, return_tensors="np")["pixel_values"]
-        return network.features(pixel_values, layers=list(layers.values()))
+        return network.features(process.prepare(path), layers=list(layers.values()))
 
     tally = pictures.Tally()
     used: list[str] = []

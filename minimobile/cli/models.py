@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -63,15 +62,14 @@ def announce_compilation(model: Any = None) -> None:
         console.note("note: compiling the kernels for this processor, which takes about a quarter of a minute")
 
 
-def processor_of(model: Any) -> Callable[..., Any]:
+def processor_of(model: Any) -> Any:
     """Return the model's own image processor."""
     if model.processor is None:
         raise InputError(
             f"{type(model).__name__}: expected the model to come with its image processor's settings, got none; "
             "add a preprocessor_config.json to its directory"
         )
-    processor: Callable[..., Any] = model.processor
-    return processor
+    return model.processor
 
 
 _TASKS = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, RunOptions
+from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, Pixels, RunOptions
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import fold_batch_norm, keep_needed
@@ -27,10 +27,11 @@ class ReferenceRunner(FloatRunner):
         self._weights = weights
 
     def run(
-        self, pixel_values: NDArray[Any], outputs: Sequence[str], data_format: DataFormat = "channels_first"
+        self, pixel_values: Pixels, outputs: Sequence[str], data_format: DataFormat = "channels_first"
     ) -> dict[str, NDArray[Any]]:
         """Compute the named nodes; see `Runner.run`."""
-        x = pixel_values if data_format == "channels_last" else pixel_values.transpose(0, 2, 3, 1)
+        x = np.asarray(pixel_values)
+        x = x if data_format == "channels_last" else x.transpose(0, 2, 3, 1)
         results = run_reference(self.graph, self._weights, x.astype(self.dtype), outputs)
         if data_format == "channels_first":
             results = {name: np.ascontiguousarray(y.transpose(0, 3, 1, 2)) for name, y in results.items()}

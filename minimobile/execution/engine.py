@@ -19,7 +19,7 @@ from minimobile.execution.program import (
     read_map,
     weight_key,
 )
-from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, RunOptions
+from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, Pixels, RunOptions
 from minimobile.execution.threads import Crew
 from minimobile.execution.timing import time_nodes
 from minimobile.networks.graph import Graph
@@ -52,7 +52,7 @@ class CompiledRunner(FloatRunner):
         self._crew = Crew(options.thread_count - 1)
 
     def run(
-        self, pixel_values: NDArray[Any], outputs: Sequence[str], data_format: DataFormat = "channels_first"
+        self, pixel_values: Pixels, outputs: Sequence[str], data_format: DataFormat = "channels_first"
     ) -> dict[str, NDArray[Any]]:
         """Compute the named nodes; see `Runner.run`."""
         names, is_channels_last = tuple(outputs), data_format == "channels_last"

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError
+from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.execution.threads import check_thread_count, default_thread_count
 from minimobile.networks.graph import Graph
 from minimobile_kernels.quantized.step import BYTES_OF
 
 Array = NDArray[Any]
+Pixels = Array | PixelBytes
 DataFormat = Literal["channels_first", "channels_last"]
 ENGINES = ("compiled", "reference")
 DTYPES = ("float32", "float64")
@@ -76,12 +78,12 @@ class Runner(Protocol):
         """Return the name under which `run` knows a layer. Raises UnknownLayerError."""
 
     def run(
-        self, pixel_values: Array, outputs: Sequence[str], data_format: DataFormat = "channels_first"
+        self, pixel_values: Pixels, outputs: Sequence[str], data_format: DataFormat = "channels_first"
     ) -> dict[str, Array]:
         """Compute the named layers and nothing that they do not need.
 
-        Shapes: pixel_values (N, C, H, W), or (N, H, W, C) with "channels_last", of `dtype`; the results have the same
-        layout.
+        Shapes: pixel_values (N, C, H, W), or (N, H, W, C) with "channels_last", of `dtype`, or "channels_first" as
+        bytes with what they stand for; the results have the same layout.
         """
 
     def time_steps(self, pixel_values: Array, data_format: DataFormat) -> dict[tuple[str, ...], float]:

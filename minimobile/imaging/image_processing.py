@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, InputError, MinimobileError, within_memory
+from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
 from minimobile.imaging.detections import check_threshold, list_detections, reach
-from minimobile.imaging.files import format_settings, read_model_type, read_processor, write_processor
+from minimobile.imaging.files import format_settings, read_processor, write_processor
 from minimobile.imaging.inputs import flatten_images
-from minimobile.imaging.pipeline import process_image, process_map
+from minimobile.imaging.pipeline import prepare_image, process_image, process_map
 from minimobile.imaging.post_processing import check_target_sizes, read_classes, read_logits
 from minimobile.imaging.resampling import argmax_bilinear, interpolate_bilinear
-from minimobile.imaging.settings import NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, show, standardize
+from minimobile.imaging.settings import NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, standardize
 from minimobile.imaging.tensorflow_transforms import resize_nearest
 from minimobile.imaging.transforms import pad, resized_size
 from minimobile.storage.files import write_whole_bytes
@@ -119,6 +120,22 @@ class _ImageProcessor:
         """
         chosen = self._choose(settings)
         return BatchFeature(pixel_values=stack_arrays(self._process_images(images, chosen), chosen.return_tensors))
+
+    @within_memory("images")
+    def prepare(self, image: Any, **settings: Any) -> PixelBytes | NDArray[Any]:
+        """Return what a model takes in place of the `pixel_values` that `preprocess` makes of a picture.
+
+        The numbers are the same. Where they follow from bytes by a table they are left as bytes, of which a network in
+        integers needs no floats; arguments and errors are those of `preprocess`.
+        """
+        chosen = self._choose(settings)
+        items = flatten_images(image, 3, "images")
+        if len(items) == 1 and not chosen.do_pad and chosen.data_format != "channels_last":
+            ((item, name),) = items
+            made = prepare_image(item, chosen, name)
+            return made if isinstance(made, PixelBytes) else made[None]
+        values: NDArray[Any] = self.preprocess(image, **{**settings, "return_tensors": "np"})["pixel_values"]
+        return values
 
     @classmethod
     def from_pretrained(cls: type[_Processor], source: str | Path | None = None, **overrides: Any) -> _Processor:
@@ -360,36 +377,6 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
 
 MobileNetV1FeatureExtractor = MobileNetV1ImageProcessorPil = MobileNetV1ImageProcessor
 MobileNetV2FeatureExtractor = MobileNetV2ImageProcessorPil = MobileNetV2ImageProcessor
-
-
-class AutoImageProcessor:
-    """Reads the image processor that a directory or file describes."""
-
-    def __new__(cls) -> AutoImageProcessor:  # noqa: D102
-        raise ConfigError("AutoImageProcessor: use AutoImageProcessor.from_pretrained(source)")
-
-    @staticmethod
-    def from_pretrained(
-        source: str | Path | None = None, **overrides: Any
-    ) -> MobileNetV1ImageProcessor | MobileNetV2ImageProcessor:
-        """Read a processor; its class follows `image_processor_type`, the older `feature_extractor_type`, or the
-        `model_type` of the config.json beside it.
-
-        Raises:
-            FormatError: there is no such file, or it is not JSON.
-            ConfigError: it describes no MobileNet V1 or V2, or holds a value of the wrong type or range.
-        """
-        values, path, settings = read_processor(source, overrides)
-        named = values.get("image_processor_type") or values.get("feature_extractor_type") or read_model_type(path)
-        stem = str(named).replace("_", "").lower()
-        if stem.startswith("mobilenetv1"):
-            return MobileNetV1ImageProcessor._from_values(values, settings, str(path))
-        if stem.startswith("mobilenetv2"):
-            return MobileNetV2ImageProcessor._from_values(values, settings, str(path))
-        raise ConfigError(
-            f"{path}: expected the processor of a MobileNet V1 or V2, got {show(named)}; where it is one all the same, "
-            f"read it with MobileNetV1ImageProcessor or MobileNetV2ImageProcessor"
-        )
 
 
 def _current_name(name: str) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.imaging.inputs import bring_channels_first, open_labels, open_picture, split_planes
-from minimobile.imaging.resampling import look_up_bytes
 from minimobile.imaging.settings import ALIGN_CORNERS, HALF_PIXEL
 from minimobile.imaging.tensorflow_transforms import (
     central_crop,
@@ -34,7 +34,16 @@ IGNORED_CLASS = 255  # DeepLab's, and the default of a config's semantic_loss_ig
 
 
 def process_image(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[Any]:
-    """Bring one picture through all steps: (C, H, W).
+    """Bring one picture through all steps: (C, H, W), an array of its own."""
+    made = prepare_image(item, chosen, name)
+    if isinstance(made, PixelBytes):
+        image: NDArray[Any] = np.asarray(made)[0]
+        return image
+    return made.copy() if made is item else made
+
+
+def prepare_image(item: Any, chosen: SimpleNamespace, name: str) -> PixelBytes | NDArray[Any]:
+    """Bring one picture through all steps: its bytes with what they stand for, or where that is not so, (C, H, W).
 
     Central crop, resizing, centre crop, canvas, rescaling, normalisation; `rescale_first` puts rescaling before
     resizing. `chosen` are the settings, `name` is what to call the picture in errors.
@@ -50,13 +59,10 @@ def process_image(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[Any]
         image = center_crop(image, *crop, chosen.crop_rounding)
     if chosen.canvas_size is not None:
         image = pad(image.astype(np.float32), *_canvas(chosen), chosen.canvas_value, "canvas_size")
-    image = np.ascontiguousarray(image)  # of bytes: cheaper here than of floats at the end
     if image.dtype == np.uint8 and image[0].size > 256:
-        every = np.broadcast_to(np.arange(256, dtype=np.uint8), (len(image), 1, 256))
-        table = _scale(every, chosen)
-        return look_up_bytes(image, table[:, 0]) if table.dtype == np.float32 else image.copy()
-    image = _scale(image, chosen)
-    return image.copy() if image is item else image
+        values = _scale(np.broadcast_to(np.arange(256, dtype=np.uint8), (len(image), 1, 256)), chosen)[:, 0]
+        return PixelBytes(image, np.ascontiguousarray(values)) if values.dtype == np.float32 else image.copy()
+    return _scale(np.ascontiguousarray(image), chosen)
 
 
 def _scale(image: NDArray[Any], chosen: SimpleNamespace) -> NDArray[Any]:

@@ -13,9 +13,10 @@ from numpy.typing import DTypeLike, NDArray
 from PIL import __version__ as _PILLOW_VERSION
 from PIL.Image import Resampling
 
+from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.imaging.filters import FILTERS, Taps, find_taps
+from minimobile_kernels import entries
 from minimobile_kernels.class_map_sizes import work_sizes
-from minimobile_kernels.entries import find_classes, look_up, mix_columns, mix_rows
 from minimobile_kernels.reference import blend, interpolation_points
 
 _BAND_VALUES = 1 << 17  # float64 values of one band of upsampled rows: 1 MiB, about a second-level cache
@@ -77,7 +78,9 @@ def _choose_bands(
     for start in range(0, height, step):
         rows = slice(start, min(start + step, height))
         found = band[: rows.stop - start]
-        find_classes(logits, np.ascontiguousarray(vertical[:, rows]), down[rows], horizontal, across, kept, best, found)
+        entries.find_classes(
+            logits, np.ascontiguousarray(vertical[:, rows]), down[rows], horizontal, across, kept, best, found
+        )
         yield rows, found
 
 
@@ -124,25 +127,23 @@ def resize_window(
     # The first pass need not touch what the second will not read.
     if _PILLOW_CHOOSES_ORDER and h - size[0] > max(0, 2 * (w - size[1])):
         begin, end = across.reach
-        return _mix_columns(_mix_rows(pixels[:, begin:end], down), across.shift(begin))
+        return mix_passes(pixels[:, begin:end], down, across.shift(begin), rows_first=True)
     begin, end = down.reach
-    return _mix_rows(_mix_columns(pixels[begin:end], across), down.shift(begin))
+    return mix_passes(pixels[begin:end], down.shift(begin), across)
 
 
-def _mix_columns(pixels: NDArray[np.uint8], taps: Taps) -> NDArray[np.uint8]:
-    """Resample every row; `reference.resample_bytes` along the second axis."""
-    out = np.empty((len(pixels), len(taps.starts), pixels.shape[2]), np.uint8)
-    mix_columns(np.ascontiguousarray(pixels), *taps, out)
-    return out
+def mix_passes(pixels: NDArray[np.uint8], down: Taps, across: Taps, *, rows_first: bool = False) -> NDArray[np.uint8]:
+    """Resize every row and then every column, or the other way round; `reference.resample_bytes` along either axis.
 
-
-def _mix_rows(pixels: NDArray[np.uint8], taps: Taps) -> NDArray[np.uint8]:
-    """Resample every column; `reference.resample_bytes` along the first axis."""
-    _, width, channels = pixels.shape
-    out = np.empty((len(taps.starts), width * channels), np.uint8)
-    rows = np.ascontiguousarray(pixels).reshape(len(pixels), width * channels)
-    mix_rows(rows, *taps, np.empty(width * channels, np.int32), out)
-    return out.reshape(len(out), width, channels)
+    Shapes: pixels (h, w, C), result (H, W, C).
+    """
+    h, w, channels = pixels.shape
+    height, width = len(down.starts), len(across.starts)
+    lines, line = (height, w * channels) if rows_first else (h, width * channels)
+    between, out = np.empty((lines, line), np.uint8), np.empty((height, width * channels), np.uint8)
+    rows = np.ascontiguousarray(pixels).reshape(h, w * channels)
+    entries.resample(rows, *down, *across, between, np.empty(line, np.int32), out, channels, int(rows_first))
+    return out.reshape(height, width, channels)
 
 
 def _nearest(n_in: int, n_out: int) -> NDArray[np.intp]:
@@ -152,18 +153,7 @@ def _nearest(n_in: int, n_out: int) -> NDArray[np.intp]:
     return np.minimum(np.cumsum(steps).astype(np.intp), n_in - 1)
 
 
-def look_up_bytes(image: NDArray[np.uint8], table: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Put the table's value for each byte in its place, `table[channel, image[channel]]`.
-
-    Shapes: image (C, H, W), table (C, 256), result (C, H, W).
-    """
-    channels = len(image)
-    out = np.empty((channels, image[0].size), np.float32)
-    look_up(np.ascontiguousarray(image).reshape(channels, -1), np.ascontiguousarray(table), out)
-    return out.reshape(image.shape)
-
-
-_ENTRIES = (find_classes, mix_rows, mix_columns, look_up)
+_ENTRIES = (entries.find_classes, entries.resample, entries.look_up, entries.look_up_pixels)
 
 
 def is_ready() -> bool:
@@ -175,7 +165,9 @@ def warm_up() -> None:
     """Compile the kernels for pictures, or load them from disk."""
     argmax_bilinear(np.zeros((2, 2, 2), np.float32), (2, 2))
     resize_window(np.zeros((2, 2, 4), np.uint8), (1, 1), Resampling.BILINEAR, (0, 0, 1, 1))
-    look_up_bytes(np.zeros((3, 1, 1), np.uint8), np.zeros((3, 256), np.float32))
+    pixels = PixelBytes(np.zeros((3, 1, 1), np.uint8), np.zeros((3, 256), np.float32))
+    np.asarray(pixels)
+    pixels.look_up(np.zeros((3, 256), np.uint8))
 
 
 WINDOW_FILTERS = frozenset({Resampling.NEAREST, *FILTERS})

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from minimobile.costs.layer_table import tabulate_layers
 from minimobile.costs.profile import profile, read_size
 from minimobile.errors import ConfigError, InputError, within_memory
-from minimobile.execution.runner import DEFAULTS, DataFormat, Runner, RunOptions
+from minimobile.execution.pixel_bytes import PixelBytes
+from minimobile.execution.runner import DEFAULTS, DataFormat, Pixels, Runner, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import check_ranges, quantize
 from minimobile.models.inputs import read_layers, read_pixel_values
@@ -300,7 +301,16 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         channels_last = values if data_format == "channels_last" else values.transpose(0, 2, 3, 1)
         return explain(self.graph, self._weights, self._runner, channels_last, layer, position)
 
-    def _read(self, pixel_values: ArrayLike | None, data_format: DataFormat) -> Array:
+    def _take(self, pixel_values: ArrayLike | PixelBytes | None, data_format: DataFormat) -> Pixels:
+        """Return pixel values as `_read` does, or as they are where a network of integers can have them as bytes."""
+        is_first = data_format == "channels_first"
+        if isinstance(pixel_values, PixelBytes) and (
+            self.is_quantized and is_first and pixel_values.shape[1] == self.graph.input_channels
+        ):
+            return pixel_values
+        return self._read(pixel_values, data_format)
+
+    def _read(self, pixel_values: ArrayLike | PixelBytes | None, data_format: DataFormat) -> Array:
         return read_pixel_values(pixel_values, self.graph.input_channels, data_format, self._runner.dtype)
 
     def _require_floats(self, what: str) -> None:
@@ -313,7 +323,7 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
     @within_memory("pixel_values")
     def _run(self, pixel_values: ArrayLike | None, names: Sequence[str], data_format: DataFormat) -> tuple[Array, ...]:
         """Return the output of each node, in the order asked."""
-        values = self._read(pixel_values, data_format)
+        values = self._take(pixel_values, data_format)
         if not names:
             return ()
         found = self._runner.run(values, tuple(dict.fromkeys(names)), data_format)

@@ -54,7 +54,7 @@ def find_logits(model: MobileNetModel, image: Any, processor: Any = None) -> tup
     `processor` stands in for the model's own. Raises InputError for several pictures, and for NaN or infinity.
     """
     process = require_processor(model) if processor is None else processor
-    output: Any = model(process(bring_upright(image), return_tensors="np")["pixel_values"], return_dict=True)
+    output: Any = model(process.prepare(bring_upright(image)), return_dict=True)
     logits = output.logits
     if logits.shape[0] != 1 or logits.ndim != 2:
         raise InputError(f"image: expected one picture and one prediction for it, got logits {logits.shape}")

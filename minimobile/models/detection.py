@@ -43,7 +43,7 @@ def find_objects(model: Any, photo: Image.Image, threshold: float = 0.5, process
     The whole picture is looked at, without the crop of a classifier's processor.
     """
     process = require_processor(model) if processor is None else processor
-    outputs = model(process(photo, return_tensors="np")["pixel_values"], return_dict=True)
+    outputs = model(process.prepare(photo), return_dict=True)
     (found,) = process.post_process_object_detection(outputs, threshold, [(photo.height, photo.width)])
     labels = model.id2label
     return [

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from minimobile.errors import InputError
+from minimobile.imaging.auto import AutoImageProcessor
 from minimobile.imaging.detections import check_threshold
-from minimobile.imaging.image_processing import AutoImageProcessor
 from minimobile.imaging.pictures import open_image
 from minimobile.models.auto import CLASSIFICATION, DETECTION, SEGMENTATION, TASKS, choose_model, load
 from minimobile.models.base_model import MobileNetModel

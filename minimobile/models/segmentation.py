@@ -120,7 +120,7 @@ def find_classes(model: Any, photo: Image.Image, where: object = "photo", proces
     if process.canvas_size is None:
         height, width = find_size(process.to_dict()) or read_size(model.config.image_size)
         whole |= {"do_resize": True, "size": {"height": height, "width": width}}
-    outputs: Any = model(process(photo, **whole, return_tensors="np")["pixel_values"], return_dict=True)
+    outputs: Any = model(process.prepare(photo, **whole), return_dict=True)
     require_finite(outputs.logits, where, "logits")
     (found,) = process.find_class_maps(outputs, target_sizes=[(photo.height, photo.width)])
     class_map: NDArray[Any] = found

@@ -72,8 +72,7 @@ class Streaming:
 
         def compute(source: Any) -> StreamedPicture:
             try:
-                pixel_values = process(bring_upright(source), return_tensors="np")["pixel_values"]
-                return StreamedPicture(source, self(pixel_values, return_dict=True), None)
+                return StreamedPicture(source, self(process.prepare(bring_upright(source)), return_dict=True), None)
             except MinimobileError as error:
                 return StreamedPicture(source, None, str(error))
 

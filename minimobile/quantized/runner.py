@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError, UnknownLayerError
-from minimobile.execution.runner import DEFAULTS, DataFormat, RunOptions
+from minimobile.execution.pixel_bytes import PixelBytes
+from minimobile.execution.runner import DEFAULTS, DataFormat, Pixels, RunOptions
 from minimobile.networks.graph import Graph
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Tensor
+from minimobile.quantized.operations.operation import affine
 from minimobile.quantized.operations.table import operation_of
 from minimobile.quantized.own_head import find_maker
 from minimobile_kernels.quantized.reference_maps import Affine, dequantize, quantize
@@ -43,14 +46,14 @@ class QuantizedRunner:
         return str(layer) if layer in self.network.tensors else self.graph.resolve(layer)
 
     def run(
-        self, pixel_values: Array, outputs: Sequence[str], data_format: DataFormat = "channels_first"
+        self, pixel_values: Pixels, outputs: Sequence[str], data_format: DataFormat = "channels_first"
     ) -> dict[str, Array]:
         """Return the numbers that the bytes of nodes or tensors stand for, each picture computed by itself.
 
         Pixel values become bytes by the scale and zero point of the input: the nearest, halves away from zero, clamped.
 
-        Shapes: pixel_values (N, C, H, W), or (N, H, W, C) with "channels_last", float32; the results have the same
-        layout, in float32; a tensor without channels keeps its type.
+        Shapes: pixel_values (N, C, H, W), or (N, H, W, C) with "channels_last", float32, or as bytes with what they
+        stand for; the results have the same layout, in float32; a tensor without channels keeps its type.
         """
         tensors = {name: self.find_tensor(name) for name in outputs}
         stored = self.store(pixel_values, data_format)
@@ -60,20 +63,30 @@ class QuantizedRunner:
             return results
         return {name: np.ascontiguousarray(np.moveaxis(y, -1, 1)) if y.ndim == 4 else y for name, y in results.items()}
 
-    def store(self, pixel_values: Array, data_format: DataFormat = "channels_first") -> Array:
-        """Return pixel values as the network's input tensor has them, (N, H, W, C); errors as of `run`."""
-        x = pixel_values if data_format == "channels_last" else pixel_values.transpose(0, 2, 3, 1)
+    def store(self, pixel_values: Pixels, data_format: DataFormat = "channels_first") -> Array:
+        """Return pixel values as the network's input tensor has them, (N, H, W, C); errors as of `run`.
+
+        Where they are bytes already, what becomes of each is looked up.
+        """
         source = self.network.tensors[self.network.inputs[0]]
-        if x.shape[1:] != source.shape[1:]:
+        is_bytes = isinstance(pixel_values, PixelBytes) and source.dtype != np.float32
+        x = pixel_values if is_bytes else np.asarray(pixel_values)
+        shape = x.shape if data_format == "channels_last" else (x.shape[0], *x.shape[2:], x.shape[1])
+        if shape[1:] != source.shape[1:]:
             height, width, channels = source.shape[1:]
             raise InputError(
                 f"pixel_values: expected pictures of {height}x{width} pixels and {channels} channels, for which this "
-                f"quantised network is made, got {x.shape[1]}x{x.shape[2]} and {x.shape[3]}"
+                f"quantised network is made, got {shape[1]}x{shape[2]} and {shape[3]}"
             )
+        if isinstance(x, PixelBytes):
+            table = _quantize_table(x.values.tobytes(), affine(source), source.dtype)
+            if table is not None:
+                return x.look_up(table).view(source.dtype)
+            x = np.asarray(x)
         if np.isnan(x).any():
             raise InputError("pixel_values: expected numbers, which a quantised network turns into bytes, got NaN")
-        stored = x if source.dtype == np.float32 else quantize(x, Affine(source.scale, source.zero), source.dtype)
-        return np.ascontiguousarray(stored)
+        x = x if data_format == "channels_last" else x.transpose(0, 2, 3, 1)
+        return np.ascontiguousarray(x if source.dtype == np.float32 else quantize(x, affine(source), source.dtype))
 
     def run_tensors(self, stored: Array, names: Sequence[str]) -> dict[str, Array]:
         """Return tensors of one picture as they are stored, for input as `store` gives it."""
@@ -130,7 +143,14 @@ class QuantizedRunner:
         }
 
 
+@functools.lru_cache(maxsize=16)
+def _quantize_table(values: bytes, to: Affine, dtype: np.dtype[Any]) -> NDArray[np.uint8] | None:
+    """Return the byte for each of the values of a picture's bytes, (C, 256), or None where one of them is NaN."""
+    numbers = np.frombuffer(values, np.float32).reshape(-1, 256)
+    return None if np.isnan(numbers).any() else quantize(numbers, to, dtype).view(np.uint8)
+
+
 def _as_numbers(tensor: Tensor, values: Array) -> Array:
     """Return what stored values stand for; (N, C) becomes (N, 1, 1, C), one pixel."""
-    numbers = dequantize(values, Affine(tensor.scale, tensor.zero)) if tensor.dtype in (np.uint8, np.int8) else values
+    numbers = dequantize(values, affine(tensor)) if tensor.dtype in (np.uint8, np.int8) else values
     return numbers[:, None, None, :] if numbers.ndim == 2 else numbers
