@@ -23,7 +23,9 @@ Array = NDArray[Any]
 NOTHING = np.zeros(1, np.float32)
 
 
-def conv2d(x: Array, weight: Array, bias: Array, window: Window, block: int = BLOCK) -> Array:
+def conv2d(
+    x: Array, weight: Array, bias: Array, window: Window, block: int = BLOCK, factor: Array | None = None
+) -> Array:
     """Read x as the caller's image, channels last."""
     height, width, channels = x.shape[1:]
     taps = [
@@ -35,21 +37,22 @@ def conv2d(x: Array, weight: Array, bias: Array, window: Window, block: int = BL
     strides = {"x_image": height * width * channels, "x_row": width * channels, "x_pixel": channels, "x_channel": 1}
     fields = {"is_from_pixels": 1, "block": block, **strides, **_window_fields(window)}
     shape = (x.shape[0], window.out_height, window.out_width, len(weight))
-    packed = _pack(weight.reshape(len(weight), -1).T, bias, PANEL)
+    packed = _pack(weight.reshape(len(weight), -1).T, bias, factor, PANEL)
     return _run("conv2d", x, shape, weights=packed, taps=np.array(taps), **fields)
 
 
-def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
+def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window, factor: Array | None = None) -> Array:
     """Filter every channel; weights that are not finite take the kernel that skips taps."""
     shape = (x.shape[0], window.out_height, window.out_width, x.shape[3])
-    packed = _pack(weight.reshape(-1, x.shape[3]), bias, LANES)
+    packed = _pack(weight.reshape(-1, x.shape[3]), bias, factor, LANES)
     is_finite = int(np.isfinite(packed).all())
     return _run("depthwise_conv2d", x, shape, weights=packed, is_finite=is_finite, **_window_fields(window))
 
 
-def pointwise_conv2d(x: Array, weight: Array, bias: Array, block: int = BLOCK) -> Array:
+def pointwise_conv2d(x: Array, weight: Array, bias: Array, block: int = BLOCK, factor: Array | None = None) -> Array:
     """Mix the channels of every pixel."""
-    return _run("pointwise_conv2d", x, (*x.shape[:3], len(weight)), weights=_pack(weight.T, bias, PANEL), block=block)
+    packed = _pack(weight.T, bias, factor, PANEL)
+    return _run("pointwise_conv2d", x, (*x.shape[:3], len(weight)), weights=packed, block=block)
 
 
 def average_pool2d(x: Array, window: Window, precision: str = "float64") -> Array:
@@ -91,11 +94,12 @@ def _window_fields(window: Window) -> dict[str, int]:
     return {name: getattr(window, name) for name in names}
 
 
-def _pack(rows: Array, bias: Array, panel: int) -> Array:
-    """Return [panels][terms + 1][channels of the panel], bias last; `rows` is (terms, C)."""
+def _pack(rows: Array, bias: Array, factor: Array | None, panel: int) -> Array:
+    """Return [panels][terms + 2][channels of the panel], factor and bias last; `rows` is (terms, C)."""
     channels = -(-rows.shape[1] // LANES) * LANES
-    table = np.zeros((len(rows) + 1, channels), np.float32)
-    table[:-1, : rows.shape[1]], table[-1, : len(bias)] = rows, bias
+    table = np.zeros((len(rows) + 2, channels), np.float32)
+    table[:-2, : rows.shape[1]], table[-1, : len(bias)] = rows, bias
+    table[-2, : len(bias)] = 1 if factor is None else factor
     return np.concatenate([table[:, first : first + panel].ravel() for first in range(0, channels, panel)])
 
 

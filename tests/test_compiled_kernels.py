@@ -34,13 +34,18 @@ def draw_arguments(kind, rng):
     slide = window(height, width, (kernel, kernel), stride, dilation, "SAME")
     inside = window(height, width, (min(kernel, height), min(kernel, width)), stride, 1, "VALID")
     block = int(rng.choice([16, 32, reference.BLOCK]))
+    factor = None if rng.random() < 0.5 else random_map(rng, channels if kind == "depthwise_conv2d" else out_channels)
     return {
         "conv2d": lambda: (
             x, random_map(rng, out_channels, kernel, kernel, channels), random_map(rng, out_channels), slide,
-            out_channels * 1000 if rng.random() < 0.3 else block,
+            out_channels * 1000 if rng.random() < 0.3 else block, factor,
         ),
-        "depthwise_conv2d": lambda: (x, random_map(rng, kernel, kernel, channels), random_map(rng, channels), slide),
-        "pointwise_conv2d": lambda: (x, random_map(rng, out_channels, channels), random_map(rng, out_channels), block),
+        "depthwise_conv2d": lambda: (
+            x, random_map(rng, kernel, kernel, channels), random_map(rng, channels), slide, factor
+        ),
+        "pointwise_conv2d": lambda: (
+            x, random_map(rng, out_channels, channels), random_map(rng, out_channels), block, factor
+        ),
         "average_pool2d": lambda: (x, inside, str(rng.choice(["float64", "float32"]))),
         "resize_bilinear": lambda: (x, *rng.integers(1, 20, 2), bool(rng.integers(2))),
         "add": lambda: (x, random_map(rng, *x.shape)),

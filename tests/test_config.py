@@ -49,14 +49,14 @@ def test_json_and_back_is_the_same_config(config_class):
         config_class(),
         config_class(num_labels=0),
         config_class(output_stride=8, pool_size=7, image_size=[96, 128], depth_multiplier=1),
-        config_class(bottom_right_padding="all"),
+        config_class(bottom_right_padding="all", folds_batch_norm=False),
         config_class(id2label={1: "b", 0: "a"}, problem_type="regression", architectures=["X"], dtype="float32"),
     ):
         assert config_from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_our_own_fields_are_written_only_where_they_say_something():
-    assert not {"pool_size", "output_stride", "num_labels"} & set(MobileNetV1Config().to_dict())
+    assert not {"pool_size", "output_stride", "folds_batch_norm", "num_labels"} & set(MobileNetV1Config().to_dict())
     assert MobileNetV1Config(output_stride=8, pool_size=7).to_dict()["output_stride"] == 8
 
 

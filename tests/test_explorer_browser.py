@@ -139,6 +139,7 @@ def test_rounding_twice_would_be_seen(tmp_path: Path, monkeypatch: pytest.Monkey
 
 EMBEDDED: dict[str, tuple[Callable[[Path], Any], Path]] = {
     "v1": (lambda _: mm.load("demo:digits"), DEMO / "digit_7.png"),
+    "unfolded": (lambda _: mm.load("demo:digits", folds_batch_norm=False), DEMO / "digit_3.png"),
     "halfway": (make_halfway, DEMO / "digit_5.png"),
     "v2": (make_v2, DEMO / "scene.png"),
     "deeplab": (lambda _: mm.load("demo:scenes"), DEMO / "scene.png"),
@@ -285,8 +286,9 @@ def add_floats(terms: list[list[str]], stages: list[list[str]]) -> Any:
         blocks = [int(row[0]) for row in terms]
         running, sums = sum_in_blocks(pixels, weights, inside, blocks.count(0))
         np.testing.assert_array_equal(running, np.array([row[6] for row in terms], np.float32))
-        (bias,) = (np.float32(operand) for name, operand, _ in stages if name == "bias")
-        value = np.float32(sums[-1].value + bias)
+        operands = {name: np.array([operand], np.float32) for name, operand, _ in stages if operand}
+        factor = operands.get("times batch norm's factor", np.ones(1, np.float32))
+        value = reference.fma(np.array([sums[-1].value]), factor, operands["bias"])[0]
     for name, operand, _ in stages[1:]:
         if name in ("relu", "relu6", "linear"):
             value = reference.activation(np.array([value]), name)[0]

@@ -56,6 +56,20 @@ def test_asking_for_a_value_inside_a_layer_changes_no_other(step):
     assert np.array_equal(both[inner], reference.run(image, [inner])[inner])
 
 
+def test_batch_norm_that_is_not_folded_scales_the_sums():
+    graph = mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35, folds_batch_norm=False), "classification")
+    weights, image = random_weights(graph), random_image((1, 3, 40, 33))
+    names = ["conv_stem.first_conv", "conv_stem.conv_3x3", "layer.1", "layer.5.reduce_1x1", "classifier"]
+    found = open_runner(graph, weights, num_threads=2).run(image, names)
+    defined = open_runner(graph, weights, engine="reference").run(image, names)
+    truth = open_runner(V2, weights, engine="reference", dtype="float64").run(image, names)
+    for name in names:
+        assert np.array_equal(found[name].view(np.int32), defined[name].view(np.int32)), name
+        assert 0 < np.abs(found[name] - truth[name]).max() <= 1e-5 * np.abs(truth[name]).max()
+    folded = open_runner(V2, weights).run(image, names)
+    assert not np.array_equal(found["layer.1"], folded["layer.1"])
+
+
 def test_a_layer_asked_for_is_the_trained_one():
     graph = mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25))
     weights, image = random_weights(graph), random_image((1, 32, 32, 3)).astype(np.float64)

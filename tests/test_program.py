@@ -86,12 +86,13 @@ def test_a_place_is_given_out_again_as_soon_as_nobody_needs_it(name):
     assert max(live) <= program.arena_size <= 1.3 * max(live)  # what first fit leaves between
 
 
-def test_packed_panel_holds_weights_then_bias():
+def test_packed_panel_holds_weights_then_factor_and_bias():
     graph, packed, program = compiled(V1, V1.outputs)
     weights = random_weights(graph)
     start = int(program.steps[-1]["weight"])
-    panel = packed.values[start : start + 257 * min(2 * LANES, padded(4))].reshape(257, -1)
-    assert np.array_equal(panel[:-1, :4], weights["classifier.weight"].T)
+    panel = packed.values[start : start + 258 * min(2 * LANES, padded(4))].reshape(258, -1)
+    assert np.array_equal(panel[:-2, :4], weights["classifier.weight"].T)
+    assert (panel[-2, :4] == 1).all()
     assert np.array_equal(panel[-1, :4], weights["classifier.bias"])
     assert not panel[:, 4:].any()
 

@@ -37,6 +37,7 @@ def test_a_graph_has_the_numbers_of_the_network_it_was_made_of(tmp_path):
     assert (found.detections_per_class, found.max_detections) == (7, 9)
     assert found.box_scales == (10.0, 10.0, 5.0, 5.0)
     assert (checkpoint.config.class_count, checkpoint.config.image_size) == (3, 32)
+    assert checkpoint.config.folds_batch_norm is False
     name = "detection_head.classes.3.projection.convolution.weight"
     np.testing.assert_array_equal(checkpoint.weights[name], weights[name])
     assert checkpoint.processor["resize_method"] == "tf1_bilinear"

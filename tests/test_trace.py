@@ -32,6 +32,7 @@ NETWORKS = {
         mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35, hidden_act="silu", tf_padding=False)),
         (33, 32),
     ),
+    "v2 unfolded": (mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35, folds_batch_norm=False)), (40, 33)),
     "deeplab": (deeplab.build(MobileNetV2Config(depth_multiplier=0.25, output_stride=8, num_labels=5)), (48, 33)),
 }
 Explain = Callable[[str, tuple[int, int, int]], Explanation]
@@ -117,6 +118,19 @@ def test_every_step_of_the_sum_is_rounded_as_exact_arithmetic_says(explainers: d
         total = nearest_float32(total + Fraction(float(stage.operand)))
         assert total == Fraction(float(stage.value))
     assert float(total) == explanation.computed
+
+
+@pytest.mark.parametrize("layer", ["conv_stem.first_conv", "layer.3.conv_3x3", "layer.13"])
+def test_a_sum_that_is_not_folded_is_scaled_and_shifted_with_one_rounding(
+    layer: str, explainers: dict[str, Explain]
+) -> None:
+    explanation = explainers["v2 unfolded"](layer, (1, 1, 4))
+    assert explanation.agrees and explanation.unfolded is None  # the terms are the file's own
+    total, scaled, biased = explanation.stages[[stage.name for stage in explanation.stages].index("bias") - 2 :][:3]
+    assert scaled.name == "times batch norm's factor" and scaled.operand is not None and biased.operand is not None
+    exact = Fraction(float(total.value)) * Fraction(float(scaled.operand))
+    assert Fraction(float(scaled.value)) == exact
+    assert Fraction(float(biased.value)) == nearest_float32(exact + Fraction(float(biased.operand)))
 
 
 def test_taps_outside_the_image_are_named_and_skipped(explainers: dict[str, Explain]) -> None:

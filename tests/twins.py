@@ -23,7 +23,7 @@ CLASSES = {
     "MobileNetV2ForImageClassification": mm.MobileNetV2Config,
     "MobileNetV2ForSemanticSegmentation": mm.MobileNetV2Config,
 }
-OURS_ALONE = ("pool_size", "bottom_right_padding")
+OURS_ALONE = ("pool_size", "bottom_right_padding", "folds_batch_norm")
 
 
 def import_torch():

@@ -22,13 +22,13 @@ _tile = make_tile([(SMALL, PANEL_VECTORS), (SMALL, 1)])
 
 @inlined
 def conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
-    """Convolve: out[n,i,j,o] = clamp(bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + y[n,i,j,o]).
+    """Convolve: out[n,i,j,o] = clamp(f[o] * sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + bias[o] + y[n,i,j,o]).
 
     Defined by reference.conv2d, then reference.add where there is a residual y, then the clamp.
 
     Shapes: x (N, H, W, C_in) with any strides, so that an (N, C, H, W) image is read as it is; out a map of
-    (N, H_out, W_out, C_out); weights in panels [C_out/PANEL][K_h*K_w*C_in + 1][PANEL], bias last; taps
-    [K_h*K_w*C_in], the offset of every term from the window's first pixel.
+    (N, H_out, W_out, C_out); weights in panels [C_out/PANEL][K_h*K_w*C_in + 2][PANEL], factor f and bias last;
+    taps [K_h*K_w*C_in], the offset of every term from the window's first pixel.
     """
     first, last = share(step.batch * step.out_height, 1, part, parts)
     while first < last:
@@ -94,7 +94,7 @@ def _tile_row(step: Any, arrays: Arrays, n: int, i: int, first: int, last: int, 
     """Compute the columns [first, last) of output row i, which begins where out does."""
     source, finish, vectors = _source(step, arrays), finish_of(step), _vectors(step, panel)
     count = _term_count(step)
-    weight = step.weight + panel * PANEL * (count + 1)
+    weight = step.weight + panel * PANEL * (count + 2)
     j = first
     while j < last:
         j = min(j, last - SMALL)
@@ -113,7 +113,7 @@ def _border_pixel(step: Any, arrays: Arrays, n: int, i: int, j: int, panel: int,
     keep_apart()
     source, weights, arena, taps = _source(step, arrays), arrays.weights, arrays.arena, arrays.taps
     terms, vectors, finish = _term_count(step), _vectors(step, panel), finish_of(step)
-    weight, window = step.weight + panel * PANEL * (terms + 1), _first_tap(step, n, i, j)
+    weight, window = step.weight + panel * PANEL * (terms + 2), _first_tap(step, n, i, j)
     top, left = i * step.stride - step.pad_top, j * step.stride - step.pad_left
     first_ky, last_ky = _taps_inside(top, step.kernel_height, step.dilation, step.height)
     first_kx, last_kx = _taps_inside(left, step.kernel_width, step.dilation, step.width)
@@ -139,7 +139,8 @@ def _border_pixel(step: Any, arrays: Arrays, n: int, i: int, j: int, panel: int,
             blocks += 1
         if blocks > 0:
             block = add(total, block)
-        result = add(block, load(weights, lane + terms * vectors * LANES))
+        factor = load(weights, lane + terms * vectors * LANES)
+        result = fma(block, factor, load(weights, lane + (terms + 1) * vectors * LANES))
         place = out.start + vector * out.plane
         if finish.residual != 0:
             result = add(result, load(arena, place + finish.residual))

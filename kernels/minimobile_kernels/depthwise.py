@@ -28,11 +28,12 @@ _any_tile = make_filter(1, [(SMALL, None), (1, None)])
 
 @inlined
 def depthwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
-    """Convolve each channel: out[n,i,j,c] = clamp(bias[c] + sum over ky,kx of x[n,y,x,c] * w[ky,kx,c]).
+    """Convolve each channel: out[n,i,j,c] = clamp(f[c] * sum over ky,kx of x[n,y,x,c] * w[ky,kx,c] + bias[c]).
 
     Defined by reference.depthwise_conv2d, then the clamp.
 
-    Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C); weights [C/LANES][K_h*K_w + 1][LANES], bias last.
+    Shapes: x, out: maps of (N, H, W, C) and (N, H_out, W_out, C); weights [C/LANES][K_h*K_w + 2][LANES],
+    factor f and bias last.
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1, equation 3.
     """
     rows = step.batch * step.out_height
@@ -54,7 +55,7 @@ def filter_rows(step: Any, arrays: Arrays, image: int, plane: int, n: int, first
     """
     keep_apart()
     stride, out_width = step.stride, step.out_width
-    weight = step.weight + plane * (step.kernel_height * step.kernel_width + 1) * LANES
+    weight = step.weight + plane * (step.kernel_height * step.kernel_width + 2) * LANES
     out = Rows(step.out + plane * step.out_plane + n * step.out_height * out_width * LANES, out_width * LANES)
     if step.kernel_height != 3 or step.kernel_width != 3 or not step.is_finite:
         for i in range(first, last):
@@ -107,5 +108,6 @@ def _filter_pixel(step: Any, arrays: Arrays, image: int, weight: int, i: int, j:
             block = fma(pixel, load(weights, weight + tap * LANES), block)
     if blocks > 0:
         block = add(total, block)
-    bias = load(weights, weight + step.kernel_height * step.kernel_width * LANES)
-    store(arena, out, clamp(add(block, bias), step.low, step.high))
+    last = weight + step.kernel_height * step.kernel_width * LANES
+    result = fma(block, load(weights, last), load(weights, last + LANES))
+    store(arena, out, clamp(result, step.low, step.high))

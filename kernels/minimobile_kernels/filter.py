@@ -4,7 +4,7 @@ It does what `depthwise._filter_pixel` does, for 3x3 taps and many pixels at onc
 once for all outputs that it reaches, and all sums stay in registers.
 
 Pixels that lie outside the image are read from a line of zeros. With finite weights that gives the bits of skipping
-them: a sum changes at most the sign of a zero, and the bias, which is never -0, takes that back.
+them: a sum changes at most the sign of a zero, and adding the bias, which is never -0, takes that back.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def make_filter(rows: int, shapes: Sequence[tuple[int, int | None]]) -> Any:
     filter(arrays, pixels, windows, weight, out, low, high)
 
     in any of the shapes (pixels, stride), of which the last is taken where no other fits. Image and outputs lie in the
-    arena, nine weights at `weight`, the bias after them. With stride 1 or 2 the dilation is 1, every pixel is loaded
-    once for all outputs that it reaches, and of each row at most one pixel on either side may lie outside. None takes
-    any stride, dilation and padding.
+    arena, nine weights at `weight`, factor and bias after them. With stride 1 or 2 the dilation is 1, every pixel is
+    loaded once for all outputs that it reaches, and of each row at most one pixel on either side may lie outside. None
+    takes any stride, dilation and padding.
     """
 
     @intrinsic
@@ -181,11 +181,12 @@ class _Filter(WindowTile):
         self.sums[cell] = simd.fused_multiply_add(self.builder, x, self.weights[tap], self.sums[cell])
 
     def finish(self, out: Rows, low: Any, high: Any) -> None:
-        """Emit bias, clamp and the stores."""
+        """Emit factor, bias, clamp and the stores."""
         builder = self.builder
         low, high = simd.splat(builder, low), simd.splat(builder, high)
-        bias = simd.load_vector(builder, self.vector_at(self.filter, TAPS * TAPS))
+        factor, bias = (simd.load_vector(builder, self.vector_at(self.filter, TAPS * TAPS + row)) for row in (0, 1))
         for (row, pixel), total in self.sums.items():
-            result = simd.clamp_vector(builder, builder.fadd(total, bias), low, high)
+            scaled = simd.fused_multiply_add(builder, total, factor, bias)
+            result = simd.clamp_vector(builder, scaled, low, high)
             start = builder.add(out.start, builder.mul(out.distance, self.constant(row)))
             simd.store_vector(builder, result, self.vector_at(builder.gep(self.arena, [start], inbounds=True), pixel))

@@ -23,12 +23,12 @@ _tile = make_tile([(pixels, vectors) for pixels in _SIZES for vectors in (PANEL_
 
 @inlined
 def pointwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
-    """Mix the channels of every pixel: out[p,o] = clamp(bias[o] + sum over ci of x[p,ci] * weight[o,ci] + y[p,o]).
+    """Mix the channels of every pixel: out[p,o] = clamp(f[o] * sum over ci of x[p,ci] * w[o,ci] + bias[o] + y[p,o]).
 
     Defined by reference.pointwise_conv2d, then reference.add where there is a residual y, then the clamp.
 
     Shapes: x, y, out: maps of P = N*H*W pixels with C_in and C_out channels; weights in panels
-    [C_out/PANEL][C_in + 1][PANEL], bias last, the rest panel one vector wide.
+    [C_out/PANEL][C_in + 2][PANEL], factor f and bias last, the rest panel one vector wide.
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1.
     """
     pixels = step.batch * step.height * step.width
@@ -57,7 +57,7 @@ def multiply(step: Any, arrays: Arrays, x: Map, out: Map, count: int, panel: int
     """
     keep_apart()
     arena, channels, block, finish = arrays.arena, step.channels, step.block, finish_of(step)
-    weight = step.weight + panel * PANEL * (channels + 1)
+    weight = step.weight + panel * PANEL * (channels + 2)
     vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
     tiled = count // LARGE * LARGE
     for group in range(0, tiled, GROUP * LARGE):

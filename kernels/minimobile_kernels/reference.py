@@ -2,7 +2,8 @@
 
 Images are (N, H, W, C). In float32 these functions define the exact bits that the fast kernels must give: each output
 is the sum over its terms in the order ky, kx, ci, cut into consecutive blocks of 128 terms; a block is a chain of
-fused multiply-adds from zero; the block sums are added in order; then the bias. Taps outside the image are skipped.
+fused multiply-adds from zero; the block sums are added in order; then the bias, with the channel's factor as one more
+fused step where there is one. Taps outside the image are skipped.
 In float64 a product and a sum take the place of the fused step. Networks trained for quantisation sum as their training
 did, which `block` and `precision` tell.
 """
@@ -47,13 +48,15 @@ def fma(x: Array, w: Array, accumulator: Array) -> Array:
         return total.astype(np.float32)
 
 
-def conv2d(x: Array, weight: Array, bias: Array, window: Window, block: int = BLOCK) -> Array:
-    """Convolve: out[n,i,j,o] = bias[o] + sum over ky,kx,ci of x[n,y,x,ci] * weight[o,ky,kx,ci].
+def conv2d(
+    x: Array, weight: Array, bias: Array, window: Window, block: int = BLOCK, factor: Array | None = None
+) -> Array:
+    """Convolve: out[n,i,j,o] = bias[o] + factor[o] * sum over ky,kx,ci of x[n,y,x,ci] * weight[o,ky,kx,ci].
 
     Row y = i*stride - top + ky*dilation, and the column likewise. The sum is cut into blocks of `block` terms; the fast
-    kernels take multiples of 16, or no fewer than all terms.
+    kernels take multiples of 16, or no fewer than all terms. Without `factor` the bias is added.
 
-    Shapes: x (N, H, W, C_in), weight (C_out, K_h, K_w, C_in), bias (C_out) -> (N, H_out, W_out, C_out).
+    Shapes: x (N, H, W, C_in), weight (C_out, K_h, K_w, C_in), bias, factor (C_out) -> (N, H_out, W_out, C_out).
     """
     terms = (
         (rows, columns, x[:, sources[0], sources[1], ci, None], weight[:, ky, kx, ci])
@@ -61,13 +64,13 @@ def conv2d(x: Array, weight: Array, bias: Array, window: Window, block: int = BL
         for ci in range(x.shape[3])
     )
     shape = (x.shape[0], window.out_height, window.out_width, weight.shape[0])
-    return _sum_in_blocks(terms, shape, x.dtype, block) + bias
+    return _finish(_sum_in_blocks(terms, shape, x.dtype, block), bias, factor)
 
 
-def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Array:
+def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window, factor: Array | None = None) -> Array:
     """Convolve each channel with its own filter: a convolution whose sum over ci has one term.
 
-    Shapes: x (N, H, W, C), weight (K_h, K_w, C), bias (C) -> (N, H_out, W_out, C).
+    Shapes: x (N, H, W, C), weight (K_h, K_w, C), bias, factor (C) -> (N, H_out, W_out, C).
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1, equation 3.
     """
     terms = (
@@ -75,20 +78,20 @@ def depthwise_conv2d(x: Array, weight: Array, bias: Array, window: Window) -> Ar
         for ky, kx, rows, columns, sources in taps(window)
     )
     shape = (x.shape[0], window.out_height, window.out_width, x.shape[3])
-    return _sum_in_blocks(terms, shape, x.dtype) + bias
+    return _finish(_sum_in_blocks(terms, shape, x.dtype), bias, factor)
 
 
-def pointwise_conv2d(x: Array, weight: Array, bias: Array, block: int = BLOCK) -> Array:
-    """Mix the channels of every pixel: out[n,i,j,o] = bias[o] + sum over ci of x[n,i,j,ci] * weight[o,ci].
+def pointwise_conv2d(x: Array, weight: Array, bias: Array, block: int = BLOCK, factor: Array | None = None) -> Array:
+    """Mix the channels of every pixel: out[n,i,j,o] = bias[o] + factor[o] * sum over ci of x[n,i,j,ci] * weight[o,ci].
 
     The sum is cut into blocks of `block` terms, as in `conv2d`.
 
-    Shapes: x (N, H, W, C_in), weight (C_out, C_in), bias (C_out) -> (N, H, W, C_out).
+    Shapes: x (N, H, W, C_in), weight (C_out, C_in), bias, factor (C_out) -> (N, H, W, C_out).
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1.
     """
     everywhere = slice(None)
     terms = ((everywhere, everywhere, x[..., ci, None], weight[:, ci]) for ci in range(x.shape[3]))
-    return _sum_in_blocks(terms, (*x.shape[:3], weight.shape[0]), x.dtype, block) + bias
+    return _finish(_sum_in_blocks(terms, (*x.shape[:3], weight.shape[0]), x.dtype, block), bias, factor)
 
 
 def _sum_in_blocks(
@@ -102,6 +105,11 @@ def _sum_in_blocks(
             block = np.zeros(shape, dtype)
         block[:, rows, columns] = fma(x, w, block[:, rows, columns])
     return block if total is None else total + block
+
+
+def _finish(total: Array, bias: Array, factor: Array | None) -> Array:
+    """Return bias + factor * total, rounded once. Shapes: total (N, H, W, C), bias and factor (C)."""
+    return total + bias if factor is None else fma(total, factor, bias)
 
 
 def batch_norm(x: Array, weight: Array, bias: Array, mean: Array, variance: Array, epsilon: float) -> Array:

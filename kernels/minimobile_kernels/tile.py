@@ -59,13 +59,13 @@ def make_tile(shapes: Sequence[tuple[int, int]]) -> Any:
 
     tile(source, arrays, pixels, vectors, terms, x, out, finish)
 
-    for pixel p and channel o: clamp(bias[o] + y[p,o] + sum over k of x[p,k] * weight[k,o]). One call adds one block of
-    `terms.block` terms, from `terms.first` on, as the contract cuts the sum: the first block writes its sums to `out`,
-    the next ones add theirs to what rests there, and the last one, which may be short, adds bias and y and clamps. The
-    last of the shapes is taken where no other fits. Where the parts lie:
+    for pixel p and channel o: clamp(factor[o] * (sum over k of x[p,k] * weight[k,o]) + bias[o] + y[p,o]). One call adds
+    one block of `terms.block` terms, from `terms.first` on, as the contract cuts the sum: the first block writes its
+    sums to `out`, the next ones add theirs to what rests there, and the last one, which may be short, takes factor,
+    bias and y and clamps. The last of the shapes is taken where no other fits. Where the parts lie:
 
     - x[p,k] in `source`: of `Windows`, at x.start + p*x.step + taps[x.taps + k]; or of the pixels of a `Map`;
-    - weight and bias in the weights: [terms][vectors * LANES], then the bias;
+    - in the weights: weight [terms][vectors * LANES], then factor and bias;
     - out[p,o] in the `Map` out of the arena, and y[p,o] `finish.residual` further.
     """
 
@@ -180,12 +180,13 @@ class _Tile:
             builder.store(builder.fadd(before, builder.load(slot)), slot)
 
     def finish(self, finish: Finish) -> None:
-        """Emit bias, residual, clamp and the stores."""
-        builder = self.builder
-        bias_row = self.at(self.weights, self.scaled(self.terms.number, self.vectors * LANES))
+        """Emit factor, bias, residual, clamp and the stores."""
+        builder, row = self.builder, self.vectors * LANES
+        factors = self.at(self.weights, self.scaled(self.terms.number, row))
         for (_, vector), slot in self.sums.items():
-            bias = simd.load_vector(builder, self.at(bias_row, vector * LANES))
-            builder.store(builder.fadd(builder.load(slot), bias), slot)
+            factor = simd.load_vector(builder, self.at(factors, vector * LANES))
+            bias = simd.load_vector(builder, self.at(factors, row + vector * LANES))
+            builder.store(simd.fused_multiply_add(builder, builder.load(slot), factor, bias), slot)
         with builder.if_then(builder.icmp_signed("!=", finish.residual, self.constant(0))):
             for cell, slot in self.sums.items():
                 other = simd.load_vector(builder, self.at(self.place(*cell), finish.residual))

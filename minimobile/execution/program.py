@@ -103,8 +103,9 @@ def weight_key(node: Node) -> str:
 def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
     """Fold and pack the weights of all convolutions among `nodes`.
 
-    Dense and pointwise: panels of `PANEL_VECTORS` vectors of output channels, each [terms + 1][channels], bias last.
-    Depthwise: one vector of channels after the other, each [K_h*K_w + 1][LANES], bias last.
+    Dense and pointwise: panels of `PANEL_VECTORS` vectors of output channels, each [terms + 2][channels], the sums'
+    factors and the bias last; the factor is 1 where batch norm is in the weights, which changes no bit of a sum.
+    Depthwise: one vector of channels after the other, each [K_h*K_w + 2][LANES], likewise.
     """
     chunks: list[NDArray[np.float32]] = []
     offsets: dict[str, int] = {}
@@ -114,14 +115,15 @@ def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
         if not is_convolution(node) or weight_key(node) in offsets:
             continue
         operation = CONVOLUTIONS[node.op]
-        weight, bias = operation.layout_weights(node, weights, np.float32)
+        weight, bias, factor = operation.layout_scaled(node, weights, np.float32)
         if operation.is_by_channel:
             rows, panel = weight.reshape(-1, weight.shape[2]), LANES  # (K_h*K_w, C)
         else:
             rows, panel = weight.reshape(weight.shape[0], -1).T, PANEL_VECTORS * LANES  # (terms, C_out)
         channels = rows.shape[1]
-        table = np.zeros((rows.shape[0] + 1, padded(channels)), np.float32)
-        table[:-1, :channels] = rows
+        table = np.zeros((rows.shape[0] + 2, padded(channels)), np.float32)
+        table[:-2, :channels] = rows
+        table[-2, :channels] = 1 if factor is None else factor
         table[-1, :channels] = bias
         for first in range(0, padded(channels), panel):
             chunk = table[:, first : first + panel].ravel()

@@ -22,7 +22,8 @@ from minimobile_kernels.reference import nudge_range
 
 Weights = Mapping[str, NDArray[Any]]
 FROM_KERNEL_LAYOUT = {"conv2d": (0, 3, 1, 2), "depthwise_conv2d": (2, 0, 1)}  # to output, input, ky, kx
-PLAIN = ("kernel_size", "stride", "dilation", "padding", "function", "epsilon", "align_corners", "precision")
+PLAIN = ("kernel_size", "stride", "dilation", "padding", "function", "epsilon", "align_corners", "precision",
+         "folds_batch_norm")  # fmt: skip
 
 
 def describe_floats(model: MobileNetModel, pixel_values: NDArray[np.float32], payload: Payload) -> dict[str, Any]:

@@ -231,7 +231,9 @@ def _explain_losses(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _explain_folding(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Say what a TFLite or ONNX file of floats leaves out."""
+    """Say what a TFLite or ONNX file of floats leaves out, and whether folding batch norm changes its numbers."""
+    if not checkpoint.config.folds_batch_norm:
+        return ("batch norm, which scales the sums of the source, is folded into the weights: other last bits",)
     if not checkpoint.ranges:
         return ()
     return (

@@ -1,4 +1,4 @@
-"""Model configurations with the fields and defaults of transformers' classes of the same name, and three of our own.
+"""Model configurations with the fields and defaults of transformers' classes of the same name, and four of our own.
 
 What a field means for the network is in `mobilenet_v1.py` and `mobilenet_v2.py`; here values are held and checked.
 """
@@ -80,8 +80,9 @@ class MobileNetConfig(ConfigFiles):
     `pool_size=None` pools the whole feature map; 7 is the original's fixed window ("VALID"; stride 2 on V1, 1 on V2),
     never larger than the feature map. `bottom_right_padding` is Keras' rule: layers of stride 2 get one row of zeros
     below and one column on the right, whatever the image's size ("depthwise": the depthwise ones, as Keras 3's V1;
-    "all": the first convolution, too, as keras-applications 1.0; None: what `tf_padding` says). `ssd` says what a
-    detector has besides its backbone (a `MobileNetSSDConfig`, or a dict of its fields; None: SSDLite).
+    "all": the first convolution, too, as keras-applications 1.0; None: what `tf_padding` says). With `folds_batch_norm`
+    batch norm is part of the weights, each rounded once; else it scales and shifts the sums, as training does. `ssd`
+    says what a detector has besides its backbone (a `MobileNetSSDConfig`, or a dict of its fields; None: SSDLite).
     """
 
     model_type: ClassVar[str] = ""
@@ -98,6 +99,7 @@ class MobileNetConfig(ConfigFiles):
     layer_norm_eps: float = 0.001
     pool_size: int | None = None
     bottom_right_padding: str | None = None
+    folds_batch_norm: bool = True
     ssd: MobileNetSSDConfig | None = None
 
     num_labels: int | None = None
@@ -175,6 +177,8 @@ class MobileNetConfig(ConfigFiles):
         for name in ("pool_size", "bottom_right_padding", "ssd", "problem_type", "dtype", "architectures"):
             if values[name] is None:
                 del values[name]
+        if self.folds_batch_norm:
+            del values["folds_batch_norm"]
         return values
 
     def to_diff_dict(self) -> dict[str, Any]:

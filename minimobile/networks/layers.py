@@ -86,7 +86,8 @@ class Draft:
             roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
             weights = {role: (f"{path}.normalization.{file}", (channels,)) for role, file in roles.items()}
             node_name = settle("normalization", not has_activation)
-            x = self.add(node_name, "batch_norm", (x,), channels, {"epsilon": epsilon}, weights)
+            folding = {} if self.config.folds_batch_norm else {"folds_batch_norm": False}
+            x = self.add(node_name, "batch_norm", (x,), channels, {"epsilon": epsilon, **folding}, weights)
         if has_activation:
             function = "silu" if activation == "swish" else activation
             x = self.add(settle("activation", True), "activation", (x,), channels, {"function": function})

@@ -32,8 +32,8 @@ class Conv2d(Convolution):
     def define(self, node: Node, weights: Weights, inputs: Sequence[Array]) -> Array:
         """Compute a node on its definition."""
         (x,) = inputs
-        weight, bias = self.layout_weights(node, weights, x.dtype.type)
-        return reference.conv2d(x, weight, bias, self.window(node, *x.shape[1:3]), self.block(node))
+        weight, bias, factor = self.layout_scaled(node, weights, x.dtype.type)
+        return reference.conv2d(x, weight, bias, self.window(node, *x.shape[1:3]), self.block(node), factor)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row, with the offsets of all terms of a window."""

@@ -12,9 +12,18 @@ import numpy as np
 from minimobile.networks.graph import Node
 from minimobile.operations.convolution_bounds import estimate_convolution, estimate_rounded_convolution, find_noise
 from minimobile.operations.estimate import Estimate, Noise
-from minimobile.operations.folding import fold_weights
+from minimobile.operations.folding import fold_weights, scale_sums
 from minimobile.operations.operation import Array, Maps, MapShape, Operation, Rows, Weights, WeightShapes, Work
-from minimobile.operations.written_out import Position, Stage, Term, WrittenOut, as_array, list_reads, sum_in_blocks
+from minimobile.operations.written_out import (
+    Position,
+    Scalar,
+    Stage,
+    Term,
+    WrittenOut,
+    as_array,
+    list_reads,
+    sum_in_blocks,
+)
 from minimobile_kernels import reference
 from minimobile_kernels.geometry import Window, window
 
@@ -23,7 +32,8 @@ class Convolution(Operation):
     """A node with a weight, perhaps a bias, and perhaps the weights of a batch norm that was folded into it.
 
     Its attribute "activation" is a clamp that it does itself, "block" how many terms make one chain of its sum,
-    "weight_quantization" the range to whose grid training rounded its weights.
+    "weight_quantization" the range to whose grid training rounded its weights; "folds_batch_norm" is false where batch
+    norm scales its sums and not its weights.
     """
 
     roles = ("weight",)
@@ -59,6 +69,18 @@ class Convolution(Operation):
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(self.arrange(weight).astype(dtype)), bias.astype(dtype)
 
+    def layout_scaled(
+        self, node: Node, weights: Weights, dtype: type[np.floating[Any]]
+    ) -> tuple[Array, Array, Array | None]:
+        """Return weight, bias and the factor of each channel's sums (None: one), as the kernels compute with them.
+
+        Shapes: as in `layout_weights`, factor (C_out).
+        """
+        weight, factor, bias = scale_sums(node, weights, dtype)
+        with np.errstate(over="ignore"):
+            arranged = np.ascontiguousarray(self.arrange(weight).astype(dtype))
+            return arranged, bias.astype(dtype), None if factor is None else factor.astype(dtype)
+
     def work(self, node: Node, out: MapShape, weights: WeightShapes) -> Work:
         """Return what a node costs: every weight is used once for every pixel of the result."""
         size, count = node.attributes.get("kernel_size", 1), math.prod(weights[node.weights["weight"]])
@@ -86,7 +108,7 @@ class Convolution(Operation):
     def write_out(self, node: Node, weights: Weights, maps: Maps, at: Position) -> WrittenOut:
         """Write one value out: the terms of its window, the sums of their blocks, and the bias."""
         x = maps[node.inputs[0]]
-        weight, bias = self.layout_weights(node, weights, x.dtype.type)
+        weight, bias, factor = self.layout_scaled(node, weights, x.dtype.type)
         channels: Sequence[int] = [at[2]] if self.is_by_channel else range(x.shape[2])
         weight = weight[..., at[2]].ravel() if self.is_by_channel else weight[at[2]].ravel()
         slide = self.window(node, *x.shape[:2])
@@ -103,6 +125,15 @@ class Convolution(Operation):
                 reads, is_inside, pixels, weight, products, running, strict=True
             )
         )
-        b = bias[at[2]]
-        biased = Stage("bias", b, reference.add(as_array(stages[-1].value), as_array(b))[0])
-        return WrittenOut(node.inputs[0], terms, self.block(node), (*stages, biased))
+        finished = _finish(stages[-1].value, bias[at[2]], None if factor is None else factor[at[2]])
+        return WrittenOut(node.inputs[0], terms, self.block(node), (*stages, *finished))
+
+
+def _finish(total: Scalar, bias: Scalar, factor: Scalar | None) -> tuple[Stage, ...]:
+    """Return what becomes of a sum: the bias added, or first the factor of batch norm taken, rounded together."""
+    if factor is None:
+        return (Stage("bias", bias, reference.add(as_array(total), as_array(bias))[0]),)
+    with np.errstate(all="ignore"):
+        product = np.float64(total) * np.float64(factor)  # exact for float32
+    result = reference.fma(as_array(total), as_array(factor), as_array(bias))[0]
+    return Stage("times batch norm's factor", factor, product), Stage("bias", bias, result)

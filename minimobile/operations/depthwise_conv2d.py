@@ -26,8 +26,8 @@ class DepthwiseConv2d(Convolution):
     def define(self, node: Node, weights: Weights, inputs: Sequence[Array]) -> Array:
         """Compute a node on its definition."""
         (x,) = inputs
-        weight, bias = self.layout_weights(node, weights, x.dtype.type)
-        return reference.depthwise_conv2d(x, weight, bias, self.window(node, *x.shape[1:3]))
+        weight, bias, factor = self.layout_scaled(node, weights, x.dtype.type)
+        return reference.depthwise_conv2d(x, weight, bias, self.window(node, *x.shape[1:3]), factor)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
         """Add its row."""

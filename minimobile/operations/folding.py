@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,6 +45,32 @@ def fold_weights(node: Node, weights: Weights) -> tuple[NDArray[Any], NDArray[An
     if "weight_quantization" in node.attributes:
         weight = fake_quantize(weight.astype(np.float32), nudge_range(*node.attributes["weight_quantization"]))
     return weight, bias + 0.0  # -0 becomes 0
+
+
+def is_folded(node: Node) -> bool:
+    """Tell whether a batch norm of a convolution node is in its weights; training for quantisation puts it there."""
+    return node.attributes.get("folds_batch_norm", True) or "weight_quantization" in node.attributes
+
+
+def scale_sums(
+    node: Node, weights: Weights, dtype: type[np.floating[Any]]
+) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
+    """Return weight, factor and bias of a convolution node in float64: its sums times the factor, plus the bias.
+
+    With batch norm in the weights (`is_folded`) the factor is None. Otherwise the weight is the file's, the factor
+    scale / sqrt(variance + epsilon), and the bias holds batch norm's shift: where folding rounds every weight, only a
+    channel's factor is rounded, to `dtype`, and the bias takes that back at the mean of the sums. (With the bias of the
+    exact factor a detector's error to float64 was 1.06 times as large.) Shapes: as in `fold_weights`, factor (C_out).
+    """
+    if is_folded(node) or "scale" not in node.weights:
+        weight, bias = fold_weights(node, weights)
+        return weight, None, bias
+    plain = {role: name for role, name in node.weights.items() if role not in NORMALIZATION}
+    weight, bias = fold_weights(dataclasses.replace(node, weights=plain), weights)
+    factor, shift, mean = normalization_factors(node, weights, ("scale", "shift"))
+    with np.errstate(all="ignore"):
+        factor = factor.astype(dtype).astype(np.float64)
+        return weight, factor, (bias - mean) * factor + shift + 0.0
 
 
 def normalization_factors(

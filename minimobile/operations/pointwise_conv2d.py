@@ -41,8 +41,8 @@ class PointwiseConv2d(Convolution):
     def define(self, node: Node, weights: Weights, inputs: Sequence[Array]) -> Array:
         """Compute a node on its definition."""
         (x,) = inputs
-        weight, bias = self.layout_weights(node, weights, x.dtype.type)
-        return reference.pointwise_conv2d(x, weight, bias, self.block(node))
+        weight, bias, factor = self.layout_scaled(node, weights, x.dtype.type)
+        return reference.pointwise_conv2d(x, weight, bias, self.block(node), factor)
 
     def evaluate(self, node: Node, weights: Weights, inputs: Sequence[Array]) -> Array:
         """Compute a node in float64 as a matrix product.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError, within_memory
 from minimobile.execution.runner import Runner
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.operations.folding import NORMALIZATION
+from minimobile.operations.folding import NORMALIZATION, is_folded
 from minimobile.operations.operation import Maps, MapShape, Weights
 from minimobile.operations.passes import fold_batch_norm, keep_needed
 from minimobile.operations.table import operation_of
@@ -42,7 +42,8 @@ def explain(
     at = _check_position(position, name, maps[name].shape)
 
     source, terms, block, stages = operation_of(start).write_out(start, weights, maps, at)
-    unfolded = _unfold(start, weights, maps, at, stages[-1].value) if "scale" in start.weights else None
+    has_folded = "scale" in start.weights and is_folded(start)
+    unfolded = _unfold(start, weights, maps, at, stages[-1].value) if has_folded else None
     for node in after:
         stages = (*stages, operation_of(node).stage(node, stages[-1].value, maps, at))
     return Explanation(

@@ -2,7 +2,7 @@
 // values in the order row, column, channel, its shape [channels, height, width].
 
 import { activate } from "./curves.js";
-import { fround, sumProducts, sumTerms } from "./fma.js";
+import { fma, fround, sumProducts, sumTerms } from "./fma.js";
 import { slide } from "./geometry.js";
 
 const ONE_PIXEL = [1, 1];
@@ -23,7 +23,8 @@ export function windowOf(node, shape) {
 
 export const isConvolution = (node) => node.op.endsWith("conv2d");
 
-// Weight and bias of a convolution as they are computed with. Batch norm is folded in float64 and rounded once.
+// Weight and bias of a convolution as they are computed with. Batch norm is folded in float64 and rounded once; where a
+// node does not fold it, its weights stay, and `factor` is what the sums are multiplied with.
 // A stored weight has the order output, input, ky, kx; the result has the order output, ky, kx, input.
 export function foldWeights(node, arrays, isFolded = true) {
   const weight = arrays[node.weights.weight];
@@ -32,12 +33,17 @@ export function foldWeights(node, arrays, isFolded = true) {
   const count = inputs * height * width;
   const folded = { weight: new Float32Array(outputs * count), bias: new Float32Array(outputs), count };
   const hasNorm = isFolded && node.weights.scale !== undefined;
+  const scalesSums = hasNorm && !foldsNorm(node);
+  folded.factor = scalesSums ? new Float32Array(outputs) : null;
   const norm = hasNorm ? normOf(node, arrays) : null;
   for (let o = 0; o < outputs; o++) {
-    const factor = hasNorm ? norm.scale[o] / Math.sqrt(norm.variance[o] + node.attributes.epsilon) : 1;
+    const exact = hasNorm ? norm.scale[o] / Math.sqrt(norm.variance[o] + node.attributes.epsilon) : 1;
+    const factor = scalesSums ? fround(exact) : exact;
+    if (scalesSums) folded.factor[o] = factor;
     for (let i = 0; i < inputs; i++) {
       for (let tap = 0; tap < height * width; tap++) {
-        folded.weight[o * count + tap * inputs + i] = weight.values[o * count + i * height * width + tap] * factor;
+        const own = weight.values[o * count + i * height * width + tap];
+        folded.weight[o * count + tap * inputs + i] = scalesSums ? own : own * factor;
       }
     }
     const own = bias === null ? 0 : bias.values[o];
@@ -46,6 +52,8 @@ export function foldWeights(node, arrays, isFolded = true) {
   folded.isFinite = folded.weight.every(Number.isFinite);
   return folded;
 }
+
+export const foldsNorm = (node) => node.attributes.folds_batch_norm !== false;
 
 export function normOf(node, arrays) {
   return Object.fromEntries(
@@ -57,6 +65,7 @@ export function normOf(node, arrays) {
 export function compute(node, inputs, folded) {
   const [x] = inputs;
   const [channels, height, width] = x.shape;
+  if (folded?.factor) return scaleSums(node, inputs, folded);
   switch (node.op) {
     case "pointwise_conv2d": {
       const out = empty(folded.bias.length, height, width);
@@ -115,6 +124,17 @@ export function compute(node, inputs, folded) {
     default:
       throw new Error(`no such operation: ${node.op}`);
   }
+}
+
+// The sums of a convolution, and then the factor and the bias of each channel, rounded together.
+function scaleSums(node, inputs, folded) {
+  const { factor, bias } = folded,
+    out = compute(node, inputs, { ...folded, factor: null, bias: new Float32Array(bias.length) });
+  for (let k = 0; k < out.values.length; k++) {
+    const c = k % bias.length;
+    out.values[k] = fma(out.values[k], factor[c], bias[c]);
+  }
+  return out;
 }
 
 // What `sumProducts` computes, for weights that are infinite or NaN, too.

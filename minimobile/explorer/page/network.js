@@ -6,6 +6,7 @@ import { fma, fround } from "./fma.js";
 import {
   compute,
   foldWeights,
+  foldsNorm,
   interpolationPoint,
   isConvolution,
   listReads,
@@ -183,7 +184,9 @@ export class FloatNetwork {
       value: stages.at(-1).value,
       computed: map.values[(row * map.shape[2] + column) * map.shape[0] + channel],
       unfolded:
-        isConvolution(first) && first.weights.scale !== undefined ? this.unfold(first, inputs, position, stages) : null,
+        isConvolution(first) && first.weights.scale !== undefined && foldsNorm(first)
+          ? this.unfold(first, inputs, position, stages)
+          : null,
     };
   }
 
@@ -292,8 +295,15 @@ function writeConvolution(network, node, [x], position, folded) {
     const value = stages.length ? fround(stages.at(-1).value + sum) : sum;
     stages.push({ name: `block ${stages.length}`, operand: sum, value });
   }
-  const bias = folded.bias[channel];
-  stages.push({ name: "bias", operand: bias, value: fround(stages.at(-1).value + bias) });
+  const bias = folded.bias[channel],
+    total = stages.at(-1).value;
+  if (folded.factor) {
+    const factor = folded.factor[channel];
+    stages.push({ name: "times batch norm's factor", operand: factor, value: total * factor });
+    stages.push({ name: "bias", operand: bias, value: fma(total, factor, bias) });
+  } else {
+    stages.push({ name: "bias", operand: bias, value: fround(total + bias) });
+  }
   return { terms, block, stages };
 }
 

@@ -38,7 +38,7 @@ class DetectorEnds:
 
     `boxes` and `classes` name the layers that predict them, map by map. `ssd` holds the numbers of its
     post-processing; what follows from the layers is filled in. `anchors` (N, 4) float32 are its own, None where it has
-    none and the formula's are meant.
+    none and the formula's are meant. `folds_batch_norm` is the config's field.
     """
 
     boxes: tuple[str, ...]
@@ -46,6 +46,7 @@ class DetectorEnds:
     ssd: MobileNetSSDConfig
     num_classes: int
     anchors: NDArray[np.float32] | None = None
+    folds_batch_norm: bool = True
 
 
 def recognise_detector(layers: Sequence[Layer], ends: DetectorEnds, where: str) -> Finding:
@@ -112,7 +113,8 @@ def detector_fields(finding: Finding, ends: DetectorEnds, where: str) -> dict[st
         aspect_ratios=ratios,
         reduce_boxes_in_lowest_layer=is_reduced,
     )
-    return {"ssd": settled, "num_labels": ends.num_classes, "output_stride": 32}
+    fields = {"ssd": settled, "num_labels": ends.num_classes, "output_stride": 32}
+    return fields | {"folds_batch_norm": ends.folds_batch_norm}
 
 
 def settle_anchors(
