@@ -52,13 +52,12 @@ def open_model(source: str | None, task: str | None = None, pictures: int = 1) -
 
 def announce_compilation(model: Any = None) -> None:
     """Say on stderr, before the first run on this machine, that the kernels `model` needs have to be compiled."""
-    from minimobile.execution import detection, engine
-    from minimobile.quantized import engine as quantized_engine
+    from minimobile_kernels import entries
 
-    is_ready = engine.is_compiled() if model is None or not model.is_quantized else quantized_engine.is_ready()
+    needed = [entries.run_quantized if model is not None and model.is_quantized else entries.run]
     if type(model).__name__.endswith("ObjectDetection"):
-        is_ready &= detection.is_ready()
-    if not is_ready:
+        needed += [entries.detect, entries.sigmoid_scores]
+    if not all(entry.is_ready() for entry in needed):
         console.note("note: compiling the kernels for this processor, which takes about a quarter of a minute")
 
 
