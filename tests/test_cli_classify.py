@@ -13,6 +13,7 @@ from PIL import Image
 
 import minimobile
 from minimobile import MinimobileError
+from minimobile_kernels import entries
 from tests.conftest import Run
 
 
@@ -198,12 +199,12 @@ def test_what_may_not_be_read_is_a_row(
 def test_whoever_waits_for_the_compiler_is_told(
     run: Run, classifier: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: False)
+    monkeypatch.setattr(entries.run, "is_ready", lambda: False)
     code, out, err = run("classify", photos / "a.png", "--model", classifier, "--format", "json")
     assert code == 0
     assert json.loads(out)[0]["image"] == str(photos / "a.png")
-    assert err == "note: compiling the kernels for this processor, which takes about a quarter of a minute\n"
-    monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: True)
+    assert err == "note: compiling the kernels for this processor, which takes about ten seconds\n"
+    monkeypatch.undo()
     assert run("classify", photos / "a.png", "--model", classifier).err == ""
 
 

@@ -86,6 +86,16 @@ def write(name: str, objects: Sequence[bytes]) -> None:
         )
 
 
+def can_write() -> bool:
+    """Tell whether machine code can be put where it belongs, as far as can be seen without doing so."""
+    directory = cache_directory()
+    try:
+        nearest = next(folder for folder in (directory, *directory.parents) if folder.exists())
+        return nearest.is_dir() and os.access(nearest, os.W_OK) and (nearest != directory or not _complaint(directory))
+    except OSError:
+        return False
+
+
 @functools.cache
 def _stamp() -> str:
     return source_stamp()

@@ -110,6 +110,11 @@ class Entry:
         """Tell whether the machine code is on disk, so that the next process need not compile it."""
         return kernel_cache.read(self._file_name()) is not None
 
+    def load(self) -> None:
+        """Put the machine code into memory, from the disk or else compiled."""
+        if self._function is None:
+            self._load()
+
     def _file_name(self) -> str:
         return kernel_cache.file_name(f"{self.module}.{self.name}", str(self.parameters))
 

@@ -51,14 +51,17 @@ def open_model(source: str | None, task: str | None = None, pictures: int = 1) -
 
 
 def announce_compilation(model: Any = None) -> None:
-    """Say on stderr, before the first run on this machine, that the kernels `model` needs have to be compiled."""
+    """Before the first run on this machine, say on stderr that the kernels have to be compiled.
+
+    Those that `model` needs are compiled then, on two processors, if there are two.
+    """
     from minimobile_kernels import entries
 
-    needed = [entries.run_quantized if model is not None and model.is_quantized else entries.run]
-    if type(model).__name__.endswith("ObjectDetection"):
-        needed += [entries.detect, entries.sigmoid_scores]
-    if not all(entry.is_ready() for entry in needed):
-        console.note("note: compiling the kernels for this processor, which takes about a quarter of a minute")
+    engine = entries.run_quantized if model is not None and model.is_quantized else entries.run
+    if not engine.is_ready():
+        console.note("note: compiling the kernels for this processor, which takes about ten seconds")
+    if model is not None:
+        model.prepare()
 
 
 def processor_of(model: Any) -> Any:

@@ -16,12 +16,14 @@ def warmup() -> None:
     from minimobile.execution import detection, engine
     from minimobile.imaging import resampling
     from minimobile.quantized import engine as quantized_engine
+    from minimobile_kernels import preparation
     from minimobile_kernels.kernel_cache import cache_directory
 
     start = time.perf_counter()
     was_ready = all([engine.is_compiled(), quantized_engine.is_ready(), detection.is_ready(), resampling.is_ready()])
     if not was_ready:
         console.note("note: compiling the kernels for this processor")
+        preparation.prepare_all()
     engine.warm_up()
     quantized_engine.warm_up()
     detection.warm_up()

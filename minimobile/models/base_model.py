@@ -36,6 +36,7 @@ from minimobile.quantized.own_head import OwnOutput
 from minimobile.tracing.explain import explain
 from minimobile.tracing.explanation import Explanation
 from minimobile.tracing.trace import Trace, choose_rows, trace_run
+from minimobile_kernels import preparation
 
 Array = NDArray[Any]
 AskedStates = bool | Sequence[str | int] | None
@@ -235,6 +236,11 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
     def is_quantized(self) -> bool:
         """Whether the model runs in integers."""
         return self._integers is not None
+
+    def prepare(self) -> None:
+        """Have the kernels ready, compiled by two processes if they are not on disk, as the first call would by one."""
+        if self._options.engine == "compiled":
+            preparation.prepare("run_quantized" if self.is_quantized else "run")
 
     @property
     def own_outputs(self) -> tuple[OwnOutput, ...]:

@@ -32,6 +32,7 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     if isinstance(top, bool) or not isinstance(top, int | np.integer) or top < 1:
         raise InputError(f"top: expected a whole number of 1 or more, got {top!r}")
     model = choose_model(model, CLASSIFICATION)
+    model.prepare()
     logits, probabilities = find_logits(model, image)
     if probabilities is None:
         is_multi_label = model.config.problem_type == "multi_label_classification"

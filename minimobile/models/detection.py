@@ -34,6 +34,7 @@ def detect(
     """
     check_threshold(threshold, "detect")
     model = choose_model(model, DETECTION)
+    model.prepare()
     return find_objects(model, open_photo(image), threshold)
 
 

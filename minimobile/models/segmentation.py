@@ -104,6 +104,7 @@ def segment(image: Any, model: MobileNetModel | str | Path | None = None) -> Seg
         FormatError: a picture or a model that cannot be read.
     """
     model = choose_model(model, SEGMENTATION)
+    model.prepare()
     photo = open_photo(image)
     where = describe_source(image) if isinstance(image, str | Path) else "image"
     return Segmentation(find_classes(model, photo, where), model.id2label, photo)
