@@ -86,11 +86,8 @@ def quantized(folder):
     return mm.load(path)
 
 
-@pytest.mark.parametrize(("open_model", "names"), [
-    (detector, ("run", "detect", "mix_rows", "mix_columns", "look_up")),
-    (quantized, ("run_quantized", "mix_rows", "mix_columns", "look_up")),
-])  # fmt: skip
-def test_kernels_give_the_same_bits_whoever_has_put_them_into_memory(tmp_path, monkeypatch, open_model, names):
+@pytest.mark.parametrize(("open_model", "needed"), [(detector, {"run", "detect"}), (quantized, {"run_quantized"})])
+def test_kernels_give_the_same_bits_whoever_has_put_them_into_memory(tmp_path, monkeypatch, open_model, needed):
     picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (70, 90, 3), np.uint8))
 
     def answer():
@@ -100,9 +97,10 @@ def test_kernels_give_the_same_bits_whoever_has_put_them_into_memory(tmp_path, m
         return inputs["pixel_values"], *(value for value in found.to_tuple() if isinstance(value, np.ndarray))
 
     ours = answer()
+    loaded = {name: entry for name, entry in vars(entries).items() if isinstance(entry, Entry) and entry._function}
+    assert needed < loaded.keys()
     engines = []
-    for name in names:
-        entry = getattr(entries, name)
+    for entry in loaded.values():
         content = kernel_cache.read(entry._file_name())
         assert content is not None
         assert elf.load(content, CALL)
