@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +78,16 @@ def _are_ready() -> bool:
     from minimobile.quantized import engine as quantized_engine
 
     return all([engine.is_compiled(), quantized_engine.is_ready(), detection.is_ready(), resampling.is_ready()])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def helpers_for_every_call() -> Iterator[None]:
+    """Have helpers woken for the smallest call, so that every kernel is tested in parts."""
+    from minimobile.execution import crew
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crew, "WORTH_WAKING", 0)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimobile.execution.runner import RunOptions
-from minimobile.quantized import builder, program
+from minimobile.quantized import builder
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.padding import absorb_padding
@@ -56,7 +56,6 @@ def assert_same(network, inputs, bytes_of="litert", threads=1):
     name = network.outputs[0]
     with pytest.MonkeyPatch.context() as patch:  # cut even the smallest step into parts
         patch.setattr(builder, "LEAST_PART", 1)
-        patch.setattr(program, "LEAST_SHARED", 0)
         expected, found = defined.run(inputs)[name], compiled.run(inputs)[name]
     assert found.dtype == expected.dtype and found.shape == expected.shape
     differs = np.argwhere(found != expected)

@@ -23,6 +23,7 @@ run_quantized = Entry(
     "minimobile_kernels.quantized.machine", "run",
     Array(quantized_step.STEP), _BYTES, _BYTES, _NEW_BYTES, _NEW_BYTES, _COUNTS, _COUNTS, Number(), THREAD,
 )  # fmt: skip
+serve = Entry("minimobile_kernels.crew", "serve", _COUNTS, Number(), THREAD)
 detect = Entry(
     "minimobile_kernels.detection", "detect",
     _TABLE, _FLOATS, _TABLE, Array(detection_rules.RULES), _NEW_TABLE, _COUNTS, _NEW_TABLE, _COUNTS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels.conv2d import conv2d
+from minimobile_kernels.crew import begin, end
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import expanded_depthwise_conv2d
 from minimobile_kernels.maps import activation, add, concatenate, fake_quantize, pack_pixels
@@ -12,14 +13,14 @@ from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
 from minimobile_kernels.step import KINDS, Arrays
-from minimobile_kernels.sync import begin, claim, end, finish, wait
+from minimobile_kernels.sync import claim, finish, wait
 
 (CONV2D, DEPTHWISE_CONV2D, POINTWISE_CONV2D, AVERAGE_POOL2D, RESIZE_BILINEAR, ADD, CONCATENATE, ACTIVATION,
  FAKE_QUANTIZE, PACK_PIXELS) = range(len(KINDS))  # fmt: skip
 
 
 def run(
-    steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, bell: Any, threads: int, thread: int
+    steps: Any, pixels: Any, weights: Any, arena: Any, taps: Any, control: Any, mailbox: Any, threads: int, thread: int
 ) -> None:  # fmt: skip
     """Run a program, alone or together with other threads that make the same call.
 
@@ -28,13 +29,14 @@ def run(
 
     Shapes: steps (S) of `step.STEP`; pixels, weights, arena: one-dimensional float32; taps: one-dimensional int64;
     control: S * threads * `step.ENTRIES` int64 zeros, shared by the threads of one call (any one where there is one
-    thread); bell: an int64 that all calls of the same helpers share.
+    thread); mailbox: that of the helpers (`mailbox.make_mailbox`), or any where there is one thread.
     """
     # `quantized.machine.run` has this loop too. One loop for both, given what does a part as an argument or in a
     # closure, was tried: Numba then compiles the kernels by themselves and again with the loop, 15 s instead of 7.4,
     # and cannot keep the machine code on disk.
     arrays = Arrays(pixels, weights, arena, taps)
-    begin(bell, thread, threads)
+    longest_wait = 0
+    begin(mailbox, thread, threads)
     for index in range(steps.shape[0]):
         step = steps[index]
         if index > 0 and steps[index - 1].is_fused:
@@ -71,5 +73,5 @@ def run(
             finish(control, index, thread, threads)
             part = claim(control, index, parts, thread, threads)
         if threads > 1:
-            wait(control, index, parts, threads)
-    end(bell, thread)
+            longest_wait = max(longest_wait, wait(control, index, parts, threads))
+    end(mailbox, thread, threads, longest_wait)

@@ -18,6 +18,7 @@ import numpy as np
 from minimobile_kernels import elf, kernel_cache
 from minimobile_kernels.abi import CALL, THREAD, UNFIT, Array, Parameter
 
+_BYTES_HEAD = bytes.__basicsize__ - 1  # of a bytes object; its content, which ends with a zero, comes after it
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_int64)
 
 
@@ -31,6 +32,10 @@ class Call:
         self._function = function
         self._table = table
         self._arguments = arguments
+
+    def places(self) -> tuple[int, int]:
+        """Return the addresses of the machine code and of the table, which hold for as long as this call lives."""
+        return self._entry.address, id(self._table) + _BYTES_HEAD
 
     def __call__(self, thread: int = 0) -> None:
         """Run the machine code; other Python threads go on meanwhile."""
@@ -60,6 +65,7 @@ class Entry:
         self._lock = threading.Lock()
         self._engine: Any = None
         self._function: Any = None
+        self.address = 0  # of the machine code, once it is loaded
 
     def __call__(self, *arguments: Any) -> None:
         """Run the machine code with arguments as `parameters` has them."""
@@ -128,8 +134,8 @@ class Entry:
                         self.module, self.name, self.parameters
                     )
                     kernel_cache.write(name, objects)
-                self._engine, address = load(objects)
-                self._function = _CALL(address)
+                self._engine, self.address = load(objects)
+                self._function = _CALL(self.address)
         return self._function
 
 

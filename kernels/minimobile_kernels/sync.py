@@ -15,7 +15,6 @@ from minimobile_kernels._jit import inlined
 from minimobile_kernels.step import ENTRIES, LINE
 
 SPINS = 1000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
-PATIENCE = 3000  # of a helper without work: about 150 microseconds, many times what lies between two calls in a row
 
 
 @intrinsic
@@ -41,6 +40,31 @@ def atomic_load(typing_context, array, index):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def atomic_store(typing_context, array, index, value):  # type: ignore[no-untyped-def]
+    """atomic_store(array, index, value): write an int64 that other threads read, after all that was written before."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        pointer = simd.element_pointer(builder, context, signature.args[0], arguments[0], arguments[1])
+        builder.store_atomic(arguments[2], pointer, "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), emit
+
+
+@intrinsic
+def call_address(typing_context, function, table, thread):  # type: ignore[no-untyped-def]
+    """call_address(function, table, thread): make a call of `abi.CALL`, given where its code and its table lie."""
+    entry = ir.FunctionType(ir.IntType(32), [ir.IntType(64).as_pointer(), ir.IntType(64)])
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        function, table, thread = arguments
+        address = builder.inttoptr(table, ir.IntType(64).as_pointer())
+        return builder.call(builder.inttoptr(function, entry.as_pointer()), [address, thread])
+
+    return types.int32(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
 def yield_processor(typing_context):  # type: ignore[no-untyped-def]
     """yield_processor(): let another thread of the machine run."""
     name = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
@@ -55,12 +79,18 @@ def yield_processor(typing_context):  # type: ignore[no-untyped-def]
 @intrinsic
 def relax(typing_context):  # type: ignore[no-untyped-def]
     """relax(): tell the processor that this is a loop that waits."""
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    machine = platform.machine().lower()
+    is_x86, is_arm = machine in ("x86_64", "amd64"), machine in ("aarch64", "arm64")
+    barrier = ir.IntType(32)(15)  # the whole system; an ISB takes as long as some loads, where YIELD takes no time
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        nothing = ir.VoidType()
         if is_x86:
-            function_type = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, function_type, "llvm.x86.sse2.pause"), [])
+            pause = ir.FunctionType(nothing, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, pause, "llvm.x86.sse2.pause"), [])
+        if is_arm:
+            isb = ir.FunctionType(nothing, [barrier.type])
+            builder.call(cgutils.get_or_insert_function(builder.module, isb, "llvm.aarch64.isb"), [barrier])
         return context.get_dummy_value()
 
     return types.void(), emit
@@ -91,8 +121,8 @@ def finish(control: Any, index: int, thread: int, threads: int) -> None:
 
 
 @inlined
-def wait(control: Any, index: int, parts: int, threads: int) -> None:
-    """Wait until all parts of step `index` are done."""
+def wait(control: Any, index: int, parts: int, threads: int) -> int:
+    """Wait until all parts of step `index` are done, and return how many spins it took."""
     spins = 0
     while True:
         done = 0
@@ -104,24 +134,4 @@ def wait(control: Any, index: int, parts: int, threads: int) -> None:
         spins += 1
         if spins > SPINS:
             yield_processor()
-
-
-@inlined
-def begin(bell: Any, thread: int, threads: int) -> None:
-    """Tell the helpers that listen that a call has begun."""
-    if thread == 0 and threads > 1:
-        atomic_add(bell, 0, 1)
-
-
-@inlined
-def end(bell: Any, thread: int) -> None:
-    """Let a helper listen for the next call, for a while.
-
-    To wake a thread that sleeps takes as long as a small network; and one that goes back to Python at once would hold
-    the lock that the caller needs to return.
-    """
-    if thread > 0:
-        heard, spins = atomic_load(bell, 0), 0
-        while atomic_load(bell, 0) == heard and spins < PATIENCE:
-            relax()
-            spins += 1
+    return spins

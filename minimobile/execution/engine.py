@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.execution.arena import ArenaPool, aligned_floats
+from minimobile.execution.crew import Crew
 from minimobile.execution.program import (
     PackedWeights,
     Program,
@@ -20,17 +21,15 @@ from minimobile.execution.program import (
     weight_key,
 )
 from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, Pixels, RunOptions
-from minimobile.execution.threads import Crew
 from minimobile.execution.timing import time_nodes
 from minimobile.networks.graph import Graph
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import fold_batch_norm, lower
 from minimobile.operations.table import is_convolution
 from minimobile_kernels import entries
-from minimobile_kernels.step import ENTRIES, STEP
+from minimobile_kernels.mailbox import make_mailbox
+from minimobile_kernels.step import STEP
 
-is_compiled = entries.run.is_ready
-is_kept = entries.run.is_kept
 PROGRAMS_KEPT = 16
 
 
@@ -104,18 +103,18 @@ class CompiledRunner(FloatRunner):
         pixels: NDArray[np.float32],
         arena: NDArray[np.float32],
     ) -> None:
-        threads = self._crew.size + 1
-        control, bell = np.zeros(len(program.steps) * threads * ENTRIES, np.int64), self._crew.bell
-        call = entries.run.bind(program.steps, pixels, packed.values, arena, program.taps, control, bell, threads)
-        is_over = False
+        arguments = (program.steps, pixels, packed.values, arena, program.taps)
+        self._crew.run(entries.run, arguments, program.multiply_adds)
 
-        def work(thread: int) -> None:
-            if not is_over:
-                call(thread)
 
-        self._crew.invite(work)
-        work(0)
-        is_over = True  # a helper that comes later finds nothing left to do
+def is_compiled() -> bool:
+    """Tell whether the kernels are in memory, or on disk for this very source, processor and Numba."""
+    return entries.run.is_ready() and entries.serve.is_ready()
+
+
+def is_kept() -> bool:
+    """Tell whether the kernels are on disk, so that the next process need not compile them."""
+    return entries.run.is_kept() and entries.serve.is_kept()
 
 
 def warm_up() -> None:
@@ -123,3 +122,4 @@ def warm_up() -> None:
     nothing = aligned_floats(16)
     steps, control = np.zeros(0, STEP), np.zeros(1, np.int64)
     entries.run(steps, nothing, nothing, nothing, np.zeros(1, np.int64), control, control, 1, 0)
+    entries.serve(make_mailbox(1), 0, 1)

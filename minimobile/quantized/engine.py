@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.execution.arena import ArenaPool
+from minimobile.execution.crew import Crew
 from minimobile.execution.runner import DEFAULTS, RunOptions
-from minimobile.execution.threads import Crew
 from minimobile.networks.graph import sweep_back
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.layout import Shape, lift
@@ -23,7 +23,6 @@ from minimobile.quantized.program import Program, compile_program, is_compiled
 from minimobile_kernels import entries
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.step import STEP
-from minimobile_kernels.step import ENTRIES
 
 Array = NDArray[Any]
 is_ready = entries.run_quantized.is_ready
@@ -131,7 +130,6 @@ class QuantizedEngine:
         return ordered
 
     def _execute(self, stage: _Stage, program: Program, values: Mapping[str, Array]) -> dict[str, Array]:
-        threads = program.num_threads
         memory = self._arenas.take(-(-program.arena_size // 4))
         arena = memory.view(np.uint8)
         image = arena[:0]
@@ -140,21 +138,9 @@ class QuantizedEngine:
                 write_map(arena, program.places[name], values[name])
             else:
                 image = np.ascontiguousarray(values[name]).view(np.uint8).reshape(-1)
-        control, bell = np.zeros(len(program.steps) * threads * ENTRIES, np.int64), self._crew.bell
         result = np.empty(program.result_size, np.uint8)
-        call = entries.run_quantized.bind(
-            program.steps, image, program.constants, arena, result, control, bell, threads
-        )
-        is_over = False
-
-        def work(thread: int) -> None:
-            if not is_over:
-                call(thread)
-
-        if threads > 1:
-            self._crew.invite(work)
-        work(0)
-        is_over = True  # a helper that comes later finds nothing left to do
+        arguments = (program.steps, image, program.constants, arena, result)
+        self._crew.run(entries.run_quantized, arguments, program.multiply_adds)
         self._arenas.give_back(memory)
         found = {}
         for name, place in program.results.items():

@@ -18,8 +18,6 @@ from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.scores import MOST_CHANNELS
 from minimobile_kernels.quantized.step import STEP
 
-LEAST_SHARED = 15_000_000  # multiply-adds: a fifth of a millisecond; to call a helper takes a tenth of that
-
 
 @dataclass(frozen=True)
 class Program:
@@ -30,7 +28,7 @@ class Program:
     """
 
     steps: NDArray[np.void]
-    num_threads: int
+    multiply_adds: int
     constants: NDArray[np.uint8]
     arena_size: int
     result_size: int
@@ -77,7 +75,7 @@ def compile_program(
                 builder.arena.release(taken)
     return Program(
         steps=np.concatenate([np.zeros(0, STEP), *builder.steps]),
-        num_threads=num_threads if builder.cost >= LEAST_SHARED else 1,
+        multiply_adds=builder.cost,
         constants=builder.constants.array(),
         arena_size=builder.arena.size + SLACK,
         result_size=result_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from minimobile_kernels.crew import begin, end
 from minimobile_kernels.quantized.conv2d import CONV2D_SUM_BYTES, conv2d
 from minimobile_kernels.quantized.depthwise import DEPTHWISE_SUM_BYTES, depthwise_conv2d
 from minimobile_kernels.quantized.layout import look_up, pack, pad, split, unpack
@@ -13,7 +14,7 @@ from minimobile_kernels.quantized.resize import resize_bilinear
 from minimobile_kernels.quantized.scores import argmax, softmax
 from minimobile_kernels.quantized.step import KINDS, Arrays
 from minimobile_kernels.quantized.sums import add
-from minimobile_kernels.sync import begin, claim, end, finish, wait
+from minimobile_kernels.sync import claim, finish, wait
 
 (
     CONV2D, DEPTHWISE_CONV2D, AVERAGE_POOL2D, MEAN, ADD, RESIZE_BILINEAR, PAD, LOOK_UP, SOFTMAX, ARGMAX, QUANTIZE,
@@ -23,14 +24,16 @@ SUM_BYTES = max(CONV2D_SUM_BYTES, DEPTHWISE_SUM_BYTES)  # of one thread
 
 
 def run(
-    steps: Any, image: Any, constants: Any, arena: Any, result: Any, control: Any, bell: Any, threads: int, thread: int
-) -> None:
+    steps: Any, image: Any, constants: Any, arena: Any, result: Any, control: Any, mailbox: Any, threads: int,
+    thread: int,
+) -> None:  # fmt: skip
     """Run a quantised program, alone or together with other threads, as `minimobile_kernels.machine.run` does.
 
-    Shapes: steps (S) of `step.STEP`; image, constants, arena, result: bytes; control and bell as for that.
+    Shapes: steps (S) of `step.STEP`; image, constants, arena, result: bytes; control and mailbox as for that.
     """
     arrays = Arrays(image, constants, arena, result)
-    begin(bell, thread, threads)
+    longest_wait = 0
+    begin(mailbox, thread, threads)
     for index in range(steps.shape[0]):
         step = steps[index]
         kind, sums = step.kind, step.sums + thread * SUM_BYTES
@@ -70,5 +73,5 @@ def run(
             finish(control, index, thread, threads)
             part = claim(control, index, parts, thread, threads)
         if threads > 1:
-            wait(control, index, parts, threads)
-    end(bell, thread)
+            longest_wait = max(longest_wait, wait(control, index, parts, threads))
+    end(mailbox, thread, threads, longest_wait)

@@ -1,0 +1,199 @@
+"""Helpers for native calls: threads that join whatever call there is, and sleep where there is none for a while."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from minimobile.execution import processors
+from minimobile_kernels import entries
+from minimobile_kernels.mailbox import (
+    CALL,
+    FUNCTION,
+    HAZARD,
+    IS_OVER,
+    IS_VISITED,
+    LONGEST_WAIT,
+    TABLE,
+    make_mailbox,
+)
+from minimobile_kernels.native import Call, Entry
+from minimobile_kernels.step import ENTRIES, LINE
+
+PATIENCE = (
+    3000  # spins of a helper without work: about 200 microseconds, many times what lies between two calls in a row
+)
+BURST = 2e-4  # seconds between two calls that are in a row
+WORTH_WAKING = 15_000_000  # multiply-adds: a fifth of a millisecond or more; to wake a helper takes a tenth of that
+STALL = 3000  # spins: about a millisecond, a thousand times what a part that others have taken lets one wait
+MEMORY = 0.05  # seconds after a stall in which another one is no accident
+LEAST_REST, MOST_REST = 0.005, 0.64  # seconds
+
+
+class Crew:
+    """The helper threads of one engine: they join its calls.
+
+    A helper listens in machine code (`minimobile_kernels.crew`), and sleeps when it has heard nothing for a while. One
+    that is asleep, or that the machine does not let run, comes late; so the work must be such that whoever is there
+    can do all of it. One call at a time has the helpers; those of other threads that begin meanwhile go on alone.
+    After a fork the child process has no threads; the crew notices and starts new ones.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._station: _Station | None = None
+        self._lock = threading.Lock()
+
+    def run(self, entry: Entry, arguments: tuple[Any, ...], multiply_adds: int) -> None:
+        """Call an entry whose last parameters are control, mailbox, threads and thread, together with the helpers.
+
+        `arguments` are those before, of which the first are the steps of a program. A call of few multiply-adds has
+        the helpers that listen, and wakes others only where it comes right after another call.
+        """
+        if not self.size:
+            _run_alone(entry, arguments)
+            return
+        station = self._station
+        if station is None or station.process != os.getpid():
+            station = self._start()
+        station.run(entry, arguments, multiply_adds >= WORTH_WAKING)
+
+    def _start(self) -> _Station:
+        with self._lock:
+            station = self._station
+            if station is None or station.process != os.getpid():
+                station = _Station(self.size)
+                station.start()
+                weakref.finalize(self, station.close)
+                self._station = station
+            return station
+
+
+class _Helper:
+    """One helper: its number, which is that of its thread in a call, whether it sleeps, and what wakes it."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.is_awake = False
+        self._alarm: SimpleQueue[bool] = SimpleQueue()
+        self._identifier = 0
+        self._processors: set[int] | None = None
+
+    def rouse(self) -> None:
+        """Wake the helper, if it sleeps, on another processor than this one."""
+        if self.is_awake or not self._alarm.empty():
+            return
+        if self._identifier and self._processors is None:
+            self._processors = processors.keep_off(self._identifier)
+        self._alarm.put(True)
+
+    def dismiss(self) -> None:
+        """Wake the helper for the last time."""
+        self._alarm.put(False)
+
+    def sleep(self) -> bool:
+        """Sleep, and tell why it was woken: True for a call, False to leave."""
+        self._identifier = threading.get_native_id()
+        is_needed = self._alarm.get()
+        self.is_awake = is_needed
+        if self._processors is not None:
+            processors.allow(self._processors)
+            self._processors = None
+        return is_needed
+
+
+class _Station:
+    """What a crew shares with its helpers, which may outlive it for a moment: the mailbox, and calls they may be at."""
+
+    def __init__(self, size: int) -> None:
+        self.process = os.getpid()
+        self._mailbox = make_mailbox(size)
+        self._fields = self._mailbox.data
+        self._threads = size + 1
+        self._helpers = [_Helper(number) for number in range(1, size + 1)]
+        self._serve = entries.serve.bind(self._mailbox, PATIENCE)  # compiled here if need be, not by a helper
+        self._is_open = False
+        self._calls: list[tuple[int, Call]] = []
+        self._last_end = 0.0
+        self._last_stall, self._rest = 0.0, 0.0
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Start the helpers."""
+        for helper in self._helpers:
+            threading.Thread(target=self._help, args=(helper,), name="minimobile-helper", daemon=True).start()
+
+    def close(self) -> None:
+        """Have the helpers leave."""
+        self._fields[IS_OVER] = 1
+        for helper in self._helpers:
+            helper.dismiss()
+
+    def run(self, entry: Entry, arguments: tuple[Any, ...], is_worth_waking: bool) -> None:
+        """See `Crew.run`."""
+        if not self._lock.acquire(blocking=False):  # the helpers are at the call of another thread
+            _run_alone(entry, arguments)
+            return
+        try:
+            now = time.perf_counter()
+            is_burst = now < self._last_end + BURST
+            is_resting = now < self._last_stall + self._rest
+            if not is_resting and (is_worth_waking or is_burst or any(helper.is_awake for helper in self._helpers)):
+                self._run_together(entry, arguments, is_worth_waking or is_burst)
+            else:
+                _run_alone(entry, arguments)
+            self._last_end = time.perf_counter()
+        finally:
+            self._is_open = False
+            self._lock.release()
+
+    def _run_together(self, entry: Entry, arguments: tuple[Any, ...], wakes: bool) -> None:
+        fields = self._fields
+        control = np.zeros(len(arguments[0]) * self._threads * ENTRIES, np.int64)
+        call = entry.bind(*arguments, control, self._mailbox, self._threads)
+        self._calls.append((fields[CALL] + 1, call))  # kept from now on, whatever interrupts this thread
+        fields[FUNCTION], fields[TABLE] = call.places()
+        fields[LONGEST_WAIT] = 0
+        self._is_open = True
+        if wakes:
+            for helper in self._helpers:
+                helper.rouse()
+        call(0)
+        if fields[IS_VISITED]:
+            visited = {fields[HAZARD + index * LINE] for index in range(len(self._helpers))}
+            self._calls[:] = [(number, call) for number, call in self._calls if number in visited]
+        else:
+            self._calls.clear()
+        if fields[LONGEST_WAIT] > STALL:
+            self._note_stall()
+
+    def _note_stall(self) -> None:
+        """Go on alone for a while, if helpers that hold parts are kept from the processors again and again.
+
+        Where another process is at work, a helper that is not let run holds up the call for as long as the system
+        likes, which is milliseconds, and what is won until then is lost again.
+        """
+        now = time.perf_counter()
+        is_again = now < self._last_stall + self._rest + max(MEMORY, 8 * self._rest)
+        self._rest = min(MOST_REST, max(LEAST_REST, 2 * self._rest)) if is_again else 0.0
+        self._last_stall = now
+
+    def _help(self, helper: _Helper) -> None:
+        while helper.sleep():
+            self._serve(helper.number)
+            helper.is_awake = False
+            # Who begins a call sets `is_open` before looking who is awake: either it has woken this helper, or here
+            # is seen what this helper was thought to hear.
+            if self._is_open:
+                self._serve(helper.number)
+
+
+def _run_alone(entry: Entry, arguments: tuple[Any, ...]) -> None:
+    nothing = np.zeros(1, np.int64)
+    entry.bind(*arguments, nothing, nothing, 1)(0)

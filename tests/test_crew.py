@@ -1,0 +1,216 @@
+"""Helpers: they join calls, are never waited for, and are gone with their crew; no bit depends on them."""
+
+import gc
+import os
+import random
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from cases import assert_same_bits, open_runner, random_image, random_weights
+
+from minimobile.execution import crew
+from minimobile.execution.crew import Crew
+from minimobile.networks import mobilenet_v1, mobilenet_v2
+from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile_kernels import entries
+from minimobile_kernels.mailbox import CALL, FUNCTION, HAZARD, IS_OVER, SERVED, TABLE, make_mailbox
+from minimobile_kernels.step import ENTRIES, LINE, STEP
+
+LONGEST = 60  # seconds until something that must happen has happened, on the busiest machine
+NETWORKS = [
+    mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25), "classification"),
+    mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35), "classification"),
+]
+SIZES = [(1, 3, 48, 33), (2, 3, 64, 64), (1, 3, 96, 65)]
+
+
+@pytest.fixture(autouse=True)
+def nobody_rests(monkeypatch):
+    monkeypatch.setattr(crew, "STALL", 1 << 60)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Return graph, weights, images and what one thread computes from them, for every network and size."""
+    cases = []
+    for graph in NETWORKS:
+        weights = random_weights(graph)
+        alone = open_runner(graph, weights, num_threads=1)
+        for seed, size in enumerate(SIZES):
+            image = random_image(size, seed=seed)
+            cases.append((graph, weights, image, alone.run(image, graph.outputs)["classifier"]))
+    return cases
+
+
+def nothing_to_do():
+    """Return the arguments of `entries.run` for a program without steps."""
+    nothing = np.zeros(16, np.float32)
+    return np.zeros(0, STEP), nothing, nothing, nothing, np.zeros(1, np.int64)
+
+
+def served(station):
+    """Return the number of the last call that each helper of a station was at."""
+    return [station._fields[SERVED + index * LINE] for index in range(len(station._helpers))]
+
+
+def helpers_at_work():
+    return [thread for thread in threading.enumerate() if thread.name == "minimobile-helper"]
+
+
+def wait_for(condition):
+    end = time.monotonic() + LONGEST
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.001)
+
+
+def test_every_helper_joins(expected):
+    graph, weights, image, values = expected[0]
+    runner = open_runner(graph, weights, num_threads=4)
+
+    def run():
+        assert_same_bits(runner.run(image, graph.outputs)["classifier"], values, "four threads")
+        return all(served(runner._crew._station))
+
+    wait_for(run)
+    assert runner._crew._station._fields[CALL] % 2 == 0
+
+
+def test_a_crew_of_none_starts_nobody():
+    before = len(helpers_at_work())
+    Crew(0).run(entries.run, nothing_to_do(), 1 << 40)
+    assert len(helpers_at_work()) == before
+
+
+def test_small_calls_wake_nobody_but_in_a_row(monkeypatch):
+    monkeypatch.setattr(crew, "WORTH_WAKING", 100)
+    monkeypatch.setattr(crew, "BURST", -1.0)
+    ours = Crew(1)
+    for _ in range(50):
+        ours.run(entries.run, nothing_to_do(), 99)
+    assert served(ours._station) == [0] and ours._station._fields[CALL] == 0
+    monkeypatch.setattr(crew, "BURST", 1e9)
+    wait_for(lambda: ours.run(entries.run, nothing_to_do(), 99) or served(ours._station) != [0])
+
+
+def test_helpers_end_with_their_crew(expected):
+    graph, weights, image, _ = expected[0]
+    before = set(helpers_at_work())
+    runner = open_runner(graph, weights, num_threads=3)
+    runner.run(image, graph.outputs)
+    helpers = set(helpers_at_work()) - before
+    assert len(helpers) == 2
+    del runner
+    gc.collect()
+    for helper in helpers:
+        helper.join(LONGEST)
+    assert not any(helper.is_alive() for helper in helpers)
+
+
+def test_a_helper_joins_an_open_call_once_and_no_other():
+    mailbox, control = make_mailbox(2), np.zeros(16 * ENTRIES, np.int64)
+    call = entries.run.bind(*nothing_to_do(), control, mailbox, 1)
+    mailbox[FUNCTION], mailbox[TABLE] = call.places()
+    entries.serve(mailbox, 10, 2)  # no call is open
+    assert mailbox[SERVED + LINE] == 0
+    mailbox[CALL] = 7
+    entries.serve(mailbox, 10, 2)
+    assert mailbox[SERVED + LINE] == 7 and mailbox[HAZARD + LINE] == 0 and mailbox[SERVED] == 0
+    mailbox[FUNCTION] = 0  # were it called again, that would be the end
+    entries.serve(mailbox, 10, 2)
+    mailbox[CALL], mailbox[IS_OVER] = 9, 1
+    entries.serve(mailbox, 1 << 60, 2)  # leaves at once
+    assert mailbox[SERVED + LINE] == 7
+
+
+def test_a_call_is_kept_while_a_helper_may_be_at_it():
+    ours = Crew(1)
+    ours.run(entries.run, nothing_to_do(), 1)
+    station = ours._station
+    wait_for(lambda: not station._helpers[0].is_awake)
+    first = station._fields[CALL] + 1
+    station._fields[HAZARD] = first  # as if the helper were still at the next call
+    entry, arguments = entries.run, nothing_to_do()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(crew, "WORTH_WAKING", 100)
+        patched.setattr(crew, "BURST", 1e9)
+        patched.setattr(crew._Helper, "rouse", lambda helper: None)  # it is no helper that comes
+        ours.run(entry, arguments, 1)
+        assert [number for number, _ in station._calls] == [first]
+        ours.run(entry, arguments, 1)
+        assert [number for number, _ in station._calls] == [first]
+        station._fields[HAZARD] = 0
+        ours.run(entry, arguments, 1)
+        assert not station._calls
+
+
+def test_who_is_held_up_again_and_again_rests_and_tries_again():
+    ours = Crew(1)
+    ours.run(entries.run, nothing_to_do(), 1)
+    station = ours._station
+    rests = []
+    for _ in range(12):
+        station._note_stall()
+        rests.append(station._rest)
+    assert rests[0] == 0.0 and rests[1] == crew.LEAST_REST and rests[-1] == crew.MOST_REST
+    calls = station._fields[CALL]
+    station._last_stall = time.perf_counter() + 1e6
+    ours.run(entries.run, nothing_to_do(), 1)
+    assert station._fields[CALL] == calls  # alone
+    station._last_stall = -1e6
+    ours.run(entries.run, nothing_to_do(), 1)
+    assert station._fields[CALL] == calls + 2
+    station._note_stall()
+    assert station._rest == 0.0  # one alone is an accident
+
+
+def hammer(cases, seed, calls, callers):
+    """Make calls of random networks and sizes from several threads on a few engines that come and go."""
+    chance = random.Random(seed)
+    engines = {}
+
+    def call(pick):
+        which, threads, renew = pick
+        graph, weights, image, values = cases[which]
+        key = which // len(SIZES), threads
+        if renew or key not in engines:
+            engines[key] = open_runner(graph, weights, num_threads=threads)  # and the one before is garbage
+        found = engines[key].run(image, graph.outputs)["classifier"]
+        assert_same_bits(found, values, f"seed {seed}, case {which}, {threads} threads")
+
+    picks = [(chance.randrange(len(cases)), chance.choice([2, 2, 3]), chance.random() < 0.1) for _ in range(calls)]
+    with ThreadPoolExecutor(callers) as pool:
+        list(pool.map(call, picks))
+
+
+def test_callers_and_engines_that_come_and_go(expected):
+    hammer(expected, seed=0, calls=60, callers=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_callers_and_engines_that_come_and_go_for_long(expected, seed):
+    hammer(expected, seed, calls=3000, callers=1 + seed % 5)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_has_helpers_of_its_own(expected):
+    graph, weights, image, values = expected[1]
+    runner = open_runner(graph, weights, num_threads=2)
+    runner.run(image, graph.outputs)
+    process = os.fork()
+    if process == 0:
+        is_same = False
+        try:
+            wait_for(lambda: runner.run(image, graph.outputs) and all(served(runner._crew._station)))
+            found = runner.run(image, graph.outputs)["classifier"]
+            is_same = runner._crew._station.process == os.getpid() and bool((found == values).all())
+        finally:
+            os._exit(0 if is_same else 1)
+    assert_same_bits(runner.run(image, graph.outputs)["classifier"], values, "the parent")
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
