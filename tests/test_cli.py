@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,12 @@ def test_without_a_word_it_explains_itself(run: Run) -> None:
 
 def test_every_command_has_help_within_80_columns(run: Run) -> None:
     for command in cli.COMMANDS:
-        code, out, err = run(command.__name__, "--help")
+        code, out, err = run(command, "--help")
         assert code == 0
         assert err == ""
         assert "Usage: minimobile" in out
         assert max(map(len, out.splitlines())) <= 80
-        summary = (command.__doc__ or "").partition("\n")[0]
+        summary = (getattr(import_module(f"minimobile.cli.{command}"), command).__doc__ or "").partition("\n")[0]
         assert len(summary) <= 60, "or the list of commands cuts it"
         assert summary in run("--help").out
 
@@ -76,6 +77,18 @@ def test_reading_a_file_needs_no_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_a_command_loads_neither_the_compiler_nor_other_commands() -> None:
+    digit = str(resources.files("minimobile.demo") / "digit_3.png")
+    words = ["classify", digit, "--model", "demo:digits"]
+    mm.classify(digit, "demo:digits")  # its machine code is on disk from now on
+    program = (
+        f"import sys; from minimobile.cli import main; assert main({words!r}) == 0; "
+        "print(sorted({'numba', 'h5py', 'minimobile.cli.bench', 'minimobile.cli.explore'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
 
 
 @pytest.mark.parametrize(

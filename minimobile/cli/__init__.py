@@ -1,4 +1,4 @@
-"""The command line. A command is one function in one module here, and one row in `COMMANDS`."""
+"""The command line. A command is one function in one module here, and one word in `COMMANDS`."""
 
 from __future__ import annotations
 
@@ -10,43 +10,19 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 
 from minimobile.cli import console
-from minimobile.cli.bench import bench
-from minimobile.cli.check import check
-from minimobile.cli.classify import classify
-from minimobile.cli.convert import convert
-from minimobile.cli.demo import demo
-from minimobile.cli.detect import detect
-from minimobile.cli.explore import explore
-from minimobile.cli.features import features
-from minimobile.cli.inspect import inspect
-from minimobile.cli.quantize import quantize
-from minimobile.cli.run import run
-from minimobile.cli.segment import segment
-from minimobile.cli.trace import trace
-from minimobile.cli.warmup import warmup
 from minimobile.errors import MinimobileError
 
-COMMANDS: tuple[Callable[..., None], ...] = (
-    demo,
-    classify,
-    segment,
-    detect,
-    features,
-    run,
-    inspect,
-    trace,
-    explore,
-    convert,
-    quantize,
-    check,
-    bench,
-    warmup,
-)
+COMMANDS = (
+    "demo", "classify", "segment", "detect", "features", "run", "inspect", "trace", "explore", "convert", "quantize",
+    "check", "bench", "warmup",
+)  # fmt: skip
+"""Each is a function in a module of its name, which is imported when it is asked for, or described."""
 
 FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -64,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.prepare_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        command = typer.main.get_command(build_app())
+        command = typer.main.get_command(build_app(words[:1] if words and words[0] in COMMANDS else COMMANDS))
         with _ending_tidily(), warnings.catch_warnings():
             warnings.showwarning = _show_once()
             code = int(command.main(words or ["--help"], prog_name="minimobile", standalone_mode=False) or 0)
@@ -116,8 +92,8 @@ def _ending_tidily() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
-def build_app() -> typer.Typer:
-    """Return the typer application with every command."""
+def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
+    """Return the typer application with these commands."""
     app = typer.Typer(
         name="minimobile",
         add_completion=False,
@@ -126,8 +102,8 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     )
     app.callback()(_describe_program)
-    for command in COMMANDS:
-        app.command()(command)
+    for name in commands:
+        app.command()(getattr(import_module(f"minimobile.cli.{name}"), name))
     return app
 
 
