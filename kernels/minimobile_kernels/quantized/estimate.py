@@ -5,10 +5,10 @@ The definition multiplies by a whole number of 31 bits and rounds. The product h
 zero point, half a step, and what its first rounding moves. Where that lies an error above a whole step or more, the
 byte is the definition's. Where one lane of a few pixels is nearer, their sums are kept, and `requantize` does them.
 
-Why the truncated estimate of the exact number of units t lies in (t - 3/4, t + 7/4], for bytes: a sum is exact in
-float32, for 256 steps are at most 2**(9 + LARGEST_SHIFT); the factor is off by 2**-24 of itself, of 2**23 units by 1/2
-at most; the sum of product and `above`, a whole number, by 1/4 below 2**23; truncated, it is less by less than 1; and
-`above` has one unit too many. So it has the floor of t in whole steps, unless it is 0 or 1 unit above one. What is no
+Why the truncated estimate of the exact number of units t lies in (t - 1/2, t + 7/2], for bytes: a sum is exact in
+float32, for 256 steps are at most 2**(9 + LARGEST_SHIFT); the factor is off by 2**-24 of itself, of 2**24 units by 1
+at most; the sum of product and `above`, a whole number, by 1/2 below 2**24; truncated, it is less by less than 1; and
+`above` has two units too many. So it has the floor of t in whole steps, unless it is 0 to 3 units above one. What is no
 byte is off by a part of itself that small, and clamped to the same.
 """
 
@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 from minimobile_kernels import simd
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.integers import FRACTION_BITS
 from minimobile_kernels.quantized.reference import BY_FLOATS, Scaling
 from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.quantized.step import Arrays
 
-FRACTION_BITS = 15
-WINDOW = 2  # units above a whole step in which an estimate is not certain: one of 16,384
+WINDOW = 4  # units above a whole step in which an estimate is not certain: one of 16,384
 STORED = 4  # pixels whose bytes are written together
 LARGEST_SHIFT = 14
-LARGEST_STEPS = 2.0**16 - 2**9  # of a sum, so that its units fit int32
+LARGEST_STEPS = 2.0**15 - 2**9  # of a sum, so that its units fit int32
 
 
 class Bytes(NamedTuple):
@@ -88,8 +88,7 @@ def emit_bytes(builder: Any, arrays: Arrays, lines: Sequence[Sequence[Any]], to:
             some = integers.keep_order(builder, list(line[first : first + STORED]))
             units = _emit_units(builder, arrays, some, scales, to)
             pointer = builder.gep(arrays.arena, [builder.add(start, index(first * LANES))], inbounds=True)
-            steps = [builder.ashr(number, integers.constant(FRACTION_BITS)) for number in units]
-            integers.emit_store(builder, pointer, steps, to.low, to.high)
+            integers.emit_store(builder, pointer, units, to.low, to.high)
             with builder.if_then(is_any_doubtful(builder, units, WINDOW), likely=False):
                 for total in some:
                     _emit_store_sum(builder, arrays, total, builder.add(sums, index(place * integers.VECTOR_BYTES)))
@@ -119,12 +118,13 @@ def _emit_units(builder: Any, arrays: Arrays, totals: Sequence[Any], scales: Any
 
 def is_any_doubtful(builder: Any, units: Sequence[Any], window: int) -> Any:
     """Emit whether any lane is less than a window above a whole step."""
-    lanes = None
-    for number in units:
-        above_step = builder.and_(number, integers.constant(2**FRACTION_BITS - window))
-        are_near = builder.icmp_signed("==", above_step, integers.constant(0))
-        lanes = are_near if lanes is None else builder.or_(lanes, are_near)
-    together = builder.bitcast(lanes, ir.IntType(LANES))
+    lowest, *others = (builder.bitcast(number, integers.HALVES) for number in units)
+    for halves in others:  # of lower halves the least one counts
+        name = f"llvm.umin.v{2 * LANES}i16"
+        lowest = integers.call_intrinsic(builder, name, integers.HALVES, lowest, halves)
+    above_step = builder.and_(builder.bitcast(lowest, simd.INTEGERS), integers.constant(2**FRACTION_BITS - window))
+    are_near = builder.icmp_signed("==", above_step, integers.constant(0))
+    together = builder.bitcast(are_near, ir.IntType(LANES))
     return builder.icmp_unsigned("!=", together, together.type(0))
 
 

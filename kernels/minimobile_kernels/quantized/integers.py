@@ -16,6 +16,7 @@ from minimobile_kernels.host import LANES, host
 from minimobile_kernels.simd import INTEGERS, clamp_vector, element_pointer, integers_type, splat
 
 GROUP = 4  # neighbouring channels whose products are added at once
+FRACTION_BITS = 16  # of a number that becomes a byte: its upper half holds the whole part
 WORD_BYTES, LONG_BYTES = 4, 8
 VECTOR_BYTES = WORD_BYTES * LANES  # of int32
 
@@ -211,7 +212,7 @@ def times(typing_context, x, y):  # type: ignore[no-untyped-def]
 
 
 def emit_store(builder: Any, pointer: Any, vectors: Sequence[Any], low: Any, high: Any) -> None:
-    """Emit a store of vectors side by side as bytes, clamped to low..high (int64 within 0..255)."""
+    """Emit a store of vectors side by side as bytes: their whole parts, clamped to low..high (int64 within 0..255)."""
     packed = 4 if LANES == 16 and PRODUCTS != "multiply" else 1
     for first in range(0, len(vectors), packed):
         place = builder.gep(pointer, [ir.Constant(LONG, first * LANES)], inbounds=True)
@@ -221,16 +222,20 @@ def emit_store(builder: Any, pointer: Any, vectors: Sequence[Any], low: Any, hig
             continue
         for index, vector in enumerate(some):
             limits = (splat(builder, builder.trunc(limit, WORD), INTEGERS) for limit in (low, high))
-            narrow = builder.trunc(clamp_vector(builder, vector, *limits), BYTES)
+            whole = builder.ashr(vector, constant(FRACTION_BITS))
+            narrow = builder.trunc(clamp_vector(builder, whole, *limits), BYTES)
             single = builder.gep(place, [ir.Constant(LONG, index * LANES)], inbounds=True)
             builder.store(narrow, builder.bitcast(single, BYTES.as_pointer()), align=1)
 
 
 def _store_packed(builder: Any, pointer: Any, vectors: Any, low: Any, high: Any) -> None:
-    """Emit the packing of four vectors of 16 lanes with saturation, four bytes of each in turn, and their order."""
-    shorts, bytes_ = ir.VectorType(ir.IntType(16), 32), ir.VectorType(BYTE, 64)
+    """Emit the packing of four vectors of 16 lanes: their upper halves, which are saturated to bytes and clamped."""
+    bytes_ = ir.VectorType(BYTE, 64)
+    upper = ir.Constant(HALVES, list(range(1, 4 * LANES, 2)))
+    halves = [builder.bitcast(vector, HALVES) for vector in vectors]
     pairs = [
-        call_intrinsic(builder, "llvm.x86.avx512.packssdw.512", shorts, *pair) for pair in (vectors[:2], vectors[2:])
+        call_intrinsic(builder, "llvm.x86.avx512.vpermi2var.hi.512", HALVES, first, upper, second)
+        for first, second in (halves[:2], halves[2:])
     ]
     packed = call_intrinsic(builder, "llvm.x86.avx512.packuswb.512", bytes_, *pairs)
     for name, limit in (("llvm.umax.v64i8", low), ("llvm.umin.v64i8", high)):
@@ -238,7 +243,7 @@ def _store_packed(builder: Any, pointer: Any, vectors: Any, low: Any, high: Any)
         everywhere = ir.Constant(ir.VectorType(WORD, 64), [0] * 64)
         limits = builder.shuffle_vector(single, ir.Constant(bytes_, ir.Undefined), everywhere)
         packed = call_intrinsic(builder, name, bytes_, packed, limits)
-    words = builder.bitcast(packed, INTEGERS)
-    order = ir.Constant(ir.VectorType(WORD, 16), [lane * 4 + vector for vector in range(4) for lane in range(4)])
-    ordered = builder.shuffle_vector(words, ir.Constant(INTEGERS, ir.Undefined), order)
-    builder.store(ordered, builder.bitcast(pointer, INTEGERS.as_pointer()), align=1)
+    longs = builder.bitcast(packed, ir.VectorType(LONG, 8))
+    order = ir.Constant(ir.VectorType(WORD, 8), [2 * eighth + pair for pair in range(2) for eighth in range(4)])
+    ordered = builder.shuffle_vector(longs, ir.Constant(longs.type, ir.Undefined), order)
+    builder.store(ordered, builder.bitcast(pointer, longs.type.as_pointer()), align=1)

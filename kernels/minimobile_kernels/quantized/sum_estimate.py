@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from minimobile_kernels import simd
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
-from minimobile_kernels.quantized.estimate import FRACTION_BITS, STORED, is_any_doubtful, load_row
+from minimobile_kernels.quantized.estimate import STORED, is_any_doubtful, load_row
+from minimobile_kernels.quantized.integers import FRACTION_BITS
 from minimobile_kernels.quantized.reference import ADDED_BITS, BY_FLOATS
 from minimobile_kernels.quantized.step import Arrays
 
-MARGIN = 4.0  # units that an estimate may be off to either side
-SUM_WINDOW = 8
+MARGIN = 8.0  # units that an estimate may be off to either side
+SUM_WINDOW = 16
 HALF_DIGIT = 2.0**-24  # of a float32: what rounding moves it by, at most, as a part of itself
 
 
@@ -40,7 +41,7 @@ def addition_estimates(
     units: NDArray[np.float64] = np.ldexp(steps, FRACTION_BITS)
     unit_of_sum = np.ldexp(2 * max(s_x, s_y) / s_out, FRACTION_BITS - ADDED_BITS)
     inner = abs(units[2]) + MARGIN + 255 * units[1]  # no less than any value before the last addition
-    floats = HALF_DIGIT * (255 * (units[0] + units[1]) + abs(units[2]) + MARGIN + inner) + 0.25
+    floats = HALF_DIGIT * (255 * (units[0] + units[1]) + abs(units[2]) + MARGIN + inner) + 0.5
     wrong = floats + 3.5 * unit_of_sum + 2.0**-6
     if bytes_of in BY_FLOATS or wrong > MARGIN or inner + 255 * units[0] > 2.0**30:
         return np.zeros(3, np.float32)
@@ -71,9 +72,8 @@ def estimate_sums(typing_context, arrays, x, y, to):  # type: ignore[no-untyped-
                 value = _load_floats(builder, arrays, builder.add(start, simd.INDEX(place * LANES)))
                 total = simd.fused_multiply_add(builder, value, factor, total)
             units.append(builder.fptosi(total, simd.INTEGERS))
-        steps = [builder.ashr(number, integers.constant(FRACTION_BITS)) for number in units]
         pointer = builder.gep(arrays.arena, [to.start], inbounds=True)
-        integers.emit_store(builder, pointer, steps, to.low, to.high)
+        integers.emit_store(builder, pointer, units, to.low, to.high)
         return builder.zext(is_any_doubtful(builder, units, SUM_WINDOW), simd.INDEX)
 
     return types.int64(arrays, types.int64, types.int64, to), emit
