@@ -411,9 +411,25 @@ def test_products_follow_the_cpu(name, features, lanes, expected):
     assert integers.host_products(name, features, lanes) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "features", "lanes", "expected"),
+    [
+        (None, ["avx512f", "avx512bw", "avx512vbmi"], 16, True),
+        (None, ["avx512f", "avx512bw", "avx512vnni"], 16, False),
+        ("cascadelake", ["avx512vbmi"], 16, False),
+        ("sapphirerapids", [], 16, True),
+        ("znver4", [], 16, True),
+        ("haswell", [], 8, False),
+    ],
+)
+def test_shuffles_follow_the_cpu(name, features, lanes, expected):
+    assert integers.host_shuffles(name, features, lanes) is expected
+
+
 OTHERS = {
     "haswell": ("+avx2,+fma,+avx,+sse4.2", 8, "pmaddwd"),
     "skylake-avx512": ("+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx2,+fma", 16, "pmaddwd"),
+    "cascadelake": ("+avx512f,+avx512bw,+avx512dq,+avx512vl,+avx512vnni,+avx2,+fma", 16, "vpdpbusd"),
     "generic": ("", 4, "multiply"),
 }
 

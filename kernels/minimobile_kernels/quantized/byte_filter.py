@@ -78,37 +78,37 @@ class _ByteFilter(WindowTile):
         self.sums = {(row, pixel): bias for row in range(self.rows) for pixel in range(self.pixels)}
         self.line = self.builder.gep(self.arrays.constants, [filters.line], inbounds=True)
         first = self.builder.gep(self.arrays.constants, [filters.weight], inbounds=True)
-        self.weights = [
-            [
-                integers.load_weights(self.builder, self.vector_at(first, (visit * TAPS + column) * GROUP))
-                for column in range(TAPS)
-            ]
-            for visit in range(self.visits)
-        ]
+        self.shares_groups = self.stride == 1 and self.rows == GROUP - TAPS + 1
+        self.weights = [self.load_weights(first, row if self.shares_groups else 0) for row in range(self.rows)]
         if self.stride is None:
             for cell in self.sums:
                 for kx in range(TAPS):
-                    pixels = [self.load(self.tap_at(cell, ky, kx, self.line)) for ky in range(TAPS)]
-                    self.add_group(cell, integers.part_groups(self.builder, self.stack(pixels)), kx)
+                    self.add_group(cell, self.join([self.tap_at(cell, ky, kx, self.line) for ky in range(TAPS)]), kx)
         else:
             self.add_columns(self.stride)
         totals = integers.keep_order(self.builder, list(self.sums.values()))
         lines = [totals[row * self.pixels : (row + 1) * self.pixels] for row in range(self.rows)]
         return emit_bytes(self.builder, self.arrays, lines, to, sums)
 
-    def load(self, pointer: Any) -> Any:
-        """Emit one pixel's vector of channels, each in the low byte of its lane."""
-        narrow = self.builder.load(self.builder.bitcast(pointer, integers.BYTES.as_pointer()), align=1)
-        return self.builder.zext(narrow, simd.INTEGERS)
+    def load_weights(self, first: Any, byte: int) -> list[list[Any]]:
+        """Emit the weights of every visit and column, moved up by `byte` bytes."""
+        return [
+            [
+                integers.load_weights(self.builder, self.vector_at(first, (visit * TAPS + column) * GROUP), byte)
+                for column in range(TAPS)
+            ]
+            for visit in range(self.visits)
+        ]
 
-    def stack(self, pixels: list[Any]) -> Any:
-        """Emit the group that the three pixels of a column make."""
-        builder = self.builder
-        second, third = (builder.shl(pixel, integers.constant(8 * byte)) for byte, pixel in enumerate(pixels[1:], 1))
-        return builder.or_(builder.or_(pixels[0], second), third)
+    def join(self, pixels: list[Any]) -> list[Any]:
+        """Emit the group that the pixels of a column make, as it is multiplied in."""
+        return integers.part_groups(self.builder, integers.join_groups(self.builder, pixels))
 
     def add_columns(self, stride: int) -> None:
-        """Emit all that every column of the input adds to the outputs: each pixel is loaded once."""
+        """Emit all that every column of the input adds to the outputs: each pixel is loaded once.
+
+        With stride 1, four pixels of a column make the groups of two rows: those of the lower one begin at the second.
+        """
         builder = self.builder
         first, last = (self.is_column_inside(self.constant(column)) for column in (0, self.columns - 1))
         lines = []
@@ -116,28 +116,20 @@ class _ByteFilter(WindowTile):
             distance = self.constant(input_row)
             lines.append(builder.select(self.is_row_inside(distance), self.row_at(distance), self.line))
         for column in range(self.columns):
-            pixels = []
-            for line in lines:
-                pointer = self.vector_at(line, column)
-                if column == 0:
-                    pointer = builder.select(first, pointer, self.line)
-                elif column == self.columns - 1:
-                    pointer = builder.select(last, pointer, self.line)
-                pixels.append(self.load(pointer))
-            group = None
+            pixels = [self.vector_at(line, column) for line in lines]
+            if column == 0:
+                pixels = [builder.select(first, pointer, self.line) for pointer in pixels]
+            elif column == self.columns - 1:
+                pixels = [builder.select(last, pointer, self.line) for pointer in pixels]
+            shared = self.join(pixels) if self.shares_groups else None
             for row in range(self.rows):
-                if group is not None and stride == 1:  # the group above, moved up by one pixel
-                    newest = builder.shl(pixels[row + TAPS - 1], integers.constant(16))
-                    group = builder.or_(builder.lshr(group, integers.constant(8)), newest)
-                else:
-                    group = self.stack(pixels[row * stride : row * stride + TAPS])
-                parts = integers.part_groups(builder, group)
+                group = shared or self.join(pixels[row * stride : row * stride + TAPS])
                 for pixel in range(self.pixels):
                     kx = column - pixel * stride
                     if 0 <= kx < TAPS:
-                        self.add_group((row, pixel), parts, kx)
+                        self.add_group((row, pixel), group, kx)
 
-    def add_group(self, cell: tuple[int, int], parts: list[Any], kx: int) -> None:
+    def add_group(self, cell: tuple[int, int], group: list[Any], kx: int) -> None:
         """Emit what one column of a window adds to the sum of an output."""
-        for weights in self.weights:
-            self.sums[cell] = integers.add_products(self.builder, self.sums[cell], parts, weights[kx])
+        for weights in self.weights[cell[0]]:
+            self.sums[cell] = integers.add_products(self.builder, self.sums[cell], group, weights[kx])

@@ -26,7 +26,8 @@ LONG = ir.IntType(64)
 HALVES = ir.VectorType(ir.IntType(16), 2 * LANES)
 BYTES = ir.VectorType(BYTE, LANES)
 
-_VNNI_NAMES = ("cascadelake", "cooperlake", "icelake", "tigerlake", "rapids", "znver4", "znver5")
+_VBMI_NAMES = ("icelake", "tigerlake", "rapids", "znver4", "znver5")
+_VNNI_NAMES = ("cascadelake", "cooperlake", *_VBMI_NAMES)
 
 
 def host_products(cpu_name: str | None, features: Sequence[str], lanes: int) -> str:
@@ -45,7 +46,14 @@ def host_products(cpu_name: str | None, features: Sequence[str], lanes: int) -> 
     return "pmaddwd" if has_pairs and lanes >= 8 else "multiply"
 
 
+def host_shuffles(cpu_name: str | None, features: Sequence[str], lanes: int) -> bool:
+    """Tell whether a CPU brings the bytes of two vectors of 64 into any order at once; arguments as above."""
+    has_vbmi = any(name in cpu_name for name in _VBMI_NAMES) if cpu_name else "avx512vbmi" in features
+    return lanes == 16 and has_vbmi
+
+
 PRODUCTS = host_products(*host()[:2], LANES)
+SHUFFLES_BYTES = host_shuffles(*host()[:2], LANES)
 
 
 def constant(value: int) -> Any:
@@ -73,9 +81,41 @@ def _part_group(builder: Any, group: Any, number: Callable[[int], Any]) -> list[
     return [builder.and_(builder.lshr(group, number(8 * byte)), number(255)) for byte in range(GROUP)]
 
 
-def load_weights(builder: Any, pointer: Any) -> list[Any]:
-    """Emit the counterpart of `load_group`: four signed bytes for each lane, which lie together."""
+def join_groups(builder: Any, pointers: Sequence[Any]) -> Any:
+    """Emit groups of bytes: a lane's are those for it at each of three or four addresses; a fourth may be anything."""
+    if not SHUFFLES_BYTES:
+        groups = None
+        for byte, pointer in enumerate(pointers):
+            wide = builder.zext(_load_bytes(builder, pointer), INTEGERS)
+            groups = wide if groups is None else builder.or_(groups, builder.shl(wide, constant(8 * byte)))
+        return groups
+    rows = [_load_bytes(builder, pointer) for pointer in pointers]
+    first, second = (_join(builder, _join(builder, pair[0], pair[-1])) for pair in (rows[:2], rows[2:]))
+    order = [lane + LANES * row for lane in range(LANES) for row in (0, 1, 4, 5)]  # two more rows are anything
+    quads = ir.VectorType(BYTE, GROUP * LANES)
+    name = "llvm.x86.avx512.vpermi2var.qi.512"
+    return builder.bitcast(call_intrinsic(builder, name, quads, first, ir.Constant(quads, order), second), INTEGERS)
+
+
+def _join(builder: Any, first: Any, second: Any = None) -> Any:
+    """Emit two vectors of bytes as one; the second may be anything."""
+    second = ir.Constant(first.type, ir.Undefined) if second is None else second
+    lanes = ir.Constant(ir.VectorType(WORD, 2 * first.type.count), list(range(2 * first.type.count)))
+    return builder.shuffle_vector(first, second, lanes)
+
+
+def _load_bytes(builder: Any, pointer: Any) -> Any:
+    return builder.load(builder.bitcast(pointer, BYTES.as_pointer()), align=1)
+
+
+def load_weights(builder: Any, pointer: Any, byte: int = 0) -> list[Any]:
+    """Emit the counterpart of `load_group`: four signed bytes for each lane, which lie together.
+
+    They are moved up by `byte` bytes, those before are zero, and the last ones are lost.
+    """
     words = builder.load(builder.bitcast(pointer, INTEGERS.as_pointer()), align=1)
+    if byte:
+        words = builder.shl(words, constant(8 * byte))
     if PRODUCTS == "vpdpbusd":
         return [words]
     if PRODUCTS == "pmaddwd":
