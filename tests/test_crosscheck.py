@@ -48,7 +48,7 @@ def test_one_variance_too_large_is_caught_at_its_layer(kind: str) -> None:
     assert [layer.name for layer in report.layers if not layer.agrees] == [name]  # later ones do right by their input
     (layer,) = [layer for layer in report.layers if layer.name == name]
     assert layer.their_error > 100 * layer.our_error
-    (array,) = report.arrays
+    (array,) = report.differing_arrays
     assert (array.name.rpartition(".")[2], array.count) == ("running_var", 1)
     assert report.diagnosis == f"weights: {array}"
     assert array.how.startswith(f"1 of {array.size} values differ: at [3] it has ")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from planted import draw_pixels, make_network
 from planted_exports import FAULTS, plant
 
@@ -14,6 +18,7 @@ import minimobile as mm
 from minimobile.comparison import every_runtime, peers
 from minimobile.comparison.bench import Timing
 from minimobile.errors import InputError, UnavailableError
+from tests import conftest
 
 Run = Callable[[peers.Peer, np.ndarray], Any]
 
@@ -80,6 +85,49 @@ def test_one_that_cannot_run_leaves_a_doubt_and_its_reason(install: Callable[...
     assert report.doubt == "openvino could not be judged"
     assert report.runtimes[2].note == "openvino: expected a version of 2024 or newer, got 2022"
     assert "openvino: expected a version of 2024" in str(report.table().to_html())
+
+
+def test_one_page_has_every_runtime_with_its_first_difference(
+    install: Callable[..., None], run: conftest.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the command, as a bug report would have it: a table of each, and the verdict in words."""
+    install(onnxruntime=peers.PEERS["reference"], openvino=faulty)
+    monkeypatch.setattr("minimobile.execution.engine.is_compiled", lambda: True)  # and no note on stderr
+    make_network("v1").save_pretrained(tmp_path / "v1")
+    processor = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}}
+    (tmp_path / "v1" / "preprocessor_config.json").write_text(json.dumps(processor))
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (50, 44, 3), np.uint8)).save(tmp_path / "photo.png")
+    words = ("check", tmp_path / "v1", tmp_path / "photo.png", "--against", "all", "--html", tmp_path / "page.html")
+    code, out, err = run(*words, "--format", "json")
+    assert (code, err) == (1, "")
+    document, page = json.loads(out), (tmp_path / "page.html").read_text()
+    assert set(document["reports"]) == {"onnxruntime", "openvino"}
+    report = document["reports"]["openvino"]
+    assert report["first_difference"] == document["runtimes"][2]["first_difference"] and report["worst"]["theirs"]
+    head, onnxruntime, openvino = re.split("<h2>Against ", page)
+    assert f"openvino differs first at {report['first_difference']}: " in head and "<td" in head
+    assert onnxruntime.startswith("onnxruntime</h2>") and "agrees: rounding explains every difference" in onnxruntime
+    assert f"differs: first at {report['first_difference']}, in " in openvino
+    assert openvino.count(f">{report['first_difference']}</td>") == 1 and "theirs: what their inputs" in openvino
+    assert "<h2>Versions</h2>" in openvino and "numpy" in openvino
+    code, out, err = run(*words[:-1], tmp_path / "page.pdf")
+    assert (code, out) == (2, "") and "expected a file name ending in .html or .htm" in err
+    code, out, err = run(*words[:-1], tmp_path / "nowhere" / "page.html")
+    assert (code, out) == (1, "") and err.startswith("error: ") and err.count("\n") == 1
+
+
+@pytest.mark.crosscheck
+@pytest.mark.filterwarnings("ignore")  # of the frameworks
+def test_every_runtime_has_a_time() -> None:
+    for name in ("tensorflow", "torch", "ai_edge_litert", "onnxruntime", "openvino"):
+        pytest.importorskip(name, reason=f"needs {name}")
+    import torch
+
+    torch.set_num_threads(1)
+    report = check_v1()
+    assert report.agrees is True and len(report.runtimes) == 6
+    assert all(row.milliseconds is not None and row.milliseconds > 0 for row in report.runtimes), report.runtimes
+    assert torch.get_num_threads() == 1, "the process's own number is left as it was"
 
 
 def test_without_a_runtime_the_way_out_is_said(install: Callable[..., None]) -> None:

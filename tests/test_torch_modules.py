@@ -36,7 +36,7 @@ def test_transformers_modules_show_every_layer(class_name: str) -> None:
     twin = twins.make_twin(class_name, config)
     report = check(twin.ours, against=twin.float32, pixel_values=PIXELS)
     assert report.agrees, (report.first_difference, report.diagnosis, report.doubt)
-    assert report.against == class_name and report.arrays == () and len(report.layers) > 25
+    assert report.against == class_name and report.differing_arrays == () and len(report.layers) > 25
 
 
 @pytest.mark.parametrize("kind", ["torchvision", "timm v1", "timm v2"])
@@ -46,7 +46,7 @@ def test_other_modules_show_what_their_convolutions_read(kind: str, peers: Any, 
     model = saved(network, peers, tmp_path)
     report = check(model, against=network, pixel_values=PIXELS)
     assert report.agrees, (report.first_difference, report.diagnosis, report.doubt)
-    assert report.arrays == () and len(report.layers) > 25
+    assert report.differing_arrays == () and len(report.layers) > 25
     names = [layer.name for layer in report.layers]
     assert names[-1] == "classifier" and names[0].startswith("conv_stem")
 
@@ -57,7 +57,7 @@ def test_the_arrays_of_a_module_are_compared_first(peers: Any, tmp_path: Path) -
     network.features[3].conv[1][1].running_var[3] *= 1.3
     report = check(model, against=network, pixel_values=PIXELS)
     assert report.agrees is False
-    (array,) = report.arrays
+    (array,) = report.differing_arrays
     assert array.name.endswith(".conv_3x3.normalization.running_var") and array.count == 1
     assert report.diagnosis == f"weights: {array}" and array.how.endswith(", 1.3 times ours")
 
@@ -69,7 +69,7 @@ def test_a_fault_in_what_a_module_does_is_named(peers: Any, tmp_path: Path) -> N
         if isinstance(module, peers.nn.BatchNorm2d):
             module.eps = 1e-3
     report = check(model, against=network, pixel_values=PIXELS)
-    assert report.first_difference == "conv_stem" and report.arrays == ()
+    assert report.first_difference == "conv_stem" and report.differing_arrays == ()
     assert report.diagnosis == "batch norm: epsilon 0.001; ours is 1e-05"
 
 

@@ -22,7 +22,8 @@ def bench(
         str,
         typer.Option(
             metavar="NAME,NAME",
-            help="onnxruntime, openvino, openvino-bf16, litert, torch: on the same network, in turn (extra `bench`).",
+            help="onnxruntime, openvino, openvino-bf16, litert, torch, tensorflow: on the same network, in turn "
+            "(extra `bench`).",
         ),
     ] = "",
     size: Annotated[

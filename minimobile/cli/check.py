@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from minimobile.cli import console
+from minimobile.cli import console, targets
 from minimobile.cli.options import Format, OutputFormat, Source
 from minimobile.errors import InputError
 from minimobile.storage.files import write_whole_bytes
@@ -74,7 +74,7 @@ def check(
 
     A framework runs SRC itself where it reads such files (ONNX Runtime and OpenVINO an .onnx, LiteRT a .tflite, ...),
     every tensor taken out, and otherwise the network as we read it. Against all, every runtime that is installed runs
-    it: the error of each to float64, the first layer beyond rounding, milliseconds of one inference on one thread,
+    it: the error of each to float64, the first layer beyond rounding, milliseconds of one inference on all cores,
     and the verdict in words.
 
     Against dequantized, a quantised file runs in integers and as the float network that it stands for. Columns: what a
@@ -82,9 +82,13 @@ def check(
     minus floats; the share of bytes that the floats round to as well; and the share of values that the floats have
     beyond the bytes. There is no bound, so the exit code is 0.
     """
+    if html is not None:
+        targets.check_target("--html", html, targets.PAGE_SUFFIXES, True)
     if against is Against.DEQUANTIZED and not pixels:
         if html is not None:
-            raise typer.BadParameter("--html: a page is written of a comparison of layers, not of steps; leave it out")
+            raise typer.BadParameter(
+                "--html: a page is written of layers, runtimes or pixels, not of steps; leave it out"
+            )
         if other is not None:
             raise typer.BadParameter("--other: --against dequantized compares SRC with itself; leave one of them out")
         _write_steps(_compare_steps(source, image), output_format)
@@ -93,15 +97,13 @@ def check(
 
     report: Report | PixelReport | RuntimesReport
     if pixels:
-        if html is not None:
-            raise typer.BadParameter("--html: a page is written of a comparison of layers, not of pixels; leave it out")
         from minimobile.comparison.pixels import compare_pixels
 
         theirs = None if other is None else processor_of(load_model(other))
         report = compare_pixels(processor_of(load_model(source)), image, theirs)
     elif against is Against.ALL:
-        if other is not None or html is not None:
-            raise typer.BadParameter("--against all: expected neither --other nor --html; name one runtime for those")
+        if other is not None:
+            raise typer.BadParameter("--other: --against all compares runtimes on SRC; name one of them for two files")
         from minimobile.comparison.every_runtime import check_all
 
         announce_compilation()
@@ -111,12 +113,13 @@ def check(
 
         announce_compilation()
         report = compare(source, image, against.value, other)
-        if html is not None:
-            write_whole_bytes(html, report.to_page().encode())
+    if html is not None:
+        write_whole_bytes(html, report.to_page().encode())
     if output_format is Format.JSON:
         console.write_json(report.to_dict())
     else:
-        console.write_rows(report.table())
+        for table in report.tables():
+            console.write_rows(table)
     if not report.agrees:
         raise typer.Exit(CANNOT_TELL if report.agrees is None else 1)
 

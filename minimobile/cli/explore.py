@@ -11,8 +11,6 @@ from minimobile.cli import console, targets
 from minimobile.cli.options import Force, Format, OutputFormat, Source
 from minimobile.errors import InputError
 
-PAGE_SUFFIXES = (".html", ".htm")
-
 
 def explore(
     source: Source,
@@ -28,7 +26,7 @@ def explore(
     """
     from minimobile.cli.models import open_model
 
-    targets.check_target("--out", out, PAGE_SUFFIXES, force)
+    targets.check_target("--out", out, targets.PAGE_SUFFIXES, force)
     if photo.is_dir():
         raise InputError(f"{photo}: expected one picture to explore, got a folder")
     network = open_model(source)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ARRAY_SUFFIXES = (".npz", ".h5")
 PICTURE_SUFFIXES = (".png",)
+PAGE_SUFFIXES = (".html", ".htm")
 
 
 def check_target(option: str, path: Path, suffixes: Sequence[str], overwrite: bool) -> None:

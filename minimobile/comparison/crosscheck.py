@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from minimobile.comparison.layer_comparison import compare_layers
 from minimobile.comparison.memory_sides import OtherSide, run_in_memory
 from minimobile.comparison.peers import Peer, run_peer
-from minimobile.comparison.pixels import describe_settings
+from minimobile.comparison.pixels import compare_processors, describe_settings
 from minimobile.comparison.report import Report
 from minimobile.errors import InputError
 from minimobile.imaging.pictures import bring_upright
@@ -70,7 +70,9 @@ def check(
     report = compare_layers(model, pixels, run_peer(against, peer, pixels), against, their_model)
     if model.processor is None or their_model.processor is None:
         return report
-    return dataclasses.replace(report, processors=describe_settings(model.processor, their_model.processor))
+    pair = model.processor, their_model.processor
+    fed = None if image is None else compare_processors(*pair, bring_upright(image))
+    return dataclasses.replace(report, processors=describe_settings(*pair), pixels=fed)
 
 
 def open_source(source: MobileNetModel | str | Path) -> tuple[MobileNetModel, Peer]:

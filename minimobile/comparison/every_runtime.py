@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,13 +17,16 @@ from minimobile.comparison.bench import compare
 from minimobile.comparison.crosscheck import open_source, read_pixels
 from minimobile.comparison.environment import describe_environment
 from minimobile.comparison.figures import shorten
+from minimobile.comparison.frameworks import import_framework
 from minimobile.comparison.layer_comparison import compare_layers
 from minimobile.comparison.peers import Peer, run_peer, runs_file
 from minimobile.comparison.report import Report
+from minimobile.comparison.report_page import write_page, write_sections, write_verdict
 from minimobile.comparison.verdict import Verdict
 from minimobile.errors import InputError, MinimobileError, UnavailableError
+from minimobile.execution.threads import default_thread_count
 from minimobile.models.classes import MobileNetModel
-from minimobile.tables import Table
+from minimobile.tables import Table, facts_table
 
 Array = NDArray[Any]
 RUNTIMES = {
@@ -33,7 +37,6 @@ RUNTIMES = {
     "openvino": ("openvino",),
 }
 """The packages that each needs."""
-_TIMED = {"transformers": "torch", "litert": "litert", "onnxruntime": "onnxruntime", "openvino": "openvino"}
 _SECONDS = 1.0  # of each runtime's inferences
 
 
@@ -43,8 +46,8 @@ class RuntimeResult:
 
     `error` is the rms distance of its last layer from the float64 run, relative to that run's rms; `first_difference`
     the first layer that rounding does not explain, `diagnosis` what it looks like. `milliseconds` is the least time of
-    one inference of the same network, from array to array. `runs_file`: it ran the file itself, not our reading of it.
-    `note` says why it could not be run.
+    one inference of the same network on all processors, from array to array. `runs_file`: it ran the file itself, not
+    our reading of it. `note` says why it could not be run.
     """
 
     name: str
@@ -59,9 +62,13 @@ class RuntimeResult:
 
 @dataclass(frozen=True, repr=False)
 class RuntimesReport(Verdict):
-    """What every runtime made of one network; `first_difference` is the first runtime that differs."""
+    """What every runtime made of one network; `first_difference` is the first runtime that differs.
+
+    `reports` has the comparison of layers of each runtime that ran, by its name.
+    """
 
     runtimes: tuple[RuntimeResult, ...]
+    reports: Mapping[str, Report] = dataclasses.field(default_factory=dict)
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
@@ -70,6 +77,22 @@ class RuntimesReport(Verdict):
     def _repr_html_(self) -> str:
         """Return the table of the command `check --against all`, for notebooks."""
         return self.table().to_html()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, the layers of every runtime among them."""
+        plain = dataclasses.asdict(dataclasses.replace(self, reports={}))
+        reports = {name: report.to_dict() for name, report in self.reports.items()}
+        return {"agrees": self.agrees, **plain, "reports": reports}
+
+    def to_page(self) -> str:
+        """Return all of it as one HTML page: the runtimes side by side, then the layers in each."""
+        table = self.table()
+        sections = {"Runtimes": [Table(table.columns, table.rows).to_html()]}
+        for name, report in self.reports.items():
+            parts = write_verdict(report.sentences()) + write_sections(report.sections(), 3)
+            sections[f"Against {name}"] = [parts]
+        sections["Versions"] = [facts_table(list(self.environment.items())).to_html()]
+        return write_page("minimobile check, against all", self.sentences(), sections)
 
     def table(self) -> Table:
         """Return each runtime's error, first difference and time, and the verdict in words below."""
@@ -137,12 +160,13 @@ def check_all(
         raise InputError("check: expected a network of floats to compare all runtimes, got one of integers")
     pixels = read_pixels(model, image, pixel_values)
     times = _time(model, pixels, installed)
-    results = [_run(name, model, peer, pixels, times.get(_TIMED.get(name, ""))) for name in installed]
+    results = [_run(name, model, peer, pixels, times.get(_rival(name))) for name in installed]
     rows = (_ours(results, times.get("minimobile")), *(row for row, _ in results))
     differing = next((row for row in rows if row.agrees is False), None)
     doubt = next((row.name for row in rows if row.agrees is None), None)
     return RuntimesReport(
         runtimes=rows,
+        reports={row.name: report for row, report in results if report is not None},
         environment=describe_environment(),
         first_difference=None if differing is None else differing.name,
         diagnosis=None if differing is None else differing.diagnosis,
@@ -177,14 +201,39 @@ def _ours(results: Sequence[tuple[RuntimeResult, Report | None]], milliseconds: 
 
 
 def _time(model: MobileNetModel, pixels: Array, names: Sequence[str]) -> dict[str, float]:
-    """Return the least milliseconds of one inference by rival; what refuses the network is left out."""
+    """Return the least milliseconds of one inference by rival; what refuses the network is left out.
+
+    On as many threads as each takes by default: TensorFlow's number belongs to the process.
+    """
     times: dict[str, float] = {}
     n, c, h, w = pixels.shape
-    for rival in dict.fromkeys(_TIMED[name] for name in names if name in _TIMED):
+    for rival in map(_rival, names):
         try:
-            found = compare(model.graph, model.state_dict(), (n, c, h, w), [rival], 1, _SECONDS)
+            with _keeping_threads(rival):
+                found = compare(
+                    model.graph, model.state_dict(), (n, c, h, w), [rival], default_thread_count(), _SECONDS
+                )
         except MinimobileError:  # its row says why it cannot be run, or in what it differs
             continue
         for timing in found:
             times[timing.name] = min(times.get(timing.name, math.inf), timing.minimum)
     return times
+
+
+def _rival(name: str) -> str:
+    """Return what a runtime is called where it is timed."""
+    return "torch" if name == "transformers" else name
+
+
+@contextmanager
+def _keeping_threads(rival: str) -> Iterator[None]:
+    """Leave PyTorch the number of threads that it has: it is the process's, and the others' are their own."""
+    if rival != "torch":
+        yield
+        return
+    torch = import_framework("torch")
+    count = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.comparison.array_differences import ArrayDifference, compare_arrays
+from minimobile.comparison.array_differences import ArrayComparison, compare_arrays
 from minimobile.comparison.diagnosis import diagnose
 from minimobile.comparison.environment import describe_environment
 from minimobile.comparison.float32_bounds import largest_excess, quantise
@@ -22,15 +22,12 @@ from minimobile.comparison.worst_value import find_worst
 from minimobile.errors import InputError
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
-from minimobile.operations.folding import fold_weights
 from minimobile.operations.operation import Weights
-from minimobile.operations.passes import fold_nodes
 from minimobile.tracing.explanation import count_ulps
 
 Array = NDArray[Any]
 
 NAMED = 3  # so many arrays are worth naming
-SAME_FOLDED = 1e-5  # of each value: two batch norms that are one convolution, each rounded for itself
 
 
 def compare_layers(
@@ -61,7 +58,9 @@ def compare_layers(
     truth = run_float64(graph, weights, known[INPUT], (INPUT, *names))
     if other is not None:
         their_weights = other.state_dict()
-    arrays = () if their_weights is None else compare_arrays(weights, their_weights)
+    arrays: tuple[ArrayComparison, ...] = ()
+    if their_weights is not None:
+        arrays = compare_arrays(weights, their_weights, graph, None if other is None else other.graph)
     layers, first = [], None
     for name in names:
         suspect = dataclasses.replace(isolate(graph, weights, name, known), grid=found[name].grid)
@@ -75,7 +74,7 @@ def compare_layers(
     differing = next((layer.name for layer in layers if layer.agrees is False), None)
     diagnosis, worst = None, None
     if first is not None:
-        diagnosis = _blame(first[1], arrays, their_weights) or diagnose(first[1])
+        diagnosis = _blame(first[1], arrays) or diagnose(first[1])
         worst = find_worst(model, *first, pixels, known, their_weights)
     return Report(
         against, tuple(layers), arrays, worst=worst, environment=describe_environment(), first_difference=differing,
@@ -129,20 +128,10 @@ def _doubt(graph: Graph, layers: Sequence[LayerComparison]) -> str | None:
     return None
 
 
-def _blame(suspect: Suspect, arrays: Sequence[ArrayDifference], their_weights: Weights | None) -> str | None:
+def _blame(suspect: Suspect, arrays: Sequence[ArrayComparison]) -> str | None:
     """Name the arrays of a layer that differ on the other side, unless they come to the same once they are folded."""
     used = {name for node in suspect.nodes for name in node.weights.values()}
-    guilty = [difference for difference in arrays if difference.name in used]
-    if not guilty or their_weights is None:
-        return None
-    for node in fold_nodes(suspect.nodes):
-        names = set(node.weights.values())
-        if "scale" in node.weights and all(
-            name in their_weights and their_weights[name].shape == suspect.weights[name].shape for name in names
-        ):
-            ours, theirs = (fold_weights(node, side) for side in (suspect.weights, their_weights))
-            if all(np.allclose(one, other, SAME_FOLDED, 0) for one, other in zip(ours, theirs, strict=True)):
-                guilty = [difference for difference in guilty if difference.name not in names]
+    guilty = [array for array in arrays if array.name in used and array.differs and not array.is_same_folded]
     if not guilty:
         return None
     others = f"; and {len(guilty) - NAMED} arrays more" if len(guilty) > NAMED else ""

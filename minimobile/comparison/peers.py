@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minimobile.comparison import onnx_runs
 from minimobile.comparison.float32_bounds import Grid
-from minimobile.comparison.frameworks import explaining, hushed, import_framework
+from minimobile.comparison.frameworks import explaining, import_framework
 from minimobile.comparison.rival_tensorflow import run_tensorflow, write_tflite
 from minimobile.comparison.sized_network import SizedNetwork, write_onnx
 from minimobile.comparison.tensorflow_files import run_frozen_graph, run_keras
@@ -212,8 +212,7 @@ def _litert(peer: Peer, pixels: Array) -> dict[str, Array]:
     litert = import_framework("ai_edge_litert.interpreter")
     import_framework("tensorflow")  # which writes the file
     network = _every_layer(peer, pixels)
-    with hushed("absl"):  # it calls this way of converting deprecated
-        interpreter = litert.Interpreter(model_content=write_tflite(network))
+    interpreter = litert.Interpreter(model_content=write_tflite(network))
     _invoke(interpreter, np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
     named = {details["name"]: details["index"] for details in interpreter.get_output_details()}
     names = ["Identity", *(f"Identity_{index}" for index in range(1, len(network.graph.outputs)))]

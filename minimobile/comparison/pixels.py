@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -10,18 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.comparison.environment import describe_environment
 from minimobile.comparison.figures import shorten
 from minimobile.comparison.frameworks import import_framework
+from minimobile.comparison.report_page import write_page
 from minimobile.comparison.verdict import Verdict
 from minimobile.errors import InputError, UnavailableError
 from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
 from minimobile.imaging.pictures import open_image
 from minimobile.imaging.settings import ALIGN_CORNERS, RESIZE_METHODS
-from minimobile.tables import Table
+from minimobile.tables import Table, facts_table
 
 Array = NDArray[Any]
 Processor = MobileNetV1ImageProcessor | MobileNetV2ImageProcessor
 
+OTHERS = "the other's processor"
 OURS_ALONE = ("central_fraction", "resize_method", "rescale_first", "crop_rounding", "canvas_size", "canvas_value")
 
 
@@ -61,21 +64,44 @@ class PixelReport(Verdict):
 
     def table(self) -> Table:
         """Return by how much, and where first, each way differs from ours, and the verdict in words below."""
-        rows = []
-        for row in self.pixels:
-            where = ""
-            if row.first is not None:
-                where = f"row {row.first['row']}, column {row.first['column']}, channel {row.first['channel']}"
-            share = "" if row.share is None else f"{100 * row.share:.2f} %"
-            figures = (shorten(row.max_difference, 2), shorten(row.max_levels, 2))
-            rows.append((row.name, *figures, share, where or row.note or "equal"))
-        columns = ("way", "max#", "levels#", "differing#", "first")
-        return Table(columns, rows, "our pixel values beside those of", self._sentences())
+        return tabulate(self.pixels, self._sentences())
+
+    def to_page(self) -> str:
+        """Return all of it as one HTML page, to be attached to a bug report."""
+        sections = {
+            "Pixels": [tabulate(self.pixels).to_html()],
+            "Versions": [facts_table(list(describe_environment().items())).to_html()],
+        }
+        return write_page("minimobile check, pixels", self._sentences(), sections)
 
     def _sentences(self) -> tuple[str, ...]:
         if self.agrees:
             return ("agrees: what should be equal is equal, to the bit",)
         return f"differs: {self.first_difference}", self.diagnosis or "no difference of settings explains it"
+
+
+def tabulate(pixels: Sequence[PixelComparison], notes: Sequence[str] = ()) -> Table:
+    """Return by how much, and where first, each way differs from ours."""
+    rows = []
+    for row in pixels:
+        where = ""
+        if row.first is not None:
+            where = f"row {row.first['row']}, column {row.first['column']}, channel {row.first['channel']}"
+        share = "" if row.share is None else f"{100 * row.share:.2f} %"
+        figures = (shorten(row.max_difference, 2), shorten(row.max_levels, 2))
+        rows.append((row.name, *figures, share, where or row.note or "equal"))
+    columns = ("way", "max#", "levels#", "differing#", "first")
+    return Table(columns, rows, "our pixel values beside those of", notes)
+
+
+def compare_processors(processor: Processor, other: Processor, image: Any) -> PixelComparison:
+    """Prepare one picture as another model's processor does, and say by how much the result differs from ours.
+
+    `image` is a path, the bytes of a file or a PIL image.
+    """
+    picture = open_image(image)
+    ours = processor(picture, return_tensors="np")["pixel_values"]
+    return _compare(OTHERS, ours, lambda: other(picture, return_tensors="np"), _levels(processor))
 
 
 def compare_pixels(processor: Processor, image: Any, other: Processor | None = None) -> PixelReport:
@@ -98,8 +124,8 @@ def compare_pixels(processor: Processor, image: Any, other: Processor | None = N
     }
     meant_equal = ["transformers, PIL"]
     if other is not None:
-        ways = {"the other's processor": lambda: other(picture, return_tensors="np"), **ways}
-        meant_equal.append("the other's processor")
+        ways = {OTHERS: lambda: other(picture, return_tensors="np"), **ways}
+        meant_equal.append(OTHERS)
     ours = processor(picture, return_tensors="np")["pixel_values"]
     rows = tuple(_compare(name, ours, way, _levels(processor)) for name, way in ways.items())
     if all(row.is_equal is None for row in rows if row.name in meant_equal):

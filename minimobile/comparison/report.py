@@ -7,8 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from minimobile.comparison.array_differences import ArrayDifference
+from minimobile.comparison.array_differences import ArrayComparison, list_differences
+from minimobile.comparison.array_differences import tabulate as tabulate_arrays
+from minimobile.comparison.array_relations import EQUAL
 from minimobile.comparison.figures import shorten
+from minimobile.comparison.pixels import PixelComparison
+from minimobile.comparison.pixels import tabulate as tabulate_pixels
 from minimobile.comparison.report_page import write_page, write_worst
 from minimobile.comparison.verdict import Verdict
 from minimobile.comparison.worst_value import WorstValue
@@ -53,21 +57,22 @@ class Report(Verdict):
     """What a comparison of layers found; `first_difference` names a layer.
 
     `agrees` is whether rounding, that of float32 or of a tensor's integers, explains every difference; None where that
-    cannot be told, and `doubt` says why. `arrays` are those that the other side has otherwise, where they are at hand,
-    whether that shows or not; `processors` says in what the image processors differ, which a comparison on the same
-    pixels does not see. `worst` is the value that is farthest off, of the first layer that differs; `environment` has
-    versions and the processor.
+    cannot be told, and `doubt` says why. `arrays` says of every array what the other side has for it, where those are
+    at hand, whether that shows or not; `pixels` what the other's image processor makes of the picture, and `processors`
+    in which settings the two differ, which a comparison on the same pixels does not see. `worst` is the value that is
+    farthest off, of the first layer that differs; `environment` has versions and the processor.
     """
 
     against: str
     layers: tuple[LayerComparison, ...]
-    arrays: tuple[ArrayDifference, ...] = ()
+    arrays: tuple[ArrayComparison, ...] = ()
     processors: str | None = None
+    pixels: PixelComparison | None = None
     worst: WorstValue | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        return f"Report(against {self.against}: {next(self._sentences())})"
+        return f"Report(against {self.against}: {self.sentences()[0]})"
 
     def _repr_html_(self) -> str:
         """Return the table of the command `check`, for notebooks."""
@@ -78,18 +83,33 @@ class Report(Verdict):
         plain = dataclasses.asdict(dataclasses.replace(self, worst=None))
         return {"agrees": self.agrees, **plain, "worst": None if self.worst is None else self.worst.to_dict()}
 
+    @property
+    def differing_arrays(self) -> tuple[ArrayComparison, ...]:
+        """The arrays between which there is more than float32's rounding."""
+        return tuple(array for array in self.arrays if array.differs)
+
     def to_page(self) -> str:
         """Return all of it as one HTML page, to be attached to a bug report."""
+        sections = {**self.sections(), "Versions": [facts_table(list(self.environment.items())).to_html()]}
+        return write_page(f"minimobile check, against {self.against}", self.sentences(), sections)
+
+    def sections(self) -> dict[str, list[str]]:
+        """Return what there is to see, as HTML under its headings: arrays first, then pixels, then layers."""
+        arrays = [tabulate_arrays(self.arrays).to_html()] if self.arrays else []
+        if any(array.kind != EQUAL for array in self.arrays):
+            arrays.append(list_differences(self.arrays).to_html())
         table = self.table()
-        rows = [(array.name, f"{array.count} of {array.size}", array.how) for array in self.arrays]
-        arrays = [Table(("array", "values#", "what differs"), rows).to_html()] if rows else []
-        sections = {
-            "Layers": [Table(table.columns, table.rows).to_html(), f"<p>{_COLUMNS}</p>"],
+        return {
             "Arrays": arrays,
+            "Pixels": [] if self.pixels is None else [tabulate_pixels([self.pixels]).to_html()],
+            "Layers": [Table(table.columns, table.rows).to_html(), f"<p>{_COLUMNS}</p>"],
             "The value that is farthest off": [] if self.worst is None else write_worst(self.worst),
-            "Versions": [facts_table(list(self.environment.items())).to_html()],
         }
-        return write_page(self.against, table.notes, sections)
+
+    def tables(self) -> tuple[Table, ...]:
+        """Return arrays and pixels, where both sides' are at hand, and the layers with the verdict below."""
+        arrays = (tabulate_arrays(self.arrays),) if self.arrays else ()
+        return *arrays, *(() if self.pixels is None else (tabulate_pixels([self.pixels]),)), self.table()
 
     def table(self) -> Table:
         """Return differences, errors and bounds of every layer, and the verdict in words below."""
@@ -111,7 +131,11 @@ class Report(Verdict):
                 )
             )
         columns = ("layer", "shape#", "max#", "rms#", "ours#", "theirs#", "ulps#", "1-cos#", "bound#")
-        return Table(columns, rows, f"against {self.against}", tuple(self._sentences()))
+        return Table(columns, rows, f"against {self.against}", self.sentences())
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return the verdict in words."""
+        return tuple(self._sentences())
 
     def _sentences(self) -> Iterator[str]:
         if self.agrees is False:
@@ -126,7 +150,12 @@ class Report(Verdict):
             yield f"agrees: rounding explains every difference in {len(self.layers)} layers"
         if self.processors is not None:
             yield f"the image processors differ, and both sides got our pixels: {self.processors}"
-        if self.arrays and self.agrees is not False:
-            names = ", ".join(array.name for array in self.arrays[:_NAMED])
-            more = f" and {len(self.arrays) - _NAMED} more" if len(self.arrays) > _NAMED else ""
-            yield f"weights that are not ours, on the other side: {names}{more}"
+        if self.agrees is not False:
+            yield from self._weights_sentences()
+
+    def _weights_sentences(self) -> Iterator[str]:
+        for is_same, words in ((False, ""), (True, "; with batch norm folded in they come to the same")):
+            names = [array.name for array in self.differing_arrays if array.is_same_folded is is_same]
+            if names:
+                more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+                yield f"weights that are not ours, on the other side: {', '.join(names[:_NAMED])}{more}{words}"

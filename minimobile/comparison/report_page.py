@@ -14,24 +14,43 @@ from minimobile.tracing.explanation import Explanation, bits
 EDGE = 16  # so many first and last terms of a long sum are shown
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 72em; padding: 0 1em; }
+:root { color-scheme: light dark; }
+h1, p { overflow-wrap: anywhere; }
+.wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6em 0; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid #ccc; padding: .15em .7em; font-weight: normal; }
+th, td { border-bottom: 1px solid #8886; padding: .15em .7em; font-weight: normal; vertical-align: top; }
 th { border-bottom: 2px solid #888; }
-.verdict { border-left: .4em solid #888; padding: .3em 1em; background: #f4f4f4; color: #111; }
+th, td[style*="right"] { white-space: nowrap; }
+td:last-child:not([style*="right"]) { min-width: 12em; }
+.verdict { border-left: .4em solid #888; padding: .3em 1em; background: #8882; }
 .sides { display: flex; flex-wrap: wrap; gap: 3em; }
+@media (max-width: 40em) { body { font-size: 13px; margin: 1em auto; } th, td { padding: .15em .4em; } }
 @media (prefers-color-scheme: dark) { body { background: #16181c; color: #e8e8e8; } }
 """
 
 
-def write_page(against: str, verdict: Sequence[str], sections: Mapping[str, Sequence[str]]) -> str:
+def write_page(title: str, verdict: Sequence[str], sections: Mapping[str, Sequence[str]]) -> str:
     """Return the page: the verdict in words, and sections of HTML under their headings."""
-    title = escape(f"minimobile check, against {against}")
-    said = "".join(f"<p>{escape(line)}</p>" for line in verdict)
-    parts = (f"<h2>{escape(heading)}</h2>{''.join(content)}" for heading, content in sections.items() if content)
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f'</head><body><h1>{title}</h1><div class="verdict">{said}</div>{"".join(parts)}</body></html>\n'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
+        f"<h1>{escape(title)}</h1>{write_verdict(verdict)}{write_sections(sections)}</body></html>\n"
     )
+
+
+def write_verdict(verdict: Sequence[str]) -> str:
+    """Return the verdict in words."""
+    return f'<div class="verdict">{"".join(f"<p>{escape(line)}</p>" for line in verdict)}</div>'
+
+
+def write_sections(sections: Mapping[str, Sequence[str]], level: int = 2) -> str:
+    """Return sections of HTML under their headings; those without content are left out. Wide tables scroll."""
+    parts = []
+    for heading, content in sections.items():
+        if content:
+            parts.append(f"<h{level}>{escape(heading)}</h{level}>")
+            parts += (f'<div class="wide">{part}</div>' for part in content)
+    return "".join(parts)
 
 
 def write_worst(worst: WorstValue) -> list[str]:
@@ -40,7 +59,7 @@ def write_worst(worst: WorstValue) -> list[str]:
     if worst.theirs is not None:
         weights = "weights" if worst.has_their_weights else "inputs, with our weights"
         sums.append(_write_sum(f"theirs: what their {weights} make of it", worst.theirs))
-    return [f"<p>{escape(worst)}</p>", '<div class="sides">', *sums, "</div>"]
+    return [f"<p>{escape(worst)}</p>", f'<div class="sides">{"".join(sums)}</div>']
 
 
 def _write_sum(title: str, explanation: Explanation) -> str:

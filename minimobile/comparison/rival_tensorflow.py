@@ -7,8 +7,13 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from minimobile.comparison.frameworks import hushed, import_framework
 from minimobile.comparison.sized_network import SizedNetwork
-from minimobile.errors import UnavailableError
+from minimobile.errors import InputError, UnavailableError
+from minimobile.execution.threads import default_thread_count
 from minimobile.networks.graph import INPUT, Node
 from minimobile.operations.fake_quantization import FakeQuantization
 from minimobile.operations.shapes import sliding_window
@@ -23,16 +28,38 @@ def write_tflite(network: SizedNetwork) -> bytes:
         raise UnavailableError(
             "litert: expected TensorFlow beside it, which writes the .tflite file; pip install tensorflow-cpu"
         ) from None
-    n, c, h, w = network.shape
+    with hushed("absl"):  # it calls this way of converting deprecated
+        converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([_make_function(tensorflow, network)])
+        return converter.convert()  # type: ignore[no-any-return]
 
+
+def prepare_tensorflow(network: SizedNetwork, num_threads: int) -> Callable[[NDArray[Any]], list[NDArray[Any]]]:
+    """Return a function that computes the network's outputs as a graph of TensorFlow's.
+
+    Its number of threads belongs to the process: raises InputError where that is not `num_threads`.
+    """
+    tensorflow = import_framework("tensorflow")
+    own = tensorflow.config.threading.get_intra_op_parallelism_threads() or default_thread_count()
+    if own != num_threads:
+        raise InputError(f"tensorflow: expected {own} threads, as its process has them, got {num_threads}; take {own}")
+    forward = _make_function(tensorflow, network)
+
+    def run(x: NDArray[Any]) -> list[NDArray[Any]]:
+        found = forward(tensorflow.constant(np.ascontiguousarray(x.transpose(0, 2, 3, 1))))
+        return [values.numpy().transpose(0, 3, 1, 2) for values in found]
+
+    return run
+
+
+def _make_function(tensorflow: Any, network: SizedNetwork) -> Any:
+    n, c, h, w = network.shape
     signature = [tensorflow.TensorSpec((n, h, w, c), tensorflow.float32)]
 
     @tensorflow.function(input_signature=signature, autograph=False)  # type: ignore[untyped-decorator]
     def forward(x: Any) -> Any:
         return run_tensorflow(network, x)
 
-    converter = tensorflow.lite.TFLiteConverter.from_concrete_functions([forward.get_concrete_function()])
-    return converter.convert()  # type: ignore[no-any-return]
+    return forward.get_concrete_function()
 
 
 def run_tensorflow(network: SizedNetwork, x: Any) -> list[Any]:

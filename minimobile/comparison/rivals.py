@@ -1,4 +1,4 @@
-"""The same network in other runtimes, to compare speed and values: ONNX Runtime, OpenVINO, LiteRT, PyTorch.
+"""The same network in other runtimes, to compare speed and values: ONNX Runtime, OpenVINO, LiteRT, PyTorch, TensorFlow.
 
 Each gets the same weights and geometry. A runtime is imported when it is asked for, and never otherwise.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.comparison.rival_integers import quantize_onnx
-from minimobile.comparison.rival_tensorflow import write_tflite
+from minimobile.comparison.rival_tensorflow import prepare_tensorflow, write_tflite
 from minimobile.comparison.rival_torch import run_torch
 from minimobile.comparison.sized_network import Shape, SizedNetwork, fold, write_onnx
 from minimobile.errors import UnavailableError
@@ -23,7 +23,13 @@ from minimobile.operations.operation import Weights
 
 Run: TypeAlias = Callable[[NDArray[Any]], list[NDArray[Any]]]
 """From an input to all outputs, in the order that the runtime has them in."""
-PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_litert", "torch": "torch"}
+PACKAGES = {
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "litert": "ai_edge_litert",
+    "torch": "torch",
+    "tensorflow": "tensorflow",
+}
 IN_INTEGERS = ("onnxruntime", "openvino")  # which run the network that a quantised file holds, quantised once more
 
 
@@ -40,6 +46,7 @@ def prepare(name: str, graph: Graph, weights: Weights, shape: Shape, num_threads
         "openvino-bf16": _openvino_bf16,
         "litert": _litert,
         "torch": run_torch,
+        "tensorflow": prepare_tensorflow,
     }
     return builders[name](network, num_threads)
 

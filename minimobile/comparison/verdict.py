@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from minimobile.tables import Table
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -23,6 +25,14 @@ class Verdict:
         if self.first_difference is not None:
             return False
         return True if self.doubt is None else None
+
+    def table(self) -> Table:
+        """Return what was compared, and the verdict in words below."""
+        raise NotImplementedError
+
+    def tables(self) -> tuple[Table, ...]:
+        """Return all that is to be seen in a terminal, the verdict below the last."""
+        return (self.table(),)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON: {"agrees", "first_difference", "diagnosis", "doubt", ...}."""
