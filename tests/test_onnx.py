@@ -424,6 +424,28 @@ def test_the_body_of_a_detector_is_found(path, ending):
     assert_same_numbers(found, source.weights)
     assert found.config.ssd.score_converter == ("softmax" if ending == "scored" else "sigmoid")
     assert found.provenance["anchors"] == "those of the formula: the file has none"
+    assert found.processor["resize_method"] == "tf1_bilinear"
+    assert not found.processor.get("do_center_crop")
+
+
+def test_a_pixel_is_transposed_by_a_reshape(path):
+    """As tf2onnx does between layers that see maps of one pixel."""
+    source, last = formats.read(BOXES), "detection_head.extra.3.expand_1x1"
+    graph = build_graph(source.config, source.architecture)
+    shape = (1, 3, source.config.image_size, source.config.image_size)
+    written = _read_fields(write_network(graph, source.weights, shape), ModelField.GRAPH)
+    channels = len(source.weights[f"{last}.convolution.weight"])
+    sizes = {"last": np.array([1, 1, 1, channels]), "second": np.array([-1, channels, 1, 1])}
+    new = [*(initializer(name, values) for name, values in sizes.items()),
+           node("Reshape", [last, "last"], "turned"), node("Reshape", ["turned", "second"], "back")]  # fmt: skip
+    readers = [field(1, last) in bytes(value) for _, _, value in fields(memoryview(written), "")]
+    parts = [
+        field(number, bytes(value).replace(field(1, last), field(1, "back")))
+        for number, _, value in fields(memoryview(written), "")
+    ]
+    assert sum(readers) == 2
+    path.write_bytes(field(1, 8) + field(ModelField.GRAPH, b"".join([*parts, *new])) + field(8, field(2, 17)))
+    assert_same_numbers(read(path), source.weights)
 
 
 def _read_fields(content, number):

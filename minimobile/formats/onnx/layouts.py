@@ -6,7 +6,7 @@ Convolutions of ONNX see N, C, H, W; a graph that came from TensorFlow has N, H,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,22 @@ PLAIN, CHANNELS_LAST, ROWS = "NCHW", "NHWC", "NC"
 
 @dataclasses.dataclass
 class ModelTranslation(Translation):
-    """What has been translated of a model. `layouts` has the letters of each tensor that a layer holds."""
+    """What has been translated of a model.
+
+    `layouts` has the letters of each tensor that a layer holds, `shapes` the sizes of those whose sizes are known.
+    """
 
     layouts: dict[str, str] = dataclasses.field(default_factory=dict)
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def layout(self, node: Node) -> str:
         """Return the letters of a node's first input; empty where they are not known."""
         return self.layouts.get(node.inputs[0], "")
+
+    def is_pixel(self, node: Node) -> bool:
+        """Return whether a node's first input is known to be a map of one pixel."""
+        layout, shape = self.layout(node), self.shapes.get(node.inputs[0], ())
+        return len(layout) == len(shape) == 4 and all(shape[layout.index(letter)] == 1 for letter in "HW")
 
     def pass_on(self, node: Node, flow: str, layout: str | None = None) -> None:
         """Let a node's result be the value that the layer `flow` holds, its axes called `layout`."""

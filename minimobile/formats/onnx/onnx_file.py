@@ -37,6 +37,7 @@ _SCHOOLS = (
     ("torchvision", ("features.0.0.", "/features/features.0", "features.1.conv.")),
 )
 _PYTORCH = "pytorch"
+DETECTORS = "object-detection"  # the school of all detectors: pictures are stretched
 
 
 def recognise(path: Path) -> bool:
@@ -79,9 +80,10 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
         graph = _translate(model, where)
         layers, picture, image_size = graph.layers, graph.picture, graph.image_size
         found = find_detector(layers, own.config.ssd if own is not None else None, where)
+        school = _name_school(model, layers) if found is None else DETECTORS
         checkpoint = match_network(
             layers if found is None else found[0],
-            find_dialect(_name_school(model, layers) if own is None else own.dialect),
+            find_dialect(school if own is None else own.dialect),
             where,
             image_size=image_size,
             provenance=_say_origin(model, path) | {"input": picture},

@@ -44,7 +44,7 @@ def translate(
     picture, layout = find_input_layout(nodes, first, constants, where)
     translation = ModelTranslation(
         where, constants.values, constants.find_origin, _find_readers(nodes), flows={picture: PICTURE},
-        layouts={picture: layout},
+        layouts={picture: layout}, shapes=constants.shapes,
     )  # fmt: skip
     for node in nodes:
         if node.name in constants.values:
@@ -290,7 +290,7 @@ def _translate_reshape(translation: ModelTranslation, node: Node) -> None:
             target = PLAIN if shape[2:] == (1, 1) else CHANNELS_LAST if shape[1:3] == (1, 1) else ""
         elif len(shape) == 2 or sizes is None:
             target = ROWS
-    if flow == PICTURE:
+    if flow == PICTURE or (len(target) == 4 and translation.is_pixel(node)):  # tf2onnx' transposes of single pixels
         translation.pass_on(node, flow, target)
     else:
         translation.add_layer(node, "reshape", flow, target)

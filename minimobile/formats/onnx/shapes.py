@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from minimobile.formats.onnx.model import Node
 
 Shape = tuple[int, ...]
+RANK_LIMIT = 8
 _UNCHANGED = frozenset({
     "BatchNormalization", "Cast", "CastLike", "Clip", "DequantizeLinear", "Dropout", "Identity", "QuantizeLinear",
     "Relu",
@@ -49,10 +51,21 @@ def infer_shape(node: Node, shapes: Mapping[str, Shape], values: Mapping[str, ND
         return tuple(int(size) for size in values[node.inputs[3]].ravel()[: len(first)])
     if node.op == "GlobalAveragePool":
         return (*first[:2], *(1 for _ in first[2:]))
+    if node.op == "Reshape" and len(node.inputs) > 1 and node.inputs[1] in values:
+        return _reshape(first, [int(size) for size in values[node.inputs[1]].ravel()[:RANK_LIMIT]])
     order = node.integers("perm", ())
     if node.op == "Transpose" and sorted(order) == list(range(len(first))):
         return tuple(first[axis] for axis in order)
     return None
+
+
+def _reshape(shape: Shape, sizes: list[int]) -> Shape | None:
+    """Return what a shape is brought to; sizes of 0 stay as they are, one of -1 is what is left."""
+    found = [shape[axis] if size == 0 else size for axis, size in enumerate(sizes)]
+    rest = math.prod(size for size in found if size != -1)
+    if found.count(-1) > 1 or rest <= 0 or min(found, default=0) < -1:
+        return None
+    return tuple(math.prod(shape) // rest if size == -1 else size for size in found)
 
 
 def _slide(node: Node, size: int, kernel: int, axis: int) -> int:
