@@ -18,11 +18,11 @@ from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.padding import absorb_padding
 from minimobile.quantized.program import is_compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.quantized import integers
-from minimobile_kernels.quantized.estimate import estimates
+from minimobile_kernels.quantized import conv2d, depthwise, integers
+from minimobile_kernels.quantized.constants import SUM_BYTES
+from minimobile_kernels.quantized.estimates import addition_estimates, estimates
 from minimobile_kernels.quantized.reference import BY_FLOATS, ONNX_RUNTIME, scaling
 from minimobile_kernels.quantized.step import BYTES_OF
-from minimobile_kernels.quantized.sum_estimate import addition_estimates
 
 NONE = np.zeros(0)
 
@@ -130,6 +130,10 @@ def test_every_sum_comes_to_its_byte(factor, bytes_of, activation):
     attributes = {"stride": 1, "dilation": 1, "padding": "SAME", "activation": activation}
     network = one_operation("conv2d", tensors, attributes)
     assert_same(network, np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1), bytes_of)
+
+
+def test_the_sums_of_every_tile_have_room():
+    assert max(conv2d.CONV2D_SUM_BYTES, depthwise.DEPTHWISE_SUM_BYTES) <= SUM_BYTES
 
 
 def test_what_is_estimated_and_what_is_not():

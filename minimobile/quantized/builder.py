@@ -14,14 +14,10 @@ from minimobile.quantized.layout import Shape, as_image, lift, lifted_zero
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
 from minimobile_kernels.host import LANES
-from minimobile_kernels.quantized.byte_filter import LINE_PIXELS
-from minimobile_kernels.quantized.estimate import estimates
-from minimobile_kernels.quantized.integers import GROUP
-from minimobile_kernels.quantized.machine import SUM_BYTES
+from minimobile_kernels.quantized.constants import GROUP, LINE_PIXELS, SCALES, SUM_BYTES
+from minimobile_kernels.quantized.estimates import addition_estimates, estimates
 from minimobile_kernels.quantized.reference import Range, Scaling
-from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
-from minimobile_kernels.quantized.sum_estimate import addition_estimates
 
 Bytes = NDArray[np.uint8] | NDArray[np.int8]
 

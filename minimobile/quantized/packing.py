@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile_kernels.host import LANES
-from minimobile_kernels.quantized.byte_filter import VISITS
-from minimobile_kernels.quantized.integers import GROUP
+from minimobile_kernels.quantized.constants import GROUP, SCALES, VISITS
 from minimobile_kernels.quantized.reference import Scaling
-from minimobile_kernels.quantized.scaling import SCALES
 from minimobile_kernels.step import PANEL_VECTORS
 
 

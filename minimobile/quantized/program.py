@@ -15,7 +15,7 @@ from minimobile.quantized.operations.conv2d import SLACK
 from minimobile.quantized.operations.operation import Limits
 from minimobile.quantized.operations.table import operation_of
 from minimobile_kernels.host import LANES
-from minimobile_kernels.quantized.scores import MOST_CHANNELS
+from minimobile_kernels.quantized.constants import MOST_CHANNELS
 from minimobile_kernels.quantized.step import STEP
 
 

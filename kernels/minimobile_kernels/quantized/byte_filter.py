@@ -14,12 +14,9 @@ from numba.extending import intrinsic
 from minimobile_kernels import simd
 from minimobile_kernels.filter import TAPS, Windows, WindowTile
 from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.constants import GROUP
 from minimobile_kernels.quantized.estimate import Bytes, emit_bytes, load_row
-from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.step import Arrays
-
-VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
-LINE_PIXELS = 17  # of a line outside the image: as wide as eight outputs of stride 2 reach
 
 
 class Filters(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.quantized.constants import LONG_BYTES, SCALES_BYTES, VECTOR_BYTES
 from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Panel, Pixels, make_dot_tile
 from minimobile_kernels.quantized.estimate import Bytes
-from minimobile_kernels.quantized.integers import LONG_BYTES, VECTOR_BYTES, load_long
+from minimobile_kernels.quantized.integers import load_long
 from minimobile_kernels.quantized.requantize import requantize
-from minimobile_kernels.quantized.scaling import SCALES_BYTES
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import PANEL_VECTORS

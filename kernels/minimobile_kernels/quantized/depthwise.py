@@ -8,19 +8,11 @@ from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.filter import Windows
 from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.planes import plane_count, share
-from minimobile_kernels.quantized.byte_filter import VISITS, Filters, make_byte_filter
+from minimobile_kernels.quantized.byte_filter import Filters, make_byte_filter
+from minimobile_kernels.quantized.constants import GROUP, LONG_BYTES, SCALES_BYTES, VECTOR_BYTES, VISITS, WORD_BYTES
 from minimobile_kernels.quantized.estimate import Bytes
-from minimobile_kernels.quantized.integers import (
-    GROUP,
-    LONG_BYTES,
-    VECTOR_BYTES,
-    WORD_BYTES,
-    load_long,
-    load_word,
-    store_word,
-)
+from minimobile_kernels.quantized.integers import load_long, load_word, store_word
 from minimobile_kernels.quantized.requantize import requantize
-from minimobile_kernels.quantized.scaling import SCALES_BYTES
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import keep_apart
 

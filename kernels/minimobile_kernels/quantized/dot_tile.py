@@ -12,8 +12,8 @@ from numba.extending import intrinsic
 from minimobile_kernels import simd
 from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.constants import GROUP
 from minimobile_kernels.quantized.estimate import Bytes, emit_bytes, load_row
-from minimobile_kernels.quantized.integers import GROUP
 from minimobile_kernels.quantized.step import Arrays
 
 TILE_PIXELS = (12, 4, 1) if REGISTERS == 32 else (4, 2, 1)  # bytes are written four pixels at a time

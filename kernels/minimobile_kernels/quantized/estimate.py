@@ -17,23 +17,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
-from numpy.typing import NDArray
 
 from minimobile_kernels import simd
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
-from minimobile_kernels.quantized.integers import FRACTION_BITS
-from minimobile_kernels.quantized.reference import BY_FLOATS, Scaling
-from minimobile_kernels.quantized.scaling import SCALES
+from minimobile_kernels.quantized.constants import FRACTION_BITS, SCALES, VECTOR_BYTES
+from minimobile_kernels.quantized.estimates import WINDOW
 from minimobile_kernels.quantized.step import Arrays
 
-WINDOW = 4  # units above a whole step in which an estimate is not certain: one of 16,384
 STORED = 4  # pixels whose bytes are written together
-LARGEST_SHIFT = 14
-LARGEST_STEPS = 2.0**15 - 2**9  # of a sum, so that its units fit int32
 
 
 class Bytes(NamedTuple):
@@ -48,26 +42,9 @@ class Bytes(NamedTuple):
     has_negative: int  # whether bytes below the zero point survive the clamp
 
 
-def estimates(by: Scaling, zero: int, largest: NDArray[np.float64], bytes_of: str) -> NDArray[np.float32]:
-    """Return the rows "factor", "above" and "below" of `SCALES`, (3, C), for an output's zero point.
-
-    `reference.requantize` rounds sum * multiplier / 2**31, halves up, and the result over 2**right, halves away from
-    zero: in one, floor(steps + 1/2 + 2**-(right + 1)) for sums from zero on, and floor(steps + 1/2 - 2**-(right + 1))
-    below; or, rounded once, floor(steps + 1/2). Channels for which the proof does not hold get zeros, which are never
-    certain; `largest` (C) says how large their sums may be, of either sign.
-    """
-    real = np.ldexp(by.multiplier.astype(np.float64), by.shift - 31)
-    moved = np.ldexp(float(bytes_of == "litert"), by.shift - 1)
-    units = np.ldexp(np.stack([real, zero + 0.5 + moved, zero + 0.5 - moved]), FRACTION_BITS)
-    units[1:] += WINDOW // 2
-    has_proof = (by.shift < 0) & (by.shift >= -LARGEST_SHIFT) & (by.multiplier >= 1 << 30)
-    has_proof &= (largest * real < LARGEST_STEPS) & (bytes_of not in BY_FLOATS)
-    return np.where(has_proof, units, 0).astype(np.float32)
-
-
 def load_row(builder: Any, arrays: Arrays, scales: Any, name: str, vector: Any = simd.INTEGERS) -> Any:
     """Emit one row of the `SCALES` that begin at an index of the constants."""
-    place = builder.add(scales, ir.Constant(simd.INDEX, SCALES.index(name) * integers.VECTOR_BYTES))
+    place = builder.add(scales, ir.Constant(simd.INDEX, SCALES.index(name) * VECTOR_BYTES))
     pointer = builder.gep(arrays.constants, [place], inbounds=True)
     return builder.load(builder.bitcast(pointer, vector.as_pointer()), align=4)
 
@@ -91,7 +68,7 @@ def emit_bytes(builder: Any, arrays: Arrays, lines: Sequence[Sequence[Any]], to:
             integers.emit_store(builder, pointer, units, to.low, to.high)
             with builder.if_then(is_any_doubtful(builder, units, WINDOW), likely=False):
                 for total in some:
-                    _emit_store_sum(builder, arrays, total, builder.add(sums, index(place * integers.VECTOR_BYTES)))
+                    _emit_store_sum(builder, arrays, total, builder.add(sums, index(place * VECTOR_BYTES)))
                     place += 1
                 builder.store(builder.or_(builder.load(doubts), index(bit)), doubts)
             bit <<= 1

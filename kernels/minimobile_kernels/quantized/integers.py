@@ -13,12 +13,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels.host import LANES, host
+from minimobile_kernels.quantized.constants import FRACTION_BITS, GROUP
 from minimobile_kernels.simd import INTEGERS, clamp_vector, element_pointer, integers_type, splat
-
-GROUP = 4  # neighbouring channels whose products are added at once
-FRACTION_BITS = 16  # of a number that becomes a byte: its upper half holds the whole part
-WORD_BYTES, LONG_BYTES = 4, 8
-VECTOR_BYTES = WORD_BYTES * LANES  # of int32
 
 BYTE = ir.IntType(8)
 WORD = ir.IntType(32)

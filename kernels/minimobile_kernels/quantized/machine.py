@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels.crew import begin, end
-from minimobile_kernels.quantized.conv2d import CONV2D_SUM_BYTES, conv2d
-from minimobile_kernels.quantized.depthwise import DEPTHWISE_SUM_BYTES, depthwise_conv2d
+from minimobile_kernels.quantized.constants import SUM_BYTES
+from minimobile_kernels.quantized.conv2d import conv2d
+from minimobile_kernels.quantized.depthwise import depthwise_conv2d
 from minimobile_kernels.quantized.layout import look_up, pack, pad, split, unpack
 from minimobile_kernels.quantized.pooling import average_pool2d, mean
 from minimobile_kernels.quantized.quantize import quantize
@@ -20,7 +21,6 @@ from minimobile_kernels.sync import claim, finish, wait
     CONV2D, DEPTHWISE_CONV2D, AVERAGE_POOL2D, MEAN, ADD, RESIZE_BILINEAR, PAD, LOOK_UP, SOFTMAX, ARGMAX, QUANTIZE,
     PACK, SPLIT, UNPACK,
 ) = range(len(KINDS))  # fmt: skip
-SUM_BYTES = max(CONV2D_SUM_BYTES, DEPTHWISE_SUM_BYTES)  # of one thread
 
 
 def run(

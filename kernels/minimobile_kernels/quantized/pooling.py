@@ -7,10 +7,11 @@ from typing import Any
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.quantized.constants import SCALES_BYTES
 from minimobile_kernels.quantized.estimate import Bytes
 from minimobile_kernels.quantized.integers import load_bytes, load_integers, store_bytes, store_integers
 from minimobile_kernels.quantized.requantize import requantize
-from minimobile_kernels.quantized.scaling import SCALES_BYTES, divide_rounded
+from minimobile_kernels.quantized.scaling import divide_rounded
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import add, broadcast, clamp, keep_apart
 

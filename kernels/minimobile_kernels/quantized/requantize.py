@@ -6,8 +6,9 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
+from minimobile_kernels.quantized.constants import VECTOR_BYTES
 from minimobile_kernels.quantized.estimate import STORED, Bytes
-from minimobile_kernels.quantized.integers import VECTOR_BYTES, load_integers, store_bytes
+from minimobile_kernels.quantized.integers import load_integers, store_bytes
 from minimobile_kernels.quantized.scaling import scale_as_float, scale_once_rounded, scale_twice_rounded
 from minimobile_kernels.quantized.step import BYTES_OF, Arrays
 from minimobile_kernels.simd import add, broadcast, clamp, keep_apart

@@ -11,7 +11,8 @@ from numba.extending import intrinsic
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
-from minimobile_kernels.quantized.integers import WORD, WORD_BYTES, constant, load_bytes, load_word, store_bytes
+from minimobile_kernels.quantized.constants import WORD_BYTES
+from minimobile_kernels.quantized.integers import WORD, constant, load_bytes, load_word, store_bytes
 from minimobile_kernels.quantized.reference import ONNX_RUNTIME
 from minimobile_kernels.quantized.reference_maps import RESIZE_BITS
 from minimobile_kernels.quantized.step import BYTES_OF, Arrays

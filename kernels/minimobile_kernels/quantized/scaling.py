@@ -9,12 +9,9 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from minimobile_kernels.host import LANES
-from minimobile_kernels.quantized.integers import LONG, VECTOR_BYTES, WORD, call_intrinsic, constant
+from minimobile_kernels.quantized.integers import LONG, WORD, call_intrinsic, constant
 from minimobile_kernels.simd import INTEGERS, VECTOR, clamp_vector, fused_multiply_add, integers_type, splat
 
-# The rows of a table of int32, [LANES] each, for every channel of a plane; those from "scale" on hold bits of float32.
-SCALES = ("bias", "multiplier", "left", "right", "scale", "factor", "above", "below")
-SCALES_BYTES = len(SCALES) * VECTOR_BYTES
 LONGS = ir.VectorType(LONG, LANES // 2)
 
 

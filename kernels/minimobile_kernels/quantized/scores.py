@@ -11,10 +11,10 @@ from numba.extending import intrinsic
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import share
+from minimobile_kernels.quantized.constants import WORD_BYTES
 from minimobile_kernels.quantized.integers import (
     LONG,
     WORD,
-    WORD_BYTES,
     call_intrinsic,
     constant,
     load_bytes,
@@ -25,7 +25,6 @@ from minimobile_kernels.quantized.reference_activations import SUM_BITS
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import INTEGERS, broadcast, integers_type, keep_apart, splat
 
-MOST_CHANNELS = 1 << 12
 PLACE_BITS = 23  # of a key that holds a byte and the place of its channel
 
 

@@ -31,7 +31,7 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("x_image", "x_row", "x_pixel")],  # distances of what the windows begin at
         *[(name, np.int64) for name in ("is_from_image", "is_signed")],  # pack: from the caller's image, of int8
         # Where constants begin:
-        ("scales", np.int64),  # a table of `scaling.SCALES`, int32 [plane][SCALES][LANES]
+        ("scales", np.int64),  # a table of `SCALES`, int32 [plane][SCALES][LANES]
         ("panels", np.int64),  # conv2d: a `dot_tile.Panel` for each panel, int64
         ("filters", np.int64),  # depthwise 3x3: [plane][VISITS][column][LANES][GROUP]; else int32 [plane][tap][LANES]
         ("visits", np.int64),  # depthwise 3x3: how many of VISITS each plane needs, int64

@@ -9,44 +9,16 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
-from numpy.typing import NDArray
 
 from minimobile_kernels import simd
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.estimate import STORED, is_any_doubtful, load_row
-from minimobile_kernels.quantized.integers import FRACTION_BITS
-from minimobile_kernels.quantized.reference import ADDED_BITS, BY_FLOATS
 from minimobile_kernels.quantized.step import Arrays
 
-MARGIN = 8.0  # units that an estimate may be off to either side
 SUM_WINDOW = 16
-HALF_DIGIT = 2.0**-24  # of a float32: what rounding moves it by, at most, as a part of itself
-
-
-def addition_estimates(
-    scales: tuple[float, float, float], zeros: tuple[int, int, int], bytes_of: str
-) -> NDArray[np.float32]:
-    """Return what bytes x and y are multiplied with, and what is added: units of the output, or zeros, never certain.
-
-    `scales` and `zeros` are those of x, y and their sum. A byte at the common scale, below 2**28, is off by 1 from two
-    roundings and by 2**-4 from its multiplier; so is their sum, by its multiplier, and by the first of its roundings.
-    """
-    s_x, s_y, s_out = scales
-    steps = np.array([s_x / s_out, s_y / s_out, 0.0])
-    steps[2] = zeros[2] + 0.5 - zeros[0] * steps[0] - zeros[1] * steps[1]
-    units: NDArray[np.float64] = np.ldexp(steps, FRACTION_BITS)
-    unit_of_sum = np.ldexp(2 * max(s_x, s_y) / s_out, FRACTION_BITS - ADDED_BITS)
-    inner = abs(units[2]) + MARGIN + 255 * units[1]  # no less than any value before the last addition
-    floats = HALF_DIGIT * (255 * (units[0] + units[1]) + abs(units[2]) + MARGIN + inner) + 0.5
-    wrong = floats + 3.5 * unit_of_sum + 2.0**-6
-    if bytes_of in BY_FLOATS or wrong > MARGIN or inner + 255 * units[0] > 2.0**30:
-        return np.zeros(3, np.float32)
-    units[2] += MARGIN
-    return units.astype(np.float32)
 
 
 @intrinsic

@@ -7,16 +7,11 @@ from typing import Any
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.quantized.constants import SCALES_BYTES
 from minimobile_kernels.quantized.estimate import STORED, Bytes
 from minimobile_kernels.quantized.integers import load_bytes, store_bytes, times
 from minimobile_kernels.quantized.requantize import LITERT, SINGLE_ROUNDING, load_scales
-from minimobile_kernels.quantized.scaling import (
-    SCALES_BYTES,
-    add_as_floats,
-    scale_once_rounded,
-    scale_twice_rounded,
-    shift_rounded,
-)
+from minimobile_kernels.quantized.scaling import add_as_floats, scale_once_rounded, scale_twice_rounded, shift_rounded
 from minimobile_kernels.quantized.step import BYTES_OF, Arrays
 from minimobile_kernels.quantized.sum_estimate import estimate_sums
 from minimobile_kernels.simd import add as add_vectors

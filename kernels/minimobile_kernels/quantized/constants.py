@@ -1,0 +1,22 @@
+"""The sizes and tables of what lies among the constants of a quantised program, and beside its maps in the arena.
+
+Whoever builds a program and the kernels agree on them here, in plain numbers: nothing is compiled for that.
+"""
+
+from __future__ import annotations
+
+from minimobile_kernels.host import LANES
+
+GROUP = 4  # neighbouring channels whose products are added at once
+FRACTION_BITS = 16  # of a number that becomes a byte: its upper half holds the whole part
+WORD_BYTES, LONG_BYTES = 4, 8
+VECTOR_BYTES = WORD_BYTES * LANES  # of int32
+SUM_BYTES = 64 * VECTOR_BYTES  # of one thread: room for the sums of the largest tile, and more
+
+# The rows of a table of int32, [LANES] each, for every channel of a plane; those from "scale" on hold bits of float32.
+SCALES = ("bias", "multiplier", "left", "right", "scale", "factor", "above", "below")
+SCALES_BYTES = len(SCALES) * VECTOR_BYTES
+
+VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
+LINE_PIXELS = 17  # of a line outside the image: as wide as eight outputs of stride 2 reach
+MOST_CHANNELS = 1 << 12  # of a softmax
