@@ -119,6 +119,24 @@ def test_many_anchors_and_classes_equal_the_definition(is_by_class):
     np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
 
 
+@pytest.mark.parametrize("is_tensorflow", [False, True])
+@pytest.mark.parametrize("case", ["one box", "one score", "few classes"])
+def test_what_the_best_scores_do_not_decide_is_chosen_among_all(case, is_tensorflow):
+    rng = np.random.default_rng(5)
+    scores, anchors = rng.random((300, 9), np.float32), rng.random((300, 4), np.float32)
+    if case == "one box":  # so the best suppress one another, and the list is not full
+        anchors[np.argsort(-scores.max(1))[:200]] = (0.5, 0.5, 0.1, 0.1)
+    elif case == "one score":  # so the scores as good as the best are more than there is room for
+        scores[:] = np.float32(0.5)
+    else:
+        scores[:, 1:] = np.round(scores[:, 1:] * 8) / 8
+    rules = Rules(8, 1, 20, 1, 7, True, is_tensorflow, np.float32(1e-8), np.float32(0.5))
+    arguments = np.zeros((300, 4), np.float32), scores, anchors, rules
+    (found, counts), (expected, count) = run_compiled(*arguments), run_definition(*arguments)
+    assert counts.tolist() == [count, -1]
+    np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+
+
 def test_sigmoid_scores_equal_their_definition():
     rng = np.random.default_rng(3)
     special = [np.nan, np.inf, -np.inf, 0, -0.0, 700, -700, 699.9, -699.9, 88, 104, -88, -104, 3e38, -3e38]

@@ -4,7 +4,8 @@ Needs the extra `bench`. The ratio is our minimum over the fastest rival's of th
 `--quantized` times quantised TFLite files beside LiteRT, and the network in the integers of ONNX Runtime and OpenVINO;
 `--layers` lists our own steps; `--memory` measures the peak memory of a process per runtime; `--demo` times
 `minimobile demo` as a whole process; `--json` prints one JSON document.
-`--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows.
+`--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows. `--detections [MODEL --pictures
+FOLDER]` times what makes detections of a detector's predictions for COCO's 90 classes: random ones, or a model's.
 The tables of docs/scale.md are this tool's output, those of docs/speed.md that of `tools.speed`.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 import minimobile as mm
 from minimobile.bulk.rates import compare_rates
@@ -35,8 +37,12 @@ from minimobile.comparison.bench import (
 )
 from minimobile.comparison.memory import MEASURED, measure_memory
 from minimobile.comparison.sized_network import Shape
+from minimobile.execution.detection import PostProcessing, convert_scores
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import Graph
+from minimobile.networks.ssd_config import MobileNetSSDConfig
+from minimobile_kernels import entries
+from minimobile_kernels.detection_rules import pack_rules, work_sizes
 
 
 def v1(width: float) -> MobileNetModel:
@@ -148,6 +154,60 @@ def pipeline_table(rates: dict[str, dict[str, float]]) -> str:
     return "\n".join(lines)
 
 
+def draw_predictions(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return box encodings, scores of 90 classes and a background, and anchors, at random."""
+    rng = np.random.default_rng(count)
+    anchors = np.concatenate([rng.uniform(0, 1, (count, 2)), rng.uniform(0.05, 0.5, (count, 2))], 1)
+    logits = (2 * rng.standard_normal((count, 91)) - 5).astype(np.float32)
+    encodings = rng.standard_normal((count, 4)).astype(np.float32)
+    return encodings, convert_scores(logits, "sigmoid"), anchors.astype(np.float32)
+
+
+def find_predictions(source: str, folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Return the same of a detector for each picture of a folder; it has to have 90 classes."""
+    model, found = mm.load(source), {}
+    for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".bmp")):
+        with Image.open(path) as photo:
+            pixels = model.processor(photo.convert("RGB"), return_tensors="np")["pixel_values"]
+        out = model(pixels)
+        scores = convert_scores(out.logits[0], model.config.ssd.score_converter)
+        found[path.name] = out.box_encodings[0], scores, model.anchors(*pixels.shape[2:])
+    return found
+
+
+def time_detections(encodings: np.ndarray, scores: np.ndarray, anchors: np.ndarray) -> dict[str, float]:
+    """Return the milliseconds (minimum of 200) of decoding, sorting and suppression together, by the rules."""
+    found = {}
+    for name, ssd in {
+        "fast": MobileNetSSDConfig(),
+        "class by class": MobileNetSSDConfig(use_regular_nms=True),
+        "TensorFlow's": MobileNetSSDConfig(post_processing="tensorflow"),
+    }.items():
+        rules = PostProcessing(ssd, 90, anchors).rules._replace(label_offset=scores.shape[1] - 90)
+        shape, size = work_sizes(len(anchors), 90)
+        out, count = np.zeros((ssd.max_detections, 6), np.float32), np.zeros(2, np.int64)
+        call = entries.detect.bind(
+            encodings, scores.reshape(-1), anchors, pack_rules(rules, ssd.box_scales), np.empty(shape, np.float32),
+            np.empty(size, np.int64), out, count,
+        )  # fmt: skip
+        times = []
+        for _ in range(200):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+        found[name] = 1e3 * min(times)
+    return found
+
+
+def detections_table(source: str, folder: str | None) -> dict[str, dict[str, float]]:
+    """Return milliseconds by what is detected and by the rules."""
+    if source:
+        cases = find_predictions(source, Path(folder or "."))
+    else:
+        cases = {f"{count} anchors, random": draw_predictions(count) for count in (1917, 5118)}
+    return {name: time_detections(*case) for name, case in cases.items()}
+
+
 def memory_table(cases: list[str], against: list[str]) -> dict[str, dict[str, float]]:
     """Return the peak memory in MiB of a process by network and runtime."""
     rivals = [name for name in against if name in MEASURED]
@@ -166,7 +226,8 @@ def main() -> int:
     parser.add_argument("--quantized", nargs="+", metavar="FILE.tflite", help="time these files instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of a process per runtime instead")
     parser.add_argument("--pipeline", nargs="+", metavar="MODEL", help="pictures a second from files instead")
-    parser.add_argument("--pictures", metavar="FOLDER", help="of JPEGs, for --pipeline")
+    parser.add_argument("--pictures", metavar="FOLDER", help="of JPEGs, for --pipeline; for --detections")
+    parser.add_argument("--detections", nargs="?", const="", metavar="MODEL", help="time what makes detections instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.demo:
@@ -184,6 +245,13 @@ def main() -> int:
     if options.pipeline:
         rates = pipeline_rates(options.pipeline, Path(options.pictures or "."), options.against, max(options.threads))
         print(json.dumps(rates) if options.json else pipeline_table(rates))
+        return 0
+    if options.detections is not None:
+        rows = detections_table(options.detections, options.pictures)
+        print(json.dumps(rows) if options.json else "\n".join(
+            f"{name}: " + ", ".join(f"{rules} {each:.3f} ms" for rules, each in row.items())
+            for name, row in rows.items()
+        ))  # fmt: skip
         return 0
     if options.memory:
         peaks = memory_table(options.cases, options.against)

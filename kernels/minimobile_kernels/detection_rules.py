@@ -28,4 +28,4 @@ def pack_rules(rules: Rules, scales: Any) -> np.ndarray[Any, Any]:
 
 def work_sizes(anchors: int, num_classes: int) -> tuple[tuple[int, int], int]:
     """Return the shape of `work` and the size of `order` for a number of anchors and classes."""
-    return (anchors, 7), 3 * anchors + num_classes
+    return (anchors, 7), 4 * anchors + num_classes
