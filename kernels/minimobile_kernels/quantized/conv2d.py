@@ -76,7 +76,7 @@ def _convolve(step: Any, arrays: Arrays, x: int, out: int, count: int, panel: in
     while pixel < count:
         size = LARGEST if vectors == 1 and count - pixel >= LARGEST else LARGE
         if count - pixel < LARGE:
-            size = SMALL if count >= SMALL else 1
+            size = SMALL if count >= SMALL and count - pixel > 1 else 1
             pixel = min(pixel, count - size)
         to = Bytes(target + pixel * LANES, step.out_plane, scales, SCALES_BYTES, step.low, step.high, has_negative)
         doubts = _tile(arrays, size, vectors, Pixels(x + pixel * x_pixel, x_pixel), weights, to, sums)

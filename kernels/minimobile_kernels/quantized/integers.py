@@ -247,6 +247,16 @@ def times(typing_context, x, y):  # type: ignore[no-untyped-def]
     return integers_type(integers_type, integers_type), emit
 
 
+@intrinsic
+def exclusive_or(typing_context, x, y):  # type: ignore[no-untyped-def]
+    """exclusive_or(x, y): the bits in which two vectors of int32 differ."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        return builder.xor(*arguments)
+
+    return integers_type(integers_type, integers_type), emit
+
+
 def emit_store(builder: Any, pointer: Any, vectors: Sequence[Any], low: Any, high: Any) -> None:
     """Emit a store of vectors side by side as bytes: their whole parts, clamped to low..high (int64 within 0..255)."""
     packed = 4 if LANES == 16 and PRODUCTS != "multiply" else 1

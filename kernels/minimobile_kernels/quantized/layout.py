@@ -7,7 +7,8 @@ from typing import Any
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
-from minimobile_kernels.quantized.integers import load_bytes, store_bytes
+from minimobile_kernels.quantized.constants import VECTOR_BYTES
+from minimobile_kernels.quantized.integers import exclusive_or, load_bytes, load_integers, store_bytes, store_integers
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import add, broadcast, keep_apart
 
@@ -117,18 +118,22 @@ def _look_up(step: Any, arrays: Arrays, first: int, last: int) -> None:
 
 @compiled
 def _copy(source: Any, source_start: int, target: Any, target_start: int, count: int, flip: int) -> None:
-    """Copy bytes, each plus `flip` modulo 256."""
+    """Copy bytes, each plus `flip` modulo 256: 128 or nothing."""
     keep_apart()
     if count < LANES:
         for byte in range(count):
             target[target_start + byte] = source[source_start + byte] ^ flip
         return
-    added = broadcast(flip)
-    byte = 0
+    byte, size = 0, VECTOR_BYTES if count >= VECTOR_BYTES else LANES
+    added, flipped = broadcast(flip), broadcast(flip * 0x01010101)
     while byte < count:
-        byte = min(byte, count - LANES)
-        store_bytes(target, target_start + byte, add(load_bytes(source, source_start + byte), added))
-        byte += LANES
+        byte = min(byte, count - size)
+        if size == VECTOR_BYTES:
+            vector = load_integers(source, source_start + byte)
+            store_integers(target, target_start + byte, exclusive_or(vector, flipped))
+        else:
+            store_bytes(target, target_start + byte, add(load_bytes(source, source_start + byte), added))
+        byte += size
 
 
 @compiled
