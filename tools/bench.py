@@ -2,8 +2,8 @@
 
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
 `--quantized` times quantised TFLite files beside LiteRT, and the network in the integers of ONNX Runtime and OpenVINO;
-`--layers` lists our own steps; `--memory` measures the peak memory of a process per runtime; `--demo` times
-`minimobile demo` as a whole process; `--json` prints one JSON document.
+`--layers` lists our own steps; `--memory` measures the peak memory of a process per runtime; `--start` times whole
+processes, first ones that compile the kernels and later ones; `--json` prints one JSON document.
 `--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows. `--detections [MODEL --pictures
 FOLDER]` times what makes detections of a detector's predictions for COCO's 90 classes: random ones, or a model's.
 The tables of docs/scale.md are this tool's output, those of docs/speed.md that of `tools.speed`.
@@ -15,6 +15,8 @@ import argparse
 import dataclasses
 import json
 import math
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -109,16 +111,56 @@ def table(results: dict[tuple[str, int], list[Timing]]) -> str:
     return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
 
 
-def time_demo(runs: int = 5) -> list[float]:
-    """Return the seconds of whole `minimobile demo` processes, after one that compiles the kernels if need be."""
-    command = [sys.executable, "-m", "minimobile", "demo"]
-    seconds = []
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(runs + 1):
-            start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True, cwd=folder)
-            seconds.append(time.perf_counter() - start)
-    return seconds[1:]
+PROCESSOR = {"image_processor_type": "MobileNetV2ImageProcessor", "size": {"shortest_edge": 256}}
+CLASSIFY = "import sys, minimobile; minimobile.classify(sys.argv[1], sys.argv[2])"
+
+
+def time_starts(runs: int) -> dict[str, list[float]]:
+    """Return the seconds of whole processes: those that find no machine code, twice, and later ones, `runs` times.
+
+    What is classified is a photograph of 375 x 500 by V2 1.0 224, a directory as transformers writes it.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model, photo, overlay = folder / "model", folder / "photo.jpg", folder / "overlay.png"
+        CASES["V2 1.0 224"][0].save_pretrained(model)
+        (model / "preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+        pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint8)
+        Image.fromarray(pixels).resize((500, 375)).save(photo)
+        python, command = [sys.executable, "-c"], [sys.executable, "-m", "minimobile"]
+        classify = [*python, CLASSIFY, str(photo), str(model)]
+        later = {
+            "classify in Python": classify,
+            "minimobile classify": [*command, "classify", str(photo), "--model", str(model)],
+            "minimobile demo": [*command, "demo", "--out", str(overlay), "--force"],
+            "minimobile --help": [*command, "--help"],
+            "import numpy": [*python, "import numpy"],
+        }
+        seconds: dict[str, list[float]] = {}
+        for title in ("classify in Python", "minimobile demo"):
+            empty = [folder / f"{title} {run}" for run in range(2)]
+            seconds[f"first run ever: {title}"] = [_time_process(later[title], kernels) for kernels in empty]
+        for words in later.values():
+            _time_process(words, empty[-1])  # Python keeps its bytecode
+        for _ in range(runs):
+            for title, words in later.items():
+                seconds.setdefault(title, []).append(_time_process(words, empty[-1]))
+    return seconds
+
+
+def _time_process(command: list[str], kernels: Path) -> float:
+    """Return the seconds of a process that keeps machine code in `kernels`, and bytecode as Python does by default."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(kernels)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return time.perf_counter() - start
+
+
+def starts_table(seconds: dict[str, list[float]]) -> str:
+    """Return a Markdown table: seconds of whole processes, minimum and median."""
+    rows = [f"| {title} | {min(found):.2f} | {statistics.median(found):.2f} |" for title, found in seconds.items()]
+    return "\n".join(["| process | minimum | median |", "|---|---|---|", *rows])
 
 
 def quantized_table(results: dict[tuple[str, int], list[Timing]]) -> str:
@@ -222,7 +264,7 @@ def main() -> int:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=4.0, help="per case and number of threads")
     parser.add_argument("--layers", action="store_true", help="list our own steps instead")
-    parser.add_argument("--demo", action="store_true", help="time `minimobile demo`, kernels compiled, instead")
+    parser.add_argument("--start", action="store_true", help="seconds of whole processes, the first and later, instead")
     parser.add_argument("--quantized", nargs="+", metavar="FILE.tflite", help="time these files instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of a process per runtime instead")
     parser.add_argument("--pipeline", nargs="+", metavar="MODEL", help="pictures a second from files instead")
@@ -230,9 +272,9 @@ def main() -> int:
     parser.add_argument("--detections", nargs="?", const="", metavar="MODEL", help="time what makes detections instead")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.demo:
-        seconds = time_demo()
-        print(json.dumps(seconds) if options.json else f"minimobile demo: {min(seconds):.2f} to {max(seconds):.2f} s")
+    if options.start:
+        seconds = time_starts(5)
+        print(json.dumps(seconds) if options.json else starts_table(seconds))
         return 0
     if options.quantized:
         found = {
