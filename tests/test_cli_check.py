@@ -179,7 +179,7 @@ def test_what_goes_wrong_is_one_sentence_and_its_exit_code(run: Run, folder: Pat
     assert code == 1 and out == "" and err.startswith("error: ") and "none.png" in err and err.count("\n") == 1
     code, out, err = run("check", model, photo, "--against", "reference", "--other", folder / "nothing")
     assert code == 1 and out == "" and err.startswith("error: ") and err.count("\n") == 1
-    monkeypatch.setattr("minimobile.comparison.frameworks.import_module", _missing)
+    monkeypatch.setattr("minimobile.storage.extras.import_module", _missing)
     code, out, err = run("check", model, photo)
     assert (code, out) == (1, "")
     assert err == (
@@ -222,7 +222,7 @@ def test_what_has_no_steps_to_count_is_one_sentence(run: Run, folder: Path, quan
 
 
 def test_pixels_beside_those_of_another_model(run: Run, folder: Path, monkeypatch) -> None:
-    monkeypatch.setattr("minimobile.comparison.frameworks.import_module", _missing)
+    monkeypatch.setattr("minimobile.storage.extras.import_module", _missing)
     values = {"image_processor_type": "MobileNetV1ImageProcessor", **PROCESSOR, "image_mean": [0.0, 0.0, 0.0]}
     (folder / "padding" / "preprocessor_config.json").write_text(json.dumps(values))
     words = ("check", folder / "v1", folder / "photo.png", "--pixels", "--other", folder / "padding")

@@ -132,6 +132,10 @@ def test_misuse_is_one_sentence() -> None:
         ("it failed on (1, 3, 32, 32) (KeyError: 'sesame')", {"against": lambda x: {}["sesame"]}),
         ("InferenceSession or a function, got int", {"against": 5}),
         ("expected `other` with a framework's name", {"against": lambda x: {}, "other": model}),
+        (
+            "expected a MobileNetV1, as the source is, to compare layers of the same names, got a MobileNetV2For",
+            {"other": make_network("v2")},
+        ),
         ("got both or neither", {"pixel_values": None}),
         ("expected a model with image-processor settings", {"pixel_values": None, "image": "a.png"}),
     ):
@@ -143,7 +147,7 @@ def test_misuse_is_one_sentence() -> None:
 
 
 def test_a_missing_framework_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minimobile.comparison.frameworks.import_module", _missing)
+    monkeypatch.setattr("minimobile.storage.extras.import_module", _missing)
     model = make_network("v1")
     for name in ("transformers", "tensorflow", "litert", "onnxruntime"):
         with pytest.raises(mm.UnavailableError, match=r"not installed; .*minimobile\[crosscheck\]"):

@@ -13,6 +13,7 @@ from minimobile.comparison.float32_bounds import exact
 from minimobile.comparison.peers import compared_layers
 from minimobile.comparison.report import Report
 from minimobile.comparison.suspect import Suspect
+from minimobile.comparison.weight_hypotheses import PRECISIONS
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Node
 from minimobile_kernels import reference
@@ -187,6 +188,45 @@ def test_another_output_stride() -> None:
     report = compare(model, with_weights(model, {}, output_stride=16), layers=24, size=33)
     assert report.first_difference == "layer.5.conv_3x3"
     assert report.diagnosis == "output stride: stride 2 and dilation 1; ours are 1 and 1"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x * np.nan, "values: 459 of 459 are no numbers (459 NaN, 0 infinite)"),
+        (
+            lambda x: np.where(np.arange(x.size).reshape(x.shape) == 7, np.inf, x),
+            "values: 1 of 459 are no numbers (0 NaN, 1 infinite); the others are right",
+        ),
+        (lambda x: x.transpose(0, 2, 3, 1), "layout: the values are (N, H, W, C); expected were (N, C, H, W)"),
+        (lambda x: x.astype(np.float16), "precision: values rounded to float16"),
+        (lambda x: np.float32(PRECISIONS["bfloat16"](x)), "precision: values rounded to bfloat16"),
+        (lambda x: x[:, :5], "shape: (N, C, H, W) is (1, 5, 3, 3); ours is (1, 51, 3, 3)"),
+        (lambda x: np.repeat(x, 2, axis=0), "shape: (N, C, H, W) is (2, 51, 3, 3); ours is (1, 51, 3, 3)"),
+    ],
+)
+def test_what_is_wrong_with_values_themselves(change, words) -> None:
+    model = make_network("v1")
+
+    def other(pixels):
+        found = model.features(pixels, ["layer.10", "layer.11"])
+        return {**found, "layer.11": change(found["layer.11"])}
+
+    report = check(model, against=other, pixel_values=draw_pixels(40))
+    assert report.layers[0].name == "layer.10" and report.layers[0].agrees is not False
+    assert (report.first_difference, report.diagnosis) == ("layer.11", words)
+
+
+def test_a_runtime_that_computes_in_bfloat16_is_named() -> None:
+    """Weights and values: what comes before a layer is its own, so every layer is judged on rounded inputs."""
+    model, rounding = make_network("v1"), PRECISIONS["bfloat16"]
+    rounded = with_weights(model, {name: np.float32(rounding(x)) for name, x in model.state_dict().items()})
+
+    def other(pixels):
+        return {name: np.float32(rounding(x)) for name, x in rounded.features(pixels, ["conv_stem"]).items()}
+
+    report = check(model, against=other, pixel_values=draw_pixels())
+    assert report.diagnosis == "precision: values and weights rounded to bfloat16"
 
 
 def test_what_is_no_known_fault_gets_no_name() -> None:

@@ -27,7 +27,7 @@ def without_frameworks(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise ImportError(name)
 
-    monkeypatch.setattr("minimobile.comparison.frameworks.import_module", fail)
+    monkeypatch.setattr("minimobile.storage.extras.import_module", fail)
 
 
 @pytest.mark.usefixtures("without_frameworks")

@@ -104,3 +104,33 @@ def test_a_half_precision_module_is_told(peers: Any) -> None:
     network = twin.float32.half().float()
     report = check(twin.ours, against=network, pixel_values=PIXELS)
     assert report.agrees is False and "float16" in str(report.diagnosis)
+
+
+def test_a_module_within_another_and_zeros_put_on_apart(peers: Any, tmp_path: Path) -> None:
+    """transformers' V1 pads as TensorFlow before its convolutions; wrapped for an export, it has another name, too."""
+    nn = peers.torch.nn
+    twin = twins.make_twin("MobileNetV1ForImageClassification", mm.MobileNetV1Config(depth_multiplier=0.35))
+
+    class Wrapper(nn.Module):
+        def __init__(self, network: Any) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, pixels: Any) -> Any:
+            return self.network(pixels).logits, pixels
+
+    report = check(twin.ours, against=Wrapper(twin.float32).eval(), pixel_values=PIXELS)
+    assert report.agrees and len(report.layers) > 25, (report.first_difference, report.diagnosis)
+
+    class Renamed(nn.Module):  # convolutions in order, each with its zeros before it
+        def __init__(self, network: Any) -> None:
+            super().__init__()
+            self.one = network.mobilenet_v1
+            self.two = network.classifier
+
+        def forward(self, pixels: Any) -> Any:
+            return self.two(self.one(pixels).pooler_output)
+
+    renamed = Renamed(twin.float32).eval()
+    report = check(twin.ours, against=renamed, pixel_values=PIXELS)
+    assert report.agrees and len(report.layers) > 25, (report.first_difference, report.diagnosis)

@@ -14,6 +14,7 @@ from typing import Any, TextIO, TypeAlias
 
 from minimobile.errors import InputError, UnavailableError
 from minimobile.imaging.pictures import PICTURE_SUFFIXES
+from minimobile.storage.extras import import_extra
 from minimobile.storage.files import open_regular
 
 Cell: TypeAlias = tuple[str, str, int]
@@ -195,13 +196,4 @@ def open_address(address: str) -> tuple[Any, str]:
 
 def import_package(name: str) -> Any:
     """Return a package of the extra `bulk`, or say how to get it."""
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError:
-        package = name.partition(".")[0]
-        raise UnavailableError(
-            f"{package} is needed and not installed: python -m pip install 'minimobile[bulk]'; without it, take paths "
-            "and --format jsonl or csv"
-        ) from None
+    return import_extra(name, "bulk", "for tables and addresses", "; without it, take paths and --format jsonl or csv")

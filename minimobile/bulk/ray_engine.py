@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from minimobile.bulk.options import BulkOptions
 from minimobile.bulk.part_runner import PartReport, PartRunner
 from minimobile.bulk.plan import Part
-from minimobile.errors import FormatError, MinimobileError, UnavailableError
+from minimobile.errors import FormatError, MinimobileError
+from minimobile.storage.extras import import_extra
 
 RETRIES = 5  # of a part whose actor or machine has died
 
@@ -60,10 +60,7 @@ def run_on_ray(
 
 def import_ray() -> Any:
     """Return Ray. Raises UnavailableError where it is not installed."""
-    try:
-        return import_module("ray")
-    except ImportError:
-        raise UnavailableError("ray is needed and not installed: python -m pip install 'minimobile[ray]'") from None
+    return import_extra("ray", "ray", "to run on a cluster")
 
 
 class _PartActor:

@@ -19,6 +19,7 @@ from minimobile.models import classes
 from minimobile.models.classes import MobileNetModel
 from minimobile.models.inputs import read_pixel_values
 from minimobile.models.sources import read_checkpoint
+from minimobile.networks.graph import INPUT
 from minimobile.storage.files import user_path
 
 Array = NDArray[Any]
@@ -67,7 +68,14 @@ def check(
     if other is None:
         return compare_layers(model, pixels, run_peer(against, peer, pixels), against)
     their_model, peer = open_source(other)
-    report = compare_layers(model, pixels, run_peer(against, peer, pixels), against, their_model)
+    if their_model.config.model_type != model.config.model_type:
+        raise InputError(
+            f"other: expected a {type(model).__name__.partition('For')[0]}, as the source is, to compare layers of the "
+            f"same names, got a {type(their_model).__name__}"
+        )
+    names = {node.name for node in model.graph.nodes} | {INPUT}
+    found = {layer: observed for layer, observed in run_peer(against, peer, pixels).items() if layer in names}
+    report = compare_layers(model, pixels, found, against, their_model)
     if model.processor is None or their_model.processor is None:
         return report
     pair = model.processor, their_model.processor

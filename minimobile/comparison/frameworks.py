@@ -7,11 +7,11 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from minimobile.errors import FormatError, UnavailableError
+from minimobile.errors import FormatError
+from minimobile.storage.extras import import_extra
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": "-1"}
 
@@ -22,14 +22,7 @@ def import_framework(name: str) -> Any:
         os.environ.setdefault(variable, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return import_module(name)
-        except ImportError:
-            package = name.partition(".")[0]
-            raise UnavailableError(
-                f"{package}: expected this package to compare with, it is not installed; "
-                "python -m pip install 'minimobile[crosscheck]'"
-            ) from None
+        return import_extra(name, "crosscheck", "to compare with")
 
 
 @contextlib.contextmanager

@@ -6,8 +6,9 @@ one of them is what our graph has before it, wherever the activation in between 
 
 from __future__ import annotations
 
+import itertools
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from minimobile.comparison.frameworks import import_framework
 from minimobile.comparison.peers import Observed, as_map, compared_layers
 from minimobile.errors import InputError
 from minimobile.networks.graph import Graph, Node, needed_nodes
+from minimobile.operations.shapes import infer_shapes
 from minimobile.operations.table import is_convolution, operation_of
 
 Array = NDArray[Any]
@@ -41,8 +43,9 @@ def is_module(candidate: object) -> bool:
 def run_module(module: Any, graph: Graph, pixels: Array) -> tuple[dict[str, Observed], dict[str, Array]]:
     """Run a module; returns what it shows of our layers, by name, and its arrays under our canonical names.
 
-    transformers' modules have our names; of any other, the convolutions are taken in the order in which they run.
-    Shapes: pixels and values (N, C, H, W). Raises InputError for a module that trains, fails, or is another network.
+    transformers' modules have our names, wherever they lie within it; of any other, the convolutions are taken in the
+    order in which they run. Shapes: pixels and values (N, C, H, W). Raises InputError for a module that trains, fails,
+    or is another network.
     """
     kind = type(module).__name__
     if module.training:
@@ -52,21 +55,63 @@ def run_module(module: Any, graph: Graph, pixels: Array) -> tuple[dict[str, Obse
     nodes = needed_nodes(graph, graph.outputs)
     wanted = set(compared_layers(graph))
     convolutions = [node for node in nodes if is_convolution(node)]
-    places = {_as_ours(call.name).removesuffix(".convolution"): index for index, call in enumerate(calls)}
-    places |= {_as_ours(call.name): index for index, call in enumerate(calls)}
-    if all(node.name in places for node in convolutions):
-        pairs = [(node, places[node.name]) for node in convolutions]
-        found = {ours: values for name, values in named.items() if (ours := _as_ours(name)) in wanted}
+    places = _find_places(convolutions, [call.name for call in calls], named)
+    if places is not None:
+        prefix, by_name = places
+        pairs = [(node, by_name[node.name]) for node in convolutions]
+        found = {ours: values for name, values in named.items() if (ours := _as_ours(name, prefix)) in wanted}
     else:
         theirs = [index for index, call in enumerate(calls) if not hasattr(call.module, "running_var")]
         pairs = pair_convolutions(kind, convolutions, theirs)
-        found = {node.inputs[0]: calls[index].before for node, index in pairs if node.inputs[0] in wanted}
+        shapes = infer_shapes(graph, *pixels.shape[2:])
+        found = {
+            node.inputs[0]: _without_zeros(calls[index].before, shapes[node.inputs[0]])
+            for node, index in pairs
+            if node.inputs[0] in wanted
+        }
         found[graph.outputs[-1]] = result if result is not None else calls[pairs[-1][1]].after
     return {name: Observed(as_map(values)) for name, values in found.items()}, _arrays(nodes, calls, pairs)
 
 
-def _as_ours(name: str) -> str:
-    return name.removeprefix("mobilenet_v1.").removeprefix("mobilenet_v2.")
+def _find_places(
+    convolutions: Sequence[Node], calls: Sequence[str], names: Iterable[str]
+) -> tuple[str, dict[str, int]] | None:
+    """Return the name of transformers' model within a module (as a prefix), and its calls by our names; or None."""
+    for prefix in ("", *(f"{name}." for name in names if name)):
+        own = [_as_ours(name, prefix) for name in calls]
+        places = {name.removesuffix(".convolution"): index for index, name in enumerate(own)}
+        places |= {name: index for index, name in enumerate(own)}
+        if all(node.name in places for node in convolutions):
+            return prefix, places
+    return None
+
+
+def _as_ours(name: str, prefix: str) -> str:
+    return name.removeprefix(prefix).removeprefix("mobilenet_v1.").removeprefix("mobilenet_v2.")
+
+
+def _without_zeros(before: Array, shape: tuple[int, int, int]) -> Array:
+    """Return what a convolution reads as it was before zeros were put around it. Shapes: before (N, C, H, W)."""
+    sizes = before.shape[2:]
+    extra = [found - size for found, size in zip(sizes, shape[1:], strict=True)] if before.ndim == 4 else [0, 0]
+    if not any(extra) or min(extra) < 0:
+        return before
+    for top, left in itertools.product(*map(_offsets, extra)):
+        inner = (..., slice(top, top + shape[1]), slice(left, left + shape[2]))
+        border = before.copy()
+        border[inner] = 0
+        if not border.any():
+            return before[inner]
+    return before
+
+
+def _offsets(extra: int) -> list[int]:
+    """Return how many of the zeros may come before a map: as PyTorch pads, half of them, first; an odd one is behind.
+
+    >>> _offsets(1), _offsets(2)
+    ([0, 1], [1, 0, 2])
+    """
+    return sorted(range(extra + 1), key=lambda before: abs(2 * before + 0.5 - extra))
 
 
 @contextmanager

@@ -53,7 +53,8 @@ class PointwiseConv2d(Convolution):
         (x,) = inputs
         weight, bias = self.layout_weights(node, weights, np.float64)
         with np.errstate(all="ignore"):
-            mixed: Array = x.reshape(-1, weight.shape[1]) @ weight.T + bias  # (N*H*W, C_out)
+            mixed: Array = x.reshape(-1, weight.shape[1]) @ weight.T  # (N*H*W, C_out)
+            mixed += bias
         return mixed.reshape(*x.shape[:3], -1)
 
     def add_rows(self, rows: Rows, node: Node) -> None:
