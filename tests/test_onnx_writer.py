@@ -19,8 +19,11 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS, processor_settings
 from minimobile.formats.onnx import write as onnx_file
 from minimobile.networks.build_graph import build_graph
+from minimobile.networks.ssd import ANCHORS
+from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile.operations.passes import keep_needed
 from minimobile.quantized import definitions
+from minimobile.quantized.engine import QuantizedEngine
 
 NETWORKS = {
     "V1": ("v1", {}),
@@ -207,6 +210,41 @@ def test_a_network_comes_back_with_every_bit_its_labels_and_its_settings(name, t
     np.testing.assert_array_equal(read(pixels).logits, model(pixels).logits)
 
 
+@pytest.mark.parametrize("has_own_anchors", [False, True])
+def test_a_detector_comes_back_with_its_anchors(has_own_anchors, tmp_path):
+    checkpoint = make_detector("V2").to_checkpoint()
+    pixels = draw_pixels(96)
+    count = len(getattr(mm, checkpoint.architecture).from_checkpoint(checkpoint)(pixels).pred_boxes[0])
+    if has_own_anchors:
+        config = checkpoint.config.replace(ssd=MobileNetSSDConfig(stored_anchors=count))
+        anchors = np.random.default_rng(0).uniform(0.1, 0.9, (count, 4)).astype(np.float32)
+        checkpoint = dataclasses.replace(checkpoint, config=config, weights={**checkpoint.weights, ANCHORS: anchors})
+    onnx_file.write(tmp_path / "model.onnx", checkpoint)
+    _, constants, _ = read_parts(tmp_path / "model.onnx")
+    assert (ANCHORS in constants) == has_own_anchors
+    found = formats.read(tmp_path / "model.onnx")
+    assert found.config == checkpoint.config
+    assert found.weights.keys() == checkpoint.weights.keys()
+    for name, values in checkpoint.weights.items():
+        assert found.weights[name].tobytes() == values.tobytes(), name
+    boxes, expected = (getattr(mm, checkpoint.architecture).from_checkpoint(source)(pixels).pred_boxes
+                       for source in (found, checkpoint))  # fmt: skip
+    assert boxes.tobytes() == expected.tobytes()
+    report = mm.convert(tmp_path / "model.onnx", tmp_path / "copy.onnx")
+    assert (ANCHORS in report.written) == has_own_anchors
+    assert (tmp_path / "copy.onnx").read_bytes() == (tmp_path / "model.onnx").read_bytes()
+
+
+def test_anchors_that_are_not_there_are_missed(tmp_path):
+    checkpoint = make_detector("V1").to_checkpoint()
+    config = checkpoint.config.replace(ssd=MobileNetSSDConfig(stored_anchors=7))
+    onnx_file.write(tmp_path / "model.onnx", dataclasses.replace(checkpoint, config=config))
+    with pytest.raises(
+        FormatError, match=r"detection_head.anchors: expected finite anchors \(7, 4\) of float32, found none"
+    ):
+        formats.read(tmp_path / "model.onnx")
+
+
 def test_half_precision_comes_back_as_the_rounded_weights(tmp_path):
     model = make_network("v2", image_size=32)
     model.save(tmp_path / "model.onnx", "float16")
@@ -223,6 +261,41 @@ def test_what_no_output_needs_is_accounted_for(tmp_path):
     } - {"segmentation_head.upsample.scales"}
     left_out = {name for name in report.ignored if ".conv_1x1." in name}
     assert len(left_out) == 5 and left_out == set(report.ignored)
+
+
+@pytest.mark.parametrize("source", ["demo:digits", "demo:boxes"])
+def test_integers_come_back_with_every_bit(source, tmp_path):
+    model = mm.load(source)
+    photos = [np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8) for seed in range(2)]
+    quantized = mm.quantize(model, photos)
+    quantized.save(tmp_path / "model.onnx")
+    pixels = model.processor(photos[0], return_tensors="np")["pixel_values"]
+    found = mm.load(tmp_path / "model.onnx", bytes_of="litert")  # whose bytes they were: a file cannot say it
+    assert found.config.replace(architectures=None) == quantized.config.replace(architectures=None)
+    for ours, expected in zip(found(pixels).to_tuple(), quantized(pixels).to_tuple(), strict=True):
+        assert ours.tobytes() == expected.tobytes()
+    for name, values in quantized.state_dict().items():
+        assert found.state_dict()[name].tobytes() == values.tobytes(), name
+
+
+@pytest.mark.crosscheck
+def test_other_runtimes_have_our_boxes_and_scores_of_integers(tmp_path):
+    model = mm.load("demo:boxes")
+    photos = [np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8) for seed in range(2)]
+    mm.quantize(model, photos).save(tmp_path / "model.onnx")
+    pixels = model.processor(photos[1], return_tensors="np")["pixel_values"]
+    network = formats.read(tmp_path / "model.onnx").quantized
+    ours = QuantizedEngine(network).run(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    onnx.checker.check_model(onnx.load(tmp_path / "model.onnx"), full_check=True)
+    session = runtime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    theirs = session.run(["box_encodings", "class_scores"], {"pixel_values": pixels})
+    for name, values in zip(network.outputs, theirs, strict=True):
+        (step,) = (network.tensors[made.inputs[0]].scale for made in network.operations if made.output == name)
+        steps = np.rint(np.abs(ours[name] - values) / step)
+        print(f"{np.count_nonzero(steps)} of {steps.size} differ, by {steps.max():.0f} step")
+        assert steps.max() <= 2  # what its optimiser leaves in floats, as of other files in QDQ
+        assert np.count_nonzero(steps) <= 0.02 * steps.size
 
 
 def test_quantize_writes_an_onnx_file_of_integers(run, tmp_path):

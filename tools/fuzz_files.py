@@ -34,6 +34,8 @@ from tensorflow_js_files import graph_topology, write_model
 from test_onnx_integers import write_integers
 from test_pytorch import state, storage, tensor, zipped
 from test_tflite_detection import DENSE, LITE
+from test_torch_programs import entry as exported_entry
+from test_torch_programs import exported, meta, module, norm, script
 
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
@@ -149,13 +151,47 @@ def mutate_tflite(kinds: Iterable[str]) -> Callable[[Files, Random], tuple[Files
 
 def write_torch(folder: Path) -> None:
     """Write a state dict as torch.save does."""
-    weights = {name: np.asarray(values, "<f4") for name, values in checkpoint().weights.items()}
+    weights = _weights()
     entries = {}
     for key, (name, values) in enumerate(weights.items()):
-        strides = tuple(stride // 4 for stride in values.strides)
-        entries[name] = tensor(storage(str(key), values.size), 0, values.shape, strides)
+        entries[name] = tensor(storage(str(key), values.size), 0, values.shape, _strides(values))
     data = {str(key): values.tobytes() for key, values in enumerate(weights.values())}
     (folder / "net.bin").write_bytes(zipped(state(**entries), data))
+
+
+def _weights() -> Mapping[str, Any]:
+    return {name: np.asarray(values, "<f4") for name, values in checkpoint().weights.items()}
+
+
+def write_script() -> bytes:
+    """Return the network as torch.jit.save writes it: tensors as attributes of modules in modules."""
+    data, tree = {}, {}
+    for key, (name, values) in enumerate(_weights().items()):
+        *path, last = name.split(".")
+        branch = functools.reduce(lambda found, part: found.setdefault(part, {}), path, tree)
+        branch[last] = tensor(storage(str(key), values.size), 0, values.shape, _strides(values))
+        data[str(key)] = values.tobytes()
+    return script(_write_modules(tree), data)
+
+
+def _write_modules(branch: Mapping[str, Any]) -> bytes:
+    return module(**{f"_{name}": entry if isinstance(entry, bytes) else _write_modules(entry)
+                     for name, entry in branch.items()})  # fmt: skip
+
+
+def write_exported() -> bytes:
+    """Return the network as torch.export.save writes it: a table of tensors, and a program with batch norms."""
+    weights = _weights()
+    table = {
+        name: exported_entry(f"weight_{key}", meta(7, list(values.shape), list(_strides(values))))
+        for key, (name, values) in enumerate(weights.items())
+    }
+    data = {f"weight_{key}": values.tobytes() for key, values in enumerate(weights.values())}
+    return exported(table, data, [norm(1e-3)])
+
+
+def _strides(values: Any) -> tuple[int, ...]:
+    return tuple(stride // 4 for stride in values.strides)
 
 
 def _variables() -> Mapping[str, Any]:
@@ -286,6 +322,15 @@ SUBJECTS: Mapping[str, Subject] = {
         "net.bin", written(write_torch, "net.bin"),
         one_file("net.bin", by_bytes(True), damage_member("archive/data.pkl", damage_bytes),
                  damage_member("archive/data.pkl", damage_bytes)),
+    ),
+    "torchscript": Subject(
+        "net.pt", lambda: {"net.pt": write_script()},
+        one_file("net.pt", by_bytes(True), *[damage_member("net/data.pkl", damage_bytes)] * 2),
+    ),
+    "torch-export": Subject(
+        "net.pt2", lambda: {"net.pt2": write_exported()},
+        one_file("net.pt2", by_bytes(True), damage_member("net/models/model.json", damage_json),
+                 *[damage_member("net/data/weights/model_weights_config.json", damage_json)] * 2),
     ),
     "picture": Subject("picture", lambda: {"picture": b""}, mutate_picture, has_weights=False),
 }  # fmt: skip

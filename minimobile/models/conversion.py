@@ -22,6 +22,7 @@ from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights, idle_weights
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config
+from minimobile.networks.ssd import ANCHORS
 from minimobile.operations.passes import keep_needed
 from minimobile.storage.files import check_destination, user_path
 from minimobile.storage.hub import WEIGHTS, has_file_ending
@@ -154,7 +155,7 @@ def _names(checkpoint: Checkpoint) -> Mapping[str, str]:
 def _find_needed(checkpoint: Checkpoint) -> set[str]:
     """Return the weights that the outputs depend on: what a file of operators holds."""
     graph = build_graph(checkpoint.config, checkpoint.architecture)
-    return set(keep_needed(graph, graph.outputs).shapes)
+    return set(keep_needed(graph, graph.outputs).shapes) | (checkpoint.weights.keys() & {ANCHORS})
 
 
 def _name_ranges(checkpoint: Checkpoint) -> set[str]:

@@ -34,7 +34,9 @@ class Constants:
             name: tensor.values for name, tensor in model.constants.items() if tensor.values is not None
         }
         self._origins: dict[str, str] = {}
-        self.shapes = {value.name: value.shape for value in model.inputs if value.shape and min(value.shape) > 0}
+        # Where only the number of pictures is open, sizes are those for one.
+        sizes = {value.name: (max(value.shape[0], 1), *value.shape[1:]) for value in model.inputs if value.shape}
+        self.shapes = {name: shape for name, shape in sizes.items() if min(shape) > 0}
         spare = 2 * model.size + SPARE_BYTES // 2  # bytes: a file may have one number stand for many
         for node in nodes:
             if node.op in IDENTITIES and node.inputs:

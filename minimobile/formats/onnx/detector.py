@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minimobile.errors import FormatError
 from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.network import Layer
@@ -21,11 +24,12 @@ _BEFORE = ("activation", "batch_norm", "pad", "depthwise_conv2d")
 
 
 def find_detector(
-    layers: Sequence[Layer], settings: MobileNetSSDConfig | None, where: str
+    layers: Sequence[Layer], settings: MobileNetSSDConfig | None, anchors: NDArray[np.float32] | None, where: str
 ) -> tuple[list[Layer], DetectorEnds] | None:
     """Return the layers of a detector up to its predictors, and where these end; None for another network.
 
-    `settings` are the file's own, where it has them. Raises FormatError where boxes cannot be told from classes.
+    `settings` and `anchors` are the file's own, where it has them. Raises FormatError where boxes cannot be told from
+    classes: with three classes both are four numbers, and only scores or our own names tell.
     """
     by_name = {layer.name: layer for layer in layers}
     readers: dict[str, list[Layer]] = {}
@@ -48,7 +52,7 @@ def find_detector(
     ends = sweep_back(layers, _names((*boxes, *classes)), lambda layer: [layer.name], lambda layer: layer.inputs)
     converter = {"score_converter": functions.pop()} if functions else {}
     numbers = (settings or MobileNetSSDConfig()).replace(**converter)
-    return list(ends), DetectorEnds(_names(boxes), _names(classes), numbers, count - 1)
+    return list(ends), DetectorEnds(_names(boxes), _names(classes), numbers, count - 1, anchors)
 
 
 def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
@@ -87,7 +91,10 @@ def _tell_apart(
     pairs: Sequence[Sequence[Layer]], scored: Mapping[str, str | None], where: str
 ) -> tuple[list[Layer], list[Layer], int]:
     """Return the predictors of boxes, those of classes, and how many scores each anchor has."""
-    by_size = [sorted(pair, key=lambda layer: len(layer.arrays["weight"])) for pair in pairs]
+    by_size = [
+        sorted(pair, key=lambda layer: (len(layer.arrays["weight"]), bool(scored[layer.name]), layer.name))
+        for pair in pairs
+    ]
     found = []
     for first in (0, 1):
         boxes, classes = ([pair[at] for pair in by_size] for at in (first, 1 - first))
@@ -98,6 +105,8 @@ def _tell_apart(
         is_whole = all(box % 4 == 0 and 4 * scores % box == 0 for box, scores in sizes) and len(counts) == 1
         if is_whole and not any(scored[layer.name] for layer in boxes) and sizes[-1][0] > 4:
             found.append((boxes, classes, counts.pop()))
+    if len(found) > 1 and all(layer.name.startswith(f"{ssd.HEAD}boxes.") for layer in found[0][0]):
+        del found[1:]
     if len(found) != 1:
         raise FormatError(
             f"{where}: expected predictors of 4 numbers a box and of as many scores for each, found "

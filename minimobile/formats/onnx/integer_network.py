@@ -25,6 +25,7 @@ Array = NDArray[Any]
 ROUNDING = {np.dtype(np.int8): "onnxruntime", np.dtype(np.uint8): "onnxruntime-uint8"}
 """Whose bytes, by the file's type: sums times a factor of float32, halves to even, as ONNX's operators say."""
 _MOVES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+_SCORES = ("logistic",)
 _AFTER = (*_MOVES, "Identity", "Softmax", "Sigmoid", "Transpose", "ArgMax", "Cast")
 
 
@@ -56,6 +57,7 @@ class _Translator:
         self.makers = {node.name: node for node in nodes}
         self.tensors: dict[str, Tensor] = {}
         self.operations: list[Operation] = []
+        self.types: dict[str, np.dtype[Any]] = {}  # of maps, in the file
 
     def run(self, picture: str, layout: str) -> Network:
         shape = self.constants.shapes.get(picture)
@@ -68,30 +70,39 @@ class _Translator:
                 self.quantize(node, picture)
             elif node.inputs and node.inputs[0] in self.tensors and node.op in (*_MOVES, "Resize"):
                 self.move(node)
-        end = self.find_end()
+        outputs = tuple(self.add_end(value.name) for value in self.model.outputs)
+        if len(outputs) == 2:  # scores after boxes
+            made_by = {operation.output: operation for operation in self.operations}
+            outputs = tuple(sorted(outputs, key=lambda name: made_by[made_by[name].inputs[0]].op in _SCORES))
+        elif len(outputs) != 1:
+            raise FormatError(
+                f"{self.where}: expected one result of integers, or boxes and scores, found {len(outputs)}"
+            )
+        network = Network(self.tensors, tuple(self.operations), (picture,), outputs, self.find_rounding())
+        check_network(network, self.where)
+        return network
+
+    def find_rounding(self) -> str:
+        """Return whose bytes are computed: those of the type that maps have in the file, where that is of interest."""
+        found = {self.types[step.output] for step in self.operations if step.op in ("add", "resize_bilinear")}
+        found = found or set(self.types.values())
+        if len(found) > 1 and any(step.op in ("add", "resize_bilinear") for step in self.operations):
+            raise FormatError(f"{self.where}: expected sums of one type, found {' and '.join(sorted(map(str, found)))}")
+        return ROUNDING[max(found, key=str)]
+
+    def add_end(self, result: str) -> str:
+        """Add what gives the numbers of a result; returns their tensor."""
+        end = self.find_end(result)
         stored = self.tensors.get(end.inputs[0])
         if stored is None:
             self.fail(end, "bytes that the network computes", end.inputs[0][:80])
         self.tensors[end.name] = Tensor(end.name, stored.shape, np.dtype(np.float32))
         self.operations.append(Operation("dequantize", (stored.name,), end.name))
-        network = Network(self.tensors, tuple(self.operations), (picture,), (end.name,), self.find_rounding())
-        check_network(network, self.where)
-        return network
+        return end.name
 
-    def find_rounding(self) -> str:
-        """Return whose bytes are computed: those of the one type that all maps have in the file."""
-        nodes = [node for node in self.nodes if node.op == QUANTIZE and node.name in self.tensors]
-        found = {self.read_scales(node).dtype: node for node in nodes}
-        if len(found) != 1:
-            types = " and ".join(sorted(map(str, found))) or "none"
-            raise FormatError(f"{self.where}: expected maps of bytes of one type, found {types}")
-        return ROUNDING[next(iter(found))]
-
-    def find_end(self) -> Node:
-        """Return the node that gives the numbers of the result, before what only moves them or makes scores."""
-        if len(self.model.outputs) != 1:
-            raise FormatError(f"{self.where}: expected one result of integers, found {len(self.model.outputs)}")
-        node = self.makers.get(self.model.outputs[0].name)
+    def find_end(self, result: str) -> Node:
+        """Return the node that gives the numbers of a result, before what only moves them or makes scores."""
+        node = self.makers.get(result)
         while node is not None and node.op in _AFTER:
             node = self.makers.get(node.inputs[0])
         if node is None or node.op != DEQUANTIZE:
@@ -118,7 +129,7 @@ class _Translator:
             self.fail(node, "maps of uint8 or int8 with one scale", f"{scales.dtype} with {scales.scale.size}")
         zero = scales.zero - (128 if scales.dtype == np.uint8 else 0)
         found = Tensor(node.name, tuple(shape), np.dtype(np.int8), scales.scale, zero)
-        self.tensors[node.name] = found
+        self.tensors[node.name], self.types[node.name] = found, scales.dtype
         return found
 
     def quantize(self, node: Node, picture: str) -> None:
@@ -143,6 +154,7 @@ class _Translator:
             return  # the picture's own numbers
         resized = _resizing(self, node) if node.op == "Resize" else None
         shape = self.shape(node) if resized else (x.shape[0], int(np.prod(x.shape[1:])))
+        self.types[node.name] = self.types[x.name]
         self.tensors[node.name] = Tensor(node.name, shape, x.dtype, x.scales, x.zero_points)
         op = "reshape" if resized is None else "resize_bilinear"
         self.operations.append(Operation(op, (x.name,), node.name, resized or {}))
@@ -270,8 +282,25 @@ def _add_mean(self: _Translator, source: Node, node: Node, activation: str) -> N
 
 
 def _add_move(self: _Translator, source: Node, node: Node, activation: str) -> None:
+    x, shape = self.restored(source, 0), self.constants.shapes.get(source.name, ())
+    rows = shape if len(shape) == 3 else (x.shape[0], int(np.prod(x.shape[1:])))  # predictions, or a row
+    self.add("reshape", [x.name], node, rows)
+
+
+def _add_change(self: _Translator, source: Node, node: Node, activation: str) -> None:
+    """Bring bytes to another grid; where it differs by the type alone, they stay as they are."""
+    x, numbers = self.restored(node, 0), f"{node.name}/numbers"
+    out = self.put(node, x.shape, self.read_scales(node))
+    if (x.scale, x.zero) == (out.scale, out.zero):
+        self.operations.append(Operation("reshape", (x.name,), node.name))
+        return
+    self.tensors[numbers] = Tensor(numbers, x.shape, np.dtype(np.float32))
+    self.operations += [Operation("dequantize", (x.name,), numbers), Operation("quantize", (numbers,), node.name)]
+
+
+def _add_scores(self: _Translator, source: Node, node: Node, activation: str) -> None:
     x = self.restored(source, 0)
-    self.add("reshape", [x.name], node, (x.shape[0], int(np.prod(x.shape[1:]))))
+    self.add("logistic", [x.name], node, x.shape)
 
 
 def _resizing(self: _Translator, source: Node) -> dict[str, bool]:
@@ -300,8 +329,12 @@ def _add_concatenation(self: _Translator, source: Node, node: Node, activation: 
             self.tensors[name] = Tensor(name, x.shape, x.dtype, scales.scale, np.array([zero]))
             self.operations += [Operation("dequantize", (x.name,), numbers), Operation("quantize", (numbers,), name)]
         names.append(x.name if x.scale == scales.scale[0] and x.zero == zero else name)
-    shape = (*x.shape[:3], sum(self.tensors[name].shape[3] for name in names))
-    self.add("concatenate", names, node, shape, axis=3, activation=activation)
+    rank = len(x.shape)
+    axis = source.integer("axis", 1) % max(rank, 1)
+    axis = CHANNELS_LAST.index(PLAIN[axis]) if rank == 4 else axis
+    total = sum(self.tensors[name].shape[axis] for name in names)
+    shape = (*x.shape[:axis], total, *x.shape[axis + 1 :])
+    self.add("concatenate", names, node, shape, axis=axis, activation=activation)
 
 
 _OPERATIONS: Mapping[str, Callable[[_Translator, Node, Node, str], None]] = {
@@ -314,4 +347,6 @@ _OPERATIONS: Mapping[str, Callable[[_Translator, Node, Node, str], None]] = {
     "Concat": _add_concatenation,
     "Resize": _add_resize,
     "Move": _add_move,
+    "Sigmoid": _add_scores,
+    DEQUANTIZE: _add_change,
 }

@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint, Obstacle
 from minimobile.formats.description import Description, Entry
@@ -25,6 +28,8 @@ from minimobile.formats.onnx.own_metadata import read_own
 from minimobile.formats.onnx.schema import ModelField
 from minimobile.formats.protobuf import LENGTH_DELIMITED, VARINT, read_varint
 from minimobile.networks.config import Config
+from minimobile.networks.ssd import ANCHORS
+from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile.quantized.network import Network
 from minimobile.storage.files import read_start
 
@@ -79,7 +84,8 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
     with naming_others(_list_names(model)):
         graph = _translate(model, where)
         layers, picture, image_size = graph.layers, graph.picture, graph.image_size
-        found = find_detector(layers, own.config.ssd if own is not None else None, where)
+        settings = own.config.ssd if own is not None else None
+        found = find_detector(layers, settings, _read_anchors(model, settings, where), where)
         school = _name_school(model, layers) if found is None else DETECTORS
         checkpoint = match_network(
             layers if found is None else found[0],
@@ -147,6 +153,18 @@ def _translate(model: Model, where: str) -> _Graph:
     sizes = [shape[layout.index(letter)] for letter in "HW"] if shape is not None and len(shape) == 4 else [0]
     image_size = (sizes[0], sizes[1]) if min(sizes) > 0 else None
     return _Graph(model, nodes, constants, list(translation.layers.values()), picture, layout, image_size)
+
+
+def _read_anchors(model: Model, settings: MobileNetSSDConfig | None, where: str) -> NDArray[np.float32] | None:
+    """Return the anchors of one of our own files, where it has its own."""
+    if settings is None or not settings.stored_anchors:
+        return None
+    tensor, count = model.constants.get(ANCHORS), settings.stored_anchors
+    values = None if tensor is None else tensor.values
+    if values is None or values.shape != (count, 4) or values.dtype != np.float32 or not np.isfinite(values).all():
+        found = "none" if values is None else f"{values.dtype} {values.shape}"
+        raise FormatError(f"{where}: {ANCHORS}: expected finite anchors ({count}, 4) of float32, found {found}")
+    return values
 
 
 def _read_integers(graph: _Graph, where: str) -> tuple[Network | None, Obstacle | None]:

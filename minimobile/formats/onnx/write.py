@@ -12,9 +12,10 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.onnx.own_metadata import describe
 from minimobile.formats.onnx.write_graph import write_graph
 from minimobile.formats.onnx.write_integers import write_integers
-from minimobile.formats.onnx.write_model import Model, Size, write_model
+from minimobile.formats.onnx.write_model import Model, Operator, Size, Value, write_model
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.graph import Graph
+from minimobile.networks.ssd import ANCHORS
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import keep_needed
 from minimobile.storage.files import user_path, write_whole_bytes
@@ -30,8 +31,9 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     """Write a network for pictures of the config's size and any number of them (operator set 17, N, C, H, W).
 
     Its input is `pixel_values`, its outputs are transformers': `logits`, or `last_hidden_state` and `pooler_output`; a
-    detector's are the maps of its predictors. Nodes are called as our layers are. The classes' names and the
-    preprocessing are in the metadata. `dtype` "float16" halves the weights of floats; the file itself widens them.
+    detector's are the maps of its predictors, and `anchors` where it has its own. Nodes are called as our layers are.
+    The classes' names and the preprocessing are in the metadata. `dtype` "float16" halves the weights of floats; the
+    file itself widens them.
     Written wholly or not at all. Raises FormatError for a network that has no form in such a file.
     """
     path = user_path(path)
@@ -66,9 +68,23 @@ def _write_floats(checkpoint: Checkpoint, dtype: str, where: str) -> Model:
     results = next((names for ending, names in _RESULTS.items() if checkpoint.architecture.endswith(ending)), ())
     names = dict(zip(graph.outputs, results, strict=True)) if results else {}
     try:
-        return write_graph(graph, checkpoint.weights, shape, names, dtype)
+        model = write_graph(graph, checkpoint.weights, shape, names, dtype)
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from None
+    return _add_anchors(model, checkpoint) if checkpoint.config.ssd is not None else model
+
+
+def _add_anchors(model: Model, checkpoint: Checkpoint) -> Model:
+    """Return a detector's model with the checkpoint's own anchors (y, x, h, w) as a further output, if it has any."""
+    anchors = checkpoint.weights.get(ANCHORS)
+    if anchors is None:
+        return model
+    return dataclasses.replace(
+        model,
+        operators=(*model.operators, Operator("Identity", "anchors", (ANCHORS,), "anchors", {})),
+        constants={**model.constants, ANCHORS: anchors.astype(np.float32)},
+        outputs=(*model.outputs, Value("anchors", "float32", anchors.shape)),
+    )
 
 
 def _check_half(checkpoint: Checkpoint, graph: Graph, where: str) -> None:

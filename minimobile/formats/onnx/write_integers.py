@@ -18,6 +18,7 @@ from minimobile.networks.graph import INPUT
 from minimobile.operations.shapes import explicit_padding
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.operations.table import operation_of
+from minimobile.quantized.predictions import BOXES, SCORES
 from minimobile_kernels.geometry import window
 
 Array = NDArray[Any]
@@ -27,8 +28,8 @@ def write_integers(network: Network, where: str) -> Model:
     """Return the model of a network with one picture in and one result out, any number of pictures at a time.
 
     A network that resizes takes one: the operator is told all sizes of its result. The input are pixel values of
-    float32 (N, C, H, W), the result numbers, too (or whole numbers, of classes). Raises FormatError for what has no
-    form in ONNX.
+    float32 (N, C, H, W), the result numbers, too (or whole numbers, of classes). A detector has two results, its box
+    encodings (N, A, 4) and its scores (N, A, classes + 1). Raises FormatError for what has no form in ONNX.
     """
     return _IntegerWriter(network, where).write()
 
@@ -44,29 +45,37 @@ class _IntegerWriter:
 
     def write(self) -> Model:
         network = self.network
-        if len(network.inputs) != 1 or len(network.outputs) != 1:
-            raise FormatError(f"{self.where}: expected a network with one result, found {len(network.outputs)}")
-        first, last = network.tensors[network.inputs[0]], network.tensors[network.outputs[0]]
+        if len(network.inputs) != 1 or not 1 <= len(network.outputs) <= 2:
+            raise FormatError(
+                f"{self.where}: expected a network with one result, or a detector's two, found {len(network.outputs)}"
+            )
+        first = network.tensors[network.inputs[0]]
         self.floats[first.name] = self.quantize(first, INPUT)
         for operation in network.operations:
             self.add_operation(operation)
-        made_by = {operation.output: operation for operation in network.operations}
-        result = made_by[last.name]
+        names = (BOXES, SCORES) if len(network.outputs) == 2 else (self.name_result(),)
+        results = [self.add_result(*pair) for pair in zip(names, network.outputs, strict=True)]
+        size = Value(INPUT, "float32", (self.batch, *_sizes(first)[1:]))
+        return Model(tuple(self.operators), self.constants, (size,), tuple(results))
+
+    def name_result(self) -> str:
+        """Return what the one result is called, by the operation that makes it."""
+        made_by = {operation.output: operation for operation in self.network.operations}
+        result = made_by[self.network.outputs[0]]
         while result.op in ("dequantize", "quantize", "reshape"):
             result = made_by[result.inputs[0]]
-        name = operation_of(result).result or "logits"
-        self.add("Identity", name, (self.floats[last.name],))
+        return operation_of(result).result or "logits"
+
+    def add_result(self, name: str, tensor: str) -> Value:
+        """Give the numbers of a tensor the name of a result."""
+        self.add("Identity", name, (self.floats[tensor],))
         dtype = "int64" if name == "classes" else "float32"
-        shape = (self.batch, *_sizes(last)[1:])
-        return Model(
-            tuple(self.operators),
-            self.constants,
-            (Value(INPUT, "float32", (self.batch, *_sizes(first)[1:])),),
-            (Value(name, dtype, shape),),
-        )
+        return Value(name, dtype, (self.batch, *_sizes(self.network.tensors[tensor])[1:]))
 
     def add(self, kind: str, name: str, inputs: tuple[str, ...], **attributes: Attribute) -> str:
-        """Append an operator; its tensor is called as it is."""
+        """Append an operator; its tensor is called as it is, and what a detector's result is made from NAME.numbers."""
+        if kind != "Identity" and name in (BOXES, SCORES):
+            name = f"{name}.numbers"
         self.operators.append(Operator(kind, name, inputs, name, attributes))
         return name
 
@@ -172,6 +181,10 @@ class _IntegerWriter:
         x = self.network.tensors[operation.inputs[0]]
         if x.shape == out.shape:
             return self.copy(operation, out)
+        if len(x.shape) == 4 and len(out.shape) == 3:  # a map of predictions as rows
+            rows = self.add("Transpose", f"{out.name}.last", (self.floats[x.name],), perm=(0, 2, 3, 1))
+            sizes = self.keep(f"{out.name}.sizes", np.array([-1, *out.shape[1:]], np.int64))
+            return self.add("Reshape", out.name, (rows, sizes))
         if len(x.shape) != 4 or x.shape[1:3] != (1, 1) or len(out.shape) != 2:
             self.refuse(operation)
         return self.add("Flatten", out.name, (self.floats[x.name],), axis=1)
