@@ -2,8 +2,9 @@
 
 Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
 `--quantized` times quantised TFLite files beside LiteRT, and the network in the integers of ONNX Runtime and OpenVINO;
-`--layers` lists our own steps; `--memory` measures the peak memory of a process per runtime; `--start` times whole
-processes, first ones that compile the kernels and later ones; `--json` prints one JSON document.
+`--layers` lists our own steps, and how much faster several threads do each; `--memory` measures the peak memory of a
+process per runtime; `--start` times whole processes, first ones that compile the kernels and later ones; `--json`
+prints one JSON document.
 `--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows. `--detections [MODEL --pictures
 FOLDER]` times what makes detections of a detector's predictions for COCO's 90 classes: random ones, or a model's.
 The tables of docs/scale.md are this tool's output, those of docs/speed.md that of `tools.speed`.
@@ -307,15 +308,17 @@ def main() -> int:
         )
         return 0
     if options.layers:
-        rows = {case: time_steps(*_case(case)) for case in options.cases}
+        threads = max(options.threads)
+        rows = {case: time_steps(*_case(case), num_threads=threads) for case in options.cases}
         if options.json:
             json.dump(rows, sys.stdout, indent=1)
             return 0
         for case, steps in rows.items():
             print(f"{case}: {sum(step['microseconds'] for step in steps) / 1e3:.2f} ms")
             for step in steps:
-                print(f"  {step['name']:34} {step['kernel']:34} {step['output']!s:22} "
-                      f"{step['microseconds']:8.1f} us {step['gflops']:6.1f} GFLOP/s {step['share']:4.0%}")  # fmt: skip
+                shared = f"  {threads} threads x {step['speedup']:.2f}, {step['parts']} parts" if threads > 1 else ""
+                print(f"  {step['name']:34} {step['kernel']:34} {step['output']!s:22} {step['microseconds']:8.1f} us "
+                      f"{step['gflops']:6.1f} GFLOP/s {step['share']:4.0%}{shared}")  # fmt: skip
         return 0
     results = {
         (case, threads): compare(*_case(case), options.against, threads, options.seconds)

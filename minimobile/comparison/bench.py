@@ -29,6 +29,7 @@ from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")
 TURN = 3e-3  # seconds of calls in a row
+TOGETHER = 5e-4  # seconds of one step again and again in one call, so that the call itself does not count
 QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
 INTEGER_AGREEMENT = 0.5  # relative to the largest output: other ranges and roundings, and the same network
 AGREEMENT = 1e-3  # relative to the largest output: another float32 order of sums, and nothing worse
@@ -178,13 +179,17 @@ def _relative(found: NDArray[Any], ours: NDArray[Any]) -> float:
     return float(np.abs(found.reshape(ours.shape) - ours).max() / np.abs(ours).max())
 
 
-def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) -> list[dict[str, Any]]:
+def time_steps(
+    graph: Graph, weights: Weights, shape: Shape, repeats: int = 50, num_threads: int = 1
+) -> list[dict[str, Any]]:
     """Return a row per step of the program, run alone on one thread, minimum of `repeats`.
 
     Keys: name, kernel, output (N, H, W, C), microseconds, gflops (GFLOP/s), share (of `measure_peak`). Steps that are
-    done together are one row.
+    done together are one row. With `num_threads` above one also parts, into which a step is cut for so many, and
+    speedup, how many times faster they do it together, meeting at its end.
     """
-    program = SteppedProgram(graph, weights, shape)
+    program = SteppedProgram(graph, weights, shape, num_threads=num_threads)
+    alone = SteppedProgram(graph, weights, shape) if num_threads > 1 else program
     pixels = np.random.default_rng(0).uniform(-1, 1, int(np.prod(shape))).astype(np.float32)
     peak = measure_peak()
     rows = []
@@ -203,6 +208,14 @@ def time_steps(graph: Graph, weights: Weights, shape: Shape, repeats: int = 50) 
                 "share": gflops / peak,
             }
         )
+        if num_threads > 1:
+            times = max(1, round(TOGETHER / seconds))
+            both = [
+                (alone.run_together(part, pixels, times), program.run_together(part, pixels, times))
+                for _ in range(repeats)
+            ]
+            one, several = map(min, zip(*both, strict=True))
+            rows[-1] |= {"parts": int(steps[0]["parts"]), "speedup": one / several}
     return rows
 
 

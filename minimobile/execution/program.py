@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import InputError
 from minimobile.execution.arena import Arena, aligned_floats
+from minimobile.execution.parts import MOST, count_parts
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.operation import MapShape, Weights
 from minimobile.operations.shapes import infer_shapes, sliding_window
@@ -24,8 +25,7 @@ from minimobile_kernels.step import KINDS, PANEL_VECTORS, STEP
 MAXIMUM_ARENA_BYTES = 1 << 36
 
 
-PARTS_PER_THREAD = 4
-LEAST_PART = 100_000  # multiply-adds: about two microseconds
+LEAST_PART, GOOD_PART = 50_000, 1_000_000  # multiply-adds: about a microsecond, and twenty
 SCRATCH_BYTES = (
     7 << 16
 )  # for the rows of an expanded map that are filtered next: 56 x 56 pixels of a panel, in the cache
@@ -150,17 +150,11 @@ def multiply_adds(step: np.void) -> int:
 
 
 def _cut(step: np.void, num_threads: int) -> int:
-    """Return the number of parts of a step.
-
-    Several per thread, so that the threads finish together whatever the machine does meanwhile, but none so small
-    that taking it costs more than it saves; and as many for each, for three parts take two threads as long as four.
-    """
+    """Return the number of parts of a step."""
     if step["kind"] == KINDS.index("activation") and step["curve"] >= 0:
-        return PARTS_PER_THREAD * num_threads
+        return MOST * num_threads
     outputs = int(step["out_plane"]) * int(step["out_channels"]) // LANES
-    cost = max(multiply_adds(step), 4 * outputs)
-    parts = min(PARTS_PER_THREAD * num_threads, cost // LEAST_PART)
-    return max(1, parts // num_threads * num_threads)
+    return count_parts(max(multiply_adds(step), 4 * outputs), num_threads, LEAST_PART, GOOD_PART)
 
 
 def compile_program(

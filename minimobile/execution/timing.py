@@ -1,4 +1,4 @@
-"""A program run step by step on one thread, against the clock."""
+"""A program run step by step against the clock, on one thread or by a crew."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.execution.arena import aligned_floats
+from minimobile.execution.crew import WORTH_WAKING, Crew
 from minimobile.execution.program import PackedWeights, Program, compile_program, pack_weights
 from minimobile.networks.graph import Graph
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import lower
 from minimobile_kernels import entries
+from minimobile_kernels.step import STEP
 
 
 class SteppedProgram:
@@ -26,10 +28,12 @@ class SteppedProgram:
         weights: Weights,
         shape: tuple[int, int, int, int],
         is_channels_last: bool = False,
+        num_threads: int = 1,
     ) -> None:
         lowered = lower(graph, graph.outputs)
         self._packed = pack_weights(lowered.nodes, weights)
-        self._program = compile_program(lowered, self._packed, shape, is_channels_last)
+        self._program = compile_program(lowered, self._packed, shape, is_channels_last, num_threads)
+        self._crew = Crew(num_threads - 1)
         self._arena = aligned_floats(max(self._program.arena_size, 1))
 
     def parts(self) -> Iterator[slice]:
@@ -56,6 +60,14 @@ class SteppedProgram:
     def run(self, part: slice, pixels: NDArray[np.float32]) -> float:
         """Run a part and return its seconds. The parts before it must have been run once. Shape: pixels (N*C*H*W)."""
         return run_steps(self._program, self._program.steps[part], pixels, self._packed, self._arena)
+
+    def run_together(self, part: slice, pixels: NDArray[np.float32], times: int) -> float:
+        """Run a part on all threads, several times in one call, and return the seconds of one of them; see `run`."""
+        steps = np.tile(self._program.steps[part], times).astype(STEP, copy=False)
+        start = time.perf_counter()
+        arguments = (steps, pixels, self._packed.values, self._arena, self._program.taps)
+        self._crew.run(entries.run, arguments, WORTH_WAKING)
+        return (time.perf_counter() - start) / times
 
 
 def run_steps(

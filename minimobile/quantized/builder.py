@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.execution.arena import Arena, aligned_floats
+from minimobile.execution.parts import count_parts
 from minimobile.quantized.arithmetic import full_range
 from minimobile.quantized.layout import Shape, as_image, lift, lifted_zero
 from minimobile.quantized.network import Network, Operation, Tensor
@@ -21,8 +22,7 @@ from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
 
 Bytes = NDArray[np.uint8] | NDArray[np.int8]
 
-PARTS_PER_THREAD = 2
-LEAST_PART = 50_000  # multiply-adds: half a microsecond
+LEAST_PART, GOOD_PART = 25_000, 2_000_000  # multiply-adds: a quarter of a microsecond, and ten or twenty
 LINE = 64  # bytes of a cache line
 SUMS = "the sums of every thread"  # in the arena; no tensor has this name
 
@@ -115,8 +115,7 @@ class Builder:
         for name, value in values.items():
             step[name] = value
         self.cost += cost
-        parts = min(PARTS_PER_THREAD * self.num_threads, cost // LEAST_PART)
-        step["parts"] = max(1, parts // self.num_threads * self.num_threads)  # as many for each
+        step["parts"] = count_parts(cost, self.num_threads, LEAST_PART, GOOD_PART)
         self.steps.append(step)
 
     def add_look_up(self, operation: Operation, results: Bytes) -> None:
