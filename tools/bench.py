@@ -5,8 +5,9 @@ Needs the extra `bench`. The ratio is our minimum over the fastest rival's of th
 `--layers` lists our own steps, and how much faster several threads do each; `--memory` measures the peak memory of a
 process per runtime; `--start` times whole processes, first ones that compile the kernels and later ones; `--json`
 prints one JSON document.
-`--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows. `--detections [MODEL --pictures
-FOLDER]` times what makes detections of a detector's predictions for COCO's 90 classes: random ones, or a model's.
+`--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows, `--photograph MODEL... --pictures
+FILE` times `classify` on one file, from its bytes to its labels. `--detections [MODEL --pictures FOLDER]` times what
+makes detections of a detector's predictions for COCO's 90 classes: random ones, or a model's.
 The tables of docs/scale.md are this tool's output, those of docs/speed.md that of `tools.speed`.
 """
 
@@ -39,6 +40,7 @@ from minimobile.comparison.bench import (
     time_steps,
 )
 from minimobile.comparison.memory import MEASURED, measure_memory
+from minimobile.comparison.photograph import PhotographTimes, compare_photograph
 from minimobile.comparison.sized_network import Shape
 from minimobile.execution.detection import PostProcessing, convert_scores
 from minimobile.models.classes import MobileNetModel
@@ -251,6 +253,19 @@ def detections_table(source: str, folder: str | None) -> dict[str, dict[str, flo
     return {name: time_detections(*case) for name, case in cases.items()}
 
 
+def photograph_table(results: dict[tuple[str, int], PhotographTimes]) -> str:
+    """Return a Markdown table: milliseconds from file to classes, our ratio to the fastest, and what ours are."""
+    names = list(dict.fromkeys(name for found in results.values() for name in found.whole))
+    heads = ["model", "threads", *names, "ratio", "decoding", "network", "rest"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for (model, threads), found in results.items():
+        times = " | ".join(f"{found.whole[name]:.2f}" if name in found.whole else "" for name in names)
+        ours, *others = found.whole.values()
+        parts = f"{found.decoding:.2f} | {found.network:.2f} | {found.rest:.2f}"
+        lines.append(f"| {model} | {threads} | {times} | {ours / min(others):.2f} | {parts} |")
+    return "\n".join(lines)
+
+
 def memory_table(cases: list[str], against: list[str]) -> dict[str, dict[str, float]]:
     """Return the peak memory in MiB of a process by network and runtime."""
     rivals = [name for name in against if name in MEASURED]
@@ -269,8 +284,9 @@ def main() -> int:
     parser.add_argument("--quantized", nargs="+", metavar="FILE.tflite", help="time these files instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of a process per runtime instead")
     parser.add_argument("--pipeline", nargs="+", metavar="MODEL", help="pictures a second from files instead")
-    parser.add_argument("--pictures", metavar="FOLDER", help="of JPEGs, for --pipeline; for --detections")
     parser.add_argument("--detections", nargs="?", const="", metavar="MODEL", help="time what makes detections instead")
+    parser.add_argument("--photograph", nargs="+", metavar="MODEL", help="one file to its labels instead")
+    parser.add_argument("--pictures", metavar="FOLDER", help="of --pipeline, --detections; a file for --photograph")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.start:
@@ -295,6 +311,20 @@ def main() -> int:
             f"{name}: " + ", ".join(f"{rules} {each:.3f} ms" for rules, each in row.items())
             for name, row in rows.items()
         ))  # fmt: skip
+    if options.photograph:
+        if not options.pictures:
+            parser.error("--photograph needs --pictures FILE")
+        photographs = {
+            (Path(model).name, threads): compare_photograph(
+                model, Path(options.pictures), options.against, threads, options.seconds
+            )
+            for model in options.photograph
+            for threads in options.threads
+        }
+        rows_of = [
+            {"model": model, "threads": threads, **found._asdict()} for (model, threads), found in photographs.items()
+        ]
+        print(json.dumps(rows_of) if options.json else photograph_table(photographs))
         return 0
     if options.memory:
         peaks = memory_table(options.cases, options.against)

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import literal_unroll
 from numba.extending import register_jitable
 
 from minimobile_kernels import maps  # noqa: F401  # which tells the compiler of elementwise's functions
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.detection_rules import BLOCK
-from minimobile_kernels.elementwise import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
+from minimobile_kernels.exponentials import raise_first
 from minimobile_kernels.reference_detection import partial_sort, settle_heap
 from minimobile_kernels.suppression import AREA, BEST, CLASS, KEY, SCORE, XMAX, XMIN, YMAX, YMIN, sink, suppress
 
@@ -55,34 +54,9 @@ def sigmoid_scores(logits: Any, powers: Any, out: Any) -> None:
         count = min(BLOCK, logits.shape[0] - start)
         for index in range(count):
             values[index] = -np.float64(logits[start + index])
-        _exponentials(values, powers, count)
+        raise_first(values, powers, count)
         for index in range(count):
             out[start + index] = np.float32(1.0 / (1.0 + values[index]))
-
-
-@compiled
-def _exponentials(values: Any, bits: Any, count: int) -> None:
-    """Replace the first `count` float64 `values` by e**x. Defined by elementwise.exponential.
-
-    The same steps, but without branches or calls, so that the compiler makes vectors of them: 2**k is written as
-    `bits`, which is exact where |x| < 700. (174,447 scores: 10.7 ms with the scalar form.)
-    """
-    scales = bits.view(np.float64)
-    for index in range(count):
-        x = values[index]
-        inside = x if abs(x) < 700.0 else 0.0
-        bits[index] = (np.int64(np.floor(inside * LOG2_E + 0.5)) + 1023) << 52
-    for index in range(count):
-        x = values[index]
-        is_inside = abs(x) < 700.0
-        inside = x if is_inside else 0.0
-        k = np.floor(inside * LOG2_E + 0.5)
-        r = (inside - k * LN2_HIGH) - k * LN2_LOW
-        series = 0.0 * r
-        for coefficient in literal_unroll(TAYLOR):
-            series = series * r + coefficient
-        limit = np.inf if x > 0.0 else (0.0 if x < 0.0 else x)
-        values[index] = series * scales[index] if is_inside else limit
 
 
 @compiled
@@ -96,7 +70,7 @@ def _decode(encodings: Any, anchors: Any, rule: Any, work: Any, order: Any) -> i
         for row in range(count):
             code = encodings[row, 2 + axis]
             own[row] = np.float64(code / growth) if rule.is_tensorflow else np.float64(code) / np.float64(growth)
-        _exponentials(own, bits, count)
+        raise_first(own, bits, count)
     for row in range(count):
         for axis in range(2):
             scale, power = rule.y_scale if axis == 0 else rule.x_scale, powers[axis * count + row]

@@ -29,6 +29,7 @@ detect = Entry(
     _TABLE, _FLOATS, _TABLE, Array(detection_rules.RULES), _NEW_TABLE, _COUNTS, _NEW_TABLE, _COUNTS,
 )  # fmt: skip
 sigmoid_scores = Entry("minimobile_kernels.detection", "sigmoid_scores", _FLOATS, _COUNTS, _NEW_FLOATS)
+raise_all = Entry("minimobile_kernels.exponentials", "raise_all", Array(_FLOAT64, is_written=True), _COUNTS)
 count_values = Entry(
     "minimobile_kernels.statistics", "count_values",
     _TABLE, Array(_FLOAT64, is_written=True), _COUNTS, Number(_FLOAT64),

@@ -70,7 +70,7 @@ def compare(
             raise InputError(
                 f"{name}: expected our output within {AGREEMENT}, got a difference of {differences[name]:.2g}"
             )
-    times = _take_turns({name: partial(run, x) for name, run in contestants.items()}, seconds)
+    times = take_turns({name: partial(run, x) for name, run in contestants.items()}, seconds)
     return [
         Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
         for name, taken in times.items()
@@ -132,7 +132,7 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
                     f"{differences[name]:.2g}"
                 )
             contestants[name] = partial(run, pixels)
-    times = _take_turns(contestants, seconds)
+    times = take_turns(contestants, seconds)
     return [
         Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
         for name, taken in times.items()
@@ -148,7 +148,7 @@ def _choose_result(results: Any) -> NDArray[Any]:
     return found
 
 
-def _take_turns(contestants: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+def take_turns(contestants: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
     """Return the milliseconds of calls, in turn, for about `seconds` and five rounds at least.
 
     A turn is a few calls in a row, of which the first does not count: the threads of those before may still be waiting

@@ -34,6 +34,7 @@ _WITHOUT_EFFECT = frozenset({  # they choose among transformers' classes, or tel
     "use_fast", "backend", "trust_remote_code", "code_revision", "_from_auto",
 })  # fmt: skip
 
+_CONSTANT = (bool, int, float, str, tuple, type(None))  # deepcopy returns these themselves
 _Resize = Callable[..., NDArray[Any]]
 _POST_PROCESS = "post_process_semantic_segmentation"
 
@@ -71,6 +72,7 @@ class _ImageProcessor:
 
     _table: ClassVar[Mapping[str, Setting]] = SETTINGS
     _type_name: ClassVar[str]
+    _chosen: tuple[dict[str, Any], dict[str, Any]] | None = None  # settings as they were, and what they came to
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
     default_to_square = False
 
@@ -214,6 +216,8 @@ class _ImageProcessor:
     def _choose(self, settings: Mapping[str, Any]) -> SimpleNamespace:
         """Merge the settings of a call into those of the processor, and see that each step has what it needs."""
         own = {name: getattr(self, name) for name in self._stored_names()}
+        if not settings and self._chosen is not None and _are_the_same(own, self._chosen[0]):
+            return SimpleNamespace(**self._chosen[1])
         merged = {**own, **{_current_name(name): value for name, value in settings.items()}}
         values = self._standardize(merged, self._type_name, InputError)
         for step, needed in NEEDS.items():
@@ -221,6 +225,8 @@ class _ImageProcessor:
                 if values[step] and values[name] is None:
                     raise InputError(f"{self._type_name}: {step}={values[step]} needs {name}, got None")
         require_framework(values["return_tensors"])
+        if not settings:
+            self._chosen = copy.deepcopy(own), values
         return SimpleNamespace(**values)
 
     def _process_images(self, images: Any, chosen: SimpleNamespace) -> list[NDArray[Any]]:
@@ -377,6 +383,14 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
 
 MobileNetV1FeatureExtractor = MobileNetV1ImageProcessorPil = MobileNetV1ImageProcessor
 MobileNetV2FeatureExtractor = MobileNetV2ImageProcessorPil = MobileNetV2ImageProcessor
+
+
+def _are_the_same(values: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    """Tell whether settings surely are what they were: what has another type than the checked ones may have changed."""
+    return all(
+        value is before[name] if isinstance(value, _CONSTANT) else type(value) is dict and value == before[name]
+        for name, value in values.items()
+    )
 
 
 def _current_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,6 +31,7 @@ from minimobile.imaging.transforms import (
     resized_size,
 )
 
+_Numbers = float | tuple[float, ...] | None
 IGNORED_CLASS = 255  # DeepLab's, and the default of a config's semantic_loss_ignore_index
 
 
@@ -60,16 +62,30 @@ def prepare_image(item: Any, chosen: SimpleNamespace, name: str) -> PixelBytes |
     if chosen.canvas_size is not None:
         image = pad(image.astype(np.float32), *_canvas(chosen), chosen.canvas_value, "canvas_size")
     if image.dtype == np.uint8 and image[0].size > 256:
-        values = _scale(np.broadcast_to(np.arange(256, dtype=np.uint8), (len(image), 1, 256)), chosen)[:, 0]
-        return PixelBytes(image, np.ascontiguousarray(values)) if values.dtype == np.float32 else image.copy()
-    return _scale(np.ascontiguousarray(image), chosen)
+        factor, mean, std = _find_scaling(chosen)
+        values = _tabulate(len(image), chosen.resize_method is None, factor, mean, std)
+        return PixelBytes(image, values) if values.dtype == np.float32 else image.copy()
+    return _scale(np.ascontiguousarray(image), chosen.resize_method is None, *_find_scaling(chosen))
 
 
-def _scale(image: NDArray[Any], chosen: SimpleNamespace) -> NDArray[Any]:
+def _find_scaling(chosen: SimpleNamespace) -> tuple[float | None, _Numbers, _Numbers]:
+    """Return the factor, the mean and the deviation by which values are still to be scaled; None where they are not."""
+    factor = chosen.rescale_factor if chosen.do_rescale and not chosen.rescale_first else None
+    return (factor, chosen.image_mean, chosen.image_std) if chosen.do_normalize else (factor, None, None)
+
+
+def _scale(image: NDArray[Any], is_pillow: bool, factor: float | None, mean: _Numbers, std: _Numbers) -> NDArray[Any]:
     """Rescale and normalise; what each value becomes depends on it and on its channel alone."""
-    if chosen.do_rescale and not chosen.rescale_first:
-        image = (rescale if chosen.resize_method is None else multiply)(image, chosen.rescale_factor)
-    return normalize(image, chosen.image_mean, chosen.image_std) if chosen.do_normalize else image
+    if factor is not None:
+        image = (rescale if is_pillow else multiply)(image, factor)
+    return image if mean is None or std is None else normalize(image, mean, std)
+
+
+@functools.lru_cache(maxsize=16)
+def _tabulate(channels: int, is_pillow: bool, factor: float | None, mean: _Numbers, std: _Numbers) -> NDArray[Any]:
+    """Return what becomes of every byte of every channel, (C, 256); not to be written to."""
+    every = np.broadcast_to(np.arange(256, dtype=np.uint8), (channels, 1, 256))
+    return np.ascontiguousarray(_scale(every, is_pillow, factor, mean, std)[:, 0])
 
 
 def process_map(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[np.int64]:

@@ -14,7 +14,8 @@ from minimobile.imaging.pictures import bring_upright
 from minimobile.models.auto import CLASSIFICATION, choose_model, require_processor
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.outputs import require_finite
-from minimobile_kernels.elementwise import exponential, sigmoid
+from minimobile_kernels.elementwise import sigmoid
+from minimobile_kernels.entries import raise_all
 
 Array = NDArray[Any]
 
@@ -66,8 +67,9 @@ def find_logits(model: MobileNetModel, image: Any, processor: Any = None) -> tup
 def apply_softmax(logits: Array) -> Array:
     """Return exp(logits) over their sum, (num_labels,) float64: NumPy's exp has other last bits on other processors."""
     with np.errstate(all="ignore"):
-        weights = exponential(logits - np.max(logits, initial=-np.inf))
-        probabilities: Array = weights / math.fsum(weights)
+        weights = logits.astype(np.float64) - np.max(logits, initial=-np.inf)
+        raise_all(weights, np.empty(weights.shape, np.int64))
+        probabilities: Array = weights / math.fsum(weights.tolist())
     return probabilities
 
 
