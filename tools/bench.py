@@ -183,10 +183,13 @@ def quantized_table(results: dict[tuple[str, int], list[Timing]]) -> str:
     return "\n".join(lines) + f"\n\nGeometric mean of the ratios to LiteRT: {mean:.2f}"
 
 
-def pipeline_rates(models: list[str], folder: Path, against: list[str], threads: int) -> dict[str, dict[str, float]]:
-    """Return pictures a second by model and runtime, from the JPEGs of a folder to rows."""
+def pipeline_rates(
+    models: list[str], folder: Path, against: list[str], threads: int, task: str
+) -> dict[str, dict[str, float]]:
+    """Return pictures a second by model and runtime, from the JPEGs of a folder to rows; others only classify."""
+    against = against if task == "classify" else []
     pictures = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".jpg", ".jpeg"))
-    return {Path(model).name: compare_rates(model, pictures, against, threads) for model in models}
+    return {Path(model).name: compare_rates(model, pictures, against, threads, task=task) for model in models}
 
 
 def pipeline_table(rates: dict[str, dict[str, float]]) -> str:
@@ -195,7 +198,8 @@ def pipeline_table(rates: dict[str, dict[str, float]]) -> str:
     lines = ["| model | " + " | ".join(names) + " | ratio |", "|---" * (len(names) + 2) + "|"]
     for model, (ours, *others) in ((model, row.values()) for model, row in rates.items()):
         found = " | ".join(f"{rate:.0f}" for rate in (ours, *others))
-        lines.append(f"| {model} | {found} | {ours / max(others):.2f} |")
+        ratio = f"{ours / max(others):.2f}" if others else ""
+        lines.append(f"| {model} | {found} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -285,6 +289,7 @@ def main() -> int:
     parser.add_argument("--memory", action="store_true", help="peak memory of a process per runtime instead")
     parser.add_argument("--pipeline", nargs="+", metavar="MODEL", help="pictures a second from files instead")
     parser.add_argument("--detections", nargs="?", const="", metavar="MODEL", help="time what makes detections instead")
+    parser.add_argument("--task", default="classify", help="of --pipeline")
     parser.add_argument("--photograph", nargs="+", metavar="MODEL", help="one file to its labels instead")
     parser.add_argument("--pictures", metavar="FOLDER", help="of --pipeline, --detections; a file for --photograph")
     parser.add_argument("--json", action="store_true")
@@ -302,7 +307,8 @@ def main() -> int:
         print(json.dumps(_rows(found), indent=1) if options.json else quantized_table(found))
         return 0
     if options.pipeline:
-        rates = pipeline_rates(options.pipeline, Path(options.pictures or "."), options.against, max(options.threads))
+        folder = Path(options.pictures or ".")
+        rates = pipeline_rates(options.pipeline, folder, options.against, max(options.threads), options.task)
         print(json.dumps(rates) if options.json else pipeline_table(rates))
         return 0
     if options.detections is not None:
@@ -311,6 +317,7 @@ def main() -> int:
             f"{name}: " + ", ".join(f"{rules} {each:.3f} ms" for rules, each in row.items())
             for name, row in rows.items()
         ))  # fmt: skip
+        return 0
     if options.photograph:
         if not options.pictures:
             parser.error("--photograph needs --pictures FILE")

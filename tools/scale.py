@@ -3,15 +3,19 @@
     python tools/scale.py memory PICTURES --model SRC [--task classify] [--counts 1000 5000 20000]
     python tools/scale.py plan [--counts 1000 1000000]
     python tools/scale.py cost PICTURES --model SRC [--task classify]
+    python tools/scale.py rate PICTURES --model SRC [--counts 1000 3000] [--beside CHECKOUT]
 
 `memory` prints the peak memory of the parent and of its largest worker over so many pictures (links to those of the
 folder), `plan` that of listing and planning so many paths, and `cost` what a million and a billion pictures take,
-from the processor time, the bytes and the listing of a run over the folder. Needs /proc.
+from the processor time, the bytes and the listing of a run over the folder. `rate` prints the pictures a second of the
+command `classify` without what it takes to start: by the difference of two counts, in turn with that of another
+checkout of the project. Needs /proc.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import subprocess
 import sys
@@ -29,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tools.soak import find_workers
 
-MIB = 2**20
+ROUNDS = 2
 KEYS_PER_REQUEST = 1000  # of an object store's listing
 REQUESTS_PER_PICTURE = 2  # its size, and its bytes
 PLANNING = """
@@ -62,9 +66,10 @@ def link_pictures(pictures: Sequence[Path], folder: Path, count: int) -> Path:
     return folder
 
 
-def measure_run(folder: Path, out: Path, model: str, task: str) -> tuple[float, float]:
+def measure_run(folder: Path, out: Path, model: str, task: str, layers: Sequence[str] = ()) -> tuple[float, float]:
     """Return the peak memory in MiB of a run's parent and of its largest worker."""
     words = ["run", str(folder), "--task", task, "--model", model, "--out", str(out), "--format", "jsonl"]
+    words += [word for layer in layers for word in ("--layer", layer)]
     process = subprocess.Popen([sys.executable, "-m", "minimobile", *words], stdout=subprocess.DEVNULL)
     parent = worker = 0.0
     while process.poll() is None:
@@ -74,6 +79,29 @@ def measure_run(folder: Path, out: Path, model: str, task: str) -> tuple[float, 
     if not (out / SUCCESS).exists():
         raise FormatError(f"{folder}: expected a run that gets through, but it ended with {process.returncode}")
     return parent, worker
+
+
+def measure_rates(folders: Sequence[Path], model: str, checkouts: Sequence[Path | None]) -> list[float]:
+    """Return the pictures a second of `classify`, start excluded, of the installed version (None) and of others.
+
+    `folders` hold fewer pictures and more of them; the fastest of `ROUNDS` counts.
+    """
+    seconds: dict[tuple[Path | None, Path], float] = {}
+    for _ in range(ROUNDS):
+        for folder in folders:
+            for checkout in checkouts:
+                path = {} if checkout is None else {"PYTHONPATH": f"{checkout}{os.pathsep}{checkout / 'kernels'}"}
+                command = [sys.executable, "-m", "minimobile", "classify", str(folder), "--model", model]
+                start = time.perf_counter()
+                subprocess.run(
+                    [*command, "--format", "json"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    env={**os.environ, **path}, cwd=folder.parent,
+                )  # fmt: skip
+                taken = time.perf_counter() - start
+                seconds[checkout, folder] = min(taken, seconds.get((checkout, folder), taken))
+    few, many = folders
+    more = len(list(many.iterdir())) - len(list(few.iterdir()))
+    return [more / (seconds[checkout, many] - seconds[checkout, few]) for checkout in checkouts]
 
 
 def measure_plan(count: int) -> float:
@@ -123,11 +151,13 @@ def cost_table(measured: Measured) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("memory", "plan", "cost"))
+    parser.add_argument("what", choices=("memory", "plan", "cost", "rate"))
     parser.add_argument("pictures", nargs="?", type=Path, help="a folder, for memory and cost")
     parser.add_argument("--model", default="demo:digits")
     parser.add_argument("--task", default="classify")
+    parser.add_argument("--layer", action="append", default=[], help="of the task features")
     parser.add_argument("--counts", nargs="+", type=int)
+    parser.add_argument("--beside", type=Path, metavar="CHECKOUT", help="another version, for rate")
     given = parser.parse_args(arguments)
     if given.what == "plan":
         for count in given.counts or (1000, 10**6):
@@ -145,9 +175,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(cost_table(measured) + "\n")
             return 0
         pictures = sorted(path for path in given.pictures.iterdir() if path.is_file())
+        if given.what == "rate":
+            few, many = sorted(given.counts or (1000, 3000))
+            folders = [link_pictures(pictures, folder / f"pictures{count}", count) for count in (few, many)]
+            checkouts = [None, *([given.beside.absolute()] if given.beside else [])]
+            rates = measure_rates(folders, given.model, checkouts)
+            for name, rate in zip(("installed", "beside"), rates, strict=False):
+                sys.stdout.write(f"{name}: {rate:.0f} pictures a second\n")
+            return 0
         for count in given.counts or (1000, 5000, 20000):
             linked = link_pictures(pictures, folder / f"pictures{count}", count)
-            parent, worker = measure_run(linked, folder / f"out{count}", given.model, given.task)
+            parent, worker = measure_run(linked, folder / f"out{count}", given.model, given.task, given.layer)
             sys.stdout.write(f"{count:,} pictures: parent {parent:.0f} MiB, worker {worker:.0f} MiB\n")
             sys.stdout.flush()
     return 0

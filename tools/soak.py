@@ -2,8 +2,9 @@
 
     python tools/soak.py PICTURES... --model SRC --seed 0 --minutes 10 [--task classify] [--engine local]
 
-Each round has a seed of its own, kills up to four runs or the workers of one, goes on until a run gets through, and
-must leave the very bytes that the undisturbed run left. Ends with exit code 1 where one does not, and names its seed.
+Each round has a seed of its own, kills up to four runs and then perhaps workers of one (on Ray: the processes of its
+actors), goes on until a run gets through, and must leave the very bytes that the undisturbed run left. Ends with exit
+code 1 where one does not, and names its seed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-MOST_KILLS = 4  # in one round; then it may end
+MOST_KILLS = 4  # of runs in one round; then it may end
+MOST_HITS = 2  # at the workers of one run
 LONGEST = 3.0  # seconds before a kill
 WORKERS = (b"bulk.worker", b"bulk import worker", b"ray::_PartActor")  # as their command lines call them
 
@@ -39,31 +41,42 @@ def hash_tables(folder: Path) -> dict[str, str]:
 
 
 def kill_until_done(seed: int, start: Start, longest: float = LONGEST) -> tuple[int, int]:
-    """Start runs, and end each or its workers at a random moment, until one gets through.
+    """Start runs, and end each or workers of it at random moments, until one gets through.
 
-    Returns how many runs, and how many times workers, were killed. `longest` is in seconds.
+    A run whose turn it is loses one worker or all of them, once or twice, each a moment after there are any: a picture
+    is blamed for the third that it sees end. Returns how many runs, and how many times workers, were killed.
+    `longest` is in seconds.
     """
     chance = random.Random(seed)
     runs = workers = 0
     while True:
         process = start()
-        end = time.monotonic() + chance.uniform(0.1, 1) * longest
-        while time.monotonic() < end and process.poll() is None:
-            time.sleep(0.01)
-        if process.poll() is not None or runs + workers >= MOST_KILLS:
+        hits = 0 if chance.random() < 0.5 else chance.randint(1, MOST_HITS)
+        for _ in range(hits):
+            while process.poll() is None and not find_workers(process.pid):
+                time.sleep(0.05)
+            _wait(process, chance.uniform(0, 1) * longest)
+            found = find_workers(process.pid)
+            if process.poll() is None and found:
+                workers += 1
+                for worker in found if chance.random() < 0.5 else [chance.choice(found)]:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(worker, signal.SIGKILL)
+        if hits or runs >= MOST_KILLS:
             process.wait()
             return runs, workers
-        found = find_workers(process.pid)
-        if found and chance.random() < 0.5:
-            workers += 1
-            for worker in found:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGKILL)
-            process.wait()
+        _wait(process, chance.uniform(0.1, 1) * longest)
+        if process.poll() is not None:
             return runs, workers
         runs += 1
         process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and process.poll() is None:
+        time.sleep(0.01)
 
 
 def find_workers(run: int) -> list[int]:

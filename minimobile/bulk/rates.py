@@ -20,15 +20,15 @@ TURN = 100  # pictures
 
 
 def compare_rates(
-    source: str, pictures: Sequence[Path], against: Sequence[str], threads: int, rounds: int = 3
+    source: str, pictures: Sequence[Path], against: Sequence[str], threads: int, rounds: int = 3, task: str = "classify"
 ) -> dict[str, float]:
-    """Return {runtime: pictures a second} of classification, the fastest of some rounds over the same pictures.
+    """Return {runtime: pictures a second}, the fastest of some rounds over the same pictures.
 
     Each picture is read, decoded, brought to the network's size and classified by one of `threads` threads, which
     compute alone; loading is not counted. Ours are whole rows of `minimobile run`, hash and labels included. The others
-    get the same network and do what `prepare_classifier` says.
+    get the same network and do what `prepare_classifier` says, so that `against` is for classification alone.
     """
-    runner = PartRunner(BulkOptions(source, "classify", "jsonl"), threads)
+    runner = PartRunner(BulkOptions(source, task, "jsonl"), threads)
     contestants: dict[str, Callable[[Sequence[Path]], Any]] = {
         "minimobile": lambda some: runner.compute([str(path) for path in some])
     }
