@@ -34,7 +34,7 @@ from minimobile.formats.onnx.tensors import (
     read_tensor,
 )
 from minimobile.formats.protobuf import FIXED32, as_number, as_view, fields, read_text, signed
-from minimobile.formats.tensorflow.graph_def import GraphNode
+from minimobile.formats.tensorflow.graph_def import GraphNode, sort_by_inputs
 from minimobile.storage.files import read_limited
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
@@ -298,22 +298,4 @@ class _Reader:
 def sort_nodes(model: Model, where: str) -> list[Node]:
     """Return the nodes so that each comes after those whose results it reads; refuse a cycle."""
     makers = {name: node for node in model.nodes for name in node.outputs}
-    done: dict[str, Node] = {}
-    for first in model.nodes:
-        if first.name in done:
-            continue
-        path: dict[str, Iterator[str]] = {first.name: iter(first.inputs)}  # a stack: recursion could go too deep
-        while path:
-            name, rest = next(reversed(path.items()))
-            for tensor in rest:
-                maker = makers.get(tensor)
-                if maker is None or maker.name in done:
-                    continue
-                if maker.name in path:
-                    raise FormatError(f"{where}: expected a graph without cycles, found one through node {maker.title}")
-                path[maker.name] = iter(maker.inputs)
-                break
-            else:
-                del path[name]
-                done[name] = makers[name]
-    return list(done.values())
+    return sort_by_inputs(model.nodes, makers.get, where)

@@ -6,7 +6,7 @@ Source: graph.proto, node_def.proto, versions.proto of TensorFlow (tensorflow/co
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +23,7 @@ NODE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]{,399}")
 OPERATION_NAME = re.compile(r"[A-Z_][A-Za-z0-9_>]{,99}")
 
 Value = TypeVar("Value")
+NodeType = TypeVar("NodeType", bound="GraphNode")
 
 
 @dataclass(frozen=True)
@@ -144,23 +145,34 @@ def find_node_name(tensor: str) -> str:
 def sort_nodes(graph: GraphDef, where: str) -> list[GraphNode]:
     """Return the nodes so that each comes after its inputs, otherwise as they lie in the file; refuse a cycle."""
     nodes = {node.name: node for node in graph.nodes}
-    done: dict[str, GraphNode] = {}
-    for first in graph.nodes:
+    return sort_by_inputs(graph.nodes, lambda tensor: nodes[find_node_name(tensor)], where)
+
+
+def sort_by_inputs(
+    nodes: Sequence[NodeType], find_maker: Callable[[str], NodeType | None], where: str
+) -> list[NodeType]:  # fmt: skip
+    """Return nodes of any format so that each comes after those that make its inputs; refuse a cycle.
+
+    Otherwise they stay as they are. `find_maker` returns the node of a tensor, None for what no node makes.
+    """
+    done: dict[str, NodeType] = {}
+    for first in nodes:
         if first.name in done:
             continue
-        path: dict[str, Iterator[str]] = {first.name: iter(first.inputs)}  # a stack: recursion could go too deep
+        path = {first.name: (first, iter(first.inputs))}  # a stack: recursion could go too deep
         while path:
-            name, rest = next(reversed(path.items()))
+            name, (node, rest) = next(reversed(path.items()))
             for tensor in rest:
-                previous = find_node_name(tensor)
-                if previous in path:
-                    raise FormatError(f"{where}: expected a graph without cycles, found one through node {previous}")
-                if previous not in done:
-                    path[previous] = iter(nodes[previous].inputs)
-                    break
+                maker = find_maker(tensor)
+                if maker is None or maker.name in done:
+                    continue
+                if maker.name in path:
+                    raise FormatError(f"{where}: expected a graph without cycles, found one through node {maker.title}")
+                path[maker.name] = (maker, iter(maker.inputs))
+                break
             else:
                 del path[name]
-                done[name] = nodes[name]
+                done[name] = node
     return list(done.values())
 
 
