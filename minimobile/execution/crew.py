@@ -32,7 +32,7 @@ PATIENCE = (
 BURST = 2e-4  # seconds between two calls that are in a row
 WORTH_WAKING = 15_000_000  # multiply-adds: a fifth of a millisecond or more; to wake a helper takes a tenth of that
 STALL = 3000  # spins: about a millisecond, a thousand times what a part that others have taken lets one wait
-MEMORY = 0.05  # seconds after a stall in which another one is no accident
+MEMORY = 0.05  # seconds after a rest in which a stall makes the next rest longer
 LEAST_REST, MOST_REST = 0.005, 0.64  # seconds
 
 
@@ -121,6 +121,7 @@ class _Station:
         self._is_open = False
         self._calls: list[tuple[int, Call]] = []
         self._last_end = 0.0
+        self._stalls = 0  # in a row
         self._last_stall, self._rest = 0.0, 0.0
         self._lock = threading.Lock()
 
@@ -172,16 +173,22 @@ class _Station:
             self._calls.clear()
         if fields[LONGEST_WAIT] > STALL:
             self._note_stall()
+        else:
+            self._stalls = 0
 
     def _note_stall(self) -> None:
-        """Go on alone for a while, if helpers that hold parts are kept from the processors again and again.
+        """Go on alone for a while, if helpers that hold parts are kept from the processors in one call after the other.
 
         Where another process is at work, a helper that is not let run holds up the call for as long as the system
-        likes, which is milliseconds, and what is won until then is lost again.
+        likes, which is milliseconds, and what is won until then is lost again. One call alone says nothing: threads of
+        another runtime in this process may be waiting for work on the processors.
         """
+        self._stalls += 1
+        if self._stalls < 2:
+            return
         now = time.perf_counter()
         is_again = now < self._last_stall + self._rest + max(MEMORY, 8 * self._rest)
-        self._rest = min(MOST_REST, max(LEAST_REST, 2 * self._rest)) if is_again else 0.0
+        self._rest = min(MOST_REST, max(LEAST_REST, 2 * self._rest)) if is_again else LEAST_REST
         self._last_stall = now
 
     def _help(self, helper: _Helper) -> None:
