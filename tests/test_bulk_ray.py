@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ from tools import soak
 from tools.soak import hash_tables
 
 SCALE = Path(__file__).resolve().parent.parent / "docs" / "scale.md"
-ENVIRONMENT = {**os.environ, "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = {
+    **os.environ, "RAY_ADDRESS": "local", "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0",
+    "PYTHONWARNINGS": "ignore",
+}  # fmt: skip
 RUN = """
 import os, signal, sys, threading, time
 from pathlib import Path
@@ -43,10 +47,10 @@ print("rows", summary.rows, summary.is_complete)
 """
 
 
-def run_script(code: str, folder: Path) -> str:
+def run_script(code: str, folder: Path, **environment: str) -> str:
     command = [sys.executable, "-c", code]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, env=ENVIRONMENT, timeout=300, check=False
+        command, capture_output=True, text=True, cwd=folder, env=ENVIRONMENT | environment, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
@@ -60,6 +64,19 @@ def test_actors_make_the_same_table_and_one_that_is_killed_is_replaced(tmp_path:
     code = RUN.format(tests=str(Path(__file__).parent), pictures=str(pictures), out=str(tmp_path / "there"))
     assert "rows 21 True" in run_script(code, tmp_path)
     assert hash_tables(tmp_path / "there") == hash_tables(tmp_path / "here")
+
+
+@pytest.mark.crosscheck
+def test_a_cluster_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
+    """Ray notes the last cluster that began on a machine, and joins it where nobody says otherwise."""
+    pytest.importorskip("ray")
+    pictures = make_pictures(tmp_path / "pictures", 3)
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path\n"
+    code += f"from bulk_runs import digit_run\nprint(digit_run([{str(pictures)!r}], Path('out'), engine='ray').rows)"
+    with tempfile.TemporaryDirectory() as folder:  # for the paths of sockets are short
+        (Path(folder) / "ray").mkdir()
+        (Path(folder) / "ray/ray_current_cluster").write_text("127.0.0.1:9")
+        assert run_script(code, tmp_path, RAY_TMPDIR=folder, RAY_ADDRESS="").split() == ["3"]
 
 
 CLUSTER = """

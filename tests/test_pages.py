@@ -42,9 +42,11 @@ def test_a_page_prints_what_it_says(page: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("page", WITH_FRAMEWORKS)
 def test_a_page_with_frameworks_prints_what_it_says(page: str) -> None:
     """In a process of its own, where their warnings are theirs."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "RAY_USAGE_STATS_ENABLED": "0"}
+    settings = {"PYTHONWARNINGS": "ignore", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": "local"}
     command = [sys.executable, "-m", "tools.pages", str(DOCS / page)]
-    ran = subprocess.run(command, cwd=DOCS.parent, env=environment, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        command, cwd=DOCS.parent, env=os.environ | settings, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from minimobile.errors import FormatError, MinimobileError
 from minimobile.storage.extras import import_extra
 
 RETRIES = 5  # of a part whose actor or machine has died
+PATIENCE = 300.0  # seconds for an actor that does not answer: Ray takes up to a minute to find that a machine is gone
 
 
 def run_on_ray(
@@ -24,12 +27,15 @@ def run_on_ray(
     """
     ray = import_ray()
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, configure_logging=False, include_dashboard=False)
+        # Without an address Ray follows traces of the last cluster that began here, and waits for it if it is gone.
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address, log_to_driver=False, configure_logging=False, include_dashboard=False)
     actor_class = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=RETRIES)(_PartActor)
     actors = [actor_class.remote(options, str(folder.absolute())) for _ in range(min(jobs, len(parts)))]
     pool = list(actors)
     left = iter(parts)
     under_way: dict[Any, tuple[Any, Part]] = {}
+    silent_since: dict[str, float] = {}
     try:
         while True:
             while pool and (part := next(left, None)) is not None:
@@ -43,6 +49,16 @@ def run_on_ray(
             actor, part = under_way.pop(ready)
             try:
                 report, sentence = ray.get(ready)
+            except ray.exceptions.ActorUnavailableError:
+                # It does not answer, and Ray does not know yet whether it, or its machine, has ended: that is no death.
+                now = time.monotonic()
+                if now - silent_since.setdefault(part.name, now) > PATIENCE:
+                    raise FormatError(
+                        f"{part.name}: expected an actor that answers, found none for {PATIENCE:.0f} seconds"
+                    ) from None
+                time.sleep(1)
+                under_way[actor.run.remote(part)] = (actor, part)
+                continue
             except ray.exceptions.RayError as error:
                 reason = str(error).strip().splitlines()[0][:200]
                 raise FormatError(

@@ -182,6 +182,8 @@ def _compare_folded(
         is_new = array.kind in (UNRELATED, A_FEW)
         if not array.differs or (relation.kind == UNRELATED and array.kind != UNRELATED):
             continue
+        if not is_same and relation.words in array.how:
+            continue  # which says no more
         what = "both sides are the same" if is_same else f"the {part} is {relation.words}"
         kind = array.kind if not is_new or relation.kind == UNRELATED else FOLDED if is_same else relation.kind
         left = relation.left if is_new else array.left
