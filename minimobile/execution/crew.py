@@ -83,15 +83,18 @@ class _Helper:
         self.is_awake = False
         self._alarm: SimpleQueue[bool] = SimpleQueue()
         self._identifier = 0
-        self._processors: set[int] | None = None
+        self._kept_off: int | None = None
+
+    def keep_off(self, processor: int | None) -> None:
+        """Have the helper run on another processor than this, which is the caller's."""
+        if processor is not None and processor != self._kept_off and self._identifier:
+            processors.keep_off(self._identifier, processor)
+            self._kept_off = processor
 
     def rouse(self) -> None:
-        """Wake the helper, if it sleeps, on another processor than this one."""
-        if self.is_awake or not self._alarm.empty():
-            return
-        if self._identifier and self._processors is None:
-            self._processors = processors.keep_off(self._identifier)
-        self._alarm.put(True)
+        """Wake the helper, if it sleeps."""
+        if not self.is_awake and self._alarm.empty():
+            self._alarm.put(True)
 
     def dismiss(self) -> None:
         """Wake the helper for the last time."""
@@ -102,9 +105,6 @@ class _Helper:
         self._identifier = threading.get_native_id()
         is_needed = self._alarm.get()
         self.is_awake = is_needed
-        if self._processors is not None:
-            processors.allow(self._processors)
-            self._processors = None
         return is_needed
 
 
@@ -162,8 +162,10 @@ class _Station:
         fields[FUNCTION], fields[TABLE] = call.places()
         fields[LONGEST_WAIT] = 0
         self._is_open = True
-        if wakes:
-            for helper in self._helpers:
+        here = processors.find_current()
+        for helper in self._helpers:
+            helper.keep_off(here)
+            if wakes:
                 helper.rouse()
         call(0)
         if fields[IS_VISITED]:

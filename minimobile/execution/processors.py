@@ -1,4 +1,4 @@
-"""On which processor a thread is woken, where the system lets itself be told (Linux)."""
+"""On which processors a thread may run, where the system lets itself be told (Linux)."""
 
 from __future__ import annotations
 
@@ -19,26 +19,19 @@ def _find_current() -> Callable[[], int] | None:
     return found
 
 
-def keep_off(thread: int) -> set[int] | None:
-    """Keep a thread that sleeps off this thread's processor; returns where it may run otherwise, None: as it was.
+def find_current() -> int | None:
+    """Return the number of the processor that this thread runs on, None where the system does not say."""
+    current = _find_current()
+    return None if current is None else current()
+
+
+def keep_off(thread: int, processor: int) -> None:
+    """Let a thread run wherever this one may, but on one processor: where this one is, if there is any other.
 
     Linux wakes a thread on the processor of the one that wakes it unless it sees an idle one, and on a virtual machine
     it does not see those, for the host has put them to sleep: two threads that were to share work then take turns on
-    one processor, until the system looks around a few milliseconds later. `thread` is a native identifier.
+    one processor, for a few milliseconds or for seconds. `thread` is a native identifier.
     """
-    current = _find_current()
-    if current is None:
-        return None
-    with contextlib.suppress(OSError):  # where that is not allowed, the thread wakes where the system likes
-        allowed = os.sched_getaffinity(thread)
-        others = allowed - {current()}
-        if others and others != allowed:
+    with contextlib.suppress(OSError):  # where that is not allowed, the thread runs where the system likes
+        if others := os.sched_getaffinity(0) - {processor}:
             os.sched_setaffinity(thread, others)
-            return allowed
-    return None
-
-
-def allow(processors: set[int]) -> None:
-    """Let this thread run on any of these processors."""
-    with contextlib.suppress(OSError):  # one of them has been taken away from this process
-        os.sched_setaffinity(0, processors)
