@@ -26,9 +26,7 @@ from minimobile_kernels.mailbox import (
 from minimobile_kernels.native import Call, Entry
 from minimobile_kernels.step import ENTRIES, LINE
 
-PATIENCE = (
-    3000  # spins of a helper without work: about 200 microseconds, many times what lies between two calls in a row
-)
+PATIENCE = 3000  # spins of a helper without work: about 200 microseconds, many times what lies between calls in a row
 BURST = 2e-4  # seconds between two calls that are in a row
 WORTH_WAKING = 15_000_000  # multiply-adds: a fifth of a millisecond or more; to wake a helper takes a tenth of that
 STALL = 3000  # spins: about a millisecond, a thousand times what a part that others have taken lets one wait
@@ -103,9 +101,8 @@ class _Helper:
     def sleep(self) -> bool:
         """Sleep, and tell why it was woken: True for a call, False to leave."""
         self._identifier = threading.get_native_id()
-        is_needed = self._alarm.get()
-        self.is_awake = is_needed
-        return is_needed
+        self.is_awake = self._alarm.get()
+        return self.is_awake
 
 
 class _Station:

@@ -83,9 +83,11 @@ def _scale(image: NDArray[Any], is_pillow: bool, factor: float | None, mean: _Nu
 
 @functools.lru_cache(maxsize=16)
 def _tabulate(channels: int, is_pillow: bool, factor: float | None, mean: _Numbers, std: _Numbers) -> NDArray[Any]:
-    """Return what becomes of every byte of every channel, (C, 256); not to be written to."""
+    """Return what becomes of every byte of every channel, (C, 256), which cannot be written to: pictures share it."""
     every = np.broadcast_to(np.arange(256, dtype=np.uint8), (channels, 1, 256))
-    return np.ascontiguousarray(_scale(every, is_pillow, factor, mean, std)[:, 0])
+    values = np.ascontiguousarray(_scale(every, is_pillow, factor, mean, std)[:, 0])
+    values.setflags(write=False)
+    return values
 
 
 def process_map(item: Any, chosen: SimpleNamespace, name: str) -> NDArray[np.int64]:
