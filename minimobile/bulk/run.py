@@ -135,6 +135,7 @@ def run(
     done = _Count(sum(part.count for part in missing), progress)
     for report in compute(options, missing, folder, jobs or count_processors(), done.hear) if missing else ():
         done.finish(report)
+    clear_leftovers(folder)  # of workers that ended while they were writing, whoever has done their parts since
     return _settle(plans, folder, options, done.rows)
 
 
