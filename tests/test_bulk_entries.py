@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -91,6 +92,22 @@ def test_lists_on_disk_and_on_standard_input(tmp_path: Path) -> None:
     assert list_entries(["-"], stdin=io.StringIO("b.png\na.png\n")) == ["a.png", "b.png"]
 
 
+def test_the_mark_that_spreadsheets_and_editors_write_first_is_no_part_of_a_name(tmp_path: Path) -> None:
+    (tmp_path / "some.txt").write_bytes(b"\xef\xbb\xbfa.png\r\nb.png\r\n")
+    (tmp_path / "some.csv").write_bytes(b"\xef\xbb\xbfpath,size\r\na.png,1\r\nb.png,2\r\n")
+    for name in ("some.txt", "some.csv"):
+        assert list_entries([tmp_path / name]) == ["a.png", "b.png"]
+
+
+def test_a_table_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "long.csv").write_text(f"path\n{'a' * 2**18}\n")
+    with pytest.raises(FormatError, match=r"long.csv: cannot be read as CSV \(field larger than field limit"):
+        list_entries([tmp_path / "long.csv"])
+    os.mkfifo(tmp_path / "pipe.csv")
+    with pytest.raises(FormatError, match="expected a regular file, found a pipe"):
+        list_entries([tmp_path / "pipe.csv"])
+
+
 def test_tables_by_the_first_column_that_is_known_or_the_one_named(tmp_path: Path) -> None:
     table = tmp_path / "table.csv"
     table.write_text('number,file,other\n1,b.png,x.png\n2,"a\nb.png",y.png\n')
@@ -110,6 +127,38 @@ def test_parquet_holds_paths_or_pictures(tmp_path: Path) -> None:
     cells = list_entries([tmp_path / "cells.parquet"])
     assert cells == [(str(tmp_path / "cells.parquet"), "image", row) for row in (0, 1)]
     assert describe_entry(cells[1]) == f"{tmp_path}/cells.parquet#1"
+    parquet.write_table(arrow.table({"path": [1, 2]}), tmp_path / "numbers.parquet")
+    with pytest.raises(InputError, match="expected column path to hold paths or the bytes of pictures, found int64"):
+        list_entries([tmp_path / "numbers.parquet"])
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
+    with pytest.raises(FormatError, match=r"damaged.parquet: cannot be read \(ArrowInvalid"):
+        list_entries([tmp_path / "damaged.parquet"])
+
+
+@pytest.mark.crosscheck
+def test_pictures_in_tables_are_rows_and_each_group_is_decoded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    pictures = sorted(make_pictures(tmp_path / "pictures", 7).rglob("*.png"))
+    contents = [{"bytes": path.read_bytes()} for path in pictures]
+    parquet.write_table(arrow.table({"image": [*contents, None]}), tmp_path / "t.parquet", row_group_size=3)
+    decoded: list[int] = []
+    decode = parquet.ParquetFile.read_row_group
+
+    def count(file: object, group: int, **options: object) -> object:
+        decoded.append(group)
+        return decode(file, group, **options)
+
+    monkeypatch.setattr(parquet.ParquetFile, "read_row_group", count)
+    runner = PartRunner(BulkOptions("demo:digits", "classify", "jsonl", top=2), threads=2)
+    (part,) = freeze_plan(tmp_path, list_entries([tmp_path / "t.parquet"]), 10, 1).parts()
+    assert runner.run(part, tmp_path).errors == 1
+    assert sorted(decoded) == [0, 1, 2]
+    rows = read_rows(tmp_path)
+    assert rows[7]["error"].endswith("expected the bytes of a picture in column image, found none")
+    assert [row["sha256"] for row in rows[:7]] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from bulk_runs import KILLER, MODEL, crashing_command, digit_run, make_pictures, make_trouble, read_rows, start_run
 
@@ -223,6 +224,28 @@ def test_two_shards_at_once_make_one_table(pictures: Path, whole: Path, tmp_path
     assert hash_tables(tmp_path / "out") == hash_tables(whole)
 
 
+def test_a_folder_that_another_run_has_put_there_is_never_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill while the old files are deleted would leave a finished table without its masks."""
+    path = tmp_path / "_mask" / "part-0001-000000"
+    was_there = []
+    remove = files.shutil.rmtree
+
+    def watch(folder: Path, **options: object) -> None:
+        was_there.append(path.is_dir())
+        remove(folder, **options)
+
+    monkeypatch.setattr(files.shutil, "rmtree", watch)
+    for content in (b"one", b"two"):
+        with files.replace_whole(path) as temporary:
+            temporary.mkdir()
+            (temporary / "000000.png").write_bytes(content)
+    assert was_there == [True]
+    assert [file.read_bytes() for file in path.iterdir()] == [b"two"]
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
 def test_a_full_disk_is_one_sentence_and_leaves_whole_parts(
     pictures: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +279,10 @@ worker.main()
         ({"task": "segment"}, "expected a model for the task segment"),
         ({"shard": (2, 2)}, "shard: expected"),
         ({"jobs": 0}, "jobs: expected"),
+        ({"rows_per_part": "5"}, "rows_per_part: expected a whole number"),
+        ({"top": "5"}, "top: expected a whole number"),
+        ({"num_threads": 2}, "num_threads: expected none, for jobs says it"),
+        ({"state_dict": {"weight": np.zeros(3)}}, "state_dict: expected a value that JSON can hold"),
         ({"engine": "abacus"}, "engine: expected local or ray, or what computes parts"),
         ({"model": "nowhere.h5"}, "nowhere.h5"),
     ],
@@ -266,6 +293,14 @@ def test_wrong_options_are_one_sentence_and_no_table(
     with pytest.raises((InputError, mm.UnknownLayerError, FormatError), match=sentence):
         digit_run([pictures], tmp_path / "out", **options)
     assert not list(tmp_path.rglob("part-*"))
+
+
+def test_a_token_of_the_hub_is_written_nowhere(pictures: Path, whole: Path, tmp_path: Path) -> None:
+    digit_run([pictures], tmp_path / "out", token="hf_secret", cache_dir=tmp_path)
+    texts = [path.read_bytes() for path in (tmp_path / "out").iterdir()]
+    assert not any(b"hf_secret" in text for text in texts)
+    assert digit_run([pictures], tmp_path / "out").is_complete  # it is the same run without
+    assert hash_tables(tmp_path / "out") == hash_tables(whole)
 
 
 def test_a_package_that_is_missing_is_named(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,19 @@ def test_parquet_keeps_types_and_says_what_made_it(tmp_path: Path) -> None:
     assert parquet.read_metadata(tmp_path / "z").num_row_groups == 2
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", pytest.param("parquet", marks=pytest.mark.crosscheck)])
+def test_labels_of_any_length_and_any_text(tmp_path: Path, kind: str) -> None:
+    rows: list[dict[str, Any]] = [
+        {"path": "\ud800.png", "label": ["half a character: \ud800", 'l"' * 2**17]},
+        {"path": "b.png", "error": 'b.png: "no"\n picture'},
+    ]
+    WRITERS[kind](tmp_path / "x", COLUMNS, rows, {})
+    assert ERROR_COUNTERS[kind](tmp_path / "x") == 1
+    if kind == "parquet":
+        table = pytest.importorskip("pyarrow.parquet").read_table(tmp_path / "x")
+        assert table["label"].to_pylist()[0][0] == "half a character: \\ud800"
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_the_same_rows_are_the_same_bytes_and_errors_are_counted(tmp_path: Path, kind: str) -> None:
     for name in ("x", "y"):

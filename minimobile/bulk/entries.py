@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import glob
 import heapq
+import io
 import itertools
 import os
 import sys
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
-from minimobile.errors import InputError, UnavailableError
+from minimobile.errors import FormatError, InputError, MinimobileError, UnavailableError
 from minimobile.imaging.pictures import PICTURE_SUFFIXES
 from minimobile.storage.extras import import_extra
 from minimobile.storage.files import open_regular
@@ -135,7 +138,8 @@ def _is_folder(name: os.DirEntry[str]) -> bool:
 
 def _read_list(path: Path) -> list[str]:
     with open_regular(path) as file:
-        return list(_read_lines(os.fsdecode(line) for line in file))
+        content = file.read().removeprefix(BOM_UTF8)
+    return list(_read_lines(os.fsdecode(line) for line in content.split(b"\n")))
 
 
 def _read_lines(lines: Iterable[str]) -> Iterator[str]:
@@ -143,23 +147,31 @@ def _read_lines(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _read_csv(path: Path, column: str | None) -> Iterator[str]:
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = csv.DictReader(file)
-        chosen = _choose_column(path, list(rows.fieldnames or ()), column)
-        yield from (row[chosen] for row in rows if row[chosen])
+    """Yield a column; spreadsheets write a mark before the first name, which "utf-8-sig" leaves out."""
+    with open_regular(path) as file, io.TextIOWrapper(file, "utf-8-sig", "surrogateescape", newline="") as text:
+        try:
+            rows = csv.DictReader(text)
+            chosen = _choose_column(path, list(rows.fieldnames or ()), column)
+            yield from (row[chosen] for row in rows if row[chosen])
+        except csv.Error as error:
+            raise FormatError(f"{path}: cannot be read as CSV ({error})") from None
 
 
 def _read_parquet(path: Path, column: str | None) -> Iterator[Entry]:
     parquet = import_package("pyarrow.parquet")
-    arrow = import_package("pyarrow")
-    schema = parquet.read_schema(path)
-    chosen = _choose_column(path, schema.names, column)
-    kind = schema.field(chosen).type
-    if arrow.types.is_struct(kind) or arrow.types.is_binary(kind) or arrow.types.is_large_binary(kind):
-        yield from ((str(path), chosen, row) for row in range(parquet.read_metadata(path).num_rows))
-        return
-    for batch in parquet.ParquetFile(path).iter_batches(columns=[chosen]):
-        yield from (value for value in batch.column(0).to_pylist() if value)
+    types = import_package("pyarrow").types
+    with reading_store(str(path)):
+        schema = parquet.read_schema(path)
+        chosen = _choose_column(path, schema.names, column)
+        kind = schema.field(chosen).type
+        kind = kind.value_type if types.is_dictionary(kind) else kind
+        if types.is_struct(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+            yield from ((str(path), chosen, row) for row in range(parquet.read_metadata(path).num_rows))
+            return
+        if not (types.is_string(kind) or types.is_large_string(kind)):
+            raise InputError(f"{path}: expected column {chosen} to hold paths or the bytes of pictures, found {kind}")
+        for batch in parquet.ParquetFile(path).iter_batches(columns=[chosen]):
+            yield from (value for value in batch.column(0).to_pylist() if value)
 
 
 def _choose_column(path: Path, names: Sequence[str], column: str | None) -> str:
@@ -174,24 +186,39 @@ def _choose_column(path: Path, names: Sequence[str], column: str | None) -> str:
 def _list_addresses(address: str) -> Iterator[str]:
     filesystem, path = open_address(address)
     scheme = address.partition("://")[0]
-    if glob.has_magic(path):
-        found = filesystem.glob(path)
-    elif filesystem.isdir(path):
-        found = [name for name in filesystem.find(path) if Path(name).suffix.lower() in PICTURE_SUFFIXES]
-    else:
+    with reading_store(address):
+        if glob.has_magic(path):
+            found = filesystem.glob(path)
+        elif filesystem.isdir(path):
+            found = [name for name in filesystem.find(path) if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+        else:
+            found = None
+    if found is None:
         yield address
-        return
-    yield from (f"{scheme}://{name.lstrip('/') if scheme != 'file' else name}" for name in found)
+    else:
+        yield from (f"{scheme}://{name.lstrip('/') if scheme != 'file' else name}" for name in found)
 
 
 def open_address(address: str) -> tuple[Any, str]:
-    """Return the file system of an address, and the path there."""
+    """Return the file system of an address, and the path there. Raises UnavailableError for what cannot be opened."""
     fsspec = import_package("fsspec")
     try:
         filesystem, path = fsspec.core.url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise UnavailableError(f"{address}: cannot be opened ({str(error).splitlines()[0]})") from None
+    except Exception as error:  # a protocol's package that is missing, or whatever it says of the address
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UnavailableError(f"{address}: cannot be opened ({reason[:200]})") from None
     return filesystem, str(path)
+
+
+@contextmanager
+def reading_store(where: str) -> Iterator[None]:
+    """Have whatever a bucket, a server or a table raises be one FormatError: every store has its own errors."""
+    try:
+        yield
+    except MinimobileError:
+        raise
+    except Exception as error:
+        raise FormatError(f"{where}: cannot be read ({type(error).__name__}: {str(error)[:120]})") from None
 
 
 def import_package(name: str) -> Any:

@@ -55,11 +55,11 @@ def replace_whole(path: Path) -> Iterator[Path]:
             yield temporary
             if temporary.is_dir():
                 os.sync()
-                _remove(path)
+                _replace_folder(temporary, path)
             else:
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
-            temporary.replace(path)
+                temporary.replace(path)
             sync_folder(path.parent)
     finally:
         _remove(temporary)
@@ -77,7 +77,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def clear_leftovers(folder: Path) -> None:
     """Remove temporary files of processes of this machine that are no more."""
-    for path in folder.rglob("_*.tmp"):
+    for path in _find_temporary(folder):
         found = _TEMPORARY.match(path.name)
         if found and found["host"] == host_name() and not is_alive(int(found["process"])):
             _remove(path)
@@ -85,8 +85,9 @@ def clear_leftovers(folder: Path) -> None:
 
 def clear_of_process(folder: Path, process: int) -> None:
     """Remove the temporary files of one process of this machine."""
-    for path in folder.rglob(f"_*.{host_name()}-{process}.tmp"):
-        _remove(path)
+    for path in _find_temporary(folder):
+        if path.name.endswith(f".{host_name()}-{process}.tmp"):
+            _remove(path)
 
 
 def is_alive(process: int) -> bool:
@@ -137,6 +138,34 @@ def _copy_once(temporary: Path, path: Path) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _find_temporary(folder: Path) -> Iterator[Path]:
+    """Yield what is temporary in a folder and in those below it; what others take away meanwhile is passed over."""
+    for place, folders, files in os.walk(folder):
+        named = [name for name in (*folders, *files) if name.startswith("_") and name.endswith(".tmp")]
+        folders[:] = [name for name in folders if name not in named]
+        yield from (Path(place, name) for name in named)
+
+
+def _replace_folder(folder: Path, path: Path) -> None:
+    """Give a folder a name under which another process, or a run that was killed, may have put the same before.
+
+    That one is moved aside and not removed first: its name is free for as long as a rename takes, and not for as long
+    as its files take to be deleted, within which a kill would leave a table without them.
+    """
+    before: list[Path] = []
+    while folder.exists():
+        try:
+            folder.rename(path)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            before.append(temporary_name(path.with_name(f"{path.name}-before-{len(before)}")))
+            with contextlib.suppress(FileNotFoundError):  # another process has just moved it
+                path.rename(before[-1])
+    for old in before:
+        _remove(old)
 
 
 def _remove(path: Path) -> None:

@@ -18,6 +18,7 @@ from minimobile.bulk.entries import import_package
 from minimobile.bulk.files import create_once
 from minimobile.errors import InputError
 from minimobile.imaging.detections import check_threshold
+from minimobile.storage.hub import part_hub_options
 
 TASKS = ("classify", "features", "segment", "detect")
 FORMATS = ("parquet", "csv", "jsonl")
@@ -28,10 +29,10 @@ RUN_FILE = "_run.json"
 class BulkOptions:
     """What decides the bytes of a run's table, and nothing else: the model's source, the task, and the table's form.
 
-    `layers` are those whose values `features` writes, `top` the classes that `classify` lists, `threshold` what
-    the objects of `detect` must score more than; `overlay` adds a picture
-    for people to each mask of `segment`. `draft` lets the JPEG decoder halve pictures that will be shrunk: faster, and
-    other pixels. `overrides` are fields of the model's config, and other arguments of `load`.
+    `layers` are those whose values `features` writes, `top` the classes that `classify` lists, `threshold` what the
+    objects of `detect` must score more than; `overlay` adds a picture for people to each mask of `segment`. `draft`
+    lets the JPEG decoder halve pictures that will be shrunk: faster, and other pixels. `overrides` are fields of the
+    model's config, and other arguments of `load`.
     """
 
     model: str
@@ -47,15 +48,21 @@ class BulkOptions:
     def __post_init__(self) -> None:
         _demand(self.task in TASKS, "task", f"one of {', '.join(TASKS)}", self.task)
         _demand(self.format in FORMATS, "format", f"one of {', '.join(FORMATS)}", self.format)
-        _demand(not isinstance(self.top, bool) and self.top >= 1, "top", "a whole number of 1 or more", self.top)
+        _demand(type(self.top) is int and self.top >= 1, "top", "a whole number of 1 or more", self.top)
         check_threshold(self.threshold, "threshold")
         _demand(self.task == "features" or not self.layers, "layer", f"none for the task {self.task}", self.layers)
         _demand(self.task != "features" or bool(self.layers), "layer", "at least one for the task features", "none")
         _demand(self.task == "segment" or not self.overlay, "overlay", "the task segment", self.task)
+        _demand("num_threads" not in self.overrides, "num_threads", "none, for jobs says it", "one")
+        for name, value in self._plain_overrides().items():
+            _demand(_is_plain(value), name, "a value that JSON can hold, to be told to other processes", value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return {**dataclasses.asdict(self), "layers": list(self.layers), "overrides": dict(self.overrides)}
+        return {**dataclasses.asdict(self), "layers": list(self.layers), "overrides": self._plain_overrides()}
+
+    def _plain_overrides(self) -> dict[str, Any]:
+        return {name: str(value) if isinstance(value, Path) else value for name, value in self.overrides.items()}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> BulkOptions:
@@ -64,11 +71,16 @@ class BulkOptions:
 
 
 def fingerprint(model: Any, options: BulkOptions) -> dict[str, Any]:
-    """Return all that the bytes of a table depend on but the pictures: model, processor, options, versions."""
+    """Return all that the bytes of a table depend on but the pictures: model, processor, options, versions.
+
+    Where the model came from is none of it, and the hub's token least of all: this is written beside the table.
+    """
+    told = options.to_dict()
+    told["overrides"] = part_hub_options(told["overrides"])[1]
     return {
         "model": {"class": type(model).__name__, "sha256": model.digest()},
         "processor": model.processor.to_dict(),
-        "options": {name: value for name, value in options.to_dict().items() if name != "model"},
+        "options": {name: value for name, value in told.items() if name != "model"},
         "versions": _versions(options.format),
     }
 
@@ -116,6 +128,14 @@ def _versions(table_format: str) -> dict[str, str]:
 def _demand(is_right: bool, name: str, expected: str, found: object) -> None:
     if not is_right:
         raise InputError(f"{name}: expected {expected}, got {found!r}")
+
+
+def _is_plain(value: object) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _shorten(value: object) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from minimobile.bulk.entries import Entry, describe_entry, import_package, is_address, open_address
+from minimobile.bulk.cells import CellReader
+from minimobile.bulk.entries import Entry, describe_entry, is_address, open_address, reading_store
 from minimobile.bulk.files import replace_whole
 from minimobile.bulk.maps import MapFiles
 from minimobile.bulk.options import BulkOptions, fingerprint
@@ -62,6 +63,7 @@ class PartRunner:
         self.fingerprint = fingerprint(self.model, options)
         sizes = (self.model.processor.size, self.model.processor.crop_size)
         sides = [side for size in sizes if size for side in size.values()]
+        self._cells = CellReader()
         self._draft = max(sides, default=None) if options.draft else None
 
     def run(
@@ -120,7 +122,7 @@ class PartRunner:
         name = f"image of {len(entry)} bytes" if isinstance(entry, bytes) else describe_entry(entry)
         cells: dict[str, Any] = {"path": None if isinstance(entry, bytes) else name}
         try:
-            content = entry if isinstance(entry, bytes) else _read(entry, root)
+            content = entry if isinstance(entry, bytes) else _read(entry, root, self._cells)
             cells["sha256"] = hashlib.sha256(content).hexdigest()
             picture = open_image(content, draft=self._draft)
             cells |= {"width": picture.width, "height": picture.height}
@@ -134,44 +136,20 @@ class PartRunner:
         return _Row({**cells, **result.cells}, result)
 
 
-def _read(entry: Entry, root: str) -> bytes:
+def _read(entry: Entry, root: str, cells: CellReader) -> bytes:
     """Return the bytes of a picture's file, table cell or address."""
     if not isinstance(entry, str):
-        return _read_cell(*entry, root)
+        table, column, row = entry
+        return cells.read(str(Path(root) / table), column, row)
     if not is_address(entry):
         return read_limited(Path(root) / entry, LARGEST_FILE)
     filesystem, path = open_address(entry)
-    try:
+    with reading_store(entry):
         size = filesystem.size(path)
         if size is not None and size > LARGEST_FILE:
             raise FormatError(f"{entry}: expected at most {LARGEST_FILE} bytes, found {size}")
         content: bytes = filesystem.cat_file(path)
-    except FormatError:
-        raise
-    except Exception as error:  # every store has its own errors
-        raise FormatError(f"{entry}: cannot be read ({type(error).__name__}: {str(error)[:120]})") from None
     return content
-
-
-def _read_cell(table: str, column: str, row: int, root: str) -> bytes:
-    parquet = import_package("pyarrow.parquet")
-    try:
-        file = parquet.ParquetFile(Path(root) / table)
-        for group in range(file.num_row_groups):
-            count = file.metadata.row_group(group).num_rows
-            if row < count:
-                value = file.read_row_group(group, columns=[column]).column(0)[row].as_py()
-                break
-            row -= count
-        else:
-            value = None
-    except Exception as error:
-        raise FormatError(f"{table}: cannot be read ({type(error).__name__}: {str(error)[:120]})") from None
-    if isinstance(value, dict):
-        value = value.get("bytes")
-    if not isinstance(value, bytes):
-        raise FormatError(f"{table}: expected the bytes of a picture in column {column}, found none")
-    return value
 
 
 def _say(error: MinimobileError, name: str) -> str:

@@ -130,7 +130,7 @@ def run(
         raise InputError(f"{folder}: expected a folder for the table, found a file")
     require_same_run(folder, identity)
     clear_leftovers(folder)
-    plans = _plan(folder, lambda: listed or list_entries(sources, column), rows_per_part, options, shard)
+    plans = _plan(folder, lambda: listed or list_entries(sources, column), rows_per_part, options)
     missing = [part for plan in plans for part in _missing(plan, folder, options, shard)]
     done = _Count(sum(part.count for part in missing), progress)
     for report in compute(options, missing, folder, jobs or count_processors(), done.hear) if missing else ():
@@ -213,9 +213,7 @@ def _until_none(answers: queue.SimpleQueue[PartReport | BaseException | None]) -
         yield answer
 
 
-def _plan(
-    folder: Path, list_all: Callable[[], list[Entry]], rows_per_part: int, options: BulkOptions, shard: tuple[int, int]
-) -> list[Plan]:
+def _plan(folder: Path, list_all: Callable[[], list[Entry]], rows_per_part: int, options: BulkOptions) -> list[Plan]:
     """Return the frozen plans; one more for what has appeared since, where all the others are done."""
     plans = read_plans(folder)
     if any(True for plan in plans for _ in _missing(plan, folder, options, (0, 1))):
@@ -266,10 +264,8 @@ def _find_engine(engine: str | Engine) -> Engine:
 
 
 def _check_numbers(jobs: int | None, rows_per_part: int, shard: tuple[int, int]) -> None:
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs: expected a whole number of 1 or more, got {jobs!r}")
-    if rows_per_part < 1:
-        raise InputError(f"rows_per_part: expected a whole number of 1 or more, got {rows_per_part!r}")
-    index, count = shard
-    if not 0 <= index < count:
-        raise InputError(f"shard: expected I/N with 0 <= I < N, got {index}/{count}")
+    for name, number in (("jobs", 1 if jobs is None else jobs), ("rows_per_part", rows_per_part)):
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"{name}: expected a whole number of 1 or more, got {number!r}")
+    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
+        raise InputError(f"shard: expected I/N with 0 <= I < N, got {'/'.join(map(str, shard))}")

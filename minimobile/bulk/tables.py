@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from minimobile.bulk.entries import import_package
 from minimobile.bulk.tasks import Column
 
 Row = Mapping[str, Any]
+# By hand, for the standard library's reader refuses cells of 128 KiB, such as all labels of a large classifier.
+_CSV_CELL = rb'(?:"[^"]*+(?:""[^"]*+)*+"|[^",\r\n]*+)'
+_CSV_ROW = re.compile(rb"%b,%b,(?P<error>%b)(?:,%b)*+\r\n" % ((_CSV_CELL,) * 4))  # path, sha256, error, ...
 ROWS_PER_GROUP = 10_000
 BYTES_PER_GROUP = 16 * 2**20
 
@@ -35,7 +39,7 @@ def write_csv(path: Path, columns: Sequence[Column], rows: Sequence[Row], facts:
     writer.writerow([column.name for column in columns])
     for row in rows:
         writer.writerow([_cell(_plain(row.get(column.name))) for column in columns])
-    path.write_bytes(stream.getvalue().encode("utf-8"))
+    path.write_bytes(stream.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def write_parquet(path: Path, columns: Sequence[Column], rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
@@ -59,8 +63,9 @@ def count_jsonl_errors(path: Path) -> int:
 
 def count_csv_errors(path: Path) -> int:
     """Return how many rows of a part have an error."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return sum(bool(row["error"]) for row in csv.DictReader(file))
+    rows = _CSV_ROW.finditer(path.read_bytes())
+    next(rows, None)  # the names of the columns
+    return sum(bool(row["error"]) for row in rows)
 
 
 def count_parquet_errors(path: Path) -> int:
@@ -107,7 +112,12 @@ def _arrow_type(arrow: Any, column: Column) -> Any:
 
 
 def _plain_arrow(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    """Return a value as Arrow takes it: what UTF-8 cannot hold of a text is written as escapes."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return [_plain_arrow(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain(value: Any) -> Any:
