@@ -1,9 +1,14 @@
 """The depthwise convolution: by hand, and equal to its definition for every small shape."""
 
+import numpy as np
 import pytest
 from cases import assert_engines_agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from minimobile.execution.definitions import run_reference
+from minimobile.execution.engine import CompiledRunner
+from minimobile.networks.graph import INPUT, Graph, Node
 
 PADDINGS = st.one_of(
     st.sampled_from(["SAME", "VALID"]),
@@ -46,3 +51,16 @@ def test_few_rows_and_many_channels(threads):
     assert_engines_agree(
         "depthwise_conv2d", (1, 200, 2, 7), threads=threads, kernel_size=3, stride=1, dilation=1, padding="SAME"
     )
+
+
+def test_a_bias_too_small_for_float32():
+    # Rounded it would be -0. Products too small for float32 give sums of -0, to which taps outside the image, read as
+    # zeros, add +0: only a bias of +0 makes both the same.
+    padding = {"kernel_size": 3, "stride": 1, "dilation": 1, "padding": "SAME"}
+    node = Node("depthwise", "depthwise_conv2d", (INPUT,), padding, {"weight": "w", "bias": "b"})
+    graph = Graph((node,), 1, (node.name,), {"w": (1, 1, 3, 3), "b": (1,)})
+    weights = {"w": np.full((1, 1, 3, 3), 1e-30, np.float32), "b": np.array([-1e-60])}
+    x = np.full((1, 8, 8, 1), -1e-30, np.float32)
+    defined = run_reference(graph, weights, x, graph.outputs)[node.name]
+    compiled = CompiledRunner(graph, weights).run(x, graph.outputs, "channels_last")[node.name]
+    np.testing.assert_array_equal(compiled.view(np.uint32), defined.view(np.uint32))

@@ -67,7 +67,7 @@ class Convolution(Operation):
         """
         weight, bias = fold_weights(node, weights)
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(self.arrange(weight).astype(dtype)), bias.astype(dtype)
+            return np.ascontiguousarray(self.arrange(weight).astype(dtype)), _round_bias(bias, dtype)
 
     def layout_scaled(
         self, node: Node, weights: Weights, dtype: type[np.floating[Any]]
@@ -79,7 +79,7 @@ class Convolution(Operation):
         weight, factor, bias = scale_sums(node, weights, dtype)
         with np.errstate(over="ignore"):
             arranged = np.ascontiguousarray(self.arrange(weight).astype(dtype))
-            return arranged, bias.astype(dtype), None if factor is None else factor.astype(dtype)
+            return arranged, _round_bias(bias, dtype), None if factor is None else factor.astype(dtype)
 
     def work(self, node: Node, out: MapShape, weights: WeightShapes) -> Work:
         """Return what a node costs: every weight is used once for every pixel of the result."""
@@ -127,6 +127,12 @@ class Convolution(Operation):
         )
         finished = _finish(stages[-1].value, bias[at[2]], None if factor is None else factor[at[2]])
         return WrittenOut(node.inputs[0], terms, self.block(node), (*stages, *finished))
+
+
+def _round_bias(bias: Array, dtype: type[np.floating[Any]]) -> Array:
+    """Round a bias; what is so small that it comes to -0 becomes 0, for `filter.py` relies on that."""
+    rounded: Array = bias.astype(dtype) + dtype(0)
+    return rounded
 
 
 def _finish(total: Scalar, bias: Scalar, factor: Scalar | None) -> tuple[Stage, ...]:
