@@ -104,7 +104,8 @@ def test_counts_do_not_depend_on_the_order_of_pictures_and_sums_are_those_of_the
     np.testing.assert_array_equal(found[0].counts, found[1].counts)
     assert found[0].width == found[1].width
     assert found[0].counts.sum() == 270
-    for x in maps:
+    below_zero = np.float32([[-1e-20, -0.0, 1e-20]])
+    for x in (*maps, below_zero):
         sums, counts = np.zeros((2, 3)), np.zeros((2, BINS), np.int64)
         count_values(x, sums[0], counts[0], 0.25)
         reference_statistics.count_values(x, sums[1], counts[1], 0.25)

@@ -121,6 +121,17 @@ def test_channels_last_is_the_same_network(network):
         assert_same_bits(last[layer].transpose(0, 3, 1, 2).copy(), first[layer], layer)
 
 
+def test_weights_are_packed_twice_at_most(network):
+    graph, weights, images, expected = network
+    runner = open_runner(graph, weights)
+    assert_same_bits(runner.run(images[:1], graph.outputs)["classifier"], expected[:1], "classifier")
+    sums = [node.name for node in graph.nodes if node.name.endswith(".convolution")]
+    for name in sums:
+        runner.run(images[:1, :, :8, :8], (name,))
+    size = sum(array.nbytes for name, array in weights.items() if array.ndim > 1)
+    assert sum(packed.values.nbytes for packed in runner._packed) < 4 * size  # folded; then folded and plain
+
+
 def test_nan_passes_through(network):
     graph, weights, images, expected = network
     spoilt = images.copy()

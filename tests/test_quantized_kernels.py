@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -11,20 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minimobile.execution import recent
 from minimobile.execution.runner import RunOptions
 from minimobile.quantized import builder
 from minimobile.quantized.engine import QuantizedEngine
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.padding import absorb_padding
-from minimobile.quantized.program import is_compiled
+from minimobile.quantized.program import compile_program, is_compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import conv2d, depthwise, integers
-from minimobile_kernels.quantized.constants import SUM_BYTES
+from minimobile_kernels.quantized.constants import PLACE_BITS, SUM_BYTES
 from minimobile_kernels.quantized.estimates import addition_estimates, estimates
 from minimobile_kernels.quantized.reference import BY_FLOATS, ONNX_RUNTIME, scaling
 from minimobile_kernels.quantized.step import BYTES_OF
 
 NONE = np.zeros(0)
+POINTWISE = {"stride": 1, "dilation": 1, "padding": "VALID"}
 
 
 def tensor(name, shape, dtype="uint8", scale=1.0, zero=0, values=None, axis=0):
@@ -132,6 +135,21 @@ def test_every_sum_comes_to_its_byte(factor, bytes_of, activation):
     assert_same(network, np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1), bytes_of)
 
 
+@pytest.mark.parametrize("bytes_of", ["litert", "litert-single-rounding"])
+def test_sums_as_large_as_int32_holds(bytes_of):
+    # At these scales half a step is as large as such sums, so that both together are beyond int32.
+    bias = np.array([2**31 - 2000, 2**30 + 77, 77, -77, -(2**30) - 77, -(2**31) + 2000], np.int32)
+    for out_scale in (2.0**8, 2.0**10, 2.0**11 * 1.0001):
+        tensors = [
+            tensor("x", (1, 1, 1, 4), "int8", 2.0**-10, 0),
+            tensor("w", (6, 1, 1, 4), "int8", 2.0**-10, 0, np.ones((6, 1, 1, 4), np.int8)),
+            tensor("b", bias.shape, "int32", 1, 0, bias),
+            tensor("out", (1, 1, 1, 6), "int8", out_scale, 3),
+        ]
+        network = one_operation("conv2d", tensors, {**POINTWISE, "activation": "linear"})
+        assert_same(network, np.ones((1, 1, 1, 4), np.int8), bytes_of)
+
+
 def test_the_sums_of_every_tile_have_room():
     assert max(conv2d.CONV2D_SUM_BYTES, depthwise.DEPTHWISE_SUM_BYTES) <= SUM_BYTES
 
@@ -214,6 +232,14 @@ def test_sums(seed, scales, channels):
     network = Network({t.name: t for t in (x, y, out)}, operations, ("x",), ("z",))
     bytes_of = BYTES_OF[seed % len(BYTES_OF)]
     assert_same(network, random_bytes(rng, x.shape, dtype), bytes_of, threads=1 + seed % 2)
+
+
+@pytest.mark.parametrize("bytes_of", BYTES_OF)
+@pytest.mark.parametrize("out_scale", [2.0**-18, 2.0**-9, 2.0**9, 2.0**10, 2.0**11, 2.0**18])
+def test_sums_at_a_scale_far_from_theirs(out_scale, bytes_of):
+    x = tensor("x", (1, 16, 16, 1), "uint8", 1.0, 128)
+    network = one_operation("add", [x, x, tensor("out", x.shape, "uint8", out_scale, 10)], {"activation": "linear"})
+    assert_same(network, np.arange(256).astype(np.uint8).reshape(x.shape), bytes_of)
 
 
 @pytest.mark.parametrize("bytes_of", BYTES_OF)
@@ -347,7 +373,7 @@ def test_padding_of_its_own_is_done_by_the_convolution(op, sides, is_absorbed, o
         Operation(op, ("padded", "w"), "y", attributes),
     )
     network = Network({t.name: t for t in tensors}, operations, ("x",), outputs)
-    found = [operation.op for operation in absorb_padding(operations, outputs)]
+    found = [operation.op for operation in absorb_padding(operations, outputs, network.tensors)]
     assert found == ([op] if len(outputs) == 1 and (is_absorbed or op == "conv2d") else ["pad", op])
     x = rng.integers(-128, 128, (1, 9, 9, 20)).astype(np.int8)
     defined, found = (
@@ -355,6 +381,43 @@ def test_padding_of_its_own_is_done_by_the_convolution(op, sides, is_absorbed, o
     )
     for name in outputs:
         np.testing.assert_array_equal(found[name], defined[name])
+
+
+def test_padding_at_a_scale_that_is_only_nearly_the_same_stays():
+    # A converter's float32 may differ in the last bit: the convolution has the scale of what it reads.
+    nearly = np.nextafter(np.float32(1), np.float32(0))
+    tensors = (
+        tensor("x", (1, 4, 4, 1), "uint8", 1.0), tensor("padded", (1, 5, 5, 1), "uint8", nearly),
+        tensor("w", (1, 3, 3, 1), "uint8", 1.0, 0, np.ones((1, 3, 3, 1), np.uint8)), tensor("y", (1, 2, 2, 1), scale=2),
+    )  # fmt: skip
+    operations = (
+        Operation("pad", ("x",), "padded", {"padding": ((0, 0), (0, 1), (0, 1), (0, 0))}),
+        Operation("conv2d", ("padded", "w"), "y", {**POINTWISE, "stride": 2, "activation": "linear"}),
+    )
+    network = Network({t.name: t for t in tensors}, operations, ("x",), ("y",))
+    assert_same(network, np.arange(16).astype(np.uint8).reshape(1, 4, 4, 1), "xnnpack")
+
+
+def test_an_argmax_of_more_channels_than_a_key_has_places_for():
+    x, found = tensor("x", (1, 1, 1, (1 << PLACE_BITS) + 2)), Tensor("found", (1, 1, 1), np.dtype(np.int32))
+    values = np.zeros(x.shape, np.uint8)
+    values[..., -1] = 9
+    assert_same(one_operation("argmax", [x, found], {"axis": 3}), values)
+
+
+def test_programs_of_the_last_outputs_are_kept(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "minimobile.quantized.engine.compile_program", lambda *given: made.append(given) or compile_program(*given)
+    )
+    maps = [tensor(f"map {index}", (1, 2, 2, 4)) for index in range(recent.MOST + 2)]
+    attributes = {"padding": ((0, 0),) * 4}
+    steps = tuple(Operation("pad", (x.name,), y.name, attributes) for x, y in itertools.pairwise(maps))
+    runner = QuantizedEngine(Network({x.name: x for x in maps}, steps, ("map 0",), ("map 1",)))
+    values = np.arange(16, dtype=np.uint8).reshape(1, 2, 2, 4)
+    for last in [*range(1, len(maps)), len(maps) - 1, 1]:
+        np.testing.assert_array_equal(runner.run(values, [f"map {last}"])[f"map {last}"], values)
+    assert len(made) == len(maps)  # the last one was there still, the first one no more
 
 
 @settings(max_examples=60)

@@ -22,5 +22,5 @@ def count_values(x: Any, sums: Any, counts: Any, width: float) -> None:
         for c in range(x.shape[1]):
             value = np.float64(x[pixel, c])
             sums[c] += value
-            place = int(value * inverse + BINS // 2)  # not below zero: cutting off is rounding down
+            place = int(np.floor(value * inverse)) + BINS // 2  # added to first, what is just below zero would be lost
             counts[min(place, BINS - 1)] += 1

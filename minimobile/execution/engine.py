@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,17 +18,16 @@ from minimobile.execution.program import (
     read_map,
     weight_key,
 )
+from minimobile.execution.recent import Recent
 from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, Pixels, RunOptions
 from minimobile.execution.timing import time_nodes
-from minimobile.networks.graph import Graph
+from minimobile.networks.graph import Graph, needed_nodes
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import fold_batch_norm, lower
 from minimobile.operations.table import is_convolution
 from minimobile_kernels import entries
 from minimobile_kernels.mailbox import make_mailbox
 from minimobile_kernels.step import STEP
-
-PROGRAMS_KEPT = 16
 
 
 class CompiledRunner(FloatRunner):
@@ -45,9 +42,8 @@ class CompiledRunner(FloatRunner):
         super().__init__(graph)
         self._weights = weights
         self._packed: list[PackedWeights] = []
-        self._programs: OrderedDict[object, tuple[Program, PackedWeights]] = OrderedDict()
+        self._programs: Recent[tuple[Program, PackedWeights]] = Recent()
         self._arenas = ArenaPool()
-        self._lock = threading.Lock()
         self._crew = Crew(options.thread_count - 1)
 
     def run(
@@ -58,16 +54,10 @@ class CompiledRunner(FloatRunner):
         pixels = np.require(pixel_values, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
         n, *sizes = pixels.shape
         channels, height, width = (sizes[2], *sizes[:2]) if is_channels_last else sizes
-        key = (names, pixels.shape, is_channels_last)
-        with self._lock:
-            found = self._programs.get(key)
-            if found is None:
-                found = self._compile(names, (n, channels, height, width), is_channels_last)
-                self._programs[key] = found
-                if len(self._programs) > PROGRAMS_KEPT:
-                    self._programs.popitem(last=False)
-            self._programs.move_to_end(key)
-        program, packed = found
+        program, packed = self._programs.find(
+            (names, pixels.shape, is_channels_last),
+            lambda: self._compile(names, (n, channels, height, width), is_channels_last),
+        )
         arena = self._arenas.take(program.arena_size)
         self._execute(program, packed, pixels.reshape(-1), arena)
         results = {name: read_map(program, arena, name, is_channels_last) for name in names}
@@ -87,12 +77,18 @@ class CompiledRunner(FloatRunner):
         return program, packed
 
     def _pack(self, graph: Graph) -> PackedWeights:
-        """Return packed weights that hold all of the graph's; one array serves all sets of outputs if it can."""
+        """Return packed weights that hold all of the graph's; one array serves all sets of outputs if it can.
+
+        Where somebody asks for sums before batch norm, too, the next one has the plain weights of all convolutions: who
+        looks at one of these sums soon looks at others.
+        """
         needed = {weight_key(node) for node in graph.nodes if is_convolution(node)}
         for packed in self._packed:
             if needed <= packed.offsets.keys():
                 return packed
-        nodes = [*fold_batch_norm(self.graph).nodes, *graph.nodes] if not self._packed else graph.nodes
+        nodes = [*fold_batch_norm(self.graph).nodes, *graph.nodes]
+        if self._packed:
+            nodes += needed_nodes(self.graph, self.graph.outputs)
         self._packed.append(pack_weights(nodes, self._weights))
         return self._packed[-1]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from minimobile.execution.arena import ArenaPool
 from minimobile.execution.crew import Crew
+from minimobile.execution.recent import Recent
 from minimobile.execution.runner import DEFAULTS, RunOptions
 from minimobile.networks.graph import sweep_back
 from minimobile.quantized.definitions import apply
@@ -57,8 +57,7 @@ class QuantizedEngine:
         self.num_threads = options.thread_count
         self._is_compiled = options.engine == "compiled"
         self._crew = Crew(self.num_threads - 1)
-        self._lock = threading.Lock()
-        self._stages: dict[tuple[str, ...], list[_Stage]] = {}
+        self._stages: Recent[list[_Stage]] = Recent()
         self._arenas = ArenaPool()
 
     def run(self, x: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -67,14 +66,10 @@ class QuantizedEngine:
         Shapes: x as the network's input tensor says, and of its type; the results likewise as their tensors say.
         """
         names = tuple(self.network.outputs if outputs is None else outputs)
-        with self._lock:
-            if names not in self._stages:
-                self._stages[names] = self._plan(names)
-            stages = self._stages[names]
         constants = {name: self.network.tensors[name].values for name in names}
         values: dict[str, Array] = {name: value for name, value in constants.items() if value is not None}
         values[self.network.inputs[0]] = x
-        for stage in stages:
+        for stage in self._stages.find(names, lambda: self._plan(names)):
             if stage.program is None:
                 (operation,) = stage.operations
                 values[operation.output] = apply(operation, self.network.tensors, values, self.bytes_of)
@@ -85,7 +80,7 @@ class QuantizedEngine:
     def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
         needed: Sequence[Operation] = needed_operations(self.network, names)
         if self._is_compiled:
-            needed = absorb_padding(needed, names)
+            needed = absorb_padding(needed, names, self.network.tensors)
         operations = self._gather(needed)
         groups: list[tuple[bool, list[Operation]]] = []
         for operation in operations:

@@ -20,3 +20,4 @@ SCALES_BYTES = len(SCALES) * VECTOR_BYTES
 VISITS = 3  # at most, for weights of nine bits and a sign in signed bytes
 LINE_PIXELS = 17  # of a line outside the image: as wide as eight outputs of stride 2 reach
 MOST_CHANNELS = 1 << 12  # of a softmax
+PLACE_BITS = 23  # of a key of argmax, which holds a byte and the place of its channel

@@ -176,8 +176,13 @@ def add_scalings(scales: tuple[float, float, float]) -> tuple[Scaling, Scaling, 
 
 
 def whole_factors(scales: tuple[float, float, float]) -> tuple[int, int, int]:
-    """Return what XNNPACK multiplies x and y by when it adds them, and how far it shifts their sum to the right."""
+    """Return what XNNPACK multiplies x and y by when it adds them, and how far it shifts their sum to the right.
+
+    That is less than 32: where it were more, no sum of bytes comes to half a step, and all factors are 0.
+    """
     factors = [np.float32(scale) / np.float32(scales[2]) for scale in scales[:2]]
     shift = ADDED_BITS + 1 - int(np.frexp(max(factors))[1])
+    if shift > 31:
+        return 0, 0, 1
     by_x, by_y = (int(np.rint(np.float64(factor) * 2.0**shift)) for factor in factors)
     return by_x, by_y, shift

@@ -73,10 +73,10 @@ def scale_twice_rounded(typing_context, vector, multiplier, left, right):  # typ
         rounding = [ir.Constant(LONGS, [1 << 30] * (LANES // 2))] * 2
         shift = [ir.Constant(LONGS, [31] * (LANES // 2))] * 2
         high = _multiply_high(builder, builder.shl(vector, left), multiplier, rounding, shift)
-        half = builder.lshr(builder.shl(constant(1), right), constant(1))
-        is_shifted = builder.sext(builder.icmp_signed(">", right, constant(0)), INTEGERS)
-        minus_one = builder.and_(builder.ashr(high, constant(31)), is_shifted)  # below zero, halves go down
-        return builder.ashr(builder.add(builder.add(high, half), minus_one), right)
+        last = builder.zext(builder.icmp_signed(">", right, constant(0)), INTEGERS)  # of the shifts, if there is one
+        minus_one = builder.and_(builder.ashr(high, constant(31)), builder.neg(last))  # below zero, halves go down
+        halves = builder.ashr(builder.add(high, minus_one), builder.sub(right, last))
+        return builder.ashr(builder.add(halves, last), last)  # half a step is 1 here: before, it could leave int32
 
     return integers_type(integers_type, integers_type, integers_type, integers_type), emit
 

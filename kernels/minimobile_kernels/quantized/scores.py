@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import share
-from minimobile_kernels.quantized.constants import WORD_BYTES
+from minimobile_kernels.quantized.constants import PLACE_BITS, WORD_BYTES
 from minimobile_kernels.quantized.integers import (
     LONG,
     WORD,
@@ -24,8 +24,6 @@ from minimobile_kernels.quantized.integers import (
 from minimobile_kernels.quantized.reference_activations import SUM_BITS
 from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import INTEGERS, broadcast, integers_type, keep_apart, splat
-
-PLACE_BITS = 23  # of a key that holds a byte and the place of its channel
 
 
 @inlined
@@ -88,7 +86,8 @@ def _reciprocal(x: Any) -> Any:
 def argmax(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Write the channel of the largest byte of every pixel, the first of equals, to the caller's result.
 
-    Defined by reference_maps.argmax. The result gets integers of `step.words` times 32 bits, the lowest first.
+    Defined by reference_maps.argmax, for at most 2**PLACE_BITS channels. The result gets integers of `step.words` times
+    32 bits, the lowest first.
     """
     first, last = share(step.batch * step.height * step.width, 1, part, parts)
     _argmax(step, arrays, first, last)

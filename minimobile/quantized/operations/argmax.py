@@ -11,6 +11,7 @@ from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.operations.operation import Array, Call, Limits, QuantizedOperation
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile_kernels.quantized import reference_maps
+from minimobile_kernels.quantized.constants import PLACE_BITS
 from minimobile_kernels.quantized.reference import Range
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class Argmax(QuantizedOperation):
         return reference_maps.argmax(call.arrays[0], call.attributes["axis"], call.out.dtype)
 
     def has_kernel(self, operation: Operation, network: Network, limits: Limits) -> bool:
-        """Tell whether it is over the channels of a map."""
+        """Tell whether it is over the channels of a map, whose places fit a key."""
         x = network.tensors[operation.inputs[0]]
-        return is_map(x) and bool(operation.attributes["axis"] == len(x.shape) - 1)
+        return is_map(x) and operation.attributes["axis"] == len(x.shape) - 1 and x.shape[-1] <= 1 << PLACE_BITS
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add the channel of the largest byte of every pixel, written to its place in the result."""
