@@ -12,9 +12,11 @@ import twins
 from planted import CLASSES, draw_pixels, make_network, with_changed, with_weights
 
 import minimobile as mm
+from minimobile.comparison import bench
 from minimobile.comparison.crosscheck import check
 from minimobile.comparison.peers import compared_layers
 from minimobile.errors import InputError
+from minimobile.execution.threads import default_thread_count
 from minimobile.models.classes import MobileNetModel
 from minimobile.operations.fake_quantization import FakeQuantization, needed_ranges
 
@@ -182,6 +184,25 @@ def test_tensorflow_rounds_as_in_training_for_quantisation(kind: str) -> None:
     assert report.agrees, (report.first_difference, report.diagnosis)
     plain = check(rounded, against="tensorflow", other=model, pixel_values=draw_pixels())
     assert plain.first_difference == report.layers[0].name
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("function", ["leaky_relu", "hardswish", "silu", "gelu", "linear"])
+def test_tensorflow_computes_activations_as_they_are_defined(function: str) -> None:
+    """Its leaky ReLU has a slope of 0.2 unless it is told another, and it has no hard swish."""
+    frameworks.tensorflow()
+    report = check(make_network("v1", hidden_act=function), against="tensorflow", pixel_values=draw_pixels())
+    assert report.agrees is not False, (report.first_difference, report.diagnosis)
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("fields", [{"hidden_act": "linear"}, {"hidden_act": "leaky_relu"}, {"pool_size": 1}], ids=str)
+@pytest.mark.parametrize("rival", ["torch", "tensorflow"])
+def test_rivals_compute_what_a_config_can_ask_for(rival: str, fields: dict[str, object]) -> None:
+    pytest.importorskip(rival)
+    model = make_network("v1", **fields)
+    timings = bench.compare(model.graph, model.state_dict(), (1, 3, 32, 32), [rival], default_thread_count(), 0)
+    assert timings[1].difference < bench.AGREEMENT
 
 
 @pytest.mark.crosscheck

@@ -87,6 +87,13 @@ def test_one_that_cannot_run_leaves_a_doubt_and_its_reason(install: Callable[...
     assert "openvino: expected a version of 2024" in str(report.table().to_html())
 
 
+def test_where_none_can_run_there_is_no_verdict(install: Callable[..., None]) -> None:
+    install(openvino=blind)
+    report = check_v1()
+    assert report.agrees is None
+    assert report.sentences() == ("cannot tell: no other runtime could run the network",)
+
+
 def test_one_page_has_every_runtime_with_its_first_difference(
     install: Callable[..., None], run: conftest.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from quantized_files import write_quantized
 from spelling import random_weights, spell
@@ -30,6 +31,13 @@ def test_rivals_run_the_network_of_the_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(bench, "INTEGER_AGREEMENT", 0.0)
     with pytest.raises(InputError, match="expected the floats' output within 0"):
         bench.compare_quantized(path, ["openvino"], 1, 0)
+
+
+def test_a_rival_that_gives_no_numbers_is_another_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = mm.load("demo:digits")
+    monkeypatch.setattr(bench, "prepare", lambda *_: lambda x: [np.full((1, 10), np.nan, np.float32)])
+    with pytest.raises(InputError, match=r"torch: expected our output within 0\.001, got a difference of nan"):
+        bench.compare(model.graph, model.state_dict(), (1, 3, 32, 32), ["torch"], 1, 0)
 
 
 def test_tables_of_machines_stand_side_by_side(

@@ -66,7 +66,7 @@ def compare(
     ours = contestants["minimobile"](x)
     for name, run in contestants.items():
         differences[name] = _difference(run(x), ours)
-        if differences[name] > AGREEMENT and not name.endswith("bf16"):
+        if not differences[name] <= AGREEMENT and not name.endswith("bf16"):  # NaN, too
             raise InputError(
                 f"{name}: expected our output within {AGREEMENT}, got a difference of {differences[name]:.2g}"
             )
@@ -126,7 +126,7 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
         runs = prepare_integers(names, floats.graph, floats.state_dict(), pixels.shape, num_threads)
         for name, run in runs.items():
             differences[name] = _difference(run(pixels), [run_floats().logits])
-            if differences[name] > INTEGER_AGREEMENT:
+            if not differences[name] <= INTEGER_AGREEMENT:
                 raise InputError(
                     f"{name}: expected the floats' output within {INTEGER_AGREEMENT}, got a difference of "
                     f"{differences[name]:.2g}"
@@ -176,7 +176,7 @@ def _difference(found: Sequence[NDArray[Any]], ours: Sequence[NDArray[Any]]) -> 
 
 
 def _relative(found: NDArray[Any], ours: NDArray[Any]) -> float:
-    return float(np.abs(found.reshape(ours.shape) - ours).max() / np.abs(ours).max())
+    return float(np.abs(found.reshape(ours.shape) - ours).max() / (np.abs(ours).max() or 1))
 
 
 def time_steps(

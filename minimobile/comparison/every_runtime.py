@@ -111,10 +111,13 @@ class RuntimesReport(Verdict):
         ran = [row for row in self.runtimes if row.note is None]
         wrong = [row for row in ran if row.agrees is False]
         right = [row for row in ran if row.agrees]
+        if len(ran) < 2:
+            return ("cannot tell: no other runtime could run the network",)
         if not wrong:
-            exact = min((row for row in ran if row.error is not None), key=lambda row: row.error or 0.0)
+            exact = min((row for row in ran if row.error is not None), key=lambda row: row.error or 0.0, default=None)
             doubt = [row.name for row in ran if row.agrees is None]
-            yes = f"all {len(right)} agree: rounding explains every difference; nearest to float64 is {exact.name}"
+            yes = f"all {len(right)} agree: rounding explains every difference"
+            yes += "" if exact is None else f"; nearest to float64 is {exact.name}"
             return (yes,) if not doubt else (yes, f"cannot tell of {', '.join(doubt)}: too little is shown of them")
         lines = [
             f"{row.name} differs first at {row.first_difference}: {row.diagnosis or 'no known fault explains it'}"

@@ -106,6 +106,17 @@ class _Layers:
         scale, shift, mean, variance = self.network.normalization(node)
         return self.nn.batch_normalization(x, mean, variance, shift, scale, node.attributes["epsilon"])
 
+    def activate(self, node: Node, x: Any) -> Any:
+        """Apply an activation; those that TensorFlow lacks, or has with another slope, as they are defined."""
+        function = node.attributes["function"]
+        if function == "linear":
+            return x
+        if function == "leaky_relu":
+            return self.nn.leaky_relu(x, 0.01)
+        if function == "hardswish":
+            return x * self.nn.relu6(x + 3) / 6
+        return getattr(self.nn, function)(x)
+
     def pool(self, node: Node, x: Any) -> Any:
         """Average over windows."""
         slide = sliding_window(node, *self.shapes[node.inputs[0]][1:])
@@ -115,7 +126,7 @@ class _Layers:
 _LAYERS: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(("conv2d", "depthwise_conv2d", "pointwise_conv2d"), _Layers.convolve),
     "batch_norm": _Layers.normalize,
-    "activation": lambda layers, node, x: getattr(layers.nn, node.attributes["function"])(x),
+    "activation": _Layers.activate,
     "fake_quantize": lambda layers, node, x: layers.fake_quantize(x, node.attributes["quantization"]),
     "add": lambda layers, node, x, y: x + y,
     "concatenate": lambda layers, node, *inputs: layers.tensorflow.concat(inputs, 3),

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from minimobile.comparison.sized_network import SizedNetwork
 from minimobile.networks.graph import INPUT, Node
+from minimobile.operations.shapes import sliding_window
 from minimobile.operations.table import is_convolution
 
 
@@ -51,14 +52,25 @@ class _Layers:
         sides = (left, right, top, bottom)
         return lambda x: functional.conv2d(functional.pad(x, sides), weight, bias, stride, 0, dilation, groups)
 
+    def pool(self, node: Node, x: Any) -> Any:
+        """Average over windows."""
+        slide = sliding_window(node, *x.shape[2:])
+        return self.functional.avg_pool2d(x, (slide.kernel_height, slide.kernel_width), slide.stride)
+
+    def activate(self, node: Node, x: Any) -> Any:
+        """Apply an activation; PyTorch has all of them by our names, but for the one that does nothing."""
+        function = node.attributes["function"]
+        return x if function == "linear" else getattr(self.functional, function)(x)
+
 
 _LAYERS: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(
         ("conv2d", "depthwise_conv2d", "pointwise_conv2d"), lambda layers, node, x: layers.convolutions[node.name](x)
     ),
-    "activation": lambda layers, node, x: getattr(layers.functional, node.attributes["function"])(x),
+    "activation": _Layers.activate,
     "add": lambda layers, node, x, y: x + y,
     "concatenate": lambda layers, node, *inputs: layers.torch.cat(inputs, 1),
+    "average_pool2d": _Layers.pool,
     "global_average_pool2d": lambda layers, node, x: layers.functional.adaptive_avg_pool2d(x, 1),
     "resize_bilinear": lambda layers, node, x, like: layers.functional.interpolate(
         x, like.shape[2:], mode="bilinear", align_corners=True
