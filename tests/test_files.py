@@ -191,6 +191,19 @@ def test_links_of_a_snapshot_into_its_own_blobs_are_followed(cache: Path, name: 
         assert path_beside(folder, name, "x").read_bytes() == b"data"
 
 
+@pytest.mark.parametrize("name", ["модель (1).data", "./data, größte.bin", "a/./b~1'.bin", "x" * 255])
+def test_files_of_a_model_may_have_any_name(tmp_path: Path, name: str) -> None:
+    assert path_beside(tmp_path, name, "x") == tmp_path / name
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "/", "..", "a/..", "a//b", "/a", "a\\b", "C:a", "a\0b", "a\nb", "con*", "x" * 256, None, 3]
+)
+def test_what_names_no_file_of_a_model_is_refused(tmp_path: Path, name: object) -> None:
+    with pytest.raises(FormatError, match=r"^x: expected the name of a file in the model's own folder"):
+        path_beside(tmp_path, name, "x")
+
+
 @posix
 @pytest.mark.parametrize(
     "target",

@@ -95,6 +95,13 @@ def test_misuse_is_one_sentence(classifier: Path, segmenter: Path, photos: Path)
         mm.pipeline(model=pipe.model, num_threads=1)
 
 
+def test_arguments_are_for_the_model_that_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINIMOBILE_MODEL", "demo:digits")
+    assert mm.pipeline("image-classification", device="cpu", engine="reference").model.runner.__class__.__name__ == (
+        "ReferenceRunner"
+    )
+
+
 @pytest.mark.crosscheck
 def test_labels_and_scores_are_those_of_transformers(test_data: Path) -> None:
     twins.import_torch()

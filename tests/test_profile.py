@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 
-from minimobile.costs.profile import profile, profile_nodes
+from minimobile.costs.profile import profile, profile_nodes, read_size
 from minimobile.errors import InputError
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
@@ -346,3 +347,11 @@ def test_fixed_pooling_windows(config, build, size, pooled):
 def test_sizes_that_make_no_sense(size):
     with pytest.raises(InputError, match="expected a positive integer or"):
         profile(mobilenet_v1.build(MobileNetV1Config()), size)
+
+
+def test_an_image_size_is_one_number_or_two() -> None:
+    assert read_size(np.int64(96)) == read_size([96]) == (96, 96)
+    assert read_size((96, np.int32(64))) == (96, 64)
+    for wrong in (0, 96.0, True, None, "96", (1, 2, 3), (96, "64")):
+        with pytest.raises(InputError, match="image_size: expected a positive integer or"):
+            read_size(wrong)  # type: ignore[arg-type]

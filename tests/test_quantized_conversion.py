@@ -109,6 +109,24 @@ def test_a_model_in_integers_is_one_like_any_other(tmp_path: Path) -> None:
         mm.load(path, quantized=True, dequantize=True)
 
 
+def test_the_input_has_the_range_of_the_pixels_that_the_settings_make(tmp_path: Path) -> None:
+    checkpoint = formats.read(write_checkpoint(tmp_path / "x.ckpt", V1))
+    settings = {
+        **(checkpoint.processor or {}),
+        "do_rescale": False,
+        "image_mean": [127.5] * 3,
+        "image_std": [127.5] * 3,
+    }
+    made = quantize(dataclasses.replace(checkpoint, processor=settings))
+    assert made.quantized is not None and made.processor is not None
+    source = made.quantized.tensors[made.quantized.inputs[0]]
+    assert float(source.scale) == pytest.approx(2 / 255)
+    assert made.processor["do_rescale"] is True  # of what is now told in shares of 255
+    plain = quantize(dataclasses.replace(checkpoint, processor={**settings, "do_normalize": False}))
+    assert plain.quantized is not None
+    assert float(plain.quantized.tensors[plain.quantized.inputs[0]].scale) == pytest.approx(1)
+
+
 def test_what_has_no_integers_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"trained for quantisation or a quantised file, .*found one of floats"):
         mm.load("demo:digits", quantized=True)
@@ -116,7 +134,9 @@ def test_what_has_no_integers_is_refused(tmp_path: Path) -> None:
     settings = {**(checkpoint.processor or {}), "image_mean": [0.1, 0.2, 0.3]}
     with pytest.raises(FormatError, match="one range of pixel values for all channels, found 3"):
         quantize(dataclasses.replace(checkpoint, processor=settings))
-    with pytest.raises(FormatError, match="one range of pixel values for all channels, found 0"):
+    with pytest.raises(
+        FormatError, match="image-processor settings, which say what pixel values there are, found none"
+    ):
         quantize(dataclasses.replace(checkpoint, processor=None))
     for key, by in (("layer.4", FakeQuantization(0, 0)), ("classifier", FakeQuantization(0, 1, 4))):
         with pytest.raises(FormatError, match=rf"{key}: expected a range of more than one number, in 8 bits"):

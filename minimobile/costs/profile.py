@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minimobile.errors import InputError
 from minimobile.networks.graph import Graph, Node, needed_nodes
 from minimobile.operations.operation import MapShape
@@ -176,7 +178,8 @@ def node_padding(node: Node, input_shape: MapShape) -> tuple[AxisPads, AxisPads]
 
 def read_size(image_size: int | Sequence[int]) -> tuple[int, int]:
     """Return (height, width) of an integer or a pair, or raise InputError."""
-    sizes = [image_size] if isinstance(image_size, int) else list(image_size)
-    if len(sizes) not in (1, 2) or not all(isinstance(size, int) and size >= 1 for size in sizes):
+    sizes = list(image_size) if isinstance(image_size, Sequence) else [image_size]
+    sizes = [int(size) if isinstance(size, np.integer) else size for size in sizes]
+    if len(sizes) not in (1, 2) or not all(type(size) is int and size >= 1 for size in sizes):
         raise InputError(f"image_size: expected a positive integer or (height, width), got {image_size!r}")
     return sizes[0], sizes[-1]

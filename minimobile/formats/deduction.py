@@ -67,12 +67,18 @@ def build_checkpoint(
 
 def choose_architecture(weights: Mapping[str, Any]) -> str:
     """Return the class that the weights' names fit."""
-    stem = "MobileNetV1" if any(name.startswith("mobilenet_v1.") for name in weights) else "MobileNetV2"
-    if any(name.startswith("segmentation_head.") for name in weights):
-        return "MobileNetV2ForSemanticSegmentation"
-    if any(name.startswith("detection_head.") for name in weights):
+    is_first = any(name.startswith("mobilenet_v1.") for name in weights)
+    return name_class("MobileNetV1" if is_first else "MobileNetV2", weights)
+
+
+def name_class(stem: str, names: Iterable[str]) -> str:
+    """Return the class of a "MobileNetV1" or "MobileNetV2" with the head that has weights of these names."""
+    names = set(names)
+    if stem == "MobileNetV2" and any(name.startswith("segmentation_head.") for name in names):
+        return f"{stem}ForSemanticSegmentation"
+    if any(name.startswith("detection_head.") for name in names):
         return f"{stem}ForObjectDetection"
-    return f"{stem}ForImageClassification" if "classifier.weight" in weights else f"{stem}Model"
+    return f"{stem}ForImageClassification" if "classifier.weight" in names else f"{stem}Model"
 
 
 def deduce_config(

@@ -189,7 +189,7 @@ def settle_bytes(settings: Mapping[str, Any], scale: float, zero: int, channels:
     """Return an image processor's settings with which byte q becomes the pixel value scale * (q - zero)."""
     mean, deviation = round(zero / 255, 9), float(f"{1 / (255 * scale):.9g}")
     normalization = {"image_mean": [mean] * channels, "image_std": [deviation] * channels}
-    return {**settings, "rescale_factor": 1 / 255, **normalization}
+    return {**settings, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, **normalization}
 
 
 def processor_settings(dialect: Dialect, architecture: str, image_size: tuple[int, int], channels: int = 3) -> Settings:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from minimobile.errors import ConfigError, FormatError, MinimobileError, MissingError
 from minimobile.formats import safetensors_file
 from minimobile.formats.checkpoint import ARCHITECTURES, HEADS, Checkpoint
+from minimobile.formats.deduction import name_class
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.pytorch import pytorch
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config, config_from_dict
@@ -150,12 +151,7 @@ def choose_architecture(named: object, model_type: str, keys: Iterable[str]) -> 
     stem = "MobileNetV1" if model_type == "mobilenet_v1" else "MobileNetV2"
     if isinstance(named, list | tuple) and len(named) == 1 and named[0] in ARCHITECTURES and named[0].startswith(stem):
         return str(named[0])
-    keys = list(keys)
-    if stem == "MobileNetV2" and any(key.startswith("segmentation_head.") for key in keys):
-        return "MobileNetV2ForSemanticSegmentation"
-    if any(key.startswith("detection_head.") for key in keys):
-        return f"{stem}ForObjectDetection"
-    return f"{stem}ForImageClassification" if "classifier.weight" in keys else f"{stem}Model"
+    return name_class(stem, keys)
 
 
 def name_weights(checkpoint: Checkpoint) -> Weights:

@@ -7,11 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.dialects import settle_bytes
+from minimobile.formats.dialects import read_normalization, settle_bytes
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.graph import Graph
 from minimobile.operations.fake_quantization import FakeQuantization, Ranges, needed_ranges
@@ -78,7 +76,7 @@ def quantize(checkpoint: Checkpoint) -> Checkpoint:
     graph = build_graph(checkpoint.config, checkpoint.architecture)
     side = checkpoint.config.image_size
     size = (side, side) if isinstance(side, int) else (side[0], side[-1])
-    pixels = _read_pixel_range(checkpoint.processor, where)
+    pixels = _read_pixel_range(checkpoint.processor, checkpoint.config.num_channels, where)
     network = quantize_graph(graph, checkpoint.weights, checkpoint.ranges, size, pixels, where)
     source = network.tensors[network.inputs[0]]
     return dataclasses.replace(
@@ -90,13 +88,16 @@ def quantize(checkpoint: Checkpoint) -> Checkpoint:
     )
 
 
-def _read_pixel_range(settings: Mapping[str, Any] | None, where: str) -> FakeQuantization:
+def _read_pixel_range(settings: Mapping[str, Any] | None, channels: int, where: str) -> FakeQuantization:
     """Return the pixel values that an image processor makes of bytes, from the least to the greatest."""
-    found = settings or {}
-    means, deviations = (np.atleast_1d(found.get(f"image_{name}", ())) for name in ("mean", "std"))
+    if settings is None:
+        raise FormatError(
+            f"{where}: expected image-processor settings, which say what pixel values there are, found none"
+        )
+    factor, means, deviations = read_normalization(settings, channels)
     values = {
-        tuple(round((byte * found.get("rescale_factor", 1 / 255) - mean) / deviation, 6) for byte in (0, 255))
-        for mean, deviation in zip(means, deviations, strict=False)
+        tuple(round((byte * factor - mean) / deviation, 6) for byte in (0, 255))
+        for mean, deviation in zip(means, deviations, strict=True)
     }
     if len(values) != 1:
         raise FormatError(

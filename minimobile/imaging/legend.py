@@ -21,8 +21,6 @@ LEAST_TEXT, TEXT_SHARE = 11, 28  # pixels that letters have at least; the part o
 LONGEST_NAME = 24
 INK, PAPER, FRAME = (20, 20, 20), (255, 255, 255), (120, 120, 120)
 
-Box = tuple[int, int, int, int]  # left, top, right, bottom
-
 
 def choose_font(size: tuple[int, int]) -> Any:
     """Return the font for a picture of (width, height), or (height, width)."""

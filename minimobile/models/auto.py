@@ -71,8 +71,10 @@ def load(
     return loaded
 
 
-def choose_model(model: MobileNetModel | str | Path | None, task: str) -> MobileNetModel:
-    """Return the model for a task of `TASKS`: `model` itself, or loaded from what it names.
+def choose_model(
+    model: MobileNetModel | str | Path | None, task: str, arguments: Mapping[str, Any] | None = None
+) -> MobileNetModel:
+    """Return the model for a task of `TASKS`: `model` itself, or loaded with `arguments` from what it names.
 
     None is what the environment's MINIMOBILE_MODEL names, else, for image classification, `DEFAULT_MODEL`. Raises
     InputError for a model that is for something else, or where none is named.
@@ -86,7 +88,7 @@ def choose_model(model: MobileNetModel | str | Path | None, task: str) -> Mobile
                     f"model: expected one for {task}, got none; name one, or set ${MODEL_VARIABLE} ('demo:scenes' is "
                     "one that comes with the package)"
                 )
-            model = load(source)
+            model = load(source, **(arguments or {}))
         if not isinstance(model, TASKS[task]):
             own = f" and a head of its own: {describe_own_head(model.own_outputs)}" if model.own_outputs else ""
             raise InputError(f"model: expected one for {task}, got a {type(model).__name__}{own}")

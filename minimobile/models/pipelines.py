@@ -224,14 +224,14 @@ def pipeline(
     arguments = {**(model_kwargs or {}), **options}
     if isinstance(model, str | Path):
         model = load(model, **arguments)
-    elif arguments:
+    elif arguments and model is not None:
         raise InputError(f"{next(iter(arguments))}: expected none beside a model that is loaded; say it to its loader")
     if task is None:
         task = next((name for name, kind in _KINDS.items() if isinstance(model, TASKS[kind])), "image-classification")
     processor = feature_extractor if image_processor is None else image_processor
     if isinstance(processor, str | Path):
         processor = AutoImageProcessor.from_pretrained(processor)
-    return PIPELINES[task](choose_model(model, _KINDS[task]), processor, **parameters)
+    return PIPELINES[task](choose_model(model, _KINDS[task], arguments), processor, **parameters)
 
 
 _PARAMETERS = (

@@ -12,7 +12,6 @@ from minimobile.errors import ConfigError
 
 SCORE_CONVERTERS = ("sigmoid", "softmax")
 POST_PROCESSINGS = ("tflite", "tensorflow")
-LONGEST_SIDE = 4096
 MOST_DETECTIONS = 100_000
 _POSITIVE_COUNTS = ("min_depth", "max_detections", "max_classes_per_detection", "detections_per_class")
 

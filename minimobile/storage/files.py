@@ -18,7 +18,8 @@ from typing import BinaryIO
 
 from minimobile.errors import FormatError, InputError, MissingError
 
-_PART_OF_NAME = re.compile(r"[A-Za-z0-9_. =@+-]{1,200}")
+_NOT_IN_A_NAME = re.compile(r'[\\/:*?"<>|]')  # of a file, on one system or another
+_LONGEST_NAME = 255
 SPARE_BYTES = 64 * 2**20  # readers may take the size of the file and this much memory, and no more
 
 
@@ -67,14 +68,14 @@ def regular_file_size(path: Path) -> int:
 
 
 def path_beside(folder: Path, name: object, what: str) -> Path:
-    """Return the path of a file that a model names as its own: in its `folder` or below it.
+    """Return the path of a file that a model names as its own: in its `folder` or below it, in any script.
 
     It is no link, but for the hub's cache: there every file of a snapshot is one into the same repository's blobs.
     Whether there is such a file is seen when it is opened. Raises FormatError, which begins with `what`, for any other
     place.
     """
-    parts = name.split("/") if isinstance(name, str) else []
-    if not parts or any(not _PART_OF_NAME.fullmatch(part) or part in (".", "..") for part in parts):
+    parts = [part for part in name.split("/") if part != "."] if isinstance(name, str) else []
+    if not parts or not all(map(_is_name, parts)):
         raise FormatError(f"{what}: expected the name of a file in the model's own folder, found {repr(name)[:80]}")
     path = folder
     for part in parts:
@@ -89,6 +90,12 @@ def path_beside(folder: Path, name: object, what: str) -> Path:
                 "only followed from a snapshot of the hub's cache to that repository's blobs; put the file itself there"
             )
     return folder.joinpath(*parts)
+
+
+def _is_name(part: str) -> bool:
+    """Say whether a part of a path is the name of a file or folder, and a way nowhere else on any system."""
+    is_short = 0 < len(part) <= _LONGEST_NAME
+    return is_short and part != ".." and part.isprintable() and not _NOT_IN_A_NAME.search(part)
 
 
 def _is_blob_of_snapshot(link: Path) -> bool:

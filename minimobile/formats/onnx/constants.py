@@ -81,7 +81,7 @@ class Constants:
         try:
             with np.errstate(all="ignore"):
                 return np.asarray(compute(node, opset, *inputs))
-        except (ValueError, TypeError, OverflowError, IndexError, AttributeError):
+        except (ValueError, TypeError, OverflowError, LookupError, AttributeError):
             shapes = " and ".join(str(None if array is None else array.shape) for array in inputs[:5])
             raise FormatError(f"{node.where}: node {node.title} ({node.op}): cannot be applied to {shapes}") from None
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minimobile.errors import FormatError
-from minimobile.formats.onnx.model import Model, Node, read_model, sort_nodes
+from minimobile.formats.onnx.model import Node, read_model, sort_nodes
 from minimobile.formats.onnx.schema import GraphField, ModelField, NodeField, ValueField
 from minimobile.formats.onnx.write_model import Field, Value, write_message, write_value
 from minimobile.formats.protobuf import as_view, fields, read_text
@@ -33,7 +33,7 @@ def expose(path: Path, tensors: Iterable[str]) -> Exposed:
     """
     model = read_model(path)
     nodes = sort_nodes(model, str(path))
-    entry = _find_entry(model, nodes, str(path))
+    entry = _find_entry(nodes, str(path))
     makers = {name: node for node in nodes for name in node.outputs}
     existing = {value.name for value in model.outputs}
     wanted = tuple(dict.fromkeys(name for name in tensors if name in makers))
@@ -48,7 +48,7 @@ def expose(path: Path, tensors: Iterable[str]) -> Exposed:
     return Exposed(content + write_message([(ModelField.GRAPH, graph)]), entry, wanted)
 
 
-def _find_entry(model: Model, nodes: list[Node], where: str) -> str:
+def _find_entry(nodes: list[Node], where: str) -> str:
     """Return the tensor that the network sees as its picture: the input, or what scaling in the graph makes of it."""
     makers = {name: node for node in nodes for name in node.outputs}
     first = next((node for node in nodes if node.op in ("Conv", "QLinearConv", "ConvInteger")), None)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.formats.dialects import read_normalization
 from minimobile.formats.own_settings import Settings, label_lines, pack_settings, read_settings, to_json
 
 OWN, LABELS, PROCESSOR = "minimobile.settings", "labels", "preprocessor_config"
@@ -30,7 +31,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, str]:
         metadata[PROCESSOR] = to_json(settings)
         if channels in _PIXEL_FORMATS:
             metadata |= {"Image.BitmapPixelFormat": _PIXEL_FORMATS[channels], "Image.ColorSpaceGamma": "SRGB"}
-            known = _RANGES.get(_pixel_range(settings))
+            known = _RANGES.get(_pixel_range(settings, channels))
             if known is not None:
                 metadata["Image.NominalPixelRange"] = known
     return metadata
@@ -50,12 +51,10 @@ def read_own(metadata: Mapping[str, str], where: str) -> Settings | None:
     return own._replace(config=own.config.replace(id2label=dict(enumerate(labels))))
 
 
-def _pixel_range(settings: Mapping[str, Any]) -> tuple[float, float]:
+def _pixel_range(settings: Mapping[str, Any], channels: int) -> tuple[float, float]:
     """Return what bytes of 0 and 255 become, (0, 0) where that differs by channel."""
-    factor = float(settings.get("rescale_factor", 1 / 255)) if settings.get("do_rescale", True) else 1.0
-    mean, std = np.zeros(1), np.ones(1)
-    if settings.get("do_normalize", True):
-        mean, std = (np.unique(np.asarray(settings.get(f"image_{name}", 0.5), float)) for name in ("mean", "std"))
+    factor, means, deviations = read_normalization(settings, channels)
+    mean, std = np.unique(means), np.unique(deviations)
     if len(mean) > 1 or len(std) > 1:
         return 0.0, 0.0
     low, high = ((byte * factor - mean[0]) / std[0] for byte in (0, 255))
