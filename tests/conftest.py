@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -27,11 +28,12 @@ settings.load_profile("repeatable")
 # Files that read and write, and run no network: they come first, while another process compiles the kernels.
 WITHOUT_KERNELS = (
     "config", "crc32c", "deduction", "description", "dialects", "flatbuffer", "geometry", "graph", "hdf5",
-    "house_rules", "image_settings", "keras_config", "keras_graph", "keras_layers", "labels",
-    "paper_tables", "pictures", "profile", "protobuf", "pytorch", "receptive_field", "reference",
-    "safetensors_file", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto",
-    "tensorflow_graph", "tflite_model",
+    "hdf5_refused", "house_rules", "image_settings", "keras_config", "keras_graph", "keras_layers", "labels",
+    "paper_tables", "pictures", "profile", "protobuf", "pytorch", "pytorch_refused", "receptive_field", "reference",
+    "safetensors_file", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto", "tensorflow_graph",
+    "tensorflow_graph_refused", "tflite_model",
 )  # fmt: skip
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COMPILING_SECONDS = 300  # after that a test compiles what it needs by itself
 _may_be_compiling = pytest.StashKey[bool]()
 _compiler = pytest.StashKey[subprocess.Popen[bytes]]()
@@ -128,6 +130,43 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return outcome
 
     return run_once
+
+
+@pytest.fixture(scope="session")
+def pixels() -> np.ndarray:
+    """Return pixel values of two pictures, neither square nor a multiple of a stride. Shape: (2, 3, 33, 40)."""
+    values = np.random.default_rng(0).uniform(-1, 1, (2, 3, 33, 40)).astype(np.float32)
+    values.setflags(write=False)
+    return values
+
+
+@pytest.fixture
+def hdf5_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read HDF5 without a child process, which takes a fifth of a second for each file.
+
+    Except in tests whose names hold one of the words that their module lists as IN_A_CHILD.
+    """
+    from hostile import fetch_here
+
+    from minimobile.formats import guarded_hdf5
+
+    if not any(word in request.node.name for word in request.module.IN_A_CHILD):
+        monkeypatch.setattr(guarded_hdf5, "fetch_contents", fetch_here)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Return a browser that runs, or skip the test where none is installed."""
+    from page_checks import PATIENCE
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no browser: playwright is not installed")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"], timeout=PATIENCE)
+        yield started
+        started.close()
 
 
 PROCESSOR = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 48}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,3 +146,19 @@ def tiny_v1(norm: str = "arithmetic", channels: int = 3) -> tuple[bytes, dict[st
     nodes += [conv("logits", "pool", "logits/weights"), node("scores", "BiasAdd", "logits", "logits/b")]
     nodes += [node("flat", "Squeeze", "scores", squeeze_dims=[1, 2]), node("probabilities", "Softmax", "flat")]
     return b"".join([const(name, values) for name, values in numbers.items()] + nodes), numbers
+
+
+RELU6 = node("stem/relu6", "Relu6", "stem/norm")  # as `tiny_v1` has it
+
+
+def write(path: Path, *nodes: bytes) -> Path:
+    """Write a graph, and return its path."""
+    path.write_bytes(b"".join(nodes))
+    return path
+
+
+def rewrite(path: Path, old: bytes, *new: bytes) -> Path:
+    """Write the graph of `tiny_v1` with one node replaced, and return its path."""
+    content, _ = tiny_v1()
+    assert content.count(old) == 1
+    return write(path, content.replace(old, b"".join(new)))

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.formats.checkpoint import Checkpoint
 from minimobile.networks.mobilenet_v1 import SEPARABLE_LAYERS
 
 GROUPS = {  # class -> what Keras 3 calls its groups
@@ -40,6 +41,9 @@ class Spec:
     config: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     ours: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+
+BEGINNING = 5  # of `v1_layers`: input, convolution, batch norm, activation, depthwise convolution
 
 
 def v1_layers(width: int = 8, classes: int = 3, channels: int = 3, is_generic: bool = False) -> list[Spec]:
@@ -97,6 +101,15 @@ def v1_layers(width: int = 8, classes: int = 3, channels: int = 3, is_generic: b
 def expected_weights(specs: list[Spec]) -> dict[str, NDArray[Any]]:
     """Return our arrays by canonical name."""
     return {name: values for spec in specs for name, values in spec.ours.items()}
+
+
+def assert_holds(checkpoint: Checkpoint, specs: list[Spec]) -> None:
+    """Compare bit for bit with what was written."""
+    expected = expected_weights(specs)
+    assert set(checkpoint.weights) == set(expected)
+    assert set(checkpoint.mapped.values()) == set(expected)
+    for name, values in expected.items():
+        assert np.array_equal(checkpoint.weights[name], values), name
 
 
 def chain_config(specs: list[Spec], form: str, name: str = "v1") -> dict[str, Any]:

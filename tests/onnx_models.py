@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -290,3 +291,11 @@ def external_v1(folder: Any, name: str = "net.onnx", data: str = "net.onnx.data"
     (folder / data).write_bytes(content)
     (folder / name).write_bytes(model(*parts))
     return folder / name
+
+
+def rewrite(path: Path, old: str, *new: bytes, **options: Any) -> None:
+    """Write the model of `tiny_layers` with one node, the first of an operator, replaced."""
+    parts = write_layers(tiny_layers()[0])
+    at = [index for index, part in enumerate(parts) if field(4, old) in part]
+    parts[at[0] : at[0] + 1] = new
+    path.write_bytes(model(*parts, **options))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+PATIENCE = 120_000  # milliseconds, after which anything that is waited for has failed
+
 CONTRAST = """() => {
   const straighten = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
   const parts = [0.2126, 0.7152, 0.0722];

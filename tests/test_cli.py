@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
-import json
-import os
-import re
-import signal
-import subprocess
 import sys
-import time
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from quantized_files import write_quantized
-from spelling import random_weights, spell
 
 import minimobile as mm
 from minimobile import cli
 from minimobile.cli import console
 from minimobile.errors import FormatError, InputError, UnavailableError
 from minimobile.formats import hdf5
-from minimobile.networks.build_graph import build_graph
 from tests.conftest import Run
-
-posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
-
-
-def start(*words: object, **options: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "minimobile", *map(str, words)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def test_without_a_word_it_explains_itself(run: Run) -> None:
@@ -59,36 +41,6 @@ def test_every_command_has_help_within_80_columns(run: Run) -> None:
 
 def test_version(run: Run) -> None:
     assert run("--version") == (0, "minimobile 0.1.0\n", "")
-
-
-def test_help_needs_no_compiler_and_no_framework() -> None:
-    program = (
-        "import sys; sys.argv = ['minimobile', '--help']; from minimobile.cli import main; main(); "
-        "print(sorted({'numba', 'h5py', 'PIL', 'numpy', 'rich'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_reading_a_file_needs_no_compiler() -> None:
-    program = (
-        "import sys; from minimobile.cli import main; assert main(['inspect', 'demo:digits']) == 0; "
-        "import minimobile.models.conversion; print('numba' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "False"
-
-
-def test_a_command_loads_neither_the_compiler_nor_other_commands() -> None:
-    digit = str(resources.files("minimobile.demo") / "digit_3.png")
-    words = ["classify", digit, "--model", "demo:digits"]
-    mm.classify(digit, "demo:digits")  # its machine code is on disk from now on
-    program = (
-        f"import sys; from minimobile.cli import main; assert main({words!r}) == 0; "
-        "print(sorted({'numba', 'h5py', 'minimobile.cli.bench', 'minimobile.cli.explore'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
 
 
 @pytest.mark.parametrize(
@@ -228,116 +180,6 @@ def test_a_fault_of_ours_is_confessed_without_a_traceback(run: Run, monkeypatch:
     assert "MINIMOBILE_DEBUG=1" in err
 
 
-def test_an_interrupt_ends_with_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupt(*given: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("minimobile.models.inspection.inspect", interrupt)
-    assert run("inspect", "x") == (130, "", "error: interrupted\n")
-
-
-def run_and_signal(tmp_path: Path, program: str, number: signal.Signals, *words: object) -> tuple[int, str]:
-    """Run the command line behind a program that waits where it says so; return exit code and stderr after a signal."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import signal, time\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it
-        "def wait(*given):\n    print('waiting', flush=True)\n    time.sleep(60)\n" + program
-    )
-    command = [sys.executable, "-c", "import sitecustomize; from minimobile.__main__ import run; run()"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    with subprocess.Popen(
-        [*command, *map(str, words)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "waiting\n"
-        time.sleep(0.2)
-        process.send_signal(number)
-        _, err = process.communicate(timeout=20)
-    return process.returncode, err
-
-
-@posix
-def test_control_c_leaves_no_traceback(tmp_path: Path) -> None:
-    program = "from minimobile.models import inspection\ninspection.inspect = wait\n"
-    assert run_and_signal(tmp_path, program, signal.SIGINT, "inspect", "x") == (130, "error: interrupted\n")
-
-
-@posix
-def test_control_c_while_the_command_line_is_imported_leaves_no_traceback(tmp_path: Path) -> None:
-    program = (
-        "import sys\n"
-        "class Slow:\n"
-        "    def find_spec(self, name, *given):\n"
-        "        if name == 'typer':\n"
-        "            wait()\n"
-        "sys.meta_path.insert(0, Slow())\n"
-    )
-    assert run_and_signal(tmp_path, program, signal.SIGINT) == (130, "error: interrupted\n")
-
-
-def test_the_package_alone_imports_nothing_else_of_itself() -> None:
-    """For a traceback is what Python prints when it is interrupted before `minimobile.__main__` has begun."""
-    program = "import minimobile, sys; print([name for name in sys.modules if name.startswith('minimobile.')])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
-
-
-@posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_terminated_command_leaves_no_file(tmp_path: Path, number: signal.Signals) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    program = "import os\nos.fsync = wait\n"
-    code, err = run_and_signal(tmp_path, program, number, "convert", "demo:digits", folder / "x.h5")
-    assert (code, err) == (128 + number, "")
-    assert list(folder.iterdir()) == []
-
-
-@posix
-@pytest.mark.parametrize("words", [["--format", "json"], []])
-def test_a_reader_that_has_gone_is_no_error_to_shout_about(classifier: Path, words: list[str]) -> None:
-    with start("inspect", classifier, *words) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.close()
-        err = process.stderr.read()
-        process.wait(timeout=60)
-    assert err == ""
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("words", [["--format", "json"], []])
-def test_a_full_disk_behind_stdout_is_said_once(classifier: Path, words: list[str]) -> None:
-    command = [sys.executable, "-m", "minimobile", "inspect", str(classifier), *words]
-    with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
-
-
-def test_standard_output_is_not_blamed_for_another_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*given: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("minimobile.models.inspection.inspect", fail)
-    assert run("inspect", "x") == (1, "", "error: No space left on device\n")
-
-
-def test_closed_streams_are_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdout", None)
-    monkeypatch.setattr(sys, "stderr", None)
-    assert cli.main(["--version"]) == 0
-    assert cli.main(["inspect", "missing"]) == 1
-    for stream in (sys.stdout, sys.stderr):
-        assert stream is not None
-        stream.close()
-
-
-def test_python_m_minimobile_passes_the_exit_code_on() -> None:
-    with start("classify") as process:
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert err.startswith("error: Missing argument")
-
-
 def test_control_characters_of_strangers_never_reach_the_terminal(run: Run, tmp_path: Path) -> None:
     code, _, err = run("inspect", "evil\x1b[2J\nname")
     assert code == 1
@@ -375,54 +217,6 @@ def test_progress_shows_on_a_terminal_only(capsys: pytest.CaptureFixture[str], m
     out, err = capsys.readouterr()
     assert out == ""
     assert "counting" in err
-
-
-def test_warmup_says_where_the_kernels_are(run: Run) -> None:
-    code, out, _ = run("warmup")
-    assert code == 0
-    assert re.fullmatch(r"The kernels (were ready|are compiled), after \d+\.\d s, in .*minimobile\n", out)
-
-
-def test_warmup_does_not_claim_to_have_kept_what_it_could_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minimobile.quantized.engine.is_kept", lambda: False)
-    assert run("warmup").out.endswith("s, no process after this one has them\n")
-
-
-def test_bench_gives_a_row_per_number_of_threads(run: Run, classifier: Path) -> None:
-    code, out, _ = run("bench", classifier, "--size", 32, "--seconds", 0, "--format", "json")
-    timings = json.loads(out)["timings"]
-    assert code == 0
-    assert [(row["name"], row["num_threads"]) for row in timings] == [("minimobile", 1), ("minimobile", 2)]
-    assert all(0 < row["minimum"] <= row["median"] for row in timings)
-
-
-def test_bench_times_a_quantised_file_as_it_is(run: Run, tmp_path: Path) -> None:
-    config = mm.MobileNetV1Config(depth_multiplier=0.1, min_depth=1, num_labels=3)
-    graph = build_graph(config, "MobileNetV1ForImageClassification")
-    path = tmp_path / "model.tflite"
-    path.write_bytes(write_quantized(spell(graph, random_weights(graph), folded=True), dtype="int8").write())
-    code, out, _ = run("bench", path, "--threads", "1", "--seconds", 0, "--format", "json")
-    assert code == 0
-    assert [row["name"] for row in json.loads(out)["timings"]] == ["minimobile", "minimobile float32"]
-    for words, found in ((("--size", 64), "a quantised file"), (("--against", "torch"), "got 'torch'")):
-        code, out, err = run("bench", path, *words, "--seconds", 0)
-        assert (code, out) == (1, "")
-        assert found in err
-
-
-def test_bench_by_layers_names_every_step(run: Run, classifier: Path) -> None:
-    code, out, _ = run("bench", classifier, "--size", 32, "--layers", "--format", "json")
-    steps = json.loads(out)["steps"]
-    assert code == 0
-    assert steps[0]["name"] == "conv_stem + layer.0"
-    assert steps[-1]["name"] == "classifier"
-    assert sum(step["kernel"].count("depthwise_conv2d") for step in steps) == 13
-
-
-def test_bench_against_what_nobody_knows(run: Run, classifier: Path) -> None:
-    code, out, err = run("bench", classifier, "--against", "caffe", "--seconds", 0)
-    assert (code, out) == (1, "")
-    assert "against: expected some of onnxruntime" in err
 
 
 @pytest.mark.filterwarnings("default")

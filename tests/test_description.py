@@ -82,7 +82,7 @@ def test_shards_are_described_together(directory: Path) -> None:
 
 
 def test_pytorch_weights_are_listed_without_reading_them(tmp_path: Path) -> None:
-    from test_pytorch import DATA, GOOD, zipped
+    from torch_files import DATA, GOOD, zipped
 
     path = tmp_path / "net.bin"
     path.write_bytes(zipped(GOOD, {"0": DATA}))

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import page_checks
 import pytest
 
 pytestmark = pytest.mark.browser
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PAGES = (
     "index", "tasks/classify", "tasks/features", "tasks/segment", "tasks/detect", "tasks/quantise",
     "notebooks/photograph", "notebooks/export", "explore/index", "formats", "speed", "quantisation",
@@ -32,23 +30,26 @@ def site() -> Path:
     return Path(folder).resolve()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no browser: playwright is not installed")
-    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
-    if program is None:
-        pytest.skip(f"no browser: none of {', '.join(PROGRAMS)} is installed")
-    with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield started
-        started.close()
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
+    pages = []
+
+    def open_one(width: int = 1280, scheme: str = "light") -> Any:
+        page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+        pages.append(page)
+        page.set_default_timeout(page_checks.PATIENCE)
+        return page
+
+    yield open_one
+    for page in pages:
+        page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280])
-def test_everyone_can_read_it(site: Path, browser: Any, scheme: str, width: int) -> None:
+def test_everyone_can_read_it(site: Path, open_page: Callable[..., Any], scheme: str, width: int) -> None:
     """Contrast of 4.5, a name for every picture and control, nothing cut off at the side; no error, no request."""
-    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    page = open_page(width, scheme)
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -62,24 +63,21 @@ def test_everyone_can_read_it(site: Path, browser: Any, scheme: str, width: int)
         found = page_checks.find_faults(page)
         if found:
             faults[name] = found
-    page.close()
     assert faults == {}
     assert complaints == []
 
 
 @pytest.mark.parametrize("name", ["index", "tasks/segment", "commands"])
-def test_tab_reaches_every_control(site: Path, browser: Any, name: str) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+def test_tab_reaches_every_control(site: Path, open_page: Callable[..., Any], name: str) -> None:
+    page = open_page()
     page.goto((site / f"{name}.html").as_uri())
     assert page_checks.check_keyboard(page) > 20
-    page.close()
 
 
-def test_it_can_be_searched_without_a_network(site: Path, browser: Any) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+def test_it_can_be_searched_without_a_network(site: Path, open_page: Callable[..., Any]) -> None:
+    page = open_page()
     page.goto((site / "tasks/segment.html").as_uri())
     page.click("input.md-search__input")
     page.keyboard.type("padding")
     page.wait_for_selector(".md-search-result__item")
     assert "SAME padding" in page.inner_text(".md-search-result__list")
-    page.close()

@@ -14,8 +14,8 @@ import pytest
 from hostile import assert_refused, truncations
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pytorch import DATA, MARK, PLAIN, PROTO, REDUCE, STOP, VALUES, number, storage, tensor, text
 from test_torch_models import foreign_weights
+from torch_files import DATA, MARK, PLAIN, PROTO, REDUCE, STOP, VALUES, number, storage, tensor, text
 from twins import import_torch, randomise
 
 import minimobile

@@ -1,0 +1,63 @@
+"""`minimobile bench` and `minimobile warmup`: rows and steps that are named, not how long they take."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from quantized_files import write_quantized
+from spelling import random_weights, spell
+
+import minimobile as mm
+from minimobile.networks.build_graph import build_graph
+from tests.conftest import Run
+
+
+def test_warmup_says_where_the_kernels_are(run: Run) -> None:
+    code, out, _ = run("warmup")
+    assert code == 0
+    assert re.fullmatch(r"The kernels (were ready|are compiled), after \d+\.\d s, in .*minimobile\n", out)
+
+
+def test_warmup_does_not_claim_to_have_kept_what_it_could_not(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minimobile.quantized.engine.is_kept", lambda: False)
+    assert run("warmup").out.endswith("s, no process after this one has them\n")
+
+
+def test_bench_gives_a_row_per_number_of_threads(run: Run, classifier: Path) -> None:
+    code, out, _ = run("bench", classifier, "--size", 32, "--seconds", 0, "--format", "json")
+    timings = json.loads(out)["timings"]
+    assert code == 0
+    assert [(row["name"], row["num_threads"]) for row in timings] == [("minimobile", 1), ("minimobile", 2)]
+    assert all(0 < row["minimum"] <= row["median"] for row in timings)
+
+
+def test_bench_times_a_quantised_file_as_it_is(run: Run, tmp_path: Path) -> None:
+    config = mm.MobileNetV1Config(depth_multiplier=0.1, min_depth=1, num_labels=3)
+    graph = build_graph(config, "MobileNetV1ForImageClassification")
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_quantized(spell(graph, random_weights(graph), folded=True), dtype="int8").write())
+    code, out, _ = run("bench", path, "--threads", "1", "--seconds", 0, "--format", "json")
+    assert code == 0
+    assert [row["name"] for row in json.loads(out)["timings"]] == ["minimobile", "minimobile float32"]
+    for words, found in ((("--size", 64), "a quantised file"), (("--against", "torch"), "got 'torch'")):
+        code, out, err = run("bench", path, *words, "--seconds", 0)
+        assert (code, out) == (1, "")
+        assert found in err
+
+
+def test_bench_by_layers_names_every_step(run: Run, classifier: Path) -> None:
+    code, out, _ = run("bench", classifier, "--size", 32, "--layers", "--format", "json")
+    steps = json.loads(out)["steps"]
+    assert code == 0
+    assert steps[0]["name"] == "conv_stem + layer.0"
+    assert steps[-1]["name"] == "classifier"
+    assert sum(step["kernel"].count("depthwise_conv2d") for step in steps) == 13
+
+
+def test_bench_against_what_nobody_knows(run: Run, classifier: Path) -> None:
+    code, out, err = run("bench", classifier, "--against", "caffe", "--seconds", 0)
+    assert (code, out) == (1, "")
+    assert "against: expected some of onnxruntime" in err

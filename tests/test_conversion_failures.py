@@ -1,0 +1,176 @@
+"""A conversion that fails or is killed, at any touch of the disk, leaves nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conversions import make_checkpoint, write
+
+from minimobile import formats
+from minimobile.errors import FormatError, InputError, MinimobileError
+from minimobile.models import conversion
+from minimobile.models.conversion import convert
+
+
+def test_destinations_that_are_refused(tmp_path: Path) -> None:
+    source = write(tmp_path / "source", make_checkpoint())
+    native = tmp_path / "native.h5"
+    convert(source, native)
+    (tmp_path / "folder.h5").mkdir()
+    (tmp_path / "link.h5").symlink_to(native)
+    (tmp_path / "file").write_text("mine")
+    cases: list[tuple[Path, Path, dict[str, Any], str]] = [
+        (source, native, {}, r"the name of a new file, but it exists; --force \(overwrite=True\) replaces it"),
+        (source, source, {}, r"but it holds files; --force \(overwrite=True\) replaces them"),
+        (source, source, {"overwrite": True}, "apart from the source"),
+        (source / "model.safetensors", source, {"overwrite": True}, "apart from the source"),
+        (native, native, {"overwrite": True}, "apart from the source"),
+        (native, tmp_path / "link.h5", {"overwrite": True}, "is a link, which is never replaced; name what it points"),
+        (source, tmp_path / "folder.h5", {"overwrite": True}, "expected a file, found a directory"),
+        (source, tmp_path / "file", {"overwrite": True}, "expected a directory, found a file"),
+        (source, tmp_path / "no" / "x.h5", {}, "expected an existing folder to write into"),
+        (source, tmp_path / "file" / "x", {}, "expected an existing folder to write into"),
+        (source, tmp_path / "x.pth", {}, "got the suffix '.pth'"),
+        (source, tmp_path / "x", {"dtype": "float16"}, "expected dtype float32"),
+    ]
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for first, second, options, match in cases:
+        with pytest.raises(InputError, match=match) as caught:
+            convert(first, second, **options)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(FormatError, match="expected dtype to be one of float32, float16, got 'int8'"):
+        convert(source, tmp_path / "x.h5", dtype="int8")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.parametrize("name", ["x.h5", "x"])
+def test_a_folder_that_is_read_only(tmp_path: Path, name: str) -> None:
+    source = write(tmp_path / "source", make_checkpoint())
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(FormatError, match=r"cannot be written .Permission denied"):
+        convert(source, tmp_path / "closed" / name)
+
+
+# Everything through which a conversion touches the disk.
+TOUCHES = ("os.fsync", "pathlib.Path.write_bytes", "pathlib.Path.replace", "pathlib.Path.rename", "pathlib.Path.mkdir")
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
+    """Make the `number`th touch of the disk fail; the list names those that were reached."""
+    reached: list[str] = []
+    for touch in TOUCHES:
+        module, _, name = touch.rpartition(".")
+        owner: Any = Path if module.startswith("pathlib") else os
+        original = getattr(owner, name)
+
+        def wrapper(*given: Any, original: Any = original, touch: str = touch, **named: Any) -> Any:
+            reached.append(touch)
+            if len(reached) == number + 1:
+                raise OSError(28, "No space left on device")
+            return original(*given, **named)
+
+        monkeypatch.setattr(owner, name, wrapper)
+    return reached
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x"])
+def test_a_failure_at_any_write_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    source = write(tmp_path / "source", make_checkpoint())
+    old = tmp_path / "old" / name
+    old.parent.mkdir()
+    convert(write(tmp_path / "other", make_checkpoint("MobileNetV1Model")), old)
+    found = conversion.examine(source)
+    monkeypatch.setattr(conversion, "examine", lambda source: found)  # read once
+    failures = 0
+    for number in range(100):
+        home = tmp_path / str(number)
+        if number % 2:
+            home.mkdir()
+        else:
+            shutil.copytree(old.parent, home)
+        before = contents(home)
+        with monkeypatch.context() as patch:
+            reached = fail_at(patch, number)
+            try:
+                convert(source, home / name, overwrite=True)
+            except MinimobileError as error:
+                assert str(home / name) in str(error)
+                assert "No space left on device" in str(error)
+                assert contents(home) == before, reached
+                failures += 1
+            else:
+                assert formats.read(home / name).architecture == "MobileNetV1ForImageClassification"
+        assert not [path for path in home.rglob(".*") if path not in before]
+        if len(reached) <= number:
+            break
+    assert failures >= 3
+
+
+KILLER = """
+import os, signal, sys
+from pathlib import Path
+from minimobile.models import conversion
+
+TOUCHES = {touches!r}
+found = conversion.examine({source!r})
+conversion.examine = lambda source: found  # read once
+
+def run(number, suffix):
+    count = 0
+    def arm(owner, name):
+        original = getattr(owner, name)
+        def wrapper(*given, **named):
+            nonlocal count
+            count += 1
+            if count == number + 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*given, **named)
+        setattr(owner, name, wrapper)
+    for touch in TOUCHES:
+        module, _, name = touch.rpartition(".")
+        arm(Path if module.startswith("pathlib") else os, name)
+    conversion.convert({source!r}, {destination!r} + str(number) + suffix, overwrite=True)
+    os._exit(0)
+
+for suffix in (".h5", ""):
+    number = 0
+    child = os.fork() or run(number, suffix)
+    while os.waitpid(child, 0)[1] != 0:
+        number += 1
+        child = os.fork() or run(number, suffix)
+    print(number)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(tmp_path: Path) -> None:
+    source = write(tmp_path / "source", make_checkpoint())
+    other = write(tmp_path / "other", make_checkpoint("MobileNetV1Model"))
+    convert(other, tmp_path / "old.h5")
+    for number in range(16):
+        shutil.copy(tmp_path / "old.h5", tmp_path / f"x{number}.h5")
+        if number % 2:
+            shutil.copytree(other, tmp_path / f"x{number}")
+    script = KILLER.format(touches=TOUCHES, source=str(source), destination=str(tmp_path / "x"))
+    result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    for suffix, survived in zip((".h5", ""), map(int, result.stdout.split()), strict=True):
+        found = []
+        for number in range(survived + 1):
+            try:
+                found.append(formats.read(tmp_path / f"x{number}{suffix}").architecture)
+            except FormatError:
+                assert suffix == ""
+        assert survived >= 3
+        assert found[-1] == "MobileNetV1ForImageClassification"
+        assert set(found) == {"MobileNetV1ForImageClassification", "MobileNetV1Model"}
