@@ -6,12 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from minimobile.execution.runner import Runner, RunOptions
 from minimobile.models.runners import FLOAT_RUNNERS
 from minimobile.networks.graph import INPUT, Graph, Node
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")
+PADDINGS = st.one_of(
+    st.sampled_from(["SAME", "VALID"]),
+    st.tuples(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.tuples(st.integers(0, 3), st.integers(0, 3))),
+)
 
 
 def one_node_graph(op: str, channels: int, out_channels: int = 0, **attributes: Any) -> Graph:
@@ -92,3 +97,12 @@ def assert_engines_agree(
     weights, image = random_weights(graph, seed), random_image(shape, seed)
     compiled = run(graph, weights, image, "compiled", num_threads=threads)
     assert_same_bits(compiled, run(graph, weights, image, "reference"), case)
+
+
+def fits(height: int, width: int, kernel_size: int, dilation: int, padding: Any) -> bool:
+    """Tell whether a window lies inside a padded image."""
+    reach = (kernel_size - 1) * dilation + 1
+    if padding == "SAME":
+        return True
+    (top, bottom), (left, right) = ((0, 0), (0, 0)) if padding == "VALID" else padding
+    return top + height + bottom >= reach and left + width + right >= reach

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import time
 import tracemalloc
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from minimobile.errors import FormatError, MinimobileError
+from minimobile.formats import huggingface, safetensors_file
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.hdf5_child import RefusalError
 from minimobile.formats.hdf5_child.arrays import read_array
@@ -121,3 +123,18 @@ FOREIGN = {
     "zeros": (bytes(1000), "nothing but zeros"),
     "empty": (b"", "an empty file"),
 }
+
+
+def shard(directory: Path, places: dict[str, Any] | None = None) -> Path:
+    """Write the tiny checkpoint in two shards, with `places` changed in the index."""
+    huggingface.write(directory, tiny_checkpoint())
+    weights = safetensors_file.read_tensors(directory / "model.safetensors")
+    (directory / "model.safetensors").unlink()
+    names = sorted(weights)
+    files = {"model-00001-of-00002.safetensors": names[:2], "model-00002-of-00002.safetensors": names[2:]}
+    for file, kept in files.items():
+        safetensors_file.write_tensors(directory / file, {name: weights[name] for name in kept})
+    weight_map: dict[str, Any] = {name: file for file, kept in files.items() for name in kept}
+    index = directory / "model.safetensors.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map | (places or {})}))
+    return index

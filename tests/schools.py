@@ -1,11 +1,10 @@
-"""Each school's processor, pictures for it, and a checkpoint read as one of that school."""
+"""Each school's processor, and a checkpoint read as one of that school."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-import numpy as np
 from hypothesis import strategies as st
 
 from minimobile.formats.checkpoint import Checkpoint
@@ -24,10 +23,6 @@ EDGES = st.integers(1, 40)
 def processor_of(dialect: str, architecture: str, size: tuple[int, int], channels: int = 3) -> Any:
     kind = MobileNetV1ImageProcessor if "V1" in architecture else MobileNetV2ImageProcessor
     return kind.from_dict(processor_settings(DIALECTS[dialect], architecture, size, channels))
-
-
-def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def with_school(checkpoint: Checkpoint, dialect: str, side: int) -> Any:

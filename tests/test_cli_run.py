@@ -81,22 +81,45 @@ def test_without_a_terminal_there_is_one_line_a_minute(
     ]
 
 
+STOPPING = """
+import sys
+from minimobile.__main__ import run
+from minimobile.bulk import workers
+
+worker = '''
+import time
+from minimobile.bulk import tables, worker
+written = tables.WRITERS["jsonl"]
+def write(path, *given):
+    written(path, *given)
+    if "000003" <= path.name.partition(".")[0][-6:]:
+        time.sleep(600)
+tables.WRITERS["jsonl"] = write
+worker.main()
+'''
+workers.COMMAND = (sys.executable, "-c", worker)
+run()
+"""
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interruption_leaves_whole_parts_and_no_process(tmp_path: Path, number: int, code: int) -> None:
-    make_pictures(tmp_path / "pictures", 40)
+    """The workers write three parts and are held up in the next ones, which are not whole."""
+    make_pictures(tmp_path / "pictures", 8)
     out = tmp_path / "out"
     words = ["run", str(tmp_path / "pictures"), "--task", "classify", "--model", "demo:digits", "--format", "jsonl"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "minimobile", *words, "--out", str(out), "--rows-per-part", "1"],
+        [sys.executable, "-c", STOPPING, *words, "--out", str(out), "--rows-per-part", "1", "--jobs", "2"],
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not list(out.glob("part-*")) and process.poll() is None:
+    while process.poll() is None and not (len(list(out.glob("part-*"))) == 3 and list(out.glob("_part-*.tmp"))):
         time.sleep(0.01)
     workers = find_workers(process.pid)
     process.send_signal(number)
     _, said = process.communicate()
     assert process.returncode == code
     assert said == ("error: interrupted\n" if code == 130 else "")
+    assert workers
     assert not [worker for worker in workers if is_alive(worker)]
-    assert 0 < len(list(out.glob("part-*"))) < 40
+    assert sorted(path.stem for path in out.glob("part-*")) == [f"part-0001-{index:06d}" for index in range(3)]
     assert not list(out.rglob("*.tmp"))

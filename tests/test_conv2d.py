@@ -1,9 +1,17 @@
 """The dense convolution: by hand, and equal to its definition for every small shape."""
 
-from cases import assert_engines_agree, assert_same_bits, one_node_graph, open_runner, random_image, random_weights
+from cases import (
+    PADDINGS,
+    assert_engines_agree,
+    assert_same_bits,
+    fits,
+    one_node_graph,
+    open_runner,
+    random_image,
+    random_weights,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_depthwise import PADDINGS, fits
 
 
 def test_the_stem():

@@ -2,26 +2,13 @@
 
 import numpy as np
 import pytest
-from cases import assert_engines_agree
+from cases import PADDINGS, assert_engines_agree, fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimobile.execution.definitions import run_reference
 from minimobile.execution.engine import CompiledRunner
 from minimobile.networks.graph import INPUT, Graph, Node
-
-PADDINGS = st.one_of(
-    st.sampled_from(["SAME", "VALID"]),
-    st.tuples(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.tuples(st.integers(0, 3), st.integers(0, 3))),
-)
-
-
-def fits(height, width, kernel_size, dilation, padding):
-    reach = (kernel_size - 1) * dilation + 1
-    if padding == "SAME":
-        return True
-    (top, bottom), (left, right) = ((0, 0), (0, 0)) if padding == "VALID" else padding
-    return top + height + bottom >= reach and left + width + right >= reach
 
 
 def test_three_by_three():

@@ -8,10 +8,11 @@ from pathlib import Path
 import frameworks
 import numpy as np
 import pytest
+from drawn import draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from schools import EDGES, SEGMENTER, V2, draw, processor_of, with_school
+from schools import EDGES, SEGMENTER, V2, processor_of, with_school
 
 import minimobile
 from minimobile.errors import InputError

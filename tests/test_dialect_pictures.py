@@ -9,10 +9,11 @@ from typing import Any
 import frameworks
 import numpy as np
 import pytest
+from drawn import draw
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from schools import EDGES, SEGMENTER, V1, V2, draw, processor_of, with_school
+from schools import EDGES, SEGMENTER, V1, V2, processor_of, with_school
 
 import minimobile
 from minimobile.errors import InputError

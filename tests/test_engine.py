@@ -171,7 +171,7 @@ def test_a_forked_child_computes_too(network):
         target=_run_in_child, args=(engine, graph, images[:1], expected[:1])
     )
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 0
 
 

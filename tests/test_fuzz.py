@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import queue
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,14 +55,25 @@ def test_another_error_and_other_weights_are_told(tmp_path: Path, monkeypatch: p
 
 PLANTED = {
     "crash": "os.kill(os.getpid(), signal.SIGSEGV)",
-    "hang": "time.sleep(60)",
+    "hang": "time.sleep(600)",
 }
+
+
+class Lines(queue.Queue[str]):
+    """A child's lines; patience ends at once after what is said of a file that hangs, and otherwise never."""
+
+    last = ""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> str:
+        if self.last == "hangs\n":
+            raise queue.Empty
+        self.last = super().get()
+        return "1\n" if self.last == "hangs\n" else self.last
 
 
 @pytest.mark.parametrize("verdict", PLANTED)
 def test_a_crash_and_a_hang_are_told_and_the_next_file_is_read(verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The child fails at its second file."""
-    monkeypatch.setattr(fuzz, "SECONDS", 1.0)
     found: list[tuple[int, str]] = []
     original = fuzz.subprocess.Popen
 
@@ -68,12 +81,14 @@ def test_a_crash_and_a_hang_are_told_and_the_next_file_is_read(verdict: str, mon
         script = (
             "import os, signal, time\n"
             f"for number in range({command[-2]}, 4):\n"
-            "    print(number, flush=True)\n"
+            f"    print({'hangs' if verdict == 'hang' else 1!r} if number == 1 else number, flush=True)\n"
             f"    if number == 1: {PLANTED[verdict]}\n"
             "    print(number, 'read', '', sep='\t', flush=True)\n"
         )
         return original([sys.executable, "-c", script], **options)
 
     monkeypatch.setattr(fuzz.subprocess, "Popen", start)
-    fuzz.fuzz("picture", 2.0, 0, lambda number, verdict, text: found.append((number, verdict)))
-    assert found[:4] == [(0, "read"), (1, verdict), (2, "read"), (3, "read")]
+    monkeypatch.setattr(fuzz.queue, "Queue", Lines)
+    monkeypatch.setattr(fuzz, "time", SimpleNamespace(monotonic=lambda: float(len(found))))  # a second for each file
+    fuzz.fuzz("picture", 4.0, 0, lambda number, verdict, text: found.append((number, verdict)))
+    assert found == [(0, "read"), (1, verdict), (2, "read"), (3, "read")]

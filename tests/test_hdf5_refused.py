@@ -260,7 +260,7 @@ def test_a_flipped_byte_is_noticed_or_of_no_consequence(tmp_path: Path, count: i
     done = subprocess.run(
         [sys.executable, "-c", script, str(path), str(count)],
         env=environment,
-        timeout=120,
+        timeout=300,
         capture_output=True,
         text=True,
         check=False,

@@ -10,26 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hostile import assert_refused, tiny_checkpoint
+from hostile import assert_refused, shard, tiny_checkpoint
 
 from minimobile import formats
 from minimobile.errors import FormatError
-from minimobile.formats import huggingface, safetensors_file
-
-
-def shard(directory: Path, places: dict[str, Any] | None = None) -> Path:
-    """Write the tiny checkpoint in two shards, with `places` changed in the index."""
-    huggingface.write(directory, tiny_checkpoint())
-    weights = safetensors_file.read_tensors(directory / "model.safetensors")
-    (directory / "model.safetensors").unlink()
-    names = sorted(weights)
-    files = {"model-00001-of-00002.safetensors": names[:2], "model-00002-of-00002.safetensors": names[2:]}
-    for file, kept in files.items():
-        safetensors_file.write_tensors(directory / file, {name: weights[name] for name in kept})
-    weight_map: dict[str, Any] = {name: file for file, kept in files.items() for name in kept}
-    index = directory / "model.safetensors.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map | (places or {})}))
-    return index
+from minimobile.formats import safetensors_file
 
 
 def test_shards_are_put_together(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import PROCESSORS, draw
 from PIL import Image
 
 from minimobile.errors import FormatError, InputError, UnavailableError
@@ -23,12 +24,7 @@ from minimobile.imaging.image_processing import (
 from minimobile.imaging.pictures import bring_upright
 from minimobile.imaging.transforms import center_crop, resized_size
 
-PROCESSORS = (MobileNetV1ImageProcessor, MobileNetV2ImageProcessor)
 PLAIN = {"do_resize": False, "do_center_crop": False, "do_rescale": False, "do_normalize": False}
-
-
-def draw(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)

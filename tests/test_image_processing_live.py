@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import PROCESSORS, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_image_processing import PROCESSORS, draw
 
 from minimobile.errors import InputError, MinimobileError
 from minimobile.imaging.auto import AutoImageProcessor

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_image_processing import PROCESSORS, draw
+from drawn import PROCESSORS, draw
 
 from minimobile.errors import ConfigError, FormatError, InputError, MinimobileError
 from minimobile.formats import hdf5

@@ -105,7 +105,7 @@ def test_processes_that_start_at_once(directory):
         for _ in range(2)
     ]
     for child in children:
-        out, err = child.communicate(timeout=100)
+        out, err = child.communicate(timeout=300)
         assert out.split()[1:2] == ["42"], err
     assert double_21() == (True, 42)
 
@@ -196,7 +196,7 @@ def test_a_disk_that_is_full_leaves_no_file_and_no_directory(tmp_path):
 
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "new" / "cache"), "PYTHONPATH": ":".join([*sys.path, "."])}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=100, check=False,
+        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "False 42\n"), done.stderr

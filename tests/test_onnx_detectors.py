@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from frameworks import tensorflow
 from judgement import assert_agrees
-from test_onnx_live import run_with_values
+from onnx_exports import run_with_values
 from twins import import_torch
 
 import minimobile as mm

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from graph_writer import field
+from onnx_exports import Export, run_with_values, write
 from onnx_models import initializer, model, node, tiny_layers
-from test_onnx_live import Export, run_with_values, write
 
 import minimobile as mm
 from minimobile import formats

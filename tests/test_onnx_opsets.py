@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from judgement import assert_agrees
+from onnx_exports import Export, run_with_values, write
 from test_onnx_integers import write_integers
-from test_onnx_live import Export, run_with_values, write
 
 import minimobile as mm
 from minimobile import formats

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import draw
 from PIL import Image
-from test_image_processing import draw
 
 from minimobile.errors import InputError
 from minimobile.imaging.image_processing import (
