@@ -209,6 +209,15 @@ def test_equalised_layers_compute_the_same_and_reach_equally_far(activation):
         assert np.log(before / after).std() < np.log(ratios).std()
 
 
+def test_a_channel_that_relu6_caps_is_widened_to_the_cap_and_no_further():
+    network = two_layers("relu6")
+    weights = {**network.weights, "second.weight": 1000 * network.weights["second.weight"]}  # it asks for wide ones
+    limits = np.array([3.0, 2.0, 6.0, 1.5])
+    equalized = equalize(FoldedNetwork(network.graph, weights, network.normals), {"first": limits})
+    widening = equalized.weights["first.bias"] / network.weights["first.bias"]
+    np.testing.assert_allclose(widening, [2, 3, 1, 4], rtol=1e-12)
+
+
 def test_a_network_is_rounded_as_by_hand():
     network = two_layers()
     ranges = {INPUT: (0.0, 1.0), "first": (0.0, 6.0), "second": (-4.0, 8.0)}

@@ -1,14 +1,51 @@
-"""Probabilities: what softmax and sigmoid are, with the same bits on every processor."""
+"""What a picture shows, the likeliest first; and what softmax and sigmoid are, with the bits of every processor."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_models import V1, make
 
+import minimobile as mm
 from minimobile.models.classification import apply_sigmoid, apply_softmax
+
+
+def test_classify_names_the_likeliest_first(tmp_path: Path) -> None:
+    model = make(mm.MobileNetV1ForImageClassification, V1.replace(id2label=dict(enumerate("abcde"))))
+    settings_ = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
+    settings_["image_processor_type"] = "MobileNetV1ImageProcessor"
+    model = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), processor=settings_))
+    model.save_pretrained(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+    found = mm.classify(image, tmp_path, top=3)
+    logits = model(model.processor(image, return_tensors="np")["pixel_values"]).logits[0]
+    assert [item["index"] for item in found] == np.argsort(-logits, kind="stable")[:3].tolist()
+    assert [item["label"] for item in found] == ["abcde"[item["index"]] for item in found]
+    everything = mm.classify(image, model, top=50)
+    assert len(everything) == 5 and sum(item["probability"] for item in everything) == pytest.approx(1, abs=1e-12)
+    json.dumps(everything)
+    with pytest.raises(mm.InputError, match="top"):
+        mm.classify(image, model, top=0)
+    with pytest.raises(mm.InputError, match="image-processor settings"):
+        mm.classify(image, make(mm.MobileNetV1ForImageClassification, V1))
+    with pytest.raises(mm.InputError, match="expected one for image classification"):
+        mm.classify(image, make(mm.MobileNetV1Model, V1))
+
+
+def test_equal_logits_are_in_the_order_of_index(classifier: Path) -> None:
+    model = mm.load(classifier)
+    for logits, expected in (([1, 1, 1], [0, 1, 2]), ([1, 2, 2], [1, 2, 0])):
+        weights = {**model.state_dict(), "classifier.bias": np.array(logits, np.float32)}
+        weights["classifier.weight"] = np.zeros_like(weights["classifier.weight"])
+        image = np.zeros((40, 48, 3), np.uint8)
+        found = mm.classify(image, mm.MobileNetV1ForImageClassification.from_pretrained(classifier, state_dict=weights))
+        assert [item["index"] for item in found] == expected
 
 
 def test_by_hand() -> None:

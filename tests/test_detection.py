@@ -83,6 +83,14 @@ def test_the_better_of_two_overlapping_boxes_stays_and_ties_go_to_the_first():
     assert suppress(boxes, np.array([0.7, 0.05, 0.1], np.float32), strict, 10) == [0]  # and for TensorFlow it is not
 
 
+@pytest.mark.parametrize("run", [run_compiled, run_definition])
+@pytest.mark.parametrize(("width", "kept"), [(0.5, 2), (0.5625, 1)])
+def test_an_overlap_just_at_the_threshold_is_allowed(run, width, kept):
+    anchors = np.stack([box(0.5, 0.5, 1, 1), box(0.5, width / 2, 1, width)])  # the second lies in the first one
+    rows, count = run(np.zeros((2, 4), np.float32), np.full((2, 2), 0.7, np.float32), anchors, FAST)
+    assert np.atleast_1d(count)[0] == kept == (rows[:, 5] > 0).sum()
+
+
 def test_partial_sort_leaves_ties_in_the_order_of_libstdcxx():
     values, order = np.array([0.5, 0.5, 0.25, 0.5, 0.75, 0.5, 0.75, 0.25]), np.zeros(8, np.int64)
     for count, expected in ((2, [6, 4]), (3, [4, 6, 1]), (4, [4, 6, 1, 3])):  # what a C++ program of g++ 12 prints

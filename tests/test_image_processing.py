@@ -63,6 +63,7 @@ def test_all_forms_of_one_picture_give_one_result(tmp_path: Path) -> None:
         (480, 640, {"shortest_edge": 256}, (256, 341)),
         (640, 480, {"shortest_edge": 256}, (341, 256)),
         (333, 500, {"shortest_edge": 256}, (256, 384)),
+        (300, 500, {"shortest_edge": 100}, (100, 166)),
         (1, 10000, {"shortest_edge": 256}, (256, 2560000)),
         (480, 640, {"height": 3, "width": 9}, (3, 9)),
         (100, 300, {"shortest_edge": 50, "longest_edge": 120}, (40, 120)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import threading
 
 import numpy as np
@@ -168,28 +166,6 @@ def test_many_threads_may_call_one_model(pixels):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(logits, expected) for logits in found)
-
-
-def test_classify_names_the_likeliest_first(tmp_path):
-    model = make(mm.MobileNetV1ForImageClassification, V1.replace(id2label=dict(enumerate("abcde"))))
-    settings_ = {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}
-    settings_["image_processor_type"] = "MobileNetV1ImageProcessor"
-    model = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), processor=settings_))
-    model.save_pretrained(tmp_path)
-    image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
-    found = mm.classify(image, tmp_path, top=3)
-    logits = model(model.processor(image, return_tensors="np")["pixel_values"]).logits[0]
-    assert [item["index"] for item in found] == np.argsort(-logits, kind="stable")[:3].tolist()
-    assert [item["label"] for item in found] == ["abcde"[item["index"]] for item in found]
-    everything = mm.classify(image, model, top=50)
-    assert len(everything) == 5 and sum(item["probability"] for item in everything) == pytest.approx(1, abs=1e-12)
-    json.dumps(everything)
-    with pytest.raises(mm.InputError, match="top"):
-        mm.classify(image, model, top=0)
-    with pytest.raises(mm.InputError, match="image-processor settings"):
-        mm.classify(image, make(mm.MobileNetV1ForImageClassification, V1))
-    with pytest.raises(mm.InputError, match="expected one for image classification"):
-        mm.classify(image, make(mm.MobileNetV1Model, V1))
 
 
 def test_node_names_do_not_clash_with_aliases():

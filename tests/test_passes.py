@@ -7,6 +7,8 @@ from cases import open_runner, random_image, random_weights
 from minimobile.execution.definitions import run_reference
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.graph import INPUT, Node
+from minimobile.operations.folding import NORMALIZATION, fold_weights, scale_sums
 from minimobile.operations.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
 
 V2 = mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35), "classification")
@@ -24,6 +26,19 @@ def test_folding_leaves_no_batch_norm_and_changes_nothing():
     trained = run_reference(V2, weights, image, V2.outputs, fold=False)["classifier"]
     assert np.abs(folded - trained).max() <= 1e-12 * np.abs(trained).max()
     assert not np.array_equal(folded, trained)
+
+
+def test_a_convolution_s_own_bias_goes_through_its_batch_norm():
+    """By hand: (2 x + 5 - 1) * 3 / sqrt(8 + 1) + 7 is 2 x + 11; not folded, with the factor as float32 has it."""
+    values = {"weight": 2, "bias": 5, "scale": 3, "shift": 7, "mean": 1, "variance": 8}
+    weights = {role: np.full((1, 1, 1, 1) if role == "weight" else 1, value) for role, value in values.items()}
+    roles = {role: role for role in ("weight", "bias", *NORMALIZATION)}
+    folded = Node("layer", "conv2d", (INPUT,), {"epsilon": 1.0}, roles)
+    assert [values.item() for values in fold_weights(folded, weights)] == [2, 11]
+    weights["variance"] = np.array([1])
+    plain = Node("layer", "conv2d", (INPUT,), {"epsilon": 1.0, "folds_batch_norm": False}, roles)
+    factor = np.float64(np.float32(3 / np.sqrt(2)))
+    assert [values.item() for values in scale_sums(plain, weights, np.float32)] == [2, factor, (5 - 1) * factor + 7]
 
 
 def test_fusing_leaves_convolutions_and_the_pool():

@@ -103,6 +103,16 @@ def test_anchors_are_centred_in_their_cells_row_by_row_and_not_clipped():
     assert (anchors[:, 0] - anchors[:, 2] / 2).min() < 0
 
 
+def test_an_anchor_s_size_is_that_between_its_corners_in_float32():
+    """As a file has it: 0.1, but for what its corners' rounding takes or adds, another one in each row."""
+    anchors = make_anchors(LITE, (300, 300), [(side, side) for side in (19, 10, 5, 3, 2, 1)])
+    heights = anchors[: 19 * 19 * 3, 2].reshape(19, 19, 3)[:, 0, 0]
+    centres = [np.float32(row) * np.float32(1 / 19) + np.float32(0.5 / 19) for row in range(19)]
+    half = np.float32(0.5) * np.float32(0.1)
+    assert heights.tolist() == [float((centre + half) - (centre - half)) for centre in centres]
+    assert len(set(heights.tolist())) > 1
+
+
 def test_anchors_of_a_wide_picture_keep_their_aspect_in_pixels():
     maps = sizes_of(build(2), (192, 320))
     anchors = make_anchors(LITE, (192, 320), maps)

@@ -21,10 +21,10 @@ from minimobile.formats.tflite.flatbuffer import FlatBuffer
 from minimobile.formats.tflite.flatbuffer_writer import Scalar, write_flatbuffer
 from minimobile.formats.tflite.tflite_metadata import EVERYBODYS, OWN
 from minimobile.formats.tflite.tflite_model import read_model
-from minimobile.formats.tflite.tflite_writer import write_model
+from minimobile.formats.tflite.tflite_writer import _version, write_model
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.ssd import ANCHORS, find_results, settings
-from minimobile.quantized.network import Network
+from minimobile.quantized.network import Network, Operation, Tensor
 
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB, HEADLESS = "MobileNetV2ForSemanticSegmentation", "MobileNetV1Model"
@@ -332,3 +332,17 @@ def test_litert_gives_the_same_bytes_from_a_file_that_we_wrote_anew(dtype, tmp_p
     for name in first.keys() & second.keys():
         np.testing.assert_array_equal(second[name], first[name])
     assert len(first.keys() & second.keys()) > 50
+
+
+@pytest.mark.parametrize(("kind", "dtype", "attributes", "version"), [
+    ("DEPTHWISE_CONV_2D", "float32", {"dilation": 1}, 1), ("DEPTHWISE_CONV_2D", "uint8", {"dilation": 2}, 2),
+    ("DEPTHWISE_CONV_2D", "int8", {"dilation": 2}, 3), ("CONV_2D", "int8", {}, 3), ("CONV_2D", "uint8", {}, 1),
+    ("RESIZE_BILINEAR", "uint8", {"half_pixel_centers": False}, 1),
+    ("RESIZE_BILINEAR", "int8", {"half_pixel_centers": False}, 2),
+    ("RESIZE_BILINEAR", "uint8", {"half_pixel_centers": True}, 3),
+    ("FULLY_CONNECTED", "int8", {}, 4), ("ADD", "int8", {}, 2), ("RESHAPE", "int8", {}, 1),
+])  # fmt: skip
+def test_an_operator_asks_for_the_runtime_that_has_it_and_no_later_one(kind, dtype, attributes, version):
+    """As LiteRT's `op_version.cc` has them: a runtime of before refuses the file, and does not compute it wrongly."""
+    x = Tensor("x", (1, 2, 2, 1), np.dtype(dtype), np.ones(1, np.float32), np.zeros(1, np.int64))
+    assert _version(kind, x, Operation("", ("x",), "y", attributes)) == version
