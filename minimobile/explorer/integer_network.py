@@ -44,7 +44,7 @@ def describe_integers(runner: QuantizedRunner, pixel_values: NDArray[np.float32]
         raise InputError(f"explore: expected a model of LiteRT's bytes, got bytes_of={runner.bytes_of!r}")
     network = runner.network
     stored = runner.store(pixel_values)
-    operations = needed_operations(network, network.outputs)
+    operations = needed_operations(network.operations, network.outputs)
     values = runner.run_tensors(stored, [operation.output for operation in operations])
     describer = _Describer(runner, payload)
     source = network.tensors[network.inputs[0]]

@@ -20,7 +20,9 @@ from minimobile.networks.anchors import make_anchors
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import Graph
 from minimobile.operations.shapes import infer_shapes
+from minimobile.quantized.operations.operation import affine
 from minimobile.tracing.box_explanation import BoxExplanation, explain_box
+from minimobile_kernels.quantized.reference_maps import dequantize
 
 Array = NDArray[Any]
 
@@ -173,11 +175,7 @@ def _picture_size(pixel_values: Any, data_format: DataFormat) -> tuple[int, int]
 def _as_numbers(stored: Array, tensor: Any) -> Array:
     """Return (N, A, K) of what a file's output holds; of bytes, as its operator reads them: scale * (q - zero)."""
     values = stored.reshape(len(stored), -1, stored.shape[-1])
-    if values.dtype not in (np.uint8, np.int8):
-        return values
-    every = np.arange(256).astype(values.dtype)
-    meanings = (every.astype(np.float32) - np.float32(tensor.zero)) * tensor.scale
-    return np.take(meanings, values.view(np.uint8))
+    return dequantize(values, affine(tensor)) if values.dtype in (np.uint8, np.int8) else values
 
 
 def _as_centres(corners: Array) -> Array:

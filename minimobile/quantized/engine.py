@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,11 @@ from minimobile.execution.runner import DEFAULTS, RunOptions
 from minimobile.networks.graph import sweep_back
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.layout import Shape, lift
-from minimobile.quantized.network import Network, Operation
+from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile.quantized.operations.table import operation_of
 from minimobile.quantized.padding import absorb_padding
 from minimobile.quantized.program import Program, compile_program, is_compiled
+from minimobile.quantized.rows import spread_rows
 from minimobile_kernels import entries
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.step import STEP
@@ -29,10 +31,11 @@ is_ready = entries.run_quantized.is_ready
 is_kept = entries.run_quantized.is_kept
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Stage:
-    """Neighbouring operations of one kind: those of a program, or one for the definitions."""
+    """Neighbouring operations of one kind: those of a program, or one for the definitions; and the plan's tensors."""
 
+    tensors: Mapping[str, Tensor]
     operations: tuple[Operation, ...]
     reads: tuple[str, ...]
     program: Program | None
@@ -72,42 +75,48 @@ class QuantizedEngine:
         for stage in self._stages.find(names, lambda: self._plan(names)):
             if stage.program is None:
                 (operation,) = stage.operations
-                values[operation.output] = apply(operation, self.network.tensors, values, self.bytes_of)
+                values[operation.output] = apply(operation, stage.tensors, values, self.bytes_of)
             else:
                 values.update(self._execute(stage, stage.program, values))
         return {name: values[name] for name in names}
 
     def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
-        needed: Sequence[Operation] = needed_operations(self.network, names)
+        network = self.network
+        needed: Sequence[Operation] = needed_operations(network.operations, names)
         if self._is_compiled:
-            needed = absorb_padding(needed, names, self.network.tensors)
-        operations = self._gather(needed)
+            spread, tensors = spread_rows(absorb_padding(needed, names, network.tensors), network.tensors)
+            network, needed = dataclasses.replace(network, tensors=tensors), needed_operations(spread, names)
         groups: list[tuple[bool, list[Operation]]] = []
-        for operation in operations:
-            has_kernel = self._is_compiled and is_compiled(operation, self.network)
-            if has_kernel and groups and groups[-1][0]:
-                groups[-1][1].append(operation)
-            else:
-                groups.append((has_kernel, [operation]))
+        written: set[str] = set()  # by the last group, to the result: no map that it could read
+        for operation in self._gather(needed, network):
+            has_kernel = self._has_kernel(operation, network)
+            if not (has_kernel and groups and groups[-1][0]) or written.intersection(operation.inputs):
+                groups.append((has_kernel, []))
+                written.clear()
+            groups[-1][1].append(operation)
+            if operation_of(operation).writes_result:
+                written.add(operation.output)
         stages = []
         for index, (has_kernel, group) in enumerate(groups):
             later = {name for _, rest in groups[index + 1 :] for operation in rest for name in operation.inputs}
             made = [operation.output for operation in group]
             kept = tuple(name for name in made if name in later or name in names)
-            constants = self.network.tensors
             reads = tuple(
                 dict.fromkeys(
                     name for operation in group for name in operation.inputs
-                    if name not in made and constants[name].values is None
+                    if name not in made and network.tensors[name].values is None
                 )
             )  # fmt: skip
             program = None
             if has_kernel:
-                program = compile_program(self.network, group, kept, self.bytes_of, self.num_threads)
-            stages.append(_Stage(tuple(group), reads, program))
+                program = compile_program(network, group, kept, self.bytes_of, self.num_threads)
+            stages.append(_Stage(network.tensors, tuple(group), reads, program))
         return stages
 
-    def _gather(self, operations: Sequence[Operation]) -> list[Operation]:
+    def _has_kernel(self, operation: Operation, network: Network) -> bool:
+        return self._is_compiled and is_compiled(operation, network)
+
+    def _gather(self, operations: Sequence[Operation], network: Network) -> list[Operation]:
         """Return the operations in an order in which as many as can be that have kernels are neighbours.
 
         What has none waits until nothing else can be computed: a detector's files reshape every predictor's map before
@@ -117,7 +126,7 @@ class QuantizedEngine:
         missing = {operation.output for operation in operations}
         while waiting:
             ready = [operation for operation in waiting if not missing.intersection(operation.inputs)]
-            kernels = [op for op in ready if self._is_compiled and is_compiled(op, self.network)]
+            kernels = [operation for operation in ready if self._has_kernel(operation, network)]
             chosen = kernels or ready[:1]
             ordered += chosen
             missing -= {operation.output for operation in chosen}
@@ -139,7 +148,7 @@ class QuantizedEngine:
         self._arenas.give_back(memory)
         found = {}
         for name, place in program.results.items():
-            tensor = self.network.tensors[name]
+            tensor = stage.tensors[name]
             stop = place + math.prod(tensor.shape) * tensor.dtype.itemsize
             found[name] = result[place:stop].view(tensor.dtype).reshape(tensor.shape)
         return found
@@ -152,9 +161,9 @@ def warm_up() -> None:
     entries.run_quantized(steps, nothing, nothing, nothing, nothing, control, control, 1, 0)
 
 
-def needed_operations(network: Network, names: Sequence[str]) -> tuple[Operation, ...]:
-    """Return the operations that the tensors `names` need, in order."""
-    return sweep_back(network.operations, names, lambda each: (each.output,), lambda each: each.inputs)
+def needed_operations(operations: Sequence[Operation], names: Sequence[str]) -> tuple[Operation, ...]:
+    """Return those of the operations that the tensors `names` need, in order."""
+    return sweep_back(operations, names, lambda each: (each.output,), lambda each: each.inputs)
 
 
 def write_map(arena: NDArray[np.uint8], place: tuple[int, Shape], values: Array) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,10 +44,18 @@ class Concatenate(QuantizedOperation):
         return reference_maps.concatenate(call.arrays, own, affine(call.out), call.attributes["axis"])
 
     def fits(self, operation: Operation, inputs: Sequence[Tensor], out: Tensor, limits: Limits) -> bool:
-        """Tell whether whole vectors of channels are put after each other."""
-        is_along_channels = operation.attributes["axis"] == len(inputs[0].shape) - 1
+        """Tell whether whole vectors of channels are put after each other; of one input alone, the axis is none."""
+        is_along_channels = len(inputs) == 1 or operation.attributes["axis"] == len(inputs[0].shape) - 1
         are_maps = all(tensor.values is None for tensor in inputs[1:])
         return is_along_channels and are_maps and all(x.shape[-1] % limits.lanes == 0 for x in inputs[:-1])
+
+    def is_by_byte(self, operation: Operation, out: Tensor) -> bool:
+        """Tell whether whole inputs lie one after the other."""
+        return math.prod(out.shape[: operation.attributes["axis"]]) == 1
+
+    def changes_bytes(self, x: Tensor, out: Tensor) -> bool:
+        """Tell whether they are brought to another scale."""
+        return affine(x) != affine(out)
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add the copies of maps to their planes of another, brought to its scale."""

@@ -31,6 +31,10 @@ class Logistic(Scores):
         """Every one is looked up."""
         return True
 
+    def is_by_byte(self, operation: Operation, out: Tensor) -> bool:
+        """It always is."""
+        return True
+
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add the look-up of its 256 results."""
         x = builder.tensor(operation.inputs[0])

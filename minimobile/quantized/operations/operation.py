@@ -86,6 +86,14 @@ class QuantizedOperation:
         """Tell whether the result is the bytes of its input under another name."""
         return False
 
+    def is_by_byte(self, operation: Operation, out: Tensor) -> bool:
+        """Tell whether the bytes of the result follow one by one from those of its inputs, one after the other."""
+        return False
+
+    def changes_bytes(self, x: Tensor, out: Tensor) -> bool:
+        """Tell of one that is by byte whether bytes of an input may become others."""
+        return True
+
     def reads_image(self, operation: Operation, network: Network) -> bool:
         """Tell whether its steps read the caller's image as it is."""
         return False

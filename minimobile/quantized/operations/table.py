@@ -20,6 +20,7 @@ from minimobile.quantized.operations.pad import Pad
 from minimobile.quantized.operations.quantize import Quantize
 from minimobile.quantized.operations.reshape import Reshape
 from minimobile.quantized.operations.resize_bilinear import ResizeBilinear
+from minimobile.quantized.operations.rows import Rows
 from minimobile.quantized.operations.softmax import Softmax
 
 OPERATIONS: Mapping[str, QuantizedOperation] = {
@@ -38,6 +39,7 @@ OPERATIONS: Mapping[str, QuantizedOperation] = {
     "dequantize": Dequantize(),
     "pad": Pad(),
     "argmax": Argmax(),
+    "rows": Rows(),
 }
 
 
