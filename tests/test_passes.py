@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from cases import open_runner, random_image, random_weights
+from cases import assert_same_bits, open_runner, random_image, random_weights
 
 from minimobile.execution.definitions import run_reference
+from minimobile.execution.runner import ENGINES
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.graph import INPUT, Node
+from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.folding import NORMALIZATION, fold_weights, scale_sums
 from minimobile.operations.passes import fold_batch_norm, fuse_activations, fuse_residuals, keep_needed
 
@@ -45,6 +46,20 @@ def test_fusing_leaves_convolutions_and_the_pool():
     graph = fuse_residuals(fuse_activations(fold_batch_norm(V2)))
     assert set(operations(graph)) == {"conv2d", "depthwise_conv2d", "pointwise_conv2d", "global_average_pool2d"}
     assert sum(len(node.inputs) == 2 for node in graph.nodes) == 10  # the residuals of V2
+
+
+@pytest.mark.parametrize("functions", [("relu6", "relu"), ("relu", "relu6"), ("relu6", "linear")])
+def test_a_clamp_after_another_keeps_both(functions):
+    convolution = Node("sums", "pointwise_conv2d", (INPUT,), {}, {"weight": "w"})
+    names = ("sums", "first", "second")
+    clamps = [
+        Node(name, "activation", (source,), {"function": function})
+        for name, source, function in zip(names[1:], names, functions, strict=False)
+    ]
+    graph = Graph((convolution, *clamps), 3, ("second",), {"w": (5, 3, 1, 1)})
+    weights, image = random_weights(graph), 20 * random_image((1, 3, 9, 9))
+    found, defined = (open_runner(graph, weights, engine=engine).run(image, ("second",)) for engine in ENGINES)
+    assert_same_bits(found["second"], defined["second"], "second")
 
 
 def test_an_early_layer_stops_there():

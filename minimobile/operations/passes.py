@@ -57,7 +57,7 @@ def fuse_activations(graph: Graph) -> Graph:
     for node in graph.nodes:
         source = nodes.get(node.inputs[0])
         clamp = operation_of(node).clamp(node)
-        takes_clamp = source is not None and operation_of(source).takes_clamps
+        takes_clamp = source is not None and operation_of(source).takes_clamps and "activation" not in source.attributes
         if clamp is not None and source is not None and takes_clamp and consumers[source.name] == 1:
             attributes = {**source.attributes, "activation": clamp}
             nodes.pop(source.name)
