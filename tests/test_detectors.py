@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -196,7 +198,12 @@ def test_a_box_and_its_caption_stand_out_on_any_background(shade):
 def test_boxes_that_reach_beyond_the_picture_are_drawn_as_far_as_it_goes():
     box = {"xmin": -50.0, "ymin": -50.0, "xmax": 500.0, "ymax": 500.0}
     gone = {"xmin": 300.0, "ymin": 10.0, "xmax": 200.0, "ymax": 20.0}
-    items = [{"score": 0.9, "label": "cup", "index": index, "box": sides} for index, sides in enumerate((box, gone))]
+    endless = {"xmin": -math.inf, "ymin": 3.0, "xmax": math.inf, "ymax": math.inf}
+    unknown = {**box, "ymax": math.nan}
+    items = [
+        {"score": 0.9, "label": "cup", "index": index, "box": sides}
+        for index, sides in enumerate((box, gone, endless, unknown))
+    ]
     assert draw_boxes(Image.new("RGB", (30, 20)), items).size == (30, 20)
 
 

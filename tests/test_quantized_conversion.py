@@ -47,6 +47,19 @@ def test_one_layer_by_hand() -> None:
     assert found.ravel().tolist() == [100 + round(first / 0.02), 100 + round(-0.2 / 0.02)]
 
 
+def test_a_bias_is_in_steps_of_its_own_input() -> None:
+    # The result's range has the input's scale in float32 and not in float64, of which this bias has half a step more.
+    weights = {"w": np.ones((1, 1, 1, 1), np.float32), "b": np.float32([600.0078125])}
+    node = Node("out", "pointwise_conv2d", (INPUT,), {}, {"weight": "w", "bias": "b"})
+    graph = Graph((node,), 1, ("out",), {name: values.shape for name, values in weights.items()})
+    ranges = {"w": FakeQuantization(-1, 1, 8, narrow_range=True), "out": FakeQuantization(-1, 1 + 1e-9)}
+    network = quantize_graph(graph, weights, ranges, (1, 1), FakeQuantization(-1, 1), "x")
+    assert network.tensors[INPUT].scale == network.tensors["out"].scale
+    bias = network.tensors["out.bias"].values
+    assert bias is not None
+    assert bias.tolist() == [round(600.0078125 / (2 / 255 * (2 / 254)))] == [9715627]
+
+
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_integers_stay_within_a_step_of_the_simulation(architecture: str, tmp_path: Path) -> None:
     """Layer by layer: each from what the integers have before it, so that steps do not add up."""

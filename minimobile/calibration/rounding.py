@@ -23,7 +23,6 @@ from minimobile.quantized.validation import check_network
 _INT32 = np.dtype(np.int32)
 _BIAS_STEPS = 2.0**30  # half of int32: the sum of products needs the rest
 _FINE = 2.0**-10  # steps of a sum per step of a byte, where weights are all zero and any scale will do
-_IS_MOVED = {"average_pool2d": True, "resize_bilinear": True, "concatenate": True}  # LiteRT: bytes on one grid
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def share_ranges(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
 
     The maps of a detector's boxes are joined behind the graph, and so are those of its classes.
     """
-    moved = [(node.name, *operation_of(node).reads(node)) for node in graph.nodes if _IS_MOVED.get(node.op, False)]
+    moved = [(node.name, *operation_of(node).reads(node)) for node in graph.nodes if _is_moved(node)]
     group = {name: name for name in ranges}
     for first, *others in (*moved, *filter(None, find_predictions(graph))):
         for other in others:
@@ -98,6 +97,12 @@ def share_ranges(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Range]:
                max(ranges[other][1] for other in group if group[other] == by))
         for name, by in group.items()
     }  # fmt: skip
+
+
+def _is_moved(node: Node) -> bool:
+    """Tell whether LiteRT has a node's bytes on its input's grid; a mean over the whole map has a grid of its own."""
+    operation = operation_of(node)
+    return operation.joins or (operation.keeps_scale and not operation.sees_all)
 
 
 class _Rounding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def choose_colour(index: int) -> Colour:
 def draw_boxes(photo: Image.Image, found: Sequence[dict[str, Any]]) -> Image.Image:
     """Return the photo with a box and a caption for each of `found`, as `detect` lists them; the best is drawn last.
 
+    A box that reaches beyond the photo, be it infinitely far, is cut off; one that has NaN is left out.
     A line is coloured between two dark ones; a caption is written dark on a field of its class's colour, above its box
     where there is room, else inside.
     """
@@ -37,8 +39,10 @@ def draw_boxes(photo: Image.Image, found: Sequence[dict[str, Any]]) -> Image.Ima
     for item in reversed(found):
         colour = choose_colour(item["index"])
         sides = [item["box"][name] for name in ("xmin", "ymin", "xmax", "ymax")]
-        left, right = (min(max(round(side), 0), width - 1) for side in (sides[0], sides[2]))
-        top, bottom = (min(max(round(side), 0), height - 1) for side in (sides[1], sides[3]))
+        if any(map(math.isnan, sides)):
+            continue
+        left, right = (round(min(max(side, 0), width - 1)) for side in (sides[0], sides[2]))
+        top, bottom = (round(min(max(side, 0), height - 1)) for side in (sides[1], sides[3]))
         if right < left or bottom < top:
             continue
         for inset, tint in ((-line, DARK), (0, colour), (line, DARK)):

@@ -25,7 +25,7 @@ LAST_CHANNELS = 1280
 def make_divisible(value: float, divisor: int = 8, minimum: int | None = None) -> int:
     """Round `value` to the nearest multiple of `divisor`, at least `minimum`, and never more than 10 % down.
 
-    Source: MobileNetV2's channel rule (TF-slim `conv_blocks.py`; SEMANTICS of transformers' function of the same name).
+    Source: TF-slim, `conv_blocks.py`; transformers' function of the same name.
 
     >>> make_divisible(33), make_divisible(12), make_divisible(3, 8, 16)
     (32, 16, 16)

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from minimobile.errors import ConfigError
 
@@ -82,15 +82,21 @@ class MobileNetSSDConfig:
         if annotation == "Sequence[float]":
             if not isinstance(value, list | tuple) or not all(_is_number(item) for item in value):
                 self._refuse(name, "a list of numbers", value)
-            return tuple(float(item) for item in value)
+            return tuple(self._read_number(name, item) for item in value)
         if annotation == "float":
             if not _is_number(value):
                 self._refuse(name, "a number", value)
-            return float(value)
+            return self._read_number(name, value)
         kind = {"int": int, "bool": bool, "str": str}[annotation]
         if type(value) is not kind:
             self._refuse(name, annotation, value)
         return value
+
+    def _read_number(self, name: str, value: int | float) -> float:
+        try:
+            return float(value)
+        except OverflowError:
+            return self._refuse(name, "a number that a float can hold", "more")
 
     def _check(self) -> None:
         def demand(is_right: bool, name: str, expected: str) -> None:
@@ -111,14 +117,14 @@ class MobileNetSSDConfig:
         ratios = (*self.aspect_ratios, self.interpolated_aspect_ratio)
         is_right = all(math.isfinite(ratio) and 0.001 <= ratio <= 1000 for ratio in ratios)
         demand(is_right and 1 <= len(self.aspect_ratios) <= 64, "aspect_ratios", "1 to 64 numbers from 0.001 to 1000")
-        is_right = len(self.box_scales) == 4 and all(math.isfinite(scale) and scale > 0 for scale in self.box_scales)
-        demand(is_right, "box_scales", "four finite numbers (y, x, h, w) above zero")
+        is_right = len(self.box_scales) == 4 and all(2.0**-126 <= scale < 2.0**128 for scale in self.box_scales)
+        demand(is_right, "box_scales", "four finite numbers (y, x, h, w) above zero, in float32, too")
         demand(self.score_converter in SCORE_CONVERTERS, "score_converter", f"one of {', '.join(SCORE_CONVERTERS)}")
         demand(self.post_processing in POST_PROCESSINGS, "post_processing", f"one of {', '.join(POST_PROCESSINGS)}")
         demand(0 <= self.score_threshold <= 1, "score_threshold", "between 0 and 1")
         demand(0 < self.iou_threshold <= 1, "iou_threshold", "above 0 and at most 1")
 
-    def _refuse(self, name: str, expected: str, value: object) -> None:
+    def _refuse(self, name: str, expected: str, value: object) -> NoReturn:
         raise ConfigError(f"MobileNetSSDConfig: expected {name} to be {expected}, got {str(value)[:80]}")
 
 

@@ -59,7 +59,7 @@ class _Converter:
         self.ranges = ranges
         self.size = size
         self.where = where
-        self.scales: dict[np.float32, float] = {}  # before they are rounded to float32; biases are in steps of these
+        self.scales: dict[str, float] = {}  # by tensor, not rounded to float32: biases are in steps of these
 
     def run(self, pixels: FakeQuantization) -> Network:
         grids = {INPUT: self.read_range(INPUT, pixels)}
@@ -92,7 +92,7 @@ class _Converter:
         scale = (by.maximum - by.minimum) / (most - least)
         from_minimum, from_maximum = least - by.minimum / scale, most - by.maximum / scale
         is_nearer = least - by.minimum / scale < most + by.maximum / scale
-        self.scales[np.float32(scale)] = scale
+        self.scales[name] = scale
         zero = math.floor(min(max(from_minimum if is_nearer else from_maximum, least), most) + 0.5)
         return Tensor(name, (), _BYTES, np.array([scale], np.float32), np.array([zero], np.int64))
 
@@ -103,7 +103,7 @@ class _Converter:
         values, bias = self.kernels[name]
         steps = np.clip(np.rint(values / by.scale) + by.zero, self.ranges[name].narrow_range, 255)
         weight = as_stored(node.op, steps.astype(np.uint8))
-        scale = self.scales[grids[node.inputs[0]].scale] * self.scales[by.scale]
+        scale = self.scales[grids[node.inputs[0]].name] * self.scales[name]
         bias_name = f"{node.name}.bias"
         return dataclasses.replace(by, name=name, shape=weight.shape, values=weight), Tensor(
             bias_name, bias.shape, np.dtype(np.int32), np.array([scale], np.float32), np.zeros(1, np.int64),

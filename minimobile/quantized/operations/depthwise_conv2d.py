@@ -18,7 +18,7 @@ from minimobile_kernels.quantized import reference
 if TYPE_CHECKING:
     from minimobile.quantized.builder import Builder
 
-MOST_TAPS = 256  # whose sums of products of bytes float32 holds exactly
+MOST_TAPS = 256  # many times those of a MobileNet
 
 
 class DepthwiseConv2d(Product):
