@@ -39,12 +39,14 @@ def test_an_inverted_residual():
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 30), st.integers(1, 30)), st.integers(1, 70),
     st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3, 5]), st.integers(1, 3), st.integers(0, 99),
-    st.sampled_from([0, 1 << 14, program.SCRATCH_BYTES]),
+    st.sampled_from([0, 1 << 14, program.SCRATCH_BYTES]), st.sampled_from([1, program.LEAST_PART]),
 )  # fmt: skip
-def test_every_small_shape(shape, expanded, stride, dilation, kernel_size, threads, seed, scratch):
+def test_every_small_shape(shape, expanded, stride, dilation, kernel_size, threads, seed, scratch, least):
     graph = expanded_graph(shape[1], expanded, stride, dilation, kernel_size)
     with pytest.MonkeyPatch.context() as patch:  # from as few rows as a window has to the whole map at once
         patch.setattr(program, "SCRATCH_BYTES", scratch)
+        patch.setattr(program, "LEAST_PART", least)
+        patch.setattr(program, "GOOD_PART", least)
         assert_fused_agrees(graph, random_weights(graph, seed), random_image(shape, seed), threads)
 
 

@@ -5,6 +5,7 @@ from cases import assert_engines_agree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minimobile.execution import program
 from minimobile_kernels.host import LANES
 
 
@@ -15,11 +16,14 @@ def test_one_pixel_one_channel():
 @settings(deadline=None, derandomize=True, max_examples=60)
 @given(
     st.integers(1, 3), st.integers(1, 40), st.integers(1, 17), st.integers(1, 17), st.integers(1, 70),
-    st.integers(1, 2), st.integers(0, 99),
+    st.integers(1, 2), st.integers(0, 99), st.sampled_from([1, program.LEAST_PART]),
 )  # fmt: skip
-def test_every_small_shape(n, channels, height, width, out_channels, threads, seed):
+def test_every_small_shape(n, channels, height, width, out_channels, threads, seed, least):
     shape = (n, channels, height, width)
-    assert_engines_agree("pointwise_conv2d", shape, out_channels=out_channels, threads=threads, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:  # from one part to four for each thread, which cut panels
+        patch.setattr(program, "LEAST_PART", least)
+        patch.setattr(program, "GOOD_PART", least)
+        assert_engines_agree("pointwise_conv2d", shape, out_channels=out_channels, threads=threads, seed=seed)
 
 
 @pytest.mark.parametrize("channels", [127, 128, 129, 255, 256, 257, 640])

@@ -7,7 +7,7 @@ from typing import Any
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.crew import begin, end
 from minimobile_kernels.depthwise import depthwise_conv2d
-from minimobile_kernels.expanded import expanded_depthwise_conv2d
+from minimobile_kernels.expanded import Kept, expanded_depthwise_conv2d
 from minimobile_kernels.maps import activation, add, concatenate, fake_quantize, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
@@ -43,11 +43,12 @@ def run(
             continue  # done together with the step before
         following = steps[index + 1] if step.is_fused else step
         kind = step.kind
+        kept = Kept(-1, 0, 0)
         parts = step.parts if threads > 1 else 1
         part = claim(control, index, parts, thread, threads) if threads > 1 else 0
         while part < parts:
             if step.is_fused:
-                expanded_depthwise_conv2d(step, following, arrays, part, parts, thread)
+                kept = expanded_depthwise_conv2d(step, following, arrays, part, parts, thread, kept)
             elif kind == POINTWISE_CONV2D:
                 pointwise_conv2d(step, arrays, part, parts)
             elif kind == DEPTHWISE_CONV2D:

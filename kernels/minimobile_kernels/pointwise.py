@@ -6,7 +6,7 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import plane_count, share, share_panels
 from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 from minimobile_kernels.tile import PANEL, TILE_PIXELS, Terms, finish_of, make_tile
@@ -32,20 +32,23 @@ def pointwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1.
     """
     pixels = step.batch * step.height * step.width
-    panels = plane_count(step.out_channels, PANEL)
-    first_panel, last_panel = 0, panels
+    planes = plane_count(step.out_channels, LANES)
+    tiles = (pixels + LARGE - 1) // LARGE
+    first_tile, last_tile = 0, plane_count(planes, PANEL_VECTORS) * tiles  # panel by panel
     first, last = 0, pixels
-    if pixels < 8 * LARGE * parts and panels >= parts:  # small maps: each part takes channels, not pixels
-        first_panel, last_panel = share(panels, 1, part, parts)
+    if pixels < 8 * LARGE * parts:  # small maps: each part takes channels, not pixels
+        first_tile, last_tile = share_panels(planes, tiles, part, parts)
     else:
         first, last = share(pixels, LARGE, part, parts)
     band = max(BAND_BYTES // (4 * step.channels) // LARGE, 1) * LARGE
     for start in range(first, last, band):
-        count = min(band, last - start)
-        x = Map(step.x + start * LANES, step.x_plane)
-        for panel in range(first_panel, last_panel):
-            out = Map(step.out + panel * PANEL_VECTORS * step.out_plane + start * LANES, step.out_plane)
-            multiply(step, arrays, x, out, count, panel)
+        for panel in range(first_tile // tiles, plane_count(last_tile, tiles)):
+            begin = max(start, (first_tile - panel * tiles) * LARGE)
+            count = min(start + band, last, (last_tile - panel * tiles) * LARGE) - begin
+            if count > 0:
+                x = Map(step.x + begin * LANES, step.x_plane)
+                out = Map(step.out + panel * PANEL_VECTORS * step.out_plane + begin * LANES, step.out_plane)
+                multiply(step, arrays, x, out, count, panel)
 
 
 @compiled

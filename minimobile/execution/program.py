@@ -26,6 +26,7 @@ MAXIMUM_ARENA_BYTES = 1 << 36
 
 
 LEAST_PART, GOOD_PART = 50_000, 1_000_000  # multiply-adds: about a microsecond, and twenty
+PER_WEIGHT = 8  # multiply-adds in the time that a weight takes to come from memory
 SCRATCH_BYTES = (
     7 << 16
 )  # for the rows of an expanded map that are filtered next: 56 x 56 pixels of a panel, in the cache
@@ -154,7 +155,11 @@ def _cut(step: np.void, num_threads: int) -> int:
     if step["kind"] == KINDS.index("activation") and step["curve"] >= 0:
         return MOST * num_threads
     outputs = int(step["out_plane"]) * int(step["out_channels"]) // LANES
-    return count_parts(max(multiply_adds(step), 4 * outputs), num_threads, LEAST_PART, GOOD_PART)
+    if step["kind"] == KINDS.index("average_pool2d"):
+        outputs *= int(step["kernel_height"]) * int(step["kernel_width"])
+    work = multiply_adds(step)
+    weights = work // (int(step["batch"]) * int(step["out_height"]) * int(step["out_width"]))
+    return count_parts(max(work, PER_WEIGHT * weights, 4 * outputs), num_threads, LEAST_PART, GOOD_PART)
 
 
 def compile_program(

@@ -6,7 +6,7 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import plane_count, share, share_panels
 from minimobile_kernels.quantized.constants import LONG_BYTES, SCALES_BYTES, VECTOR_BYTES
 from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Panel, Pixels, make_dot_tile
 from minimobile_kernels.quantized.estimate import Bytes
@@ -36,20 +36,25 @@ def conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     for a byte, its group is there a second time for what is left.
     """
     rows = step.batch * step.out_height
-    panels = plane_count(step.out_channels, PANEL_VECTORS * LANES)
+    planes = plane_count(step.out_channels, LANES)
+    panels = plane_count(planes, PANEL_VECTORS)
     if rows == 1:  # one long row of pixels: pieces of it, or, where it is short, panels of channels
-        if step.out_width < 8 * LARGE * parts and panels >= parts:
-            first_panel, last_panel = share(panels, 1, part, parts)
-            first, last = 0, step.out_width
+        pixels = step.out_width
+        tiles = (pixels + LARGE - 1) // LARGE
+        first_tile, last_tile = 0, panels * tiles  # panel by panel
+        first, last = 0, pixels
+        if pixels < 8 * LARGE * parts:
+            first_tile, last_tile = share_panels(planes, tiles, part, parts)
         else:
-            first_panel, last_panel = 0, panels
-            first, last = share(step.out_width, LARGE, part, parts)
+            first, last = share(pixels, LARGE, part, parts)
         band = max(BAND_BYTES // step.channels // LARGE, 1) * LARGE
         for start in range(first, last, band):
-            count = min(band, last - start)
-            for panel in range(first_panel, last_panel):
-                x = step.x + start * step.x_pixel
-                _convolve(step, arrays, x, step.out + start * LANES, count, panel, sums)
+            for panel in range(first_tile // tiles, plane_count(last_tile, tiles)):
+                begin = max(start, (first_tile - panel * tiles) * LARGE)
+                count = min(start + band, last, (last_tile - panel * tiles) * LARGE) - begin
+                if count > 0:
+                    x = step.x + begin * step.x_pixel
+                    _convolve(step, arrays, x, step.out + begin * LANES, count, panel, sums)
         return
     first, last = share(rows, 1, part, parts)
     for row in range(first, last):
