@@ -29,7 +29,7 @@ from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")
 TURN = 3e-3  # seconds of calls in a row
-TOGETHER = 5e-4  # seconds of one step again and again in one call, so that the call itself does not count
+TOGETHER = 1e-3  # seconds of one step again and again in one call, so that the call itself does not count
 QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
 INTEGER_AGREEMENT = 0.5  # relative to the largest output: other ranges and roundings, and the same network
 AGREEMENT = 1e-3  # relative to the largest output: another float32 order of sums, and nothing worse
