@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from minimobile.execution.runner import RunOptions
 from minimobile.models.classes import MobileNetModel
 from tools import bench, speed
 
+ROUNDS = 3
 DEMANDS = ((100_000_000, 1.8), (15_000_000, 1.4), (0, 1.0))  # multiply-adds and the ratio that is demanded from there
 FLOATS: dict[str, tuple[Callable[[], MobileNetModel], Shape]] = {
     "V1 0.25 128": (partial(bench.v1, 0.25), (1, 3, 128, 128)),
@@ -69,25 +71,38 @@ def open_integers(path: Path, threads: Sequence[int]) -> tuple[int, list[Run]]:
     return work, [partial(model.run_quantized, x) for model in models]
 
 
-def measure(files: Sequence[str], only: Sequence[str], threads: int, seconds: float) -> Iterator[Row]:
-    """Yield a row per network whose name has one of the words `only`; all where there is none."""
+def measure(files: Sequence[str], only: Sequence[str], threads: int, seconds: float) -> list[Row]:
+    """Return a row per network whose name has one of the words `only`; all where there is none.
+
+    Every network has its turn `ROUNDS` times, so that what disturbs the machine for a while spoils none of them.
+    """
     counts = (1, threads)
     with tempfile.TemporaryDirectory() as folder:
-        opened: dict[str, Callable[[], tuple[int, list[Run]]]] = {
+        networks: dict[str, Callable[[], tuple[int, list[Run]]]] = {
             f"{name}, float32": partial(open_floats, name, counts) for name in FLOATS
         }
         for name, network in speed.NETWORKS.items():
-            opened[name] = partial(_make_integers, network, Path(folder, f"{name}.tflite"), counts)
-        opened |= {Path(path).stem: partial(open_integers, Path(path), counts) for path in files}
-        for name, open_network in opened.items():
-            if only and not any(word in name for word in only):
-                continue
-            work, runs = open_network()
-            times = take_turns(dict(zip(("one", "several"), runs, strict=True)), seconds)
-            row: Row = {"case": name, "multiply_adds": work}
-            for which, taken in times.items():
-                row[which] = {"minimum": min(taken), "median": float(np.median(taken))}
-            yield row
+            networks[name] = partial(_make_integers, network, Path(folder, f"{name}.tflite"), counts)
+        networks |= {Path(path).stem: partial(open_integers, Path(path), counts) for path in files}
+        chosen = [name for name in networks if not only or any(word in name for word in only)]
+        opened = {name: networks[name]() for name in chosen}
+    times: dict[str, list[list[float]]] = {name: [[], []] for name in chosen}
+    for _ in range(ROUNDS):
+        for name, (_, runs) in opened.items():
+            for index, taken in enumerate(_take_turns(runs, seconds / ROUNDS)):
+                times[name][index] += taken
+    return [
+        {"case": name, "multiply_adds": opened[name][0], "one": _summarise(one), "several": _summarise(several)}
+        for name, (one, several) in times.items()
+    ]
+
+
+def _take_turns(runs: Sequence[Run], seconds: float) -> list[list[float]]:
+    return list(take_turns({str(index): run for index, run in enumerate(runs)}, seconds).values())
+
+
+def _summarise(times: Sequence[float]) -> dict[str, float]:
+    return {"minimum": min(times), "median": statistics.median(times)}
 
 
 def _make_integers(network: speed.Network, path: Path, threads: Sequence[int]) -> tuple[int, list[Run]]:
@@ -142,7 +157,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     machine = measure_machine(options.threads)
-    rows = list(measure(options.files, options.only, options.threads, options.seconds))
+    rows = measure(options.files, options.only, options.threads, options.seconds)
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}, indent=1))
         return 0
