@@ -201,6 +201,16 @@ def test_the_command_writes_the_file_that_the_function_makes(run, digits, pictur
     assert run("quantize", "demo:digits", str(tmp_path / "x.h5")).code == 2
 
 
+def test_floats_are_not_lost_to_their_own_integers(run, digits, tmp_path):
+    floats = tmp_path / "digits.onnx"
+    digits.save(floats)
+    before = floats.read_bytes()
+    code, out, err = run("quantize", str(floats), str(floats), "--force")
+    assert (code, out) == (1, "")
+    assert err == f"error: {floats}: expected a destination apart from the source, found the source itself\n"
+    assert floats.read_bytes() == before
+
+
 def assert_dequantized(path, pixels) -> None:
     """Run `check --against dequantized`: every layer that the file holds, the first one off by rounding alone."""
     rows = compare_with_dequantized(path, pixel_values=pixels)

@@ -89,8 +89,10 @@ def quantize(
     from minimobile.calibration.method import Method
     from minimobile.calibration.quantize import quantize_by
     from minimobile.calibration.report import make_report
+    from minimobile.storage.files import check_apart, user_path
 
     targets.check_target("OUT.tflite", destination, SUFFIXES, force)
+    check_apart(user_path(source, "source"), destination)
     if picture is not None:
         targets.check_target("--picture", picture, targets.PICTURE_SUFFIXES, force)
     method = Method(

@@ -24,7 +24,7 @@ from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config
 from minimobile.networks.ssd import ANCHORS
 from minimobile.operations.passes import keep_needed
-from minimobile.storage.files import check_destination, user_path
+from minimobile.storage.files import check_apart, check_destination, user_path
 from minimobile.storage.hub import WEIGHTS, has_file_ending
 
 NATIVE_SUFFIXES = (".h5", ".hdf5")
@@ -62,7 +62,7 @@ def convert(
             "(NAME.h5) takes float16, and so do NAME.tflite and NAME.onnx"
         )
     _check_place(path, layout, overwrite)
-    _check_apart(user_path(source, "source"), path, layout)
+    check_apart(user_path(source, "source"), path, path / WEIGHTS[0])
     description, checkpoint = examine(source)
     if checkpoint is None:
         raise FormatError(str(description.problem))
@@ -139,12 +139,6 @@ def _check_place(path: Path, layout: str, overwrite: bool) -> None:
         raise InputError(
             f"{path}: expected a new or empty directory, but it holds files; --force (overwrite=True) replaces them"
         )
-
-
-def _check_apart(source: Path, path: Path, layout: str) -> None:
-    replaced = [path] if layout in FILES else [path, path / WEIGHTS[0]]
-    if source.exists() and any(target.exists() and source.samefile(target) for target in replaced):
-        raise InputError(f"{path}: expected a destination apart from the source, found the source itself")
 
 
 def _names(checkpoint: Checkpoint) -> Mapping[str, str]:

@@ -164,6 +164,13 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
         )
 
 
+def check_apart(source: Path, *targets: Path) -> None:
+    """Refuse to write over what is read, which losing a bit would take away for good. Raises InputError."""
+    for target in targets:
+        if source.exists() and target.exists() and source.samefile(target):
+            raise InputError(f"{target}: expected a destination apart from the source, found the source itself")
+
+
 @contextmanager
 def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and give it the name `path` once everything is on the disk.
