@@ -107,6 +107,7 @@ def test_every_command_keeps_the_rule(run: Run, segmenter: Path, photos: Path, t
         "x.h5": ["convert", segmenter, folder / "x.h5"],
         "y.h5": ["trace", segmenter, photo, "--save", folder / "y.h5"],
         "y.png": ["trace", segmenter, photo, "--layer", "layer.3", "--picture", folder / "y.png"],
+        "x.html": ["check", segmenter, photo, "--html", folder / "x.html"],
         "a.mask.png": ["segment", photo, "--model", segmenter, "--out", folder],
         "a.overlay.png": ["segment", photo, "--model", segmenter, "--out", folder],
     }
@@ -142,6 +143,7 @@ def test_every_command_wants_a_folder_that_exists_and_says_so(
         ["segment", photo, "--model", segmenter, "--out", missing / "x"],
         ["detect", photo, "--model", "demo:boxes", "--out", missing / "x"],
         ["quantize", segmenter, missing / "x.tflite"],
+        ["check", segmenter, photo, "--html", missing / "x.html"],
         ["run", photo, "--task", "segment", "--model", segmenter, "--out", missing / "x"],
     ):
         code, out, err = run(*words)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minimobile.cli import console, targets
-from minimobile.cli.options import Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source
 from minimobile.errors import InputError
 from minimobile.storage.files import write_whole_bytes
 
@@ -60,8 +60,14 @@ def check(
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option("--html", metavar="OUT", help="Write all of it as one HTML page, too.", show_default=False),
+        typer.Option(
+            "--html",
+            metavar="OUT",
+            help="Write all of it as one HTML page, too. Its folder must exist.",
+            show_default=False,
+        ),
     ] = None,
+    force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:
     """Compare with another framework, layer by layer.
@@ -83,7 +89,7 @@ def check(
     beyond the bytes. There is no bound, so the exit code is 0.
     """
     if html is not None:
-        targets.check_target("--html", html, targets.PAGE_SUFFIXES, True)
+        targets.check_target("--html", html, targets.PAGE_SUFFIXES, force)
     if against is Against.DEQUANTIZED and not pixels:
         if html is not None:
             raise typer.BadParameter(
@@ -114,7 +120,7 @@ def check(
         announce_compilation()
         report = compare(source, image, against.value, other)
     if html is not None:
-        write_whole_bytes(html, report.to_page().encode())
+        write_whole_bytes(html, report.to_page().encode(), overwrite=force)
     if output_format is Format.JSON:
         console.write_json(report.to_dict())
     else:
