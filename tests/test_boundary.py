@@ -99,3 +99,11 @@ def test_damaged_files_that_had_another_error_or_none(name: str, test_data: Path
     with pytest.raises(FormatError, match=name) as caught:
         formats.read(test_data / "hostile" / name)
     assert "cannot be read, it is most likely damaged" not in str(caught.value), "a check comes before the boundary"
+
+
+def test_what_may_not_be_read_is_not_called_damaged() -> None:
+    def read(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", "x/inside")
+
+    with pytest.raises(FormatError, match=r"^x: cannot be read \(Permission denied\)$"):
+        with_one_error(read)(Path("x"))

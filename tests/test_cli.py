@@ -6,6 +6,7 @@ import dataclasses
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -37,6 +38,19 @@ def test_every_command_has_help_within_80_columns(run: Run) -> None:
         summary = (getattr(import_module(f"minimobile.cli.{command}"), command).__doc__ or "").partition("\n")[0]
         assert len(summary) <= 60, "or the list of commands cuts it"
         assert summary in run("--help").out
+
+
+def test_no_option_refuses_a_file_before_the_command_has_seen_it() -> None:
+    """One picture that may not be read stops no others; a file to be replaced need not be read at all."""
+    readable: dict[str, bool] = {}
+    for command in cli.COMMANDS:
+        function = getattr(import_module(f"minimobile.cli.{command}"), command)
+        for name, hint in get_type_hints(function, include_extras=True).items():
+            kind, *information = get_args(hint) or (hint,)
+            if information and "Path" in str(kind):
+                readable[f"{command} {name}"] = information[0].readable
+    assert {"classify images", "convert destination", "run out"} <= readable.keys()
+    assert [name for name, is_checked in readable.items() if is_checked] == []
 
 
 def test_version(run: Run) -> None:
@@ -149,6 +163,13 @@ def test_an_error_says_that_the_environment_named_the_model(
     )
     with pytest.raises(InputError, match=r"^\$MINIMOBILE_MODEL: .*, got a MobileNetV2ForSemanticSegmentation$"):
         mm.classify(photos / "a.png")
+
+
+def test_a_model_for_something_else_is_answered_with_its_command(run: Run, photos: Path) -> None:
+    for command, name, other in (("classify", "boxes", "detect"), ("detect", "scenes", "segment")):
+        outcome = run(command, photos / "a.png", "--model", f"demo:{name}")
+        assert outcome.code == 1
+        assert outcome.err.endswith(f"(for which there is `minimobile {other}`)\n")
 
 
 @pytest.mark.parametrize("is_installed", [True, False])

@@ -34,6 +34,12 @@ def test_bench_gives_a_row_per_number_of_threads(run: Run, classifier: Path) -> 
     assert all(0 < row["minimum"] <= row["median"] for row in timings)
 
 
+def test_bench_takes_the_model_s_own_size(run: Run) -> None:
+    code, out, _ = run("bench", "demo:digits", "--seconds", 0, "--threads", 1)
+    assert code == 0
+    assert out.startswith("MobileNetV1ForImageClassification at 64x64, batch 1\n")
+
+
 def test_bench_times_a_quantised_file_as_it_is(run: Run, tmp_path: Path) -> None:
     config = mm.MobileNetV1Config(depth_multiplier=0.1, min_depth=1, num_labels=3)
     graph = build_graph(config, "MobileNetV1ForImageClassification")

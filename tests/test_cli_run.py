@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import signal
 import subprocess
@@ -24,8 +25,8 @@ def test_a_folder_becomes_a_table_and_the_second_run_has_nothing_to_do(run: Run,
     out = tmp_path / "out"
     first = run(*words, "--out", out)
     assert (first.code, first.err) == (0, "")
-    assert first.out == f"{out}: 4 rows in 1 parts, 0 with an error; 4 computed now\n"
-    assert run(*words, "--out", out).out == f"{out}: 4 rows in 1 parts, 0 with an error; 0 computed now\n"
+    assert first.out == f"{out}: 4 rows in 1 part, 0 with an error; 4 computed now\n"
+    assert run(*words, "--out", out).out == f"{out}: 4 rows in 1 part, 0 with an error; 0 computed now\n"
     (row, *_) = map(json.loads, (out / "part-0001-000000.jsonl").read_text().splitlines())
     assert row["label"][0] in "0123456789"
 
@@ -48,18 +49,32 @@ def test_wrong_usage_is_exit_code_2(run: Run, tmp_path: Path, words: list[str]) 
     assert "Value error" not in outcome.err
 
 
-@pytest.mark.parametrize("words", [["nowhere"], [".", "--format", "parquet"], [".", "--engine", "ray"], ["empty"]])
+@pytest.mark.parametrize(
+    "words", [["nowhere"], [".", "--format", "parquet"], [".", "--engine", "ray"], ["empty"], ["-"]]
+)
 def test_what_cannot_begin_leaves_no_folder(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make_pictures(tmp_path, 1)
     (tmp_path / "empty").mkdir()
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # an empty list
     for name in ("pyarrow", "ray"):
         monkeypatch.setitem(sys.modules, name, None)
     given = ["run", *words, "--task", "classify", "--model", "demo:digits", "--out", "out"]
     assert run(*given, *([] if "--format" in words else ["--format", "csv"])).code == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_closed_standard_input_is_a_sentence(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # what Python makes of `<&-`
+    outcome = run(
+        "run", "-", "--task", "classify", "--model", "demo:digits", "--format", "csv", "--out", tmp_path / "x"
+    )
+    assert (outcome.code, outcome.err) == (
+        1,
+        "error: -: expected a list of pictures on standard input, but that is closed\n",
+    )
 
 
 def test_without_a_terminal_there_is_one_line_a_minute(

@@ -117,6 +117,9 @@ def test_one_page_has_every_runtime_with_its_first_difference(
     assert f"differs: first at {report['first_difference']}, in " in openvino
     assert openvino.count(f">{report['first_difference']}</td>") == 1 and "theirs: what their inputs" in openvino
     assert "<h2>Versions</h2>" in openvino and "numpy" in openvino
+    assert f"<p>model: {tmp_path / 'v1'}</p><p>picture: {tmp_path / 'photo.png'}</p>" in head
+    code, out, err = run(*words)
+    assert (code, out) == (1, "") and "expected the name of a new file, but it exists; --force" in err
     code, out, err = run(*words[:-1], tmp_path / "page.pdf")
     assert (code, out) == (2, "") and "expected a file name ending in .html or .htm" in err
     code, out, err = run(*words[:-1], tmp_path / "nowhere" / "page.html")

@@ -235,3 +235,11 @@ def test_a_blob_that_is_missing_is_named_when_it_is_opened(cache: Path) -> None:
     link.symlink_to("../../blobs/beef")
     with pytest.raises(MissingError, match="the link points to a file that is not there"):
         regular_file_size(path_beside(link.parent, "data.bin", "x"))
+
+
+def test_a_folder_that_cannot_be_read_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FormatError, match=r"expected a file, found a directory$"):
+        regular_file_size(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may read whatever its mode is
+    with pytest.raises(FormatError, match=r"expected a file, found a directory that cannot be read$"):
+        regular_file_size(tmp_path)

@@ -298,3 +298,15 @@ def test_batch_feature_is_a_dictionary_with_attributes() -> None:
     assert feature.pixel_values == 1
     with pytest.raises(AttributeError, match="no 'labels'; it holds pixel_values"):
         _ = feature.labels
+
+
+def test_batch_feature_stacks_its_lists_when_asked_to() -> None:
+    pictures = [np.zeros((3, 4, 5), np.float32), np.ones((3, 4, 5), np.float32)]
+    feature = BatchFeature(pixel_values=pictures)
+    assert feature.data == {"pixel_values": pictures}
+    assert feature.convert_to_tensors("np") is feature
+    assert feature.pixel_values.shape == (2, 3, 4, 5)
+    with pytest.raises(InputError, match="expected one of np, pt, tf, jax, got 'xx'"):
+        feature.convert_to_tensors("xx")
+    with pytest.raises(InputError, match="expected pictures of one size"):
+        BatchFeature(pixel_values=[pictures[0], pictures[0][:, 1:]]).convert_to_tensors("np")

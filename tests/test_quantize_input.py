@@ -32,10 +32,13 @@ def test_bad_pictures_are_reported_and_left_out(digits, pictures, tmp_path):
         model = mm.quantize(digits, tmp_path)
     assert model.is_quantized
     (tmp_path / "good.png").unlink()
-    with pytest.raises(InputError, match="pictures: expected at least one that can be used, got 1 of none"):
+    with pytest.raises(InputError, match="pictures: expected at least one that can be used, got 1 that cannot"):
         mm.quantize(digits, tmp_path)
     with pytest.raises(InputError, match="pictures: expected at least one"):
         mm.quantize(digits, [])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty: expected a picture or a folder of pictures, got a folder with none"):
+        mm.quantize(digits, tmp_path / "empty")
 
 
 def test_what_cannot_be_quantised_is_refused_by_name(digits, pictures):

@@ -51,7 +51,7 @@ def list_entries(sources: Sequence[str | Path], column: str | None = None, stdin
     for source in sources:
         text = os.fspath(source)
         before = len(texts) + len(cells)
-        for entry in _read_lines(stdin or sys.stdin) if text == "-" else _list_source(text, column):
+        for entry in _read_stdin(stdin or sys.stdin) if text == "-" else _list_source(text, column):
             if isinstance(entry, str):
                 texts.append(entry)
             else:
@@ -140,6 +140,12 @@ def _read_list(path: Path) -> list[str]:
     with open_regular(path) as file:
         content = file.read().removeprefix(BOM_UTF8)
     return list(_read_lines(os.fsdecode(line) for line in content.split(b"\n")))
+
+
+def _read_stdin(stdin: TextIO | None) -> Iterator[str]:
+    if stdin is None:  # as Python has it where the shell closed it
+        raise InputError("-: expected a list of pictures on standard input, but that is closed")
+    return _read_lines(stdin)
 
 
 def _read_lines(lines: Iterable[str]) -> Iterator[str]:

@@ -128,7 +128,7 @@ class PartRunner:
             cells |= {"width": picture.width, "height": picture.height}
             result = TASKS[self.options.task].compute(self.model, picture, self.options)
         except MinimobileError as error:
-            return _Row({**cells, "error": _say(error, name)}, Result())
+            return _Row({**cells, "error": _say(error, name, root)}, Result())
         except MemoryError:
             return _Row(
                 {**cells, "error": f"{name}: expected a picture that fits the memory, found a larger one"}, Result()
@@ -152,9 +152,9 @@ def _read(entry: Entry, root: str, cells: CellReader) -> bytes:
     return content
 
 
-def _say(error: MinimobileError, name: str) -> str:
-    """Return what an error says, with the picture's name in front of it."""
-    text = str(error)
+def _say(error: MinimobileError, name: str, root: str) -> str:
+    """Return what an error says, with the picture's name in front of it, and not the place where the run was begun."""
+    text = str(error).removeprefix(f"{Path(root) / name}: ")
     for head in ("image of ", "image", "picture", "photo"):
         if text.startswith(head):
             reason = text.partition(": ")[2] if ": " in text else text

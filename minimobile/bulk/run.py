@@ -123,7 +123,7 @@ def run(
     require_task(opened, options, str(model))
     compute = _find_engine(engine)
     folder, identity = Path(out), fingerprint(opened, options)
-    listed = [] if folder.exists() else list_entries(sources, column)  # what names nothing leaves no folder behind
+    listed = None if folder.exists() else _list_some(sources, column)  # what names nothing leaves no folder behind
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if not folder.is_dir():
@@ -137,6 +137,13 @@ def run(
         done.finish(report)
     clear_leftovers(folder)  # of workers that ended while they were writing, whoever has done their parts since
     return _settle(plans, folder, options, done.rows)
+
+
+def _list_some(sources: Sequence[str | Path], column: str | None) -> list[Entry]:
+    entries = list_entries(sources, column)
+    if not entries:  # an empty list on standard input, which may go on with a run but not begin one
+        raise InputError("sources: expected pictures, found none")
+    return entries
 
 
 class _Count:

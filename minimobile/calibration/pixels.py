@@ -13,7 +13,7 @@ from minimobile.calibration.data_free import Moments
 from minimobile.calibration.ranges import Range
 from minimobile.errors import InputError, MinimobileError
 from minimobile.formats.dialects import IMAGENET, read_normalization
-from minimobile.imaging.folders import list_pictures
+from minimobile.imaging.folders import list_pictures, refuse_folder
 from minimobile.imaging.pictures import describe_source
 from minimobile.models.base_model import MobileNetModel
 
@@ -57,8 +57,9 @@ class Pictures:
             yield values
         self.skipped, self.used = tuple(skipped), count
         if not count:
+            found = f"{len(self.items)} that cannot" if len(self.items) else "none"
             reason = f" ({skipped[0]})" if skipped else ""
-            raise InputError(f"pictures: expected at least one that can be used, got {len(self.items)} of none{reason}")
+            raise InputError(f"pictures: expected at least one that can be used, got {found}{reason}")
 
     def _read(self, item: Any) -> Floats:
         if isinstance(self.items, np.ndarray):
@@ -68,6 +69,8 @@ class Pictures:
                 "pictures: expected pixel values (N, C, H, W) for a model without image-processor settings"
             )
         else:
+            if isinstance(item, str | Path):
+                refuse_folder(Path(item))
             values = np.asarray(self.model.processor(item, return_tensors="np")["pixel_values"], np.float32)
         channels, (height, width) = self.model.config.num_channels, self.size
         if values.shape != (1, channels, height, width) or not np.isfinite(values).all():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minimobile.cli import console, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source, path_option
 from minimobile.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ def bench(
     size: Annotated[
         int | None,
         typer.Option(
-            min=1, max=8192, metavar="PIXELS", help="Height and width of the picture. Default: 224.", show_default=False
+            min=1,
+            max=8192,
+            metavar="PIXELS",
+            help="Height and width of the picture. Default: the model's own.",
+            show_default=False,
         ),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, max=1024, help="Pictures per call.")] = 1,
@@ -41,7 +45,7 @@ def bench(
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--picture",
             metavar="FILE.png",
             help="With --layers: draw each step's time beside its limit. Its folder must exist.",
@@ -61,9 +65,9 @@ def bench(
     from minimobile.cli.models import open_model
     from minimobile.comparison.bench import compare, compare_quantized, draw_steps, time_steps
     from minimobile.comparison.memory import measure_memory
-    from minimobile.costs.profile import read_size
     from minimobile.execution.threads import check_thread_count
     from minimobile.imaging.drawing import encode_png
+    from minimobile.models.inspection import picture_size
     from minimobile.storage.files import write_whole_bytes
 
     if picture is not None:
@@ -82,12 +86,13 @@ def bench(
         timings = [timing for count in counts for timing in compare_quantized(source, rivals, count, seconds)]
         _write(timings, f"{type(model).__name__} in integers, one picture", output_format)
         return
-    is_detector = type(model).__name__.endswith("Detection")  # made for one size, which its config tells
-    size = size or (read_size(model.config.image_size)[0] if is_detector else 224)
-    shape = (batch, model.config.num_channels, size, size)
+    settings = None if model.processor is None else model.processor.to_dict()
+    height, width = (size, size) if size else picture_size(model.config, settings)
+    shape = (batch, model.config.num_channels, height, width)
+    at = f"{type(model).__name__} at {height}x{width}"
     if layers:
         steps = time_steps(model.graph, model.state_dict(), shape)
-        title = f"{type(model).__name__} at {size}x{size}, one thread"
+        title = f"{at}, one thread"
         if picture is not None:
             write_whole_bytes(picture, encode_png(draw_steps(steps, title)), overwrite=force)
         if output_format is Format.JSON:
@@ -98,12 +103,12 @@ def bench(
                 console.write_text(f"wrote {picture}")
         return
     if memory:
-        _write_memory(measure_memory(model, shape, rivals), f"{type(model).__name__} at {size}x{size}", output_format)
+        _write_memory(measure_memory(model, shape, rivals), at, output_format)
         return
     timings = [
         timing for count in counts for timing in compare(model.graph, model.state_dict(), shape, rivals, count, seconds)
     ]
-    _write(timings, f"{type(model).__name__} at {size}x{size}, batch {batch}", output_format)
+    _write(timings, f"{at}, batch {batch}", output_format)
 
 
 def _write(timings: list[Timing], title: str, output_format: Format) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minimobile.cli import console, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source, path_argument, path_option
 from minimobile.errors import InputError
 from minimobile.storage.files import write_whole_bytes
 
@@ -42,7 +42,7 @@ class Against(StrEnum):
 
 def check(
     source: Source,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A picture.", show_default=False)],
+    image: Annotated[Path, path_argument(metavar="IMAGE", help="A picture.", show_default=False)],
     against: Annotated[
         Against,
         typer.Option(
@@ -60,7 +60,7 @@ def check(
     ] = False,
     html: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--html",
             metavar="OUT",
             help="Write all of it as one HTML page, too. Its folder must exist.",
@@ -120,7 +120,8 @@ def check(
         announce_compilation()
         report = compare(source, image, against.value, other)
     if html is not None:
-        write_whole_bytes(html, report.to_page().encode(), overwrite=force)
+        compared = {"model": source, "picture": image, **({} if other is None else {"their model": other})}
+        write_whole_bytes(html, report.to_page(compared).encode(), overwrite=force)
     if output_format is Format.JSON:
         console.write_json(report.to_dict())
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from minimobile.cli import console
-from minimobile.cli.options import Force, Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source, path_argument
 from minimobile.errors import InputError
 
 
@@ -24,7 +24,7 @@ def convert(
     source: Source,
     destination: Annotated[
         Path,
-        typer.Argument(
+        path_argument(
             metavar="DST",
             help="NAME.h5 for the native file; NAME.tflite or NAME.onnx; a directory for the Hugging Face layout. "
             "The folder it stands in must exist.",

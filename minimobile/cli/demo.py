@@ -7,10 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from minimobile.cli import console, targets
-from minimobile.cli.options import Force, Format, OutputFormat
+from minimobile.cli.options import Force, Format, OutputFormat, path_option
 
 OVERLAY = Path("minimobile-demo-overlay.png")
 BOX_THRESHOLD = (
@@ -21,7 +19,7 @@ SCENE_DIGITS = (0, 1, 2, 5, 6, 7, 9)  # what scene.png shows; digit k has class 
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The overlay to write, a PNG. Its folder must exist.")
+        Path, path_option("--out", metavar="FILE", help="The overlay to write, a PNG. Its folder must exist.")
     ] = OVERLAY,
     force: Force = False,
     output_format: OutputFormat = Format.TABLE,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from minimobile.cli import console, pictures, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel
+from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel, path_option
 from minimobile.cli.rows import write_rows
 from minimobile.errors import InputError
 
@@ -23,7 +23,7 @@ def detect(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--out",
             metavar="DIR",
             help="A folder for NAME.detections.png, each picture with its boxes; made if missing. The folder it stands "

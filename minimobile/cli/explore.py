@@ -5,17 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from minimobile.cli import console, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source, path_argument, path_option
 from minimobile.errors import InputError
 
 
 def explore(
     source: Source,
-    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="One picture.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The page, an .html file. Its folder must exist.")],
+    photo: Annotated[Path, path_argument(metavar="PHOTO", help="One picture.", show_default=False)],
+    out: Annotated[Path, path_option("--out", metavar="FILE", help="The page, an .html file. Its folder must exist.")],
     force: Force = False,
     output_format: OutputFormat = Format.TABLE,
 ) -> None:

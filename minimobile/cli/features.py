@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from minimobile.cli import console, pictures, targets
-from minimobile.cli.options import Force, Format, Model, OutputFormat, Pictures
+from minimobile.cli.options import Force, Format, Model, OutputFormat, Pictures, path_option
 from minimobile.cli.rows import write_json_list
 from minimobile.errors import FormatError, InputError, MissingError
 
@@ -35,7 +35,7 @@ def features(
     ],
     out: Annotated[
         Path,
-        typer.Option(
+        path_option(
             "--out", metavar="FILE", help="The file to write: .npz or .h5. Its folder must exist.", show_default=False
         ),
     ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from minimobile.cli import console, network_tables, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source, path_option
 
 if TYPE_CHECKING:
     from minimobile.models.inspection import Inspection, NetworkCosts
@@ -72,7 +72,7 @@ def inspect(
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--picture",
             metavar="FILE.png",
             help="With --compare: draw accuracy, where one was published, against cost. Its folder must exist.",

@@ -45,7 +45,11 @@ def open_model(source: str | None, task: str | None = None, pictures: int = 1) -
         name = type(model).__name__
         if task is not None and not name.endswith(task):
             own = f" and a head of its own: {describe_own_head(model.own_outputs)}" if model.own_outputs else ""
-            raise InputError(f"{source or 'the default model'}: expected a model for {_TASKS[task]}, got a {name}{own}")
+            command = next((command for end, (_, command) in _TASKS.items() if name.endswith(end)), "features")
+            raise InputError(
+                f"{source or 'the default model'}: expected a model for {_TASKS[task][0]}, got a {name}{own}"
+                f" (for which there is `minimobile {command}`)"
+            )
     announce_compilation(model)
     return model
 
@@ -74,8 +78,8 @@ def processor_of(model: Any) -> Any:
     return model.processor
 
 
-_TASKS = {
-    "ImageClassification": "image classification (for masks there is `minimobile segment`)",
-    "SemanticSegmentation": "semantic segmentation (for labels there is `minimobile classify`)",
-    "ObjectDetection": "object detection (for labels there is `minimobile classify`, for masks `minimobile segment`)",
+_TASKS = {  # what a class is for, as the end of its name says, and the command that runs it
+    "ImageClassification": ("image classification", "classify"),
+    "SemanticSegmentation": ("semantic segmentation", "segment"),
+    "ObjectDetection": ("object detection", "detect"),
 }

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+# typer would refuse a path whose file this user may not read: one such picture would stop all the others, and a file to
+# be replaced need not be read at all. What cannot be opened is said by who opens it.
+path_argument = partial(typer.Argument, readable=False)
+path_option = partial(typer.Option, readable=False)
 
 
 class Format(StrEnum):
@@ -31,7 +37,7 @@ _A_MODEL = "A directory, a file of any known format, a hub id, or demo:digits, d
 
 Pictures = Annotated[
     list[Path],
-    typer.Argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
+    path_argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
 ]
 Model = Annotated[
     str | None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minimobile.cli import console
-from minimobile.errors import InputError, MinimobileError
+from minimobile.errors import MinimobileError
 
 Row = Mapping[str, Any]
 
@@ -40,13 +40,12 @@ def work_through(
     picture does not stop the others; anything but a MinimobileError does.
     `are_shown` says that stdout has the rows as they come.
     """
-    from minimobile.imaging.folders import is_folder
+    from minimobile.imaging.folders import refuse_folder
     from minimobile.models.stream import count_processors, in_order
 
     def compute(path: Path) -> Any:
         try:
-            if is_folder(path):
-                raise InputError(f"{path}: expected a picture or a folder of pictures, got {_describe_folder(path)}")
+            refuse_folder(path)
             return work(path)
         except MinimobileError as error:
             return error
@@ -93,11 +92,3 @@ class Tally:
         if self.bad and self.good:
             console.report_error(f"{self.bad} of {self.bad + self.good} pictures failed")
         return 1 if self.bad else 0
-
-
-def _describe_folder(path: Path) -> str:
-    try:
-        next(path.iterdir(), None)
-    except OSError as error:
-        return f"a folder that cannot be read ({error.strerror})"
-    return "a folder with none"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minimobile.cli import console, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source, path_argument, path_option
 
 if TYPE_CHECKING:
     from minimobile.calibration.report import QuantizationReport
@@ -39,13 +39,13 @@ def quantize(
     source: Source,
     destination: Annotated[
         Path,
-        typer.Argument(
+        path_argument(
             metavar="OUT.tflite", help="The file to write, or OUT.onnx. Its folder must exist.", show_default=False
         ),
     ],
     calibrate: Annotated[
         list[Path] | None,
-        typer.Option(
+        path_option(
             "--calibrate",
             metavar="PICTURE",
             help="A picture like those that the model will see, or a folder of them; may be given again. Without any, "
@@ -73,7 +73,7 @@ def quantize(
     report: Annotated[bool, typer.Option("--report", help="Show what each step gained, layer by layer.")] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--picture", metavar="FILE.png", help="Draw the report. Its folder must exist.", show_default=False
         ),
     ] = None,

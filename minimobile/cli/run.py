@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minimobile.cli import console, targets
-from minimobile.cli.options import RequiredModel
+from minimobile.cli.options import RequiredModel, path_option
 
 if TYPE_CHECKING:
     from minimobile.bulk.run import Progress, Summary
@@ -59,7 +59,7 @@ def run(
     model: RequiredModel,
     out: Annotated[
         Path,
-        typer.Option(
+        path_option(
             "--out",
             metavar="DIR",
             help="The table's folder; made if missing. The folder it stands in must exist.",
@@ -130,9 +130,14 @@ def _read_shard(text: str) -> tuple[int, int]:
 
 def _report(summary: Summary) -> None:
     console.write_text(
-        f"{summary.folder}: {summary.rows} rows in {summary.parts} parts, {summary.errors} with an error; "
+        f"{summary.folder}: {_count(summary.rows, 'row')} in {_count(summary.parts, 'part')}, {summary.errors} with an "
+        f"error; "
         f"{summary.computed} computed now{'' if summary.is_complete else '; parts of other shards are missing'}"
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @contextmanager

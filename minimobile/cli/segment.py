@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from minimobile.cli import console, pictures, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel
+from minimobile.cli.options import Force, Format, OutputFormat, Pictures, RequiredModel, path_option
 from minimobile.cli.rows import write_rows
 from minimobile.errors import InputError
 
@@ -26,7 +26,7 @@ def segment(
     images: Pictures,
     out: Annotated[
         Path,
-        typer.Option(
+        path_option(
             "--out",
             metavar="DIR",
             help="The folder to write into; made if missing. The folder it stands in must exist.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minimobile.cli import console, targets
-from minimobile.cli.options import Force, Format, OutputFormat, Source
+from minimobile.cli.options import Force, Format, OutputFormat, Source, path_argument, path_option
 from minimobile.errors import InputError, MinimobileError
 from minimobile.tables import printable
 
@@ -28,7 +28,7 @@ class Scale(StrEnum):
 
 def trace(
     source: Source,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="One picture.", show_default=False)],
+    image: Annotated[Path, path_argument(metavar="IMAGE", help="One picture.", show_default=False)],
     layer: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,13 +55,13 @@ def trace(
     ] = False,
     save: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--save", metavar="FILE", help="Write the layers' values to an .h5 or .npz file. Its folder must exist."
         ),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(
+        path_option(
             "--picture", metavar="FILE", help="Draw the layer's channels (a PNG); needs --layer. Its folder must exist."
         ),
     ] = None,

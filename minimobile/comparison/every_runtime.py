@@ -84,15 +84,18 @@ class RuntimesReport(Verdict):
         reports = {name: report.to_dict() for name, report in self.reports.items()}
         return {"agrees": self.agrees, **plain, "reports": reports}
 
-    def to_page(self) -> str:
-        """Return all of it as one HTML page: the runtimes side by side, then the layers in each."""
+    def to_page(self, compared: Mapping[str, object] | None = None) -> str:
+        """Return all of it as one HTML page: the runtimes side by side, then the layers in each.
+
+        `compared` says by names what ran.
+        """
         table = self.table()
         sections = {"Runtimes": [Table(table.columns, table.rows).to_html()]}
         for name, report in self.reports.items():
             parts = write_verdict(report.sentences()) + write_sections(report.sections(), 3)
             sections[f"Against {name}"] = [parts]
         sections["Versions"] = [facts_table(list(self.environment.items())).to_html()]
-        return write_page("minimobile check, against all", self.sentences(), sections)
+        return write_page("minimobile check, against all", self.sentences(), sections, compared)
 
     def table(self) -> Table:
         """Return each runtime's error, first difference and time, and the verdict in words below."""

@@ -66,13 +66,13 @@ class PixelReport(Verdict):
         """Return by how much, and where first, each way differs from ours, and the verdict in words below."""
         return tabulate(self.pixels, self._sentences())
 
-    def to_page(self) -> str:
-        """Return all of it as one HTML page, to be attached to a bug report."""
+    def to_page(self, compared: Mapping[str, object] | None = None) -> str:
+        """Return all of it as one HTML page, to be attached to a bug report; `compared` says of what, by names."""
         sections = {
             "Pixels": [tabulate(self.pixels).to_html()],
             "Versions": [facts_table(list(describe_environment().items())).to_html()],
         }
-        return write_page("minimobile check, pixels", self._sentences(), sections)
+        return write_page("minimobile check, pixels", self._sentences(), sections, compared)
 
     def _sentences(self) -> tuple[str, ...]:
         if self.agrees:

@@ -88,10 +88,10 @@ class Report(Verdict):
         """The arrays between which there is more than float32's rounding."""
         return tuple(array for array in self.arrays if array.differs)
 
-    def to_page(self) -> str:
-        """Return all of it as one HTML page, to be attached to a bug report."""
+    def to_page(self, compared: Mapping[str, object] | None = None) -> str:
+        """Return all of it as one HTML page, to be attached to a bug report; `compared` says of what, by names."""
         sections = {**self.sections(), "Versions": [facts_table(list(self.environment.items())).to_html()]}
-        return write_page(f"minimobile check, against {self.against}", self.sentences(), sections)
+        return write_page(f"minimobile check, against {self.against}", self.sentences(), sections, compared)
 
     def sections(self) -> dict[str, list[str]]:
         """Return what there is to see, as HTML under its headings: arrays first, then pixels, then layers."""

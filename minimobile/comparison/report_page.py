@@ -29,12 +29,18 @@ td:last-child:not([style*="right"]) { min-width: 12em; }
 """
 
 
-def write_page(title: str, verdict: Sequence[str], sections: Mapping[str, Sequence[str]]) -> str:
-    """Return the page: the verdict in words, and sections of HTML under their headings."""
+def write_page(
+    title: str,
+    verdict: Sequence[str],
+    sections: Mapping[str, Sequence[str]],
+    compared: Mapping[str, object] | None = None,
+) -> str:
+    """Return the page: what was compared, the verdict in words, and sections of HTML under their headings."""
+    of = "".join(f"<p>{escape(name)}: {escape(value)}</p>" for name, value in (compared or {}).items())
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{_STYLE}</style></head><body>'
-        f"<h1>{escape(title)}</h1>{write_verdict(verdict)}{write_sections(sections)}</body></html>\n"
+        f"<h1>{escape(title)}</h1>{of}{write_verdict(verdict)}{write_sections(sections)}</body></html>\n"
     )
 
 

@@ -28,6 +28,8 @@ def with_one_error(reader: Reader) -> Reader:
             raise
         except MemoryError as error:
             raise FormatError(f"{path}: reading it takes more memory than there is") from error
+        except PermissionError as error:
+            raise FormatError(f"{path}: cannot be read ({error.strerror})") from error
         except Exception as error:
             text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise FormatError(f"{path}: cannot be read, it is most likely damaged ({text})") from error

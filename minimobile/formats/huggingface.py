@@ -45,7 +45,10 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     directory = path if path.is_dir() else path.parent
     config_file = directory / CONFIG
     if config is None and not config_file.exists():
-        raise MissingError(f"{directory}: expected {CONFIG} there, found none; pass config= or add the file")
+        raise MissingError(
+            f"{directory}: expected {CONFIG} there, found none; add that file, pass config=, or name the weights file "
+            "itself, whose arrays tell most of it"
+        )
     values: Mapping[str, Any] = read_json_object(config_file) if config is None else config.to_dict()
     if config is None:
         try:

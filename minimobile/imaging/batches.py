@@ -29,6 +29,21 @@ class BatchFeature(dict[str, Any]):
                 f"BatchFeature: there is no {name!r}; it holds {', '.join(self) or 'nothing'}"
             ) from None
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """What it holds, as transformers calls that: the batch itself, which is a dictionary."""
+        return self
+
+    def convert_to_tensors(self, tensor_type: str | None = None) -> BatchFeature:
+        """Return the batch itself, its lists of pictures stacked for a framework: "np", "pt", "tf" or "jax".
+
+        Raises InputError where the pictures are not of one size, UnavailableError where the framework is missing.
+        """
+        if tensor_type not in (None, "np", *_FRAMEWORKS):
+            raise InputError(f"convert_to_tensors: expected one of np, {', '.join(_FRAMEWORKS)}, got {tensor_type!r}")
+        self.update({name: stack_arrays(value, tensor_type) for name, value in self.items() if isinstance(value, list)})
+        return self
+
     def to(self, *arguments: Any, **named: Any) -> BatchFeature:
         """Return the batch itself, its tensors moved or converted as their own `to` does.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minimobile.errors import InputError
 from minimobile.imaging.pictures import PICTURE_SUFFIXES
 
 
@@ -25,3 +26,15 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # what it is cannot be told; opening it will say why
         return False
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise InputError for a folder in which `list_pictures` has found none."""
+    if not is_folder(path):
+        return
+    try:
+        next(path.iterdir(), None)
+        found = "a folder with none"
+    except OSError as error:
+        found = f"a folder that cannot be read ({error.strerror})"
+    raise InputError(f"{path}: expected a picture or a folder of pictures, got {found}")

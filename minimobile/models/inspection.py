@@ -182,7 +182,7 @@ def inspect(
     network = None
     if checkpoint is not None:
         try:
-            network = _network(checkpoint, asked or _find_size(checkpoint), str(source))
+            network = _network(checkpoint, asked or picture_size(checkpoint.config, checkpoint.processor), str(source))
         except MinimobileError as error:
             description = dataclasses.replace(description, problem=str(error))
     is_silent = not (description.entries or description.facts or description.producer)
@@ -192,9 +192,9 @@ def inspect(
     return Inspection(str(source), description, checkpoint if network else None, network, others)
 
 
-def _find_size(checkpoint: Checkpoint) -> tuple[int, int]:
-    settings = checkpoint.processor
-    return (None if settings is None else find_size(settings)) or read_size(checkpoint.config.image_size)
+def picture_size(config: Config, settings: Mapping[str, Any] | None) -> tuple[int, int]:
+    """Return (height, width) that an image processor's settings give to pictures, or else that of the config."""
+    return (None if settings is None else find_size(settings)) or read_size(config.image_size)
 
 
 def _network(checkpoint: Checkpoint, size: tuple[int, int], where: str) -> NetworkCosts:

@@ -61,7 +61,8 @@ def regular_file_size(path: Path) -> int:
             raise MissingError(f"{path}: no such file or directory{hint}") from None
         raise FormatError(f"{path}: cannot be read ({_reason(error)})") from None
     if stat.S_ISDIR(status.st_mode):
-        raise FormatError(f"{path}: expected a file, found a directory")
+        unreadable = "" if os.access(path, os.R_OK | os.X_OK) else " that cannot be read"
+        raise FormatError(f"{path}: expected a file, found a directory{unreadable}")
     if not stat.S_ISREG(status.st_mode):
         raise FormatError(f"{path}: expected a regular file, found a pipe, socket or device")
     return status.st_size
