@@ -133,7 +133,7 @@ def demanded(work: int) -> float:
 
 def table(rows: Sequence[Row], threads: int) -> str:
     """Return a Markdown table: milliseconds on one thread and on several, and the ratio of minima and of medians."""
-    heads = ["network", "million multiply-adds", "1 thread", f"{threads} threads", "ratio", "of medians", "demanded"]
+    heads = ["network", "million multiply-adds", "1 thread", f"{threads} threads", "speed-up", "of medians", "demanded"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
         least, middle = (row["one"][which] / row["several"][which] for which in ("minimum", "median"))
