@@ -84,11 +84,21 @@ def _are_ready() -> bool:
 
 @pytest.fixture(scope="session", autouse=True)
 def helpers_for_every_call() -> Iterator[None]:
-    """Have helpers woken for the smallest call, so that every kernel is tested in parts."""
-    from minimobile.execution import crew
+    """Have every call shared, however small and slow, so that every kernel is tested in parts."""
+    from minimobile.execution import engine
+    from minimobile.execution.account import Account
+    from minimobile.quantized import engine as quantized_engine
+
+    class Sharing(Account):
+        def chooses_sharing(self) -> bool:
+            return True
+
+        def note(self, seconds: float, was_shared: bool) -> None:
+            pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(crew, "WORTH_WAKING", 0)
+        patch.setattr(engine, "Account", Sharing)
+        patch.setattr(quantized_engine, "Account", Sharing)
         yield
 
 

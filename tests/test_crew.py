@@ -6,12 +6,14 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cases import assert_same_bits, open_runner, random_image, random_weights
 
 from minimobile.execution import crew
+from minimobile.execution.account import Account
 from minimobile.execution.crew import Crew
 from minimobile.networks import mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
@@ -25,11 +27,6 @@ NETWORKS = [
     mobilenet_v2.build(MobileNetV2Config(depth_multiplier=0.35), "classification"),
 ]
 SIZES = [(1, 3, 48, 33), (2, 3, 64, 64), (1, 3, 96, 65)]
-
-
-@pytest.fixture(autouse=True)
-def nobody_rests(monkeypatch):
-    monkeypatch.setattr(crew, "STALL", 1 << 60)
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +78,37 @@ def test_every_helper_joins(expected):
 
 def test_a_crew_of_none_starts_nobody():
     before = len(helpers_at_work())
-    Crew(0).run(entries.run, nothing_to_do(), 1 << 40)
+    Crew(0).run(entries.run, nothing_to_do())
     assert len(helpers_at_work()) == before
 
 
-def test_small_calls_wake_nobody_but_in_a_row(monkeypatch):
-    monkeypatch.setattr(crew, "WORTH_WAKING", 100)
-    monkeypatch.setattr(crew, "BURST", -1.0)
-    ours = Crew(1)
-    for _ in range(50):
-        ours.run(entries.run, nothing_to_do(), 99)
-    assert served(ours._station) == [0] and ours._station._fields[CALL] == 0
-    monkeypatch.setattr(crew, "BURST", 1e9)
-    wait_for(lambda: ours.run(entries.run, nothing_to_do(), 99) or served(ours._station) != [0])
+class WrittenAccount(Account):
+    """An account that answers what is written down, and keeps what is noted."""
+
+    def __init__(self, answers):
+        self.answers, self.noted = answers, []
+
+    def rests(self):
+        return self.answers[0] == "rest"
+
+    def chooses_sharing(self):
+        return self.answers[0] == "share"
+
+    def note(self, seconds, was_shared):
+        self.noted.append((seconds, was_shared))
+
+
+def test_calls_go_alone_where_their_account_says_so(monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(crew, "time", SimpleNamespace(perf_counter=lambda: float(next(ticks))))
+    ours, account, begun = Crew(1), WrittenAccount(["share", "look", "rest"]), []
+    while account.answers:
+        ours.run(entries.run, nothing_to_do(), account)
+        begun.append(ours._station._fields[CALL] // 2)
+        account.answers.pop(0)
+    ours.run(entries.run, nothing_to_do())  # helpers in any case
+    assert begun == [1, 1, 1] and ours._station._fields[CALL] // 2 == 2
+    assert account.noted == [(1.0, True), (1.0, False)]
 
 
 def test_helpers_end_with_their_crew(expected):
@@ -128,43 +143,21 @@ def test_a_helper_joins_an_open_call_once_and_no_other():
 
 def test_a_call_is_kept_while_a_helper_may_be_at_it():
     ours = Crew(1)
-    ours.run(entries.run, nothing_to_do(), 1)
+    ours.run(entries.run, nothing_to_do())
     station = ours._station
     wait_for(lambda: not station._helpers[0].is_awake)
     first = station._fields[CALL] + 1
     station._fields[HAZARD] = first  # as if the helper were still at the next call
     entry, arguments = entries.run, nothing_to_do()
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(crew, "WORTH_WAKING", 100)
-        patched.setattr(crew, "BURST", 1e9)
         patched.setattr(crew._Helper, "rouse", lambda helper: None)  # it is no helper that comes
-        ours.run(entry, arguments, 1)
+        ours.run(entry, arguments)
         assert [number for number, _ in station._calls] == [first]
-        ours.run(entry, arguments, 1)
+        ours.run(entry, arguments)
         assert [number for number, _ in station._calls] == [first]
         station._fields[HAZARD] = 0
-        ours.run(entry, arguments, 1)
+        ours.run(entry, arguments)
         assert not station._calls
-
-
-def test_who_is_held_up_again_and_again_rests_and_tries_again():
-    ours = Crew(1)
-    ours.run(entries.run, nothing_to_do(), 1)
-    station = ours._station
-    rests = []
-    for _ in range(12):
-        station._note_stall()
-        rests.append(station._rest)
-    assert rests[0] == 0.0 and rests[1] == crew.LEAST_REST and rests[-1] == crew.MOST_REST
-    calls = station._fields[CALL]
-    station._last_stall = time.perf_counter() + 1e6
-    ours.run(entries.run, nothing_to_do(), 1)
-    assert station._fields[CALL] == calls  # alone
-    station._last_stall = -1e6
-    ours.run(entries.run, nothing_to_do(), 1)
-    assert station._fields[CALL] == calls + 2
-    station._note_stall()
-    assert station._last_stall == -1e6  # one alone is an accident
 
 
 def hammer(cases, seed, calls, callers):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import inlined
-from minimobile_kernels.mailbox import CALL, FUNCTION, HAZARD, IS_OVER, IS_VISITED, LONGEST_WAIT, SERVED, TABLE
+from minimobile_kernels.mailbox import CALL, FUNCTION, HAZARD, IS_OVER, IS_VISITED, SERVED, TABLE
 from minimobile_kernels.step import LINE
 from minimobile_kernels.sync import atomic_add, atomic_load, atomic_store, call_address, relax, yield_processor
 
@@ -20,7 +20,7 @@ def begin(mailbox: Any, thread: int, threads: int) -> None:
 
 
 @inlined
-def end(mailbox: Any, thread: int, threads: int, longest_wait: int) -> None:
+def end(mailbox: Any, thread: int, threads: int) -> None:
     """Let nobody come any more, and note for Python whether somebody is still there."""
     if thread == 0 and threads > 1:
         atomic_add(mailbox, CALL, 1)
@@ -28,7 +28,6 @@ def end(mailbox: Any, thread: int, threads: int, longest_wait: int) -> None:
         for helper in range(1, threads):
             visits += atomic_load(mailbox, HAZARD + (helper - 1) * LINE) != 0
         mailbox[IS_VISITED] = visits
-        mailbox[LONGEST_WAIT] = longest_wait
 
 
 def serve(mailbox: Any, patience: int, helper: int) -> None:

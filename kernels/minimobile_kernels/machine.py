@@ -35,7 +35,6 @@ def run(
     # closure, was tried: Numba then compiles the kernels by themselves and again with the loop, 15 s instead of 7.4,
     # and cannot keep the machine code on disk.
     arrays = Arrays(pixels, weights, arena, taps)
-    longest_wait = 0
     begin(mailbox, thread, threads)
     for index in range(steps.shape[0]):
         step = steps[index]
@@ -74,5 +73,5 @@ def run(
             finish(control, index, thread, threads)
             part = claim(control, index, parts, thread, threads)
         if threads > 1:
-            longest_wait = max(longest_wait, wait(control, index, parts, threads))
-    end(mailbox, thread, threads, longest_wait)
+            wait(control, index, parts, threads)
+    end(mailbox, thread, threads)

@@ -18,7 +18,6 @@ FUNCTION = 1  # where the call's machine code lies
 TABLE = 2  # and the table of its arguments
 IS_OVER = LINE  # not zero: helpers shall leave
 IS_VISITED = LINE + 1  # not zero: when the last call was over, helpers were at it, or at one before
-LONGEST_WAIT = LINE + 2  # of the last call's thread 0, for parts that others had taken, in spins
 HAZARD = 2 * LINE  # of the first helper; the next one's lies a line further: which call it is at, 0: none
 SERVED = HAZARD + 1  # the last call that it was at
 

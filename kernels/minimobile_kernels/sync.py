@@ -121,8 +121,8 @@ def finish(control: Any, index: int, thread: int, threads: int) -> None:
 
 
 @inlined
-def wait(control: Any, index: int, parts: int, threads: int) -> int:
-    """Wait until all parts of step `index` are done, and return how many spins it took."""
+def wait(control: Any, index: int, parts: int, threads: int) -> None:
+    """Wait until all parts of step `index` are done."""
     spins = 0
     while True:
         done = 0
@@ -134,4 +134,3 @@ def wait(control: Any, index: int, parts: int, threads: int) -> int:
         spins += 1
         if spins > SPINS:
             yield_processor()
-    return spins

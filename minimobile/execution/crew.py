@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from minimobile.execution import processors
+from minimobile.execution.account import Account
 from minimobile_kernels import entries
 from minimobile_kernels.mailbox import (
     CALL,
@@ -19,7 +20,6 @@ from minimobile_kernels.mailbox import (
     HAZARD,
     IS_OVER,
     IS_VISITED,
-    LONGEST_WAIT,
     TABLE,
     make_mailbox,
 )
@@ -27,11 +27,6 @@ from minimobile_kernels.native import Call, Entry
 from minimobile_kernels.step import ENTRIES, LINE
 
 PATIENCE = 3000  # spins of a helper without work: about 200 microseconds, many times what lies between calls in a row
-BURST = 2e-4  # seconds between two calls that are in a row
-WORTH_WAKING = 15_000_000  # multiply-adds: a fifth of a millisecond or more; to wake a helper takes a tenth of that
-STALL = 3000  # spins: about a millisecond, a thousand times what a part that others have taken lets one wait
-MEMORY = 0.05  # seconds after a rest in which a stall makes the next rest longer
-LEAST_REST, MOST_REST = 0.005, 0.64  # seconds
 
 
 class Crew:
@@ -48,19 +43,19 @@ class Crew:
         self._station: _Station | None = None
         self._lock = threading.Lock()
 
-    def run(self, entry: Entry, arguments: tuple[Any, ...], multiply_adds: int) -> None:
-        """Call an entry whose last parameters are control, mailbox, threads and thread, together with the helpers.
+    def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None = None) -> None:
+        """Call an entry whose last parameters are control, mailbox, threads and thread, with helpers if that is faster.
 
-        `arguments` are those before, of which the first are the steps of a program. A call of few multiply-adds has
-        the helpers that listen, and wakes others only where it comes right after another call.
+        `arguments` are those before, of which the first are the steps of a program; `account` says whether helpers
+        make calls of this program faster. None: they come in any case.
         """
-        if not self.size:
+        if not self.size or (account is not None and account.rests()):
             _run_alone(entry, arguments)
             return
         station = self._station
         if station is None or station.process != os.getpid():
             station = self._start()
-        station.run(entry, arguments, multiply_adds >= WORTH_WAKING)
+        station.run(entry, arguments, account)
 
     def _start(self) -> _Station:
         with self._lock:
@@ -117,9 +112,6 @@ class _Station:
         self._serve = entries.serve.bind(self._mailbox, PATIENCE)  # compiled here if need be, not by a helper
         self._is_open = False
         self._calls: list[tuple[int, Call]] = []
-        self._last_end = 0.0
-        self._stalls = 0  # in a row
-        self._last_stall, self._rest = 0.0, 0.0
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -133,62 +125,41 @@ class _Station:
         for helper in self._helpers:
             helper.dismiss()
 
-    def run(self, entry: Entry, arguments: tuple[Any, ...], is_worth_waking: bool) -> None:
+    def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None) -> None:
         """See `Crew.run`."""
         if not self._lock.acquire(blocking=False):  # the helpers are at the call of another thread
             _run_alone(entry, arguments)
             return
         try:
-            now = time.perf_counter()
-            is_burst = now < self._last_end + BURST
-            is_resting = now < self._last_stall + self._rest
-            if not is_resting and (is_worth_waking or is_burst or any(helper.is_awake for helper in self._helpers)):
-                self._run_together(entry, arguments, is_worth_waking or is_burst)
+            start = time.perf_counter()
+            shares = account is None or account.chooses_sharing()
+            if shares:
+                self._share(entry, arguments)
             else:
                 _run_alone(entry, arguments)
-            self._last_end = time.perf_counter()
+            if account is not None:
+                account.note(time.perf_counter() - start, shares)
         finally:
             self._is_open = False
             self._lock.release()
 
-    def _run_together(self, entry: Entry, arguments: tuple[Any, ...], wakes: bool) -> None:
+    def _share(self, entry: Entry, arguments: tuple[Any, ...]) -> None:
         fields = self._fields
         control = np.zeros(len(arguments[0]) * self._threads * ENTRIES, np.int64)
         call = entry.bind(*arguments, control, self._mailbox, self._threads)
         self._calls.append((fields[CALL] + 1, call))  # kept from now on, whatever interrupts this thread
         fields[FUNCTION], fields[TABLE] = call.places()
-        fields[LONGEST_WAIT] = 0
         self._is_open = True
         here = processors.find_current()
         for helper in self._helpers:
             helper.keep_off(here)
-            if wakes:
-                helper.rouse()
+            helper.rouse()
         call(0)
         if fields[IS_VISITED]:
             visited = {fields[HAZARD + index * LINE] for index in range(len(self._helpers))}
             self._calls[:] = [(number, call) for number, call in self._calls if number in visited]
         else:
             self._calls.clear()
-        if fields[LONGEST_WAIT] > STALL:
-            self._note_stall()
-        else:
-            self._stalls = 0
-
-    def _note_stall(self) -> None:
-        """Go on alone for a while, if helpers that hold parts are kept from the processors in one call after the other.
-
-        Where another process is at work, a helper that is not let run holds up the call for as long as the system
-        likes, which is milliseconds, and what is won until then is lost again. One call alone says nothing: threads of
-        another runtime in this process may be waiting for work on the processors.
-        """
-        self._stalls += 1
-        if self._stalls < 2:
-            return
-        now = time.perf_counter()
-        is_again = now < self._last_stall + self._rest + max(MEMORY, 8 * self._rest)
-        self._rest = min(MOST_REST, max(LEAST_REST, 2 * self._rest)) if is_again else LEAST_REST
-        self._last_stall = now
 
     def _help(self, helper: _Helper) -> None:
         while helper.sleep():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.execution.account import Account
 from minimobile.execution.arena import ArenaPool, aligned_floats
 from minimobile.execution.crew import Crew
 from minimobile.execution.program import (
@@ -42,7 +43,7 @@ class CompiledRunner(FloatRunner):
         super().__init__(graph)
         self._weights = weights
         self._packed: list[PackedWeights] = []
-        self._programs: Recent[tuple[Program, PackedWeights]] = Recent()
+        self._programs: Recent[tuple[Program, PackedWeights, Account]] = Recent()
         self._arenas = ArenaPool()
         self._crew = Crew(options.thread_count - 1)
 
@@ -54,12 +55,13 @@ class CompiledRunner(FloatRunner):
         pixels = np.require(pixel_values, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
         n, *sizes = pixels.shape
         channels, height, width = (sizes[2], *sizes[:2]) if is_channels_last else sizes
-        program, packed = self._programs.find(
+        program, packed, account = self._programs.find(
             (names, pixels.shape, is_channels_last),
             lambda: self._compile(names, (n, channels, height, width), is_channels_last),
         )
         arena = self._arenas.take(program.arena_size)
-        self._execute(program, packed, pixels.reshape(-1), arena)
+        arguments = (program.steps, pixels.reshape(-1), packed.values, arena, program.taps)
+        self._crew.run(entries.run, arguments, account)
         results = {name: read_map(program, arena, name, is_channels_last) for name in names}
         self._arenas.give_back(arena)
         return results
@@ -70,11 +72,11 @@ class CompiledRunner(FloatRunner):
 
     def _compile(
         self, outputs: tuple[str, ...], shape: tuple[int, int, int, int], is_channels_last: bool
-    ) -> tuple[Program, PackedWeights]:
+    ) -> tuple[Program, PackedWeights, Account]:
         graph = lower(self.graph, outputs)
         packed = self._pack(graph)
         program = compile_program(graph, packed, shape, is_channels_last, self._crew.size + 1)
-        return program, packed
+        return program, packed, Account()
 
     def _pack(self, graph: Graph) -> PackedWeights:
         """Return packed weights that hold all of the graph's; one array serves all sets of outputs if it can.
@@ -91,16 +93,6 @@ class CompiledRunner(FloatRunner):
             nodes += needed_nodes(self.graph, self.graph.outputs)
         self._packed.append(pack_weights(nodes, self._weights))
         return self._packed[-1]
-
-    def _execute(
-        self,
-        program: Program,
-        packed: PackedWeights,
-        pixels: NDArray[np.float32],
-        arena: NDArray[np.float32],
-    ) -> None:
-        arguments = (program.steps, pixels, packed.values, arena, program.taps)
-        self._crew.run(entries.run, arguments, program.multiply_adds)
 
 
 def is_compiled() -> bool:

@@ -69,7 +69,6 @@ class Program:
     arena_size: int
     batch: int
     num_threads: int
-    multiply_adds: int
     places: Mapping[str, tuple[int, MapShape]]
 
     def table(self) -> list[dict[str, Any]]:
@@ -238,7 +237,6 @@ class _Compiler:
             self.arena.size,
             self.batch,
             self.num_threads,
-            sum(multiply_adds(step[0]) for step in self.steps),
             {name: (self.arena.offsets[name], self.shapes[name]) for name in self.graph.outputs},
         )
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.execution.arena import aligned_floats
-from minimobile.execution.crew import WORTH_WAKING, Crew
+from minimobile.execution.crew import Crew
 from minimobile.execution.program import PackedWeights, Program, compile_program, pack_weights
 from minimobile.networks.graph import Graph
 from minimobile.operations.operation import Weights
@@ -70,7 +70,7 @@ class SteppedProgram:
         for each in (steps[: part.stop - part.start], steps):
             start = time.perf_counter()
             arguments = (each, pixels, self._packed.values, self._arena, self._program.taps)
-            self._crew.run(entries.run, arguments, WORTH_WAKING)
+            self._crew.run(entries.run, arguments)
         return (time.perf_counter() - start) / times
 
 

@@ -63,7 +63,6 @@ class Builder:
         self.results = results
         self.bytes_of = bytes_of
         self.num_threads = num_threads
-        self.cost = 0
         self.constants = Constants()
         self.arena = Arena()
         self.steps: list[NDArray[np.void]] = []
@@ -114,7 +113,6 @@ class Builder:
         }  # fmt: skip
         for name, value in values.items():
             step[name] = value
-        self.cost += cost
         step["parts"] = count_parts(cost, self.num_threads, LEAST_PART, GOOD_PART)
         self.steps.append(step)
 

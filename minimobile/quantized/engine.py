@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.execution.account import Account
 from minimobile.execution.arena import ArenaPool
 from minimobile.execution.crew import Crew
 from minimobile.execution.recent import Recent
@@ -39,6 +40,7 @@ class _Stage:
     operations: tuple[Operation, ...]
     reads: tuple[str, ...]
     program: Program | None
+    account: Account
 
 
 class QuantizedEngine:
@@ -110,7 +112,7 @@ class QuantizedEngine:
             program = None
             if has_kernel:
                 program = compile_program(network, group, kept, self.bytes_of, self.num_threads)
-            stages.append(_Stage(network.tensors, tuple(group), reads, program))
+            stages.append(_Stage(network.tensors, tuple(group), reads, program, Account()))
         return stages
 
     def _has_kernel(self, operation: Operation, network: Network) -> bool:
@@ -144,7 +146,7 @@ class QuantizedEngine:
                 image = np.ascontiguousarray(values[name]).view(np.uint8).reshape(-1)
         result = np.empty(program.result_size, np.uint8)
         arguments = (program.steps, image, program.constants, arena, result)
-        self._crew.run(entries.run_quantized, arguments, program.multiply_adds)
+        self._crew.run(entries.run_quantized, arguments, stage.account)
         self._arenas.give_back(memory)
         found = {}
         for name, place in program.results.items():

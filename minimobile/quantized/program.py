@@ -28,7 +28,6 @@ class Program:
     """
 
     steps: NDArray[np.void]
-    multiply_adds: int
     constants: NDArray[np.uint8]
     arena_size: int
     result_size: int
@@ -75,7 +74,6 @@ def compile_program(
                 builder.arena.release(taken)
     return Program(
         steps=np.concatenate([np.zeros(0, STEP), *builder.steps]),
-        multiply_adds=builder.cost,
         constants=builder.constants.array(),
         arena_size=builder.arena.size + SLACK,
         result_size=result_size,

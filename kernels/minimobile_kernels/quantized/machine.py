@@ -32,7 +32,6 @@ def run(
     Shapes: steps (S) of `step.STEP`; image, constants, arena, result: bytes; control and mailbox as for that.
     """
     arrays = Arrays(image, constants, arena, result)
-    longest_wait = 0
     begin(mailbox, thread, threads)
     for index in range(steps.shape[0]):
         step = steps[index]
@@ -73,5 +72,5 @@ def run(
             finish(control, index, thread, threads)
             part = claim(control, index, parts, thread, threads)
         if threads > 1:
-            longest_wait = max(longest_wait, wait(control, index, parts, threads))
-    end(mailbox, thread, threads, longest_wait)
+            wait(control, index, parts, threads)
+    end(mailbox, thread, threads)

@@ -1,0 +1,96 @@
+"""Whether calls are shared: on machines whose times are written down here, no calls take longer than alone."""
+
+import random
+
+import pytest
+
+from minimobile.execution.account import COST, EVERY, LIMIT, LOOKS, RISK, SHORT, Account
+
+ALONE = 3e-4  # seconds
+FIRST = 1 + LOOKS + int(RISK / COST / ALONE) + 1  # calls until sharing begins in earnest
+
+
+def run(account, calls, shared, alone=lambda: ALONE):
+    """Make calls that take what `shared` and `alone` say; return their seconds, and how many were shared."""
+    seconds, count = 0.0, 0
+    for _ in range(calls):
+        rests = account.rests()
+        shares = not rests and account.chooses_sharing()
+        taken = shared() if shares else alone()
+        if not rests:
+            account.note(taken, shares)
+        seconds, count = seconds + taken, count + shares
+    return seconds, count
+
+
+def test_what_is_faster_is_shared_but_for_a_look_now_and_then():
+    account = Account()
+    assert run(account, FIRST, lambda: ALONE / 2)[1] == 1
+    assert run(account, 5 * (LOOKS + EVERY), lambda: ALONE / 2)[1] == 5 * EVERY
+
+
+def test_long_calls_are_shared_at_once():
+    assert run(Account(), 1 + LOOKS + EVERY, lambda: SHORT / 2, lambda: SHORT)[1] == 1 + EVERY
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.02, 1.1, 2.0, 30.0])
+def test_what_is_slower_costs_a_hundredth(slower):
+    seconds, _ = run(Account(), 20_000, lambda: slower * ALONE)
+    assert seconds <= (1 + COST) * 20_000 * ALONE + 2 * slower * ALONE
+
+
+@pytest.mark.parametrize("often", [0.02, 0.05, 0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_calls_that_are_held_up_now_and_then_cost_a_hundredth(often, seed):
+    chance = random.Random(seed)  # half as long, or another process's turn longer
+    seconds, _ = run(Account(), 100_000, lambda: ALONE / 2 + (chance.random() < often) * 4e-3)
+    assert seconds <= (1 + 1.5 * COST) * 100_000 * ALONE
+
+
+def test_rare_hold_ups_are_worth_it():
+    chance = random.Random(0)
+    seconds, count = run(Account(), 100_000, lambda: ALONE / 2 + (chance.random() < 0.002) * 4e-3)
+    assert count > 95_000 and seconds < 0.6 * 100_000 * ALONE
+
+
+def test_a_helper_that_has_to_wake_is_given_time_to_win():
+    asleep = [True]
+
+    def shared():
+        taken, asleep[0] = (1.3 if asleep[0] else 0.8) * ALONE, False
+        return taken
+
+    def alone():
+        asleep[0] = True
+        return ALONE
+
+    _, count = run(Account(), FIRST + 1000, shared, alone)
+    assert count > 980
+
+
+def test_a_machine_that_becomes_free_is_noticed():
+    account = Account()
+    _, count = run(account, 2000, lambda: 10 * ALONE)
+    assert 2 <= count <= 5
+    _, count = run(account, 2000, lambda: ALONE / 2)
+    assert count > 1000
+
+
+def test_an_accident_is_paid_for_in_a_second():
+    account = Account()
+    run(account, FIRST + 100, lambda: ALONE / 2)
+    run(account, 1, lambda: 3600.0)
+    calls = int(LIMIT / COST / ALONE)
+    assert run(account, calls, lambda: ALONE / 2)[1] == 0
+    assert run(account, 1 + LOOKS + 10, lambda: ALONE / 2)[1] >= 10
+
+
+def test_calls_longer_than_any_debt_go_alone_too():
+    _, count = run(Account(), 1000, lambda: 0.06, lambda: 0.05)
+    assert count < 100
+
+
+def test_one_look_that_was_held_up_changes_nothing():
+    looks = iter([ALONE, 1.0, ALONE] + 1000 * [ALONE])
+    _, count = run(Account(), 1000, lambda: 1.1 * ALONE, lambda: next(looks))
+    assert count < 150

@@ -1,0 +1,185 @@
+"""Time calls that come one by one, on one thread and on several in turn: `python -m tools.two_threads`.
+
+Between two calls nothing is done (`row`), or the process sleeps (`sleep 5`: 5 ms), or NumPy sorts (`work 5`). `--loads`
+says how many other processes keep the processors busy meanwhile. The mean counts: what holds up a call now and then is
+what hurts. A ratio is the mean of several threads over that of one, from blocks of both in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import minimobile as mm
+from minimobile.execution.engine import CompiledRunner
+from minimobile.execution.runner import RunOptions
+from tools import bench
+from tools.speed import Network, quantize
+
+NETWORKS = {
+    "V1 0.25 96": Network(bench.v1, 0.25, 96),
+    "V1 0.25 128": Network(bench.v1, 0.25, 128),
+    "V2 0.35 128": Network(bench.v2, 0.35, 128),
+    "V2 0.35 224": Network(bench.v2, 0.35, 224),
+    "V1 0.5 160": Network(bench.v1, 0.5, 160),
+    "V2 1.0 224": Network(bench.v2, 1.0, 224),
+}
+GAPS = ("row", "sleep 1", "sleep 5", "sleep 20", "work 5")
+BLOCK = 0.25  # seconds: several turns of a scheduler
+OPENED = 3  # times in a row of the table
+BUSY = "while True: pass"
+Call = Callable[[], object]
+Open = Callable[[int], Call]
+"""From a number of threads to a call, from array to array, of a network that has memory of its own."""
+
+
+class Cell(NamedTuple):
+    """Milliseconds of single calls of one network in floats or bytes, with a gap and a load, by number of threads."""
+
+    network: str
+    gap: str
+    load: int
+    times: dict[int, list[float]]
+
+
+def prepare_floats(network: Network, folder: Path) -> Open:
+    """Return what opens the network in floats."""
+    graph = network.model(network.width).graph
+    weights = bench.random_weights(graph)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, 3, network.size, network.size)).astype(np.float32)
+
+    def open_network(threads: int) -> Call:
+        runner = CompiledRunner(graph, weights, RunOptions(num_threads=threads))
+        return lambda: runner.run(x, graph.outputs)
+
+    return open_network
+
+
+def prepare_bytes(network: Network, folder: Path) -> Open:
+    """Return what opens the network with int8 weights per channel."""
+    path = Path(folder, f"{network.model.__name__} {network.width} {network.size}.tflite")
+    quantize(network, path)
+    stored = mm.load(path).quantized_input
+    x = np.random.default_rng(0).integers(0, 256, stored.shape, np.uint8).view(stored.dtype)
+
+    def open_network(threads: int) -> Call:
+        model = mm.load(path, num_threads=threads)
+        return lambda: model.run_quantized(x)
+
+    return open_network
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """Keep so many processes computing meanwhile."""
+    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def read_gap(text: str) -> str:
+    """Return the name of what lies between two calls. Raises ValueError for another."""
+    if text != "row":
+        kind, milliseconds = text.split()
+        if kind not in ("sleep", "work") or not 0 <= float(milliseconds) < 1e4:
+            raise ValueError(text)
+    return text
+
+
+def wait_as(gap: str, values: np.ndarray) -> None:
+    """Let the time between two calls pass."""
+    if gap == "row":
+        return
+    kind, milliseconds = gap.split()
+    if kind == "sleep":
+        time.sleep(float(milliseconds) / 1e3)
+        return
+    end = time.perf_counter() + float(milliseconds) / 1e3
+    while time.perf_counter() < end:
+        np.sort(values)
+
+
+def time_calls(open_network: Open, counts: Sequence[int], gap: str, seconds: float) -> dict[int, list[float]]:
+    """Return the milliseconds of single calls by number of threads, a block of each in turn.
+
+    The network is opened anew several times: how its memory happens to lie makes a tenth, where caches are cold.
+    """
+    times: dict[int, list[float]] = {threads: [] for threads in counts}
+    values = np.random.default_rng(0).standard_normal(30_000)
+    for _ in range(OPENED):
+        calls = {threads: open_network(threads) for threads in counts}
+        for call in calls.values():
+            call()
+        end = time.perf_counter() + seconds / OPENED
+        while time.perf_counter() < end:
+            for threads, call in calls.items():
+                block_end = time.perf_counter() + BLOCK
+                while time.perf_counter() < block_end:
+                    wait_as(gap, values)
+                    start = time.perf_counter()
+                    call()
+                    times[threads].append(1e3 * (time.perf_counter() - start))
+    return times
+
+
+def heading(counts: Sequence[int]) -> str:
+    """Return the first two lines of a Markdown table: mean and median by number of threads, and a ratio of means."""
+    heads = ["network", "between calls", "busy", *(f"{each}, {n}" for each in ("mean", "median") for n in counts)]
+    return "| " + " | ".join([*heads, "ratio"]) + " |\n" + "|---" * (len(heads) + 1) + "|"
+
+
+def row(cell: Cell) -> str:
+    """Return a line of the table; the ratio is the mean of several threads over that of one."""
+    means = [statistics.fmean(taken) for taken in cell.times.values()]
+    medians = [statistics.median(taken) for taken in cell.times.values()]
+    figures = " | ".join(f"{each:.3f}" for each in (*means, *medians))
+    return f"| {cell.network} | {cell.gap} | {cell.load} | {figures} | {means[-1] / means[0]:.2f} |"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Time what the command line names, and print it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), metavar="NETWORK")
+    parser.add_argument("--kinds", nargs="+", choices=("floats", "bytes"), default=["floats", "bytes"])
+    parser.add_argument("--gaps", nargs="+", type=read_gap, default=GAPS, metavar="GAP", help=f"of: {', '.join(GAPS)}")
+    parser.add_argument("--loads", nargs="+", type=int, default=[0, 1], help="busy processes beside this one")
+    parser.add_argument("--threads", type=int, default=2, help="two or more")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each row of the table")
+    given = parser.parse_args(arguments)
+    if given.threads < 2 or min(given.loads) < 0 or given.seconds <= 0:
+        parser.error("expected two threads or more, no fewer than 0 busy processes, and some seconds")
+    counts = 1, given.threads
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = {"floats": prepare_floats, "bytes": prepare_bytes}
+        networks = {
+            f"{name}, {kind}": kinds[kind](NETWORKS[name], Path(folder))
+            for name in given.networks
+            for kind in given.kinds
+        }
+        sys.stdout.write(heading(counts) + "\n")
+        for load in given.loads:
+            with busy_processes(load):
+                for name, open_network in networks.items():
+                    for gap in given.gaps:
+                        times = time_calls(open_network, counts, gap, given.seconds)
+                        sys.stdout.write(row(Cell(name, gap, load, times)) + "\n")
+                        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
