@@ -4,10 +4,15 @@ import random
 
 import pytest
 
-from minimobile.execution.account import COST, EVERY, LIMIT, LOOKS, RISK, SHORT, Account
+from minimobile.execution import processors
+from minimobile.execution.account import COST, EVERY, LIMIT, LOOKS, Account
 
 ALONE = 3e-4  # seconds
-FIRST = 1 + LOOKS + int(RISK / COST / ALONE) + 1  # calls until sharing begins in earnest
+
+
+@pytest.fixture(autouse=True)
+def processors_are_free(monkeypatch):
+    monkeypatch.setattr(processors, "are_all_taken", lambda: False)
 
 
 def run(account, calls, shared, alone=lambda: ALONE):
@@ -24,13 +29,14 @@ def run(account, calls, shared, alone=lambda: ALONE):
 
 
 def test_what_is_faster_is_shared_but_for_a_look_now_and_then():
-    account = Account()
-    assert run(account, FIRST, lambda: ALONE / 2)[1] == 1
-    assert run(account, 5 * (LOOKS + EVERY), lambda: ALONE / 2)[1] == 5 * EVERY
+    assert run(Account(), 1 + 5 * (LOOKS + EVERY), lambda: ALONE / 2)[1] == 1 + 5 * EVERY
 
 
-def test_long_calls_are_shared_at_once():
-    assert run(Account(), 1 + LOOKS + EVERY, lambda: SHORT / 2, lambda: SHORT)[1] == 1 + EVERY
+def test_calls_begin_with_a_rest_where_no_processor_is_free(monkeypatch):
+    monkeypatch.setattr(processors, "are_all_taken", lambda: True)
+    account, rest = Account(), int(LIMIT / COST / ALONE) + 1
+    assert run(account, 1 + LOOKS + rest, lambda: ALONE / 2)[1] == 1
+    assert run(account, LOOKS + EVERY, lambda: ALONE / 2)[1] == EVERY
 
 
 @pytest.mark.parametrize("slower", [1.0, 1.02, 1.1, 2.0, 30.0])
@@ -64,7 +70,7 @@ def test_a_helper_that_has_to_wake_is_given_time_to_win():
         asleep[0] = True
         return ALONE
 
-    _, count = run(Account(), FIRST + 1000, shared, alone)
+    _, count = run(Account(), 1000, shared, alone)
     assert count > 980
 
 
@@ -78,7 +84,7 @@ def test_a_machine_that_becomes_free_is_noticed():
 
 def test_an_accident_is_paid_for_in_a_second():
     account = Account()
-    run(account, FIRST + 100, lambda: ALONE / 2)
+    run(account, 100, lambda: ALONE / 2)
     run(account, 1, lambda: 3600.0)
     calls = int(LIMIT / COST / ALONE)
     assert run(account, calls, lambda: ALONE / 2)[1] == 0

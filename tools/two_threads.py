@@ -36,7 +36,7 @@ NETWORKS = {
 }
 GAPS = ("row", "sleep 1", "sleep 5", "sleep 20", "work 5")
 BLOCK = 0.25  # seconds: several turns of a scheduler
-OPENED = 3  # times in a row of the table
+OPENED = 4  # times in a row of the table
 BUSY = "while True: pass"
 Call = Callable[[], object]
 Open = Callable[[int], Call]
@@ -116,23 +116,29 @@ def wait_as(gap: str, values: np.ndarray) -> None:
 def time_calls(open_network: Open, counts: Sequence[int], gap: str, seconds: float) -> dict[int, list[float]]:
     """Return the milliseconds of single calls by number of threads, a block of each in turn.
 
-    The network is opened anew several times: how its memory happens to lie makes a tenth, where caches are cold.
+    The network is opened anew several times: how its memory happens to lie makes a tenth, where caches are cold. The
+    first block of each is not counted, in which it is found out whether helpers make calls faster.
     """
     times: dict[int, list[float]] = {threads: [] for threads in counts}
     values = np.random.default_rng(0).standard_normal(30_000)
     for _ in range(OPENED):
         calls = {threads: open_network(threads) for threads in counts}
-        for call in calls.values():
-            call()
-        end = time.perf_counter() + seconds / OPENED
-        while time.perf_counter() < end:
+        for block in range(1 + max(1, round(seconds / OPENED / BLOCK / len(counts)))):
             for threads, call in calls.items():
-                block_end = time.perf_counter() + BLOCK
-                while time.perf_counter() < block_end:
-                    wait_as(gap, values)
-                    start = time.perf_counter()
-                    call()
-                    times[threads].append(1e3 * (time.perf_counter() - start))
+                taken = time_block(call, gap, values)
+                times[threads] += taken if block else []
+    return times
+
+
+def time_block(call: Call, gap: str, values: np.ndarray) -> list[float]:
+    """Return the milliseconds of single calls, for as long as a block is."""
+    times: list[float] = []
+    end = time.perf_counter() + BLOCK
+    while not times or time.perf_counter() < end:
+        wait_as(gap, values)
+        start = time.perf_counter()
+        call()
+        times.append(1e3 * (time.perf_counter() - start))
     return times
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from minimobile.execution import processors
+
 LOOKS = 3  # calls alone, whose median is what a call alone takes
 EVERY = 300  # shared calls, after which that is looked at again: what it costs is below a hundredth
 COST = 0.01  # of the time of calls alone: what it may cost to find out that sharing does not pay
 LIMIT = 0.01  # seconds that are won or lost at most: two or three turns of another process on a processor
-SHORT = 0.001  # seconds: a call beside which such a turn is long, so that it may not be risked at once
-RISK = 0.002  # seconds
 
 
 class Account:
@@ -16,9 +16,10 @@ class Account:
     How long helpers take to come, and whether other processes or the host of a virtual machine let them run, is not
     known beforehand. So each shared call adds to the balance what it was faster than a call alone, or takes from it
     what it was slower. Where more than one call's time is lost, calls go alone for a hundred times as long as what was
-    lost, and then sharing is tried again; short calls begin with such a rest. So calls take at most about a hundredth
-    longer than alone, whatever happens, and a machine that has become free is noticed. Calls that rest are not even
-    timed: where they come one by one, the processor's caches know nothing of Python, and each line of it counts.
+    lost, and then sharing is tried again; they begin with such a rest where no processor is free. So calls take at
+    most about a hundredth longer than alone, whatever happens, and a machine that has become free is noticed. Calls
+    that rest are not even timed: where they come one by one, the processor's caches know nothing of Python, and each
+    line of it counts.
     """
 
     def __init__(self) -> None:
@@ -50,8 +51,8 @@ class Account:
         if len(self._alone) == LOOKS:
             is_first, self._usual = not self._usual, sorted(self._alone)[LOOKS // 2]
             self._alone.clear()
-            if is_first and self._usual < SHORT:
-                self._pay(RISK)
+            if is_first and processors.are_all_taken():
+                self._pay(LIMIT)
             else:
                 self._to_share = EVERY
 

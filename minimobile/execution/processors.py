@@ -8,6 +8,9 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+LOAD = Path("/proc/loadavg")  # three means of the load, and threads that run / threads
 
 
 @functools.cache
@@ -23,6 +26,15 @@ def find_current() -> int | None:
     """Return the number of the processor that this thread runs on, None where the system does not say."""
     current = _find_current()
     return None if current is None else current()
+
+
+def are_all_taken() -> bool:
+    """Tell whether as many threads run as there are processors, this one among them; False where nobody says."""
+    try:
+        running = LOAD.read_text("ascii").split()[3].partition("/")[0]
+    except OSError:
+        return False
+    return int(running) >= (os.cpu_count() or 1)
 
 
 def keep_off(thread: int, processor: int) -> None:
