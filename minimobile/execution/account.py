@@ -6,8 +6,9 @@ from minimobile.execution import processors
 
 LOOKS = 3  # calls alone, whose median is what a call alone takes
 EVERY = 300  # shared calls, after which that is looked at again: what it costs is below a hundredth
-COST = 0.01  # of the time of calls alone: what it may cost to find out that sharing does not pay
+LEAST_REST, MOST_REST = 10, 100  # times what was lost; it doubles from trial to trial
 LIMIT = 0.01  # seconds that are won or lost at most: two or three turns of another process on a processor
+RISK = 0.002  # seconds: what sharing is thought to lose at first where no processor is free
 
 
 class Account:
@@ -15,11 +16,11 @@ class Account:
 
     How long helpers take to come, and whether other processes or the host of a virtual machine let them run, is not
     known beforehand. So each shared call adds to the balance what it was faster than a call alone, or takes from it
-    what it was slower. Where more than one call's time is lost, calls go alone for a hundred times as long as what was
-    lost, and then sharing is tried again; they begin with such a rest where no processor is free. So calls take at
-    most about a hundredth longer than alone, whatever happens, and a machine that has become free is noticed. Calls
-    that rest are not even timed: where they come one by one, the processor's caches know nothing of Python, and each
-    line of it counts.
+    what it was slower. Where more than one call's time is lost, calls go alone for ten times as long as what was lost,
+    and then sharing is tried again; if that loses, too, for twenty times as long, and so on up to a hundred. They begin
+    with a rest where no processor is free. So in the long run calls take about a hundredth longer than alone at most,
+    and a machine that has become free is noticed. Calls that rest are not even timed: where they come one by one, the
+    processor's caches know nothing of Python, and each line of it counts.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class Account:
         self._rest = 0  # calls
         self._alone: list[float] = []  # seconds of the looks
         self._usual = 0.0  # seconds of a call alone, once that is known
+        self._factor = LEAST_REST
         self._to_share = 1  # calls until the next look; the first one of all finds everything cold
 
     def rests(self) -> bool:
@@ -52,16 +54,19 @@ class Account:
             is_first, self._usual = not self._usual, sorted(self._alone)[LOOKS // 2]
             self._alone.clear()
             if is_first and processors.are_all_taken():
-                self._pay(LIMIT)
+                self._pay(RISK, MOST_REST)
             else:
                 self._to_share = EVERY
 
     def _settle(self, won: float) -> None:
         self._balance = max(-LIMIT, min(LIMIT, self._balance + won))
-        if self._balance < -min(self._usual, LIMIT / 2):
-            self._pay(-self._balance)
+        if self._balance == LIMIT:
+            self._factor = LEAST_REST
+        elif self._balance < -min(self._usual, LIMIT / 2):
+            self._pay(-self._balance, self._factor)
+            self._factor = min(MOST_REST, 2 * self._factor)
             self._balance, self._to_share = 0.0, 0
 
-    def _pay(self, lost: float) -> None:
-        """Rest for as many calls as make up for what was lost, and then look again."""
-        self._rest = int(lost / COST / self._usual) + 1
+    def _pay(self, lost: float, factor: int) -> None:
+        """Rest for so many times as long as what was lost, and then look again."""
+        self._rest = int(factor * lost / self._usual) + 1
