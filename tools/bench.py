@@ -6,8 +6,9 @@ Needs the extra `bench`. The ratio is our minimum over the fastest rival's of th
 process per runtime; `--start` times whole processes, first ones that compile the kernels and later ones; `--json`
 prints one JSON document.
 `--pipeline MODEL... --pictures FOLDER` counts pictures a second from JPEGs to rows, `--photograph MODEL... --pictures
-FILE` times `classify` on one file, from its bytes to its labels. `--detections [MODEL --pictures FOLDER]` times what
-makes detections of a detector's predictions for COCO's 90 classes: random ones, or a model's.
+FOLDER` times `classify` from a file's bytes to its labels: the mean over the pictures of a folder, or one file.
+`--detections [MODEL --pictures FOLDER]` times what makes detections of a detector's predictions for COCO's 90 classes:
+random ones, or a model's.
 The tables of docs/scale.md are this tool's output, those of docs/speed.md that of `tools.speed`.
 """
 
@@ -40,9 +41,10 @@ from minimobile.comparison.bench import (
     time_steps,
 )
 from minimobile.comparison.memory import MEASURED, measure_memory
-from minimobile.comparison.photograph import PhotographTimes, compare_photograph
+from minimobile.comparison.photograph import PhotographTimes, compare_photographs
 from minimobile.comparison.sized_network import Shape
 from minimobile.execution.detection import PostProcessing, convert_scores
+from minimobile.imaging.folders import list_pictures
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import Graph
 from minimobile.networks.ssd_config import MobileNetSSDConfig
@@ -258,15 +260,15 @@ def detections_table(source: str, folder: str | None) -> dict[str, dict[str, flo
 
 
 def photograph_table(results: dict[tuple[str, int], PhotographTimes]) -> str:
-    """Return a Markdown table: milliseconds from file to classes, our ratio to the fastest, and what ours are."""
+    """Return a Markdown table: means over photographs of milliseconds, our ratios to the fastest, what ours are of."""
     names = list(dict.fromkeys(name for found in results.values() for name in found.whole))
-    heads = ["model", "threads", *names, "ratio", "decoding", "network", "rest"]
+    heads = ["model", "threads", *names, "ratio", "median", "decoding", "network", "rest"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for (model, threads), found in results.items():
-        times = " | ".join(f"{found.whole[name]:.2f}" if name in found.whole else "" for name in names)
-        ours, *others = found.whole.values()
-        parts = f"{found.decoding:.2f} | {found.network:.2f} | {found.rest:.2f}"
-        lines.append(f"| {model} | {threads} | {times} | {ours / min(others):.2f} | {parts} |")
+        means = found.means
+        times = " | ".join(f"{means[name]:.2f}" if name in means else "" for name in names)
+        parts = (found.ratio, found.median_ratio, *map(statistics.fmean, (found.decoding, found.network)), found.rest)
+        lines.append(f"| {model} | {threads} | {times} | " + " | ".join(f"{part:.2f}" for part in parts) + " |")
     return "\n".join(lines)
 
 
@@ -290,8 +292,8 @@ def main() -> int:
     parser.add_argument("--pipeline", nargs="+", metavar="MODEL", help="pictures a second from files instead")
     parser.add_argument("--detections", nargs="?", const="", metavar="MODEL", help="time what makes detections instead")
     parser.add_argument("--task", default="classify", help="of --pipeline")
-    parser.add_argument("--photograph", nargs="+", metavar="MODEL", help="one file to its labels instead")
-    parser.add_argument("--pictures", metavar="FOLDER", help="of --pipeline, --detections; a file for --photograph")
+    parser.add_argument("--photograph", nargs="+", metavar="MODEL", help="from files to their labels instead")
+    parser.add_argument("--pictures", metavar="FOLDER", help="of --pipeline, --detections; or a file for --photograph")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.start:
@@ -319,12 +321,12 @@ def main() -> int:
         ))  # fmt: skip
         return 0
     if options.photograph:
-        if not options.pictures:
-            parser.error("--photograph needs --pictures FILE")
+        named = Path(options.pictures or ".")
+        pictures = list_pictures(named) if named.is_dir() else [named]
+        if not options.pictures or not pictures:
+            parser.error("--photograph needs --pictures FILE or a FOLDER of pictures")
         photographs = {
-            (Path(model).name, threads): compare_photograph(
-                model, Path(options.pictures), options.against, threads, options.seconds
-            )
+            (Path(model).name, threads): compare_photographs(model, pictures, options.against, threads, options.seconds)
             for model in options.photograph
             for threads in options.threads
         }

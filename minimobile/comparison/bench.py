@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ TOGETHER = 1e-3  # seconds of one step again and again in one call, so that the 
 QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
 INTEGER_AGREEMENT = 0.5  # relative to the largest output: other ranges and roundings, and the same network
 AGREEMENT = 1e-3  # relative to the largest output: another float32 order of sums, and nothing worse
+NameT = TypeVar("NameT", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -148,15 +149,18 @@ def _choose_result(results: Any) -> NDArray[Any]:
     return found
 
 
-def take_turns(contestants: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
-    """Return the milliseconds of calls, in turn, for about `seconds` and five rounds at least.
+def take_turns(
+    contestants: Mapping[NameT, Callable[[], Any]], seconds: float, rounds: int = 5
+) -> dict[NameT, list[float]]:
+    """Return the milliseconds of calls, in turn, for about `seconds` and so many rounds at least.
 
     A turn is a few calls in a row, of which the first does not count: the threads of those before may still be waiting
     for work on the processors, and its own are asleep.
     """
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+    times: dict[NameT, list[float]] = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or min(map(len, times.values())) < 5:
+    while rounds > 0 or time.perf_counter() < end:
+        rounds -= 1
         for name, run in contestants.items():
             run()
             turn = time.perf_counter() + TURN
