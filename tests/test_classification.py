@@ -10,10 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import V1, make
 
 import minimobile as mm
-from minimobile.models.classification import apply_sigmoid, apply_softmax
+from minimobile.models.classification import MOST_RANKED, apply_sigmoid, apply_softmax, find_largest
+from minimobile_kernels.elementwise import exponential
 
 
 def test_classify_names_the_likeliest_first(tmp_path: Path) -> None:
@@ -65,6 +68,24 @@ def test_the_bits_are_those_of_every_processor() -> None:
     logits = np.random.default_rng(1).uniform(-20, 20, 1001)
     found = {function.__name__: hash_bits(function(logits)) for function in (apply_softmax, apply_sigmoid)}
     assert found == {"apply_softmax": "c6e8281bcfb6331a", "apply_sigmoid": "dfd9bc627cf1e18e"}
+
+
+@given(st.lists(st.floats(-800, 5) | st.sampled_from((0.0, 1.0, -36.0437, -36.0436, -745.0)), min_size=1, max_size=60))
+def test_the_sum_is_rounded_once(logits: list[float]) -> None:
+    x = np.array(logits)
+    weights = exponential(x - x.max())
+    np.testing.assert_array_equal(apply_softmax(x), weights / math.fsum(weights.tolist()))
+
+
+def test_what_is_no_number_leaves_none() -> None:
+    for value in (math.nan, math.inf):
+        assert np.isnan(apply_softmax(np.array([0.0, value, *range(50)]))).all()
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=2 * MOST_RANKED), st.integers(1, 2 * MOST_RANKED))
+def test_ranks_are_those_of_a_stable_sort(values: list[int], count: int) -> None:
+    expected = sorted(range(len(values)), key=lambda index: (-values[index], index))[:count]
+    assert find_largest(np.array(values, np.float64), count).tolist() == expected
 
 
 def hash_bits(values: np.ndarray) -> str:

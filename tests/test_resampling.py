@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tracemalloc
 from pathlib import Path
 
@@ -156,6 +157,12 @@ def test_either_pass_may_come_first(data: st.DataObject) -> None:
     rows = reference.resample_bytes(x, *down).transpose(1, 0, 2)
     expected = reference.resample_bytes(rows, *across).transpose(1, 0, 2)
     np.testing.assert_array_equal(mix_passes(x, down, across, rows_first=True), expected)
+
+
+def test_no_weight_is_beyond_what_three_bytes_hold() -> None:
+    sizes = (1, 2, 3, 4, 5, 6, 7, 9, 12, 40)
+    for n_in, n_out, resample in itertools.product(sizes, sizes, WINDOW_FILTERS - {Image.Resampling.NEAREST}):
+        assert np.abs(find_taps(n_in, n_out, 0, n_out, resample).weights).max() < 2**23 - 2**16
 
 
 def test_a_pass_by_hand() -> None:

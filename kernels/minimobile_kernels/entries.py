@@ -29,7 +29,10 @@ detect = Entry(
     _TABLE, _FLOATS, _TABLE, Array(detection_rules.RULES), _NEW_TABLE, _COUNTS, _NEW_TABLE, _COUNTS,
 )  # fmt: skip
 sigmoid_scores = Entry("minimobile_kernels.detection", "sigmoid_scores", _FLOATS, _COUNTS, _NEW_FLOATS)
-raise_all = Entry("minimobile_kernels.exponentials", "raise_all", Array(_FLOAT64, is_written=True), _COUNTS)
+softmax = Entry(
+    "minimobile_kernels.exponentials", "softmax", Array(_FLOAT64), _COUNTS, Array(_FLOAT64, is_written=True)
+)
+rank = Entry("minimobile_kernels.exponentials", "rank", Array(_FLOAT64), _COUNTS)
 count_values = Entry(
     "minimobile_kernels.statistics", "count_values",
     _TABLE, Array(_FLOAT64, is_written=True), _COUNTS, Number(_FLOAT64),
@@ -44,7 +47,7 @@ _PICTURE = Array(_UINT8, 2)
 _NEW_PICTURE = _PICTURE._replace(is_written=True)
 resample = Entry(
     "minimobile_kernels.resample", "resample",
-    _PICTURE, *_TAPS, *_TAPS, _NEW_PICTURE, Array(_INT32, is_written=True), _NEW_PICTURE, Number(), Number(),
+    _PICTURE, *_TAPS, *_TAPS, _NEW_PICTURE, Array(_INT32, 2, is_written=True), _NEW_PICTURE, Number(), Number(),
 )  # fmt: skip
 look_up = Entry("minimobile_kernels.resample", "look_up", _BYTES, _TABLE, _NEW_TABLE, Number(), Number())
 look_up_pixels = Entry(

@@ -1,4 +1,4 @@
-"""e**x of many numbers in one call. Defined by `elementwise.exponential`, the same bits."""
+"""e**x of many numbers in one call, defined by `elementwise.exponential`, the same bits; the softmax, and ranks."""
 
 from __future__ import annotations
 
@@ -7,16 +7,92 @@ from typing import Any
 import numpy as np
 from numba import literal_unroll
 
-from minimobile_kernels._jit import compiled
+from minimobile_kernels._jit import compiled, inlined
 from minimobile_kernels.elementwise import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
 
 
-def raise_all(values: Any, bits: Any) -> None:
-    """Replace `values` by e**x.
+def softmax(x: Any, bits: Any, out: Any) -> None:
+    """Compute exp(x - max) / sum of all exp(x - max), the sum exact and rounded once: NaN everywhere if one is none.
 
-    Shapes: values and bits of one size; `bits` whatever it holds.
+    Shapes: x, bits and out of one size; `bits` whatever it holds.
     """
-    raise_first(values, bits, values.shape[0])
+    count, largest = x.shape[0], -np.inf
+    for index in range(count):
+        largest = max(largest, x[index])
+    for index in range(count):
+        out[index] = x[index] - largest
+    raise_first(out, bits, count)
+    total = add_exactly(out, bits.view(np.float64))
+    for index in range(count):
+        out[index] /= total
+
+
+def rank(x: Any, order: Any) -> None:
+    """Write where the largest of x are, the largest first, and equal ones in their order; none is NaN.
+
+    Every number finds its place among those before it by stepping down, which takes long for the last of many.
+
+    Shapes: x (n), order (k), with k from 1 to n.
+    """
+    found, most = 0, order.shape[0]
+    for index in range(x.shape[0]):
+        if found == most and not x[index] > x[order[most - 1]]:
+            continue
+        place = min(found, most - 1)
+        while place > 0 and x[index] > x[order[place - 1]]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = index
+        found = min(found + 1, most)
+
+
+@compiled
+def add_exactly(values: Any, parts: Any) -> float:
+    """Return the sum of numbers as if it were rounded once, as `math.fsum` does; NaN where one of them is.
+
+    The exact sum so far is kept as `parts` that do not overlap, the least first (Shewchuk, Adaptive Precision
+    Floating-Point Arithmetic, 1997).
+
+    Shapes: values (n), finite or NaN; parts (n) float64, whatever it holds.
+    """
+    count = 0
+    for place in range(values.shape[0]):
+        value = values[place]
+        if np.isnan(value):
+            return np.nan
+        kept = 0
+        for index in range(count):
+            part = parts[index]
+            if abs(value) < abs(part):
+                value, part = part, value
+            high = value + part
+            low = part - (high - value)
+            if low != 0.0:
+                parts[kept] = low
+                kept += 1
+            value = high
+        count = kept
+        if value != 0.0:
+            parts[count] = value
+            count += 1
+    total: float = _round_parts(parts, count)
+    return total
+
+
+@inlined
+def _round_parts(parts: Any, count: int) -> float:
+    """Add parts from the largest on, up to the first that is lost, and round a tie as those below it say."""
+    total, low = 0.0, 0.0
+    while count > 0 and low == 0.0:
+        count -= 1
+        high = total + parts[count]
+        low = parts[count] - (high - total)
+        total = high
+    if count > 0 and ((low < 0.0 and parts[count - 1] < 0.0) or (low > 0.0 and parts[count - 1] > 0.0)):
+        moved = total + 2.0 * low
+        if moved - total == 2.0 * low:
+            return moved
+    return total
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,32 +11,40 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels.host import LANES
+from minimobile_kernels.quantized import integers
+from minimobile_kernels.quantized.constants import FRACTION_BITS, GROUP
+from minimobile_kernels.quantized.integers import BYTE, LONG, PRODUCTS, WORD, load_bytes, load_word, times
 from minimobile_kernels.reference import RESAMPLING_BITS
-from minimobile_kernels.simd import unpack
+from minimobile_kernels.simd import INTEGERS, add, broadcast, clamp_vector, element_pointer, splat, unpack
 
 _HALF = 1 << (RESAMPLING_BITS - 1)
-_ROWS = 4
-_BYTES, _SUMS = (ir.VectorType(ir.IntType(bits), 4 * _ROWS) for bits in (8, 32))
-_WORDS = ir.VectorType(ir.IntType(32), _ROWS)
+_PIXEL = 4  # bytes, of which vectors are filled: Pillow's RGB
+_ROWS = LANES // _PIXEL  # of as many pixels
+_COLUMNS = 4  # of a tile
+_DIGITS = 1 if PRODUCTS == "multiply" else 3  # into which a weight is taken apart where bytes are multiplied
+_VECTORS = 4  # of bytes that rows are weighed in
 
 
 def resample(
     x: Any, down_starts: Any, down_weights: Any, across_starts: Any, across_weights: Any,
-    between: Any, sums: Any, out: Any, pixel: int, rows_first: int,
+    between: Any, packed: Any, out: Any, pixel: int, rows_first: int,
 ) -> None:  # fmt: skip
     """Resize a picture along both axes, every pass rounded and clipped to bytes: columns first, or rows.
 
-    Defined by reference.resample_bytes along the second axis and then along the first, or the other way round.
+    Defined by reference.resample_bytes along the second axis and then along the first, or the other way round. Weights
+    are less than 2**23 - 2**16 in magnitude, which is almost 2.
 
     Shapes: x (h, w * pixel), down_starts (H), down_weights (H, taps), across_starts (W), across_weights (W, taps);
-    between (h, W * pixel), or (H, w * pixel) with rows first; sums: as a row of what `down` makes; out (H, W * pixel).
+    between (h, W * pixel), or (H, w * pixel) with rows first; packed (W, 1 + taps across, up to a whole number of
+    fours), of whatever it holds; out (H, W * pixel).
     """
     if rows_first:
-        _mix_rows(x, down_starts, down_weights, sums, between)
-        _mix_columns(between, across_starts, across_weights, pixel, out)
+        _mix_rows(x, down_starts, down_weights, between)
+        _mix_columns(between, across_starts, across_weights, pixel, packed, out)
     else:
-        _mix_columns(x, across_starts, across_weights, pixel, between)
-        _mix_rows(between, down_starts, down_weights, sums, out)
+        _mix_columns(x, across_starts, across_weights, pixel, packed, between)
+        _mix_rows(between, down_starts, down_weights, out)
 
 
 def look_up(x: Any, table: Any, out: Any, pixel: int, plane: int) -> None:
@@ -45,9 +54,16 @@ def look_up(x: Any, table: Any, out: Any, pixel: int, plane: int) -> None:
 
     Shapes: x: one-dimensional, table (C, 256), out (C, n).
     """
+    whole = _count_words(out.shape[0], out.shape[1], pixel, plane)
+    if whole > 0:
+        red, green, blue = table[0], table[1], table[2]
+        first, second, third = out[0], out[1], out[2]
+        for j in range(whole):
+            word = load_word(x, j * pixel)
+            first[j], second[j], third[j] = red[word & 255], green[word >> 8 & 255], blue[word >> 16 & 255]
     for c in range(out.shape[0]):
         values, found = table[c], out[c]
-        for j in range(out.shape[1]):
+        for j in range(whole, out.shape[1]):
             found[j] = values[x[j * pixel + c * plane]]
 
 
@@ -56,51 +72,91 @@ def look_up_pixels(x: Any, table: Any, out: Any, pixel: int, plane: int) -> None
 
     Shapes: x: one-dimensional, table (C, 256), out (n, C).
     """
-    if out.shape[1] == 3:  # for the compiler: three tables at once
+    whole = _count_words(out.shape[1], out.shape[0], pixel, plane)
+    if whole > 0:
         red, green, blue = table[0], table[1], table[2]
-        for j in range(out.shape[0]):
-            first = j * pixel
-            out[j, 0], out[j, 1], out[j, 2] = red[x[first]], green[x[first + plane]], blue[x[first + 2 * plane]]
-        return
-    for j in range(out.shape[0]):
+        for j in range(whole):
+            word = load_word(x, j * pixel)
+            out[j, 0], out[j, 1], out[j, 2] = red[word & 255], green[word >> 8 & 255], blue[word >> 16 & 255]
+    for j in range(whole, out.shape[0]):
         for c in range(out.shape[1]):
             out[j, c] = table[c, x[j * pixel + c * plane]]
 
 
-@compiled
-def _mix_rows(x: Any, starts: Any, weights: Any, sums: Any, out: Any) -> None:
-    """Weigh the rows from starts[i] on for the row i of the result."""
-    for i in range(out.shape[0]):
-        sums[:] = _HALF
-        for k in range(weights.shape[1]):
-            weight, row = weights[i, k], x[starts[i] + k]
-            for j in range(sums.shape[0]):
-                sums[j] += np.int32(row[j]) * weight
-        mixed = out[i]
-        for j in range(sums.shape[0]):
-            mixed[j] = _clip(sums[j])
+@inlined
+def _count_words(channels: int, count: int, pixel: int, plane: int) -> int:
+    """Return how many of so many pixels are read as words: where three channels lie together, all but the last.
 
-
-@compiled
-def _mix_columns(x: Any, starts: Any, weights: Any, pixel: int, out: Any) -> None:
-    """Weigh the pixels from starts[j] on of every row for the column j of the result.
-
-    Pixels of four bytes in `_ROWS` rows at a time: what a column's taps need is looked up once for all of them.
+    A byte at a time takes half as long again, for every address is looked at by itself.
     """
-    height = x.shape[0]
-    if pixel == 4 and height >= _ROWS:
+    return count - 1 if channels == 3 and plane == 1 and pixel >= 3 else 0
+
+
+@compiled
+def _mix_rows(x: Any, starts: Any, weights: Any, out: Any) -> None:
+    """Weigh the rows from starts[i] on for the row i of the result."""
+    line, block = out.shape[1], _VECTORS * LANES
+    if line < block:
+        for i in range(out.shape[0]):
+            for j in range(line):
+                total = np.int32(_HALF)
+                for k in range(weights.shape[1]):
+                    total = np.int32(total + x[starts[i] + k, j] * weights[i, k])
+                out[i, j] = _clip(total)
+        return
+    for i in range(out.shape[0]):
+        for begin in range(0, line, block):
+            first = min(begin, line - block)  # the last block is computed in part again
+            a = b = c = d = broadcast(np.int64(_HALF))
+            for k in range(weights.shape[1]):
+                weight, place = broadcast(np.int64(weights[i, k])), (starts[i] + k) * line + first
+                a = add(a, times(load_bytes(x, place), weight))
+                b = add(b, times(load_bytes(x, place + LANES), weight))
+                c = add(c, times(load_bytes(x, place + 2 * LANES), weight))
+                d = add(d, times(load_bytes(x, place + 3 * LANES), weight))
+            _store_sums(out, i * line + first, a, b, c, d)
+
+
+@compiled
+def _mix_columns(x: Any, starts: Any, weights: Any, pixel: int, packed: Any, out: Any) -> None:
+    """Weigh the pixels from starts[j] on of every row for the column j of the result."""
+    height, columns, width = x.shape[0], starts.shape[0], x.shape[1] // pixel
+    reach = (weights.shape[1] + GROUP - 1) // GROUP * GROUP
+    if pixel == _PIXEL and height >= _ROWS and columns >= _COLUMNS and width >= reach:
+        _pack_taps(starts, weights, width - reach, packed)
         for y in range(0, height, _ROWS):
-            first = min(y, height - _ROWS)  # the last rows are computed again where they are no whole number of times
-            _mix_pixels(x[first], x.shape[1], starts, weights, weights.shape[1], starts.shape[0], out[first])
+            first = min(y, height - _ROWS)  # the last rows are computed in part again
+            _mix_pixels(x[first], x.shape[1], packed, reach // GROUP, columns, out[first])
         return
     for y in range(height):
         row, mixed = x[y], out[y]
-        for j in range(starts.shape[0]):
+        for j in range(columns):
             for c in range(pixel):
                 total = np.int32(_HALF)
                 for k in range(weights.shape[1]):
                     total = np.int32(total + row[(starts[j] + k) * pixel + c] * weights[j, k])
                 mixed[j * pixel + c] = _clip(total)
+
+
+@compiled
+def _pack_taps(starts: Any, weights: Any, last: int, packed: Any) -> None:
+    """Write for every column its first pixel, which is `last` at most, and the weights of the pixels from there on.
+
+    Where bytes are multiplied, those of four pixels are three words: their lowest bytes, signed, and what is carried.
+    """
+    for j in range(starts.shape[0]):
+        start, own = min(starts[j], last), packed[j]
+        own[:] = 0
+        own[0] = start
+        for k in range(weights.shape[1]):
+            tap, weight = starts[j] - start + k, np.int64(weights[j, k])
+            if _DIGITS == 1:
+                own[1 + tap] = weight
+                continue
+            group, shift = 1 + tap // GROUP * GROUP, tap % GROUP * 8
+            for digit in range(_DIGITS):
+                own[group + digit] |= np.int32((weight & 255) << shift)
+                weight = (weight + 128) >> 8
 
 
 @inlined
@@ -109,59 +165,123 @@ def _clip(total: int) -> Any:
 
 
 @intrinsic
-def _mix_pixels(typing_context, row, stride, starts, weights, taps, columns, out):  # type: ignore[no-untyped-def]
-    """_mix_pixels(first of the rows, bytes of a row, starts (W), weights (W, taps), taps, W, first of the rows)."""
+def _store_sums(typing_context, out, place, a, b, c, d):  # type: ignore[no-untyped-def]
+    """_store_sums(out, place, a, b, c, d): write four vectors of sums side by side, rounded and clipped to bytes."""
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        row, stride, starts, weights, taps, columns, out = (
-            unpack(context, builder, kind, value) for kind, value in zip(signature.args, arguments, strict=True)
-        )
-        index = ir.IntType(64)
-        pitch = builder.mul(columns, index(4))  # bytes of a row of the result
-        reads, writes = ([builder.gep(place, [builder.mul(by, index(r))]) for r in range(_ROWS)]
-                         for place, by in ((row, stride), (out, pitch)))  # fmt: skip
-        sums = cgutils.alloca_once(builder, _SUMS)
-        with cgutils.for_range(builder, columns) as column:
-            begin = builder.mul(builder.load(builder.gep(starts, [column.index])), index(4))
-            own = builder.gep(weights, [builder.mul(column.index, taps)])
-            builder.store(_constant(_HALF), sums)
-            with cgutils.for_range(builder, taps) as tap:
-                place = builder.add(begin, builder.mul(tap.index, index(4)))
-                pixels = builder.zext(_gather(builder, reads, place), _SUMS)
-                product = builder.mul(pixels, _splat(builder, builder.load(builder.gep(own, [tap.index]))))
-                builder.store(builder.add(builder.load(sums), product), sums)
-            value = builder.ashr(builder.load(sums), _constant(RESAMPLING_BITS))
-            for compare, limit in (("<", 0), (">", 255)):
-                value = builder.select(builder.icmp_signed(compare, value, _constant(limit)), _constant(limit), value)
-            _scatter(builder, builder.trunc(value, _BYTES), writes, builder.mul(column.index, index(4)))
+        pointer = element_pointer(builder, context, signature.args[0], *arguments[:2])
+        shift = integers.constant(RESAMPLING_BITS - FRACTION_BITS)
+        vectors = [builder.ashr(total, shift) for total in arguments[2:]]
+        integers.emit_store(builder, pointer, vectors, LONG(0), LONG(255))
         return context.get_dummy_value()
 
-    return types.void(row, types.int64, starts, weights, types.int64, types.int64, out), emit
+    return types.void(out, types.int64, a, b, c, d), emit
 
 
-def _gather(builder: Any, rows: list[Any], place: Any) -> Any:
-    """Emit a vector of the four bytes from `place` on of every row."""
-    words = ir.Constant(_WORDS, ir.Undefined)
+@intrinsic
+def _mix_pixels(typing_context, row, stride, packed, groups, columns, out):  # type: ignore[no-untyped-def]
+    """_mix_pixels(row, stride, packed, groups, columns, out): weigh pixels of this row and those after it.
+
+    The rows of x and of out lie `stride` bytes and `columns` pixels apart; `packed` is what `_pack_taps` writes.
+    """
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        row, stride, packed, groups, columns, out = (
+            unpack(context, builder, kind, value) for kind, value in zip(signature.args, arguments, strict=True)
+        )
+        reads = _step(builder, row, stride, _ROWS)
+        length = builder.add(builder.mul(groups, LONG(GROUP)), LONG(1))
+        sums = [[cgutils.alloca_once(builder, INTEGERS) for _ in range(_DIGITS)] for _ in range(_COLUMNS)]
+        blocks = builder.udiv(builder.add(columns, LONG(_COLUMNS - 1)), LONG(_COLUMNS))
+        with cgutils.for_range(builder, blocks) as block:
+            last, begin = builder.sub(columns, LONG(_COLUMNS)), builder.mul(block.index, LONG(_COLUMNS))
+            first = builder.select(builder.icmp_signed("<", begin, last), begin, last)
+            own = _step(builder, builder.gep(packed, [builder.mul(first, length)]), length, _COLUMNS)
+            places = [builder.mul(builder.zext(builder.load(taps), LONG), LONG(_PIXEL)) for taps in own]
+            for totals in sums:
+                for digit, total in enumerate(totals):
+                    builder.store(integers.constant(0 if digit else _HALF), total)
+            with cgutils.for_range(builder, groups) as group:
+                for place, taps, totals in zip(places, own, sums, strict=True):
+                    offset = builder.mul(group.index, LONG(GROUP))
+                    pixels = _gather(builder, reads, builder.add(place, builder.mul(offset, LONG(_PIXEL))))
+                    words = builder.gep(taps, [builder.add(offset, LONG(1))])
+                    for digit, total in enumerate(totals):
+                        weights = _load_weights(builder, words, digit)
+                        mixed = integers.add_products(builder, builder.load(total), pixels, weights)
+                        builder.store(mixed, total)
+            writes = _step(builder, builder.gep(out, [builder.mul(first, LONG(_PIXEL))]),
+                           builder.mul(columns, LONG(_PIXEL)), _ROWS)  # fmt: skip
+            _scatter(builder, [_join_digits(builder, totals) for totals in sums], writes)
+        return context.get_dummy_value()
+
+    return types.void(row, types.int64, packed, types.int64, types.int64, out), emit
+
+
+def _step(builder: Any, pointer: Any, distance: Any, count: int) -> list[Any]:
+    """Emit `count` addresses that are so far apart."""
+    return [builder.gep(pointer, [builder.mul(distance, LONG(index))]) for index in range(count)]
+
+
+def _gather(builder: Any, rows: Sequence[Any], place: Any) -> list[Any]:
+    """Emit what four neighbouring pixels of every row are multiplied in: a lane for each row and channel."""
+    count = GROUP * _PIXEL
+    quads = [_load_quad(builder, builder.gep(row, [place])) for row in rows]
+    while len(quads) > 1:
+        quads = [_shuffle(builder, *pair, range(2 * pair[0].type.count))
+                 for pair in zip(quads[::2], quads[1::2], strict=True)]  # fmt: skip
+    order = [row * count + tap * _PIXEL + channel
+             for row in range(_ROWS) for channel in range(_PIXEL) for tap in range(GROUP)]  # fmt: skip
+    turned = _shuffle(builder, quads[0], quads[0], order)
+    return integers.part_groups(builder, builder.bitcast(turned, INTEGERS))
+
+
+def _load_quad(builder: Any, pointer: Any) -> Any:
+    quad = ir.VectorType(BYTE, GROUP * _PIXEL)
+    return builder.load(builder.bitcast(pointer, quad.as_pointer()), align=1)
+
+
+def _shuffle(builder: Any, first: Any, second: Any, order: Sequence[int]) -> Any:
+    return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(WORD, len(order)), list(order)))
+
+
+def _load_weights(builder: Any, words: Any, digit: int) -> list[Any]:
+    """Emit a digit of the weights of four pixels, or the weights."""
+    places = range(GROUP) if _DIGITS == 1 else [digit]
+    found = [splat(builder, builder.load(builder.gep(words, [LONG(place)])), INTEGERS) for place in places]
+    return found if _DIGITS == 1 else integers.part_weights(builder, found[0])
+
+
+def _join_digits(builder: Any, totals: Sequence[Any]) -> Any:
+    """Emit a sum, rounded, of those of its digits."""
+    whole = builder.load(totals[0])
+    for digit, total in enumerate(totals[1:], 1):
+        whole = builder.add(whole, builder.shl(builder.load(total), integers.constant(8 * digit)))
+    return builder.ashr(whole, integers.constant(RESAMPLING_BITS))
+
+
+def _scatter(builder: Any, columns: Sequence[Any], rows: Sequence[Any]) -> None:
+    """Emit what clips columns of pixels to bytes, and writes them side by side to every row."""
+    if PRODUCTS == "multiply":
+        for index, column in enumerate(columns):
+            clipped = clamp_vector(builder, column, integers.constant(0), integers.constant(255))
+            words = builder.bitcast(builder.trunc(clipped, integers.BYTES), ir.VectorType(WORD, _ROWS))
+            for lane, row in enumerate(rows):
+                place = builder.bitcast(builder.gep(row, [LONG(index * _PIXEL)]), WORD.as_pointer())
+                builder.store(builder.extract_element(words, WORD(lane)), place, align=1)
+        return
+    packed = builder.bitcast(_pack_columns(builder, columns), ir.VectorType(BYTE, 4 * LANES))
     for lane, row in enumerate(rows):
-        word = builder.bitcast(builder.gep(row, [place]), _WORDS.element.as_pointer())
-        words = builder.insert_element(words, builder.load(word, align=1), ir.IntType(32)(lane))
-    return builder.bitcast(words, _BYTES)
+        quad = _shuffle(builder, packed, packed, range(lane * 4 * _PIXEL, (lane + 1) * 4 * _PIXEL))
+        builder.store(quad, builder.bitcast(row, quad.type.as_pointer()), align=1)
 
 
-def _scatter(builder: Any, pixels: Any, rows: list[Any], place: Any) -> None:
-    """Emit what writes four bytes of a vector to `place` of every row."""
-    words = builder.bitcast(pixels, _WORDS)
-    for lane, row in enumerate(rows):
-        word = builder.bitcast(builder.gep(row, [place]), _WORDS.element.as_pointer())
-        builder.store(builder.extract_element(words, ir.IntType(32)(lane)), word, align=1)
-
-
-def _constant(value: int) -> Any:
-    return ir.Constant(_SUMS, [value] * (4 * _ROWS))
-
-
-def _splat(builder: Any, value: Any) -> Any:
-    undefined = ir.Constant(_SUMS, ir.Undefined)
-    single = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-    lanes = ir.Constant(ir.VectorType(ir.IntType(32), _SUMS.count), [0] * _SUMS.count)
-    return builder.shuffle_vector(single, undefined, lanes)
+def _pack_columns(builder: Any, columns: Sequence[Any]) -> Any:
+    """Emit four vectors as bytes, clipped: within every 128 bits they come one after the other, which makes rows."""
+    infix, suffix = ("avx512", ".512") if LANES == 16 else ("avx2", "")
+    halves = [
+        integers.call_intrinsic(builder, f"llvm.x86.{infix}.packusdw{suffix}", integers.HALVES, *pair)
+        for pair in (columns[:2], columns[2:])
+    ]
+    name, kind = f"llvm.x86.{infix}.packuswb{suffix}", ir.VectorType(BYTE, 4 * LANES)
+    return integers.call_intrinsic(builder, name, kind, *halves)

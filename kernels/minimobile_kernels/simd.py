@@ -43,7 +43,7 @@ class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
 
 
 def element_pointer(builder: Any, context: Any, array_type: Any, array: Any, index: Any) -> Any:
-    """Emit the address of element `index` of a one-dimensional array."""
+    """Emit the address of element `index` of a contiguous array, counted through all of its axes."""
     data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
     return builder.gep(data, [index], inbounds=True)
 

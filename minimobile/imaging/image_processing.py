@@ -72,7 +72,7 @@ class _ImageProcessor:
 
     _table: ClassVar[Mapping[str, Setting]] = SETTINGS
     _type_name: ClassVar[str]
-    _chosen: tuple[dict[str, Any], dict[str, Any]] | None = None  # settings as they were, and what they came to
+    _chosen: tuple[dict[str, Any], dict[str, Any]] | None = None  # dictionaries as they were, and what all came to
     model_input_names: ClassVar[list[str]] = ["pixel_values"]
     default_to_square = False
 
@@ -101,6 +101,10 @@ class _ImageProcessor:
 
     def __init__(self, **settings: Any) -> None:
         self._set(settings, self._type_name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        super().__setattr__("_chosen", None)
 
     def __call__(self, images: Any, **settings: Any) -> BatchFeature:
         """Do what `preprocess` does."""
@@ -215,9 +219,10 @@ class _ImageProcessor:
 
     def _choose(self, settings: Mapping[str, Any]) -> SimpleNamespace:
         """Merge the settings of a call into those of the processor, and see that each step has what it needs."""
+        known = None if settings else self._chosen
+        if known is not None and all(getattr(self, name) == value for name, value in known[0].items()):
+            return SimpleNamespace(**known[1])
         own = {name: getattr(self, name) for name in self._stored_names()}
-        if not settings and self._chosen is not None and _are_the_same(own, self._chosen[0]):
-            return SimpleNamespace(**self._chosen[1])
         merged = {**own, **{_current_name(name): value for name, value in settings.items()}}
         values = self._standardize(merged, self._type_name, InputError)
         for step, needed in NEEDS.items():
@@ -225,8 +230,9 @@ class _ImageProcessor:
                 if values[step] and values[name] is None:
                     raise InputError(f"{self._type_name}: {step}={values[step]} needs {name}, got None")
         require_framework(values["return_tensors"])
-        if not settings:
-            self._chosen = copy.deepcopy(own), values
+        if not settings and all(isinstance(value, _CONSTANT) or type(value) is dict for value in own.values()):
+            changeable = {name: copy.deepcopy(value) for name, value in own.items() if type(value) is dict}
+            object.__setattr__(self, "_chosen", (changeable, values))
         return SimpleNamespace(**values)
 
     def _process_images(self, images: Any, chosen: SimpleNamespace) -> list[NDArray[Any]]:
@@ -383,14 +389,6 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
 
 MobileNetV1FeatureExtractor = MobileNetV1ImageProcessorPil = MobileNetV1ImageProcessor
 MobileNetV2FeatureExtractor = MobileNetV2ImageProcessorPil = MobileNetV2ImageProcessor
-
-
-def _are_the_same(values: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    """Tell whether settings surely are what they were: what has another type than the checked ones may have changed."""
-    return all(
-        value is before[name] if isinstance(value, _CONSTANT) else type(value) is dict and value == before[name]
-        for name, value in values.items()
-    )
 
 
 def _current_name(name: str) -> str:

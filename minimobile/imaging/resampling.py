@@ -142,7 +142,8 @@ def mix_passes(pixels: NDArray[np.uint8], down: Taps, across: Taps, *, rows_firs
     lines, line = (height, w * channels) if rows_first else (h, width * channels)
     between, out = np.empty((lines, line), np.uint8), np.empty((height, width * channels), np.uint8)
     rows = np.ascontiguousarray(pixels).reshape(h, w * channels)
-    entries.resample(rows, *down, *across, between, np.empty(line, np.int32), out, channels, int(rows_first))
+    packed = np.empty((width, 1 + -(-across.weights.shape[1] // 4) * 4), np.int32)
+    entries.resample(rows, *down, *across, between, packed, out, channels, int(rows_first))
     return out.reshape(height, width, channels)
 
 

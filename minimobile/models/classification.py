@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from minimobile.models.auto import CLASSIFICATION, choose_model, require_process
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.outputs import require_finite
 from minimobile_kernels.elementwise import sigmoid
-from minimobile_kernels.entries import raise_all
+from minimobile_kernels.entries import rank, softmax
 
 Array = NDArray[Any]
+MOST_RANKED = 100  # beyond it NumPy sorts all of them
 
 
 def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: int = 5) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     if probabilities is None:
         is_multi_label = model.config.problem_type == "multi_label_classification"
         probabilities = apply_sigmoid(logits) if is_multi_label else apply_softmax(logits)
-    labels = model.id2label
+    labels = model.config.id2label
     return [
         {
             "index": int(index),
@@ -46,7 +46,7 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
             "probability": float(probabilities[index]),
             "logit": float(logits[index]),
         }
-        for index in np.argsort(-logits, kind="stable")[:top]
+        for index in find_largest(logits, top)
     ]
 
 
@@ -64,12 +64,19 @@ def find_logits(model: MobileNetModel, image: Any, processor: Any = None) -> tup
     return logits[0].astype(np.float64), None if output.probabilities is None else output.probabilities[0]
 
 
+def find_largest(logits: Array, count: int) -> Array:
+    """Return where the largest `count` of (num_labels,) float64 are, the largest first, equal ones in their order."""
+    if count > MOST_RANKED:
+        return np.argsort(-logits, kind="stable")[:count]
+    order = np.empty(min(count, len(logits)), np.int64)
+    rank(logits, order)
+    return order
+
+
 def apply_softmax(logits: Array) -> Array:
     """Return exp(logits) over their sum, (num_labels,) float64: NumPy's exp has other last bits on other processors."""
-    with np.errstate(all="ignore"):
-        weights = logits.astype(np.float64) - np.max(logits, initial=-np.inf)
-        raise_all(weights, np.empty(weights.shape, np.int64))
-        probabilities: Array = weights / math.fsum(weights.tolist())
+    probabilities = np.empty(logits.shape)
+    softmax(np.ascontiguousarray(logits, np.float64), np.empty(logits.shape, np.int64), probabilities)
     return probabilities
 
 

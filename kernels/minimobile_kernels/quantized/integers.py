@@ -112,6 +112,11 @@ def load_weights(builder: Any, pointer: Any, byte: int = 0) -> list[Any]:
     words = builder.load(builder.bitcast(pointer, INTEGERS.as_pointer()), align=1)
     if byte:
         words = builder.shl(words, constant(8 * byte))
+    return part_weights(builder, words)
+
+
+def part_weights(builder: Any, words: Any) -> list[Any]:
+    """Emit the counterpart of `part_groups`: four signed bytes of every lane."""
     if PRODUCTS == "vpdpbusd":
         return [words]
     if PRODUCTS == "pmaddwd":
