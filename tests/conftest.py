@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 if importlib.util.find_spec("huggingface_hub"):
     import huggingface_hub.constants  # noqa: F401  # reads HF_HUB_OFFLINE once: before any test sets it
 
-settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=50)
+# No example is too slow: the machine may be busy.
+settings.register_profile(
+    "repeatable", deadline=None, derandomize=True, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("repeatable")
 
 

@@ -166,7 +166,11 @@ def test_an_engine_of_one_s_own_gets_the_parts_that_are_missing(pictures: Path, 
         runner = mm.PartRunner(options)
         ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
         (folder / f"_{parts[0].name}.jsonl.{files.host_name()}-{int(ended.stdout)}.tmp").touch()
-        return [runner.run(part, folder) for part in parts]
+        reports = [runner.run(part, folder) for part in parts]
+        written = {path: path.stat().st_ino for path in folder.glob("part-*")}
+        assert [runner.run(part, folder) for part in parts] == reports
+        assert {path: path.stat().st_ino for path in folder.glob("part-*")} == written  # left as they are
+        return reports
 
     assert digit_run([pictures], tmp_path, engine=compute).is_complete
     assert given == ["part-0001-000001", "part-0001-000003"]
@@ -210,6 +214,15 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not(
         left = [path for path in out.rglob("*.tmp") if not files.is_alive(int(path.stem.rpartition("-")[2]))]
         assert left == []
         assert hash_tables(out) == expected, number
+
+
+def test_what_a_process_that_is_alive_writes_is_no_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "is_alive", lambda process: process == 7)
+    for name in (f"{files.host_name()}-7", f"{files.host_name()}-8", "elsewhere-8"):
+        (tmp_path / f"_part-0001-000000.jsonl.{name}.tmp").touch()
+    files.clear_leftovers(tmp_path)
+    kept = {path.name.removeprefix("_part-0001-000000.jsonl.") for path in tmp_path.iterdir()}
+    assert kept == {f"{files.host_name()}-7.tmp", "elsewhere-8.tmp"}
 
 
 def test_two_runs_at_once_make_one_table(pictures: Path, whole: Path, tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "H16-bad-text": (body_of(b"X\x01\0\0\0\xff"), "UTF-8"),
     "H16-million-marks": (body_of(MARK * 10**6), "pickle opcodes, found more"),
     "H16-doubling": (body_of(b"]" + b"q\0(h\0h\0e" * 60_000), "found more"),
-    "H16-nested-tuples": (body_of(b")" + b"q\0h\0\x86" * 60_000), "found type tuple"),
+    "H16-nested-tuples": (body_of(b")" + b"q\0h\0\x86" * 20_000), "found type tuple"),
     "H16-nested-60-deep": (body_of(b")" + b"q\0h\0\x86" * 60), "found type tuple"),
     "H16-name-without-end": (body_of(b"c" + b"a" * 1000), "truncated within a name"),
     "H16-protocol-1": (zipped(b"", {"0": DATA}).replace(PROTO, b"\x80\x01"), "protocol 2 to 5|checksum"),

@@ -195,11 +195,12 @@ def check_sizes(modules: Modules) -> Iterator[Fault]:
 
 def check_calls(modules: Modules) -> Iterator[Fault]:
     """What HOMES names stands only there, and the switches in NEVER_ON are never on."""
+    last_words = {rule.rpartition(".")[2] for rule in HOMES}
     for module in modules.values():
         for node in ast.walk(module.tree):
             if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "_pickle"):
                 yield module.fault(node, "pickle runs what a file says; read it with an allow-list of our own")
-            if isinstance(node, (ast.Attribute, ast.Name)):
+            if isinstance(node, (ast.Attribute, ast.Name)) and _last_word(node) in last_words:
                 name = _dotted(node)
                 for rule, homes in HOMES.items():
                     is_meant = name == rule or ("." in rule and name.endswith(f".{rule}"))
@@ -216,6 +217,10 @@ def _dotted(node: ast.expr) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else "?"
+
+
+def _last_word(node: ast.Attribute | ast.Name) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id
 
 
 def _find_switches(node: ast.AST) -> Iterator[tuple[object, ast.expr]]:
@@ -264,12 +269,15 @@ def _argument_names(function: Function) -> list[str]:
 
 def _check_written_calls(module: Module, function: Function, text: str) -> Iterator[Fault]:
     """A call that a docstring writes out has the arguments of the function itself, or of the one that it returns."""
+    calls = WRITTEN_CALL.findall(text)
+    if not calls:
+        return
     inner = {child.name: child for child in ast.walk(function) if isinstance(child, Function) and child is not function}
     returned = [
         node.value.id for node in ast.walk(function) if isinstance(node, ast.Return) if isinstance(node.value, ast.Name)
     ]
     described = next((inner[name] for name in returned if name in inner), None)
-    for name, arguments in WRITTEN_CALL.findall(text):
+    for name, arguments in calls:
         target = function if name == function.name else described
         written = re.findall(r"\w+", arguments)
         if target is not None and written != _argument_names(target):

@@ -35,6 +35,7 @@ from minimobile.formats.guarded_hdf5 import (
 from minimobile.formats.ranges import add_ranges
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
+from minimobile.formats.validation import WRITTEN_DTYPES
 from minimobile.networks.config import Config, config_from_dict
 from minimobile.operations.fake_quantization import FakeQuantization
 from minimobile.storage.files import user_path
@@ -42,7 +43,6 @@ from minimobile.storage.strict_json import parse_json_object
 from minimobile_kernels.quantized.step import BYTES_OF
 
 FORMAT_VERSION = 1
-DTYPES = ("float32", "float16")
 DEFAULT_DIALECT = "huggingface"
 DEFAULT_BYTES, _BYTES_OF = BYTES_OF[0], "bytes_of"
 _WEIGHTS = "weights/"
@@ -64,8 +64,8 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     FormatError, as does float16 for integers, which are stored as they are.
     """
     path = user_path(path)
-    if dtype not in DTYPES:
-        raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
+    if dtype not in WRITTEN_DTYPES:
+        raise FormatError(f"{path}: expected dtype to be one of {', '.join(WRITTEN_DTYPES)}, got {dtype!r}")
     if checkpoint.quantized is None:
         own = {name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())}
         stored = {f"{_WEIGHTS}{name}": values for name, values in own.items()}

@@ -1,15 +1,19 @@
-"""Whether a checkpoint's weights are those that a network needs."""
+"""Whether a checkpoint's weights are those that a network needs, and whether a file of another school can hold it."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
+from minimobile.formats.checkpoint import Checkpoint
+
+WRITTEN_DTYPES = ("float32", "float16")
 
 
 def check_weights(
@@ -44,3 +48,14 @@ def check_weights(
     spoilt = [name for name in shapes if not np.isfinite(weights[name]).all()]
     if spoilt:
         warnings.warn(f"{where}: {len(spoilt)} weights hold NaN or infinity: {', '.join(spoilt)}", stacklevel=3)
+
+
+def check_exportable(path: Path, checkpoint: Checkpoint, dtype: str) -> None:
+    """Raise FormatError for a type of weights, or a network, for which no file of a runtime has a form."""
+    if dtype not in WRITTEN_DTYPES:
+        raise FormatError(f"{path}: expected dtype to be one of {', '.join(WRITTEN_DTYPES)}, got {dtype!r}")
+    if checkpoint.ranges:
+        raise FormatError(
+            f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
+            "load it with quantized=True, and what is saved has the integers that it was trained for"
+        )

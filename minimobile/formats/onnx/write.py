@@ -13,6 +13,7 @@ from minimobile.formats.onnx.own_metadata import describe
 from minimobile.formats.onnx.write_graph import write_graph
 from minimobile.formats.onnx.write_integers import write_integers
 from minimobile.formats.onnx.write_model import Model, Operator, Size, Value, write_model
+from minimobile.formats.validation import check_exportable
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.graph import Graph
 from minimobile.networks.ssd import ANCHORS
@@ -21,7 +22,6 @@ from minimobile.operations.passes import keep_needed
 from minimobile.storage.files import user_path, write_whole_bytes
 
 SUFFIX = ".onnx"
-DTYPES = ("float32", "float16")
 BATCH = "batch"
 _RESULTS = {"Model": ("last_hidden_state", "pooler_output"), "ForImageClassification": ("logits",),
             "ForSemanticSegmentation": ("logits",)}  # fmt: skip
@@ -37,13 +37,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     Written wholly or not at all. Raises FormatError for a network that has no form in such a file.
     """
     path = user_path(path)
-    if dtype not in DTYPES:
-        raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
-    if checkpoint.ranges:
-        raise FormatError(
-            f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
-            "load it with quantized=True, and what is saved has the integers that it was trained for"
-        )
+    check_exportable(path, checkpoint, dtype)
     if checkpoint.quantized is not None:
         model = write_integers(checkpoint.quantized, str(path))
     else:

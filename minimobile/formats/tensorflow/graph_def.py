@@ -6,7 +6,7 @@ Source: graph.proto, node_def.proto, versions.proto of TensorFlow (tensorflow/co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -119,9 +119,18 @@ def read_graph(data: memoryview, where: str) -> GraphDef:
             function_count += sum(number == 1 for number, _, _ in fields(as_view(value, where), where, depth=1))
         elif number == 4:
             versions = {number: value for number, _, value in fields(as_view(value, where), where, depth=1)}
+    nodes = check_names((read_node(part, where) for part in parts), where)
+    producer, min_consumer = (value if isinstance(value, int) else None for value in map(versions.get, (1, 2)))
+    return GraphDef(nodes, function_count, producer, min_consumer)
+
+
+def check_names(found: Iterable[GraphNode], where: str) -> tuple[GraphNode, ...]:
+    """Return the nodes; raise FormatError, which begins with `where`, for two of one name and for inputs without one.
+
+    A node that is not the first of its name is refused before the next one is read.
+    """
     nodes: dict[str, GraphNode] = {}
-    for part in parts:
-        node = read_node(part, where)
+    for node in found:
         if node.name in nodes:
             raise FormatError(f"{where}: expected each node to have its own name, found two of {node.name[:80]!r}")
         nodes[node.name] = node
@@ -129,8 +138,7 @@ def read_graph(data: memoryview, where: str) -> GraphDef:
         for tensor in node.inputs:
             if find_node_name(tensor) not in nodes:
                 raise FormatError(f"{where}: node {node.name}: its input {tensor[:80]!r} is no node of the graph")
-    producer, min_consumer = (value if isinstance(value, int) else None for value in map(versions.get, (1, 2)))
-    return GraphDef(tuple(nodes.values()), function_count, producer, min_consumer)
+    return tuple(nodes.values())
 
 
 def find_node_name(tensor: str) -> str:

@@ -21,7 +21,7 @@ from minimobile.formats.tensorflow.graph_def import (
     OPERATION_NAME,
     GraphDef,
     GraphNode,
-    find_node_name,
+    check_names,
 )
 from minimobile.formats.tensorflow.tensor_proto import RANK_LIMIT, Shape, Tensor, name_type
 
@@ -42,22 +42,14 @@ def read_json_graph(topology: Mapping[str, Any], weights: Mapping[str, NDArray[A
     entries = topology.get("node")
     if not isinstance(entries, list) or not 0 < len(entries) <= NODE_LIMIT:
         raise FormatError(f"{where}: expected a graph of 1 to {NODE_LIMIT} nodes as modelTopology, found another")
-    nodes: dict[str, GraphNode] = {}
-    for entry in entries:
-        for node in _expand(_read_node(entry, weights, where)):
-            if node.name in nodes:
-                raise FormatError(f"{where}: expected each node to have its own name, found two of {node.name[:80]!r}")
-            nodes[node.name] = node
-    for node in nodes.values():
-        for tensor in node.inputs:
-            if find_node_name(tensor) not in nodes:
-                raise FormatError(f"{where}: node {node.name}: its input {tensor[:80]!r} is no node of the graph")
+    read = (_read_node(entry, weights, where) for entry in entries)
+    nodes = check_names((plain for node in read for plain in _expand(node)), where)
     library = topology.get("library")
     functions = library.get("function") if isinstance(library, Mapping) else None
     versions = topology.get("versions")
     producer = versions.get("producer") if isinstance(versions, Mapping) else None
     return GraphDef(
-        tuple(nodes.values()), len(functions) if isinstance(functions, list) else 0,
+        nodes, len(functions) if isinstance(functions, list) else 0,
         producer if type(producer) is int else None, None,
     )  # fmt: skip
 

@@ -34,6 +34,7 @@ from minimobile.formats.tflite.tflite_model import Model, parse_model, read_mode
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
 from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
 from minimobile.formats.tflite.tflite_writer import check_half, write_model
+from minimobile.formats.validation import check_exportable
 from minimobile.networks.config import Config
 from minimobile.quantized.network import Network
 from minimobile.storage.files import open_regular, read_start, user_path, write_whole_bytes
@@ -41,7 +42,6 @@ from minimobile.storage.files import open_regular, read_start, user_path, write_
 LABEL_LIMIT = 4 * 2**20
 PRODUCER = "minimobile"
 SUFFIX = ".tflite"
-DTYPES = ("float32", "float16")
 _END_OF_ZIP = b"PK\x05\x06"
 
 
@@ -110,13 +110,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     has no form in such a file.
     """
     path = user_path(path)
-    if dtype not in DTYPES:
-        raise FormatError(f"{path}: expected dtype to be one of {', '.join(DTYPES)}, got {dtype!r}")
-    if checkpoint.ranges:
-        raise FormatError(
-            f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "
-            "load it with quantized=True, and what is saved has the integers that it was trained for"
-        )
+    check_exportable(path, checkpoint, dtype)
     write_whole_bytes(path, pack_labels(pack(checkpoint, str(path), dtype), checkpoint))
 
 
