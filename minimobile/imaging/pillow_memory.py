@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,16 @@ from PIL import Image
 _core = Image.core  # type: ignore[attr-defined]  # rows could begin at multiples of a number, were it told to
 
 
-# Of `struct ArrowArray` in Arrow's C data interface: length, null count, offset, how many buffers and children, and
-# where the tables of their addresses are.
-_ARRAY, _ADDRESS = struct.Struct("@5q2P"), struct.Struct("@P")
+class _ArrowArray(ctypes.Structure):
+    """`struct ArrowArray` of Arrow's C data interface."""
+
+
+_ArrowArray._fields_ = [
+    *((name, ctypes.c_int64) for name in ("length", "null_count", "offset", "n_buffers", "n_children")),
+    ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+    ("children", ctypes.POINTER(ctypes.POINTER(_ArrowArray))),
+    *((name, ctypes.c_void_p) for name in ("dictionary", "release", "private_data")),
+]
 _read_capsule = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
@@ -44,14 +50,10 @@ def view_pixels(image: Image.Image) -> NDArray[np.uint8] | None:
         _, capsule = image.__arrow_c_array__()
     except ValueError:  # what Pillow says where there is more than one block
         return None
-    length, _, offset, _, n_children, buffers, children = _read(_ARRAY, _read_capsule(capsule, b"arrow_array"))
-    if n_children:
-        length, _, offset, _, _, buffers, _ = _read(_ARRAY, _read(_ADDRESS, children)[0])
-    (address,) = _read(_ADDRESS, buffers + _ADDRESS.size)  # the second buffer: the first says what is there
-    if not address or offset or length != image.height * image.width * channels:
+    array = _ArrowArray.from_address(_read_capsule(capsule, b"arrow_array"))
+    if array.n_children:
+        array = array.children[0].contents
+    address = array.buffers[1]
+    if not address or array.offset or array.length != image.height * image.width * channels:
         return None
     return np.asarray(_Memory(capsule, address, (image.height, image.width, channels)))
-
-
-def _read(layout: struct.Struct, address: int) -> tuple[Any, ...]:
-    return layout.unpack(ctypes.string_at(address, layout.size))
