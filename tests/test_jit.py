@@ -1,5 +1,6 @@
 """How kernels are compiled: once, for one signature, in vectors of the processor's size."""
 
+import numba
 import numpy as np
 import pytest
 from llvmlite.binding import get_host_cpu_features
@@ -54,7 +55,7 @@ def test_every_kind_of_argument_arrives(tmp_path, monkeypatch):
 
 
 def calls_numba(x, out):
-    out[:1] = np.concatenate((x, x))[:1]
+    out[0] = x.copy()[0]
 
 
 def test_what_needs_numba_at_run_time_is_refused(tmp_path, monkeypatch):
@@ -63,6 +64,27 @@ def test_what_needs_numba_at_run_time_is_refused(tmp_path, monkeypatch):
     function = Entry("test_jit", "calls_numba", Array(INT64), Array(INT64, is_written=True))
     with pytest.raises(AssertionError, match=r"compiled code calls .*NRT_"):
         function(np.array([21]), np.zeros(1, np.int64))
+
+
+@_jit.compiled
+def larger(x, bound):
+    return max(x, bound)
+
+
+def keeps_larger(x, out):
+    start = 0
+    for value in x:
+        start = larger(start, value)
+    out[0] = larger(start, 40) + larger(start, 2)
+
+
+def test_constants_are_numbers_and_numba_still_compiles_for_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    function = Entry("test_jit", "keeps_larger", Array(INT64), Array(INT64, is_written=True))
+    out = np.zeros(1, np.int64)
+    function(np.array([1, 21]), out)
+    assert out[0] == 40 + 21 and len(larger.overloads) == 1
+    assert numba.njit(lambda x: max(x, 3))(2) == 3  # in the same process, of pieces that both have
 
 
 @pytest.mark.parametrize(

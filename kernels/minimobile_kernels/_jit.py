@@ -13,9 +13,11 @@ import numba
 from llvmlite import ir
 from llvmlite.binding import parse_assembly
 from numba.core import types
+from numba.core.compiler_lock import global_compiler_lock
 
 from minimobile_kernels.abi import CALL, SYSTEM_CALLS, THREAD, UNFIT, Array, Number, Parameter
 from minimobile_kernels.llvm import target_machine
+from minimobile_kernels.target import Function, Library
 
 OPTIONS: dict[str, Any] = {
     "fastmath": False,  # the order of every sum is part of the result
@@ -32,25 +34,19 @@ C_CONTIGUOUS, WRITEABLE = 0x1, 0x400  # of NumPy's flags
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile a function that other kernels call; it is stored as part of the entry that uses it."""
-    return numba.jit(**OPTIONS)(function)
-
-
-def inlined(function: Callable[..., Any]) -> Any:
-    """Compile a function as a piece of the one that calls it.
-
-    Every function that stands by itself is optimised and turned into machine code with all that it calls, register
-    tiles included, and then again with its caller: for those between the entry and the tiles that is wasted time.
-    """
-    return numba.jit(**OPTIONS, inline="always")(function)
+    return Function(function, targetoptions=OPTIONS)
 
 
 def compile_entry(module: str, name: str, parameters: tuple[Parameter, ...]) -> tuple[bytes, bytes]:
     """Return two object files: the function itself, and under the name `abi.CALL` what calls it with a table."""
-    dispatcher = numba.jit(**OPTIONS)(getattr(import_module(module), name))
-    dispatcher._cache = result = _Result()
-    with _without_collections():
+    dispatcher = compiled(getattr(import_module(module), name))
+    with global_compiler_lock, _without_collections():
         dispatcher.compile(tuple(map(_numba_type, parameters)))
-    return result.content, _compile_call(result.symbol, parameters)
+        (result,) = dispatcher.overloads.values()
+        symbol = result.fndesc.llvm_func_name
+        content = result.library.emit_object(symbol)
+    _check_calls(result.library)
+    return content, _compile_call(symbol, parameters)
 
 
 @contextmanager
@@ -65,25 +61,12 @@ def _without_collections() -> Iterator[None]:
             gc.enable()
 
 
-class _Result:
-    """Stands where Numba looks for a cache: it is given the machine code."""
-
-    cache_path = ""
-    content: bytes
-    symbol: str
-
-    def load_overload(self, signature: Any, context: Any) -> None:
-        """Return None: there is nothing."""
-
-    def save_overload(self, signature: Any, result: Any) -> None:
-        """Take the machine code, and see that nothing is called which is not there without Numba."""
-        _, _, (content, _) = result.library.serialize_using_object_code()
-        self.content, self.symbol = content, result.fndesc.llvm_func_name
-        assert not result.library.has_dynamic_globals, "addresses of this process mean nothing to the next one"
-        functions = result.library._final_module.functions
-        called = {function.name for function in functions if function.is_declaration}
-        unknown = {name for name in called - SYSTEM_CALLS - set(_SUPPLIED) if not name.startswith("llvm.")}
-        assert not unknown, f"compiled code calls {unknown}"
+def _check_calls(library: Library) -> None:
+    """See that machine code calls nothing, and knows no place, that is not there without Numba."""
+    assert not library.has_dynamic_globals, "addresses of this process mean nothing to the next one"
+    called = {function.name for function in library._final_module.functions if function.is_declaration}
+    unknown = {name for name in called - SYSTEM_CALLS - set(_SUPPLIED) if not name.startswith("llvm.")}
+    assert not unknown, f"compiled code calls {unknown}"
 
 
 def _numba_type(parameter: Parameter) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.geometry import valid_range as _valid_range
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
@@ -20,7 +20,7 @@ valid_range = compiled(_valid_range)
 _tile = make_tile([(SMALL, PANEL_VECTORS), (SMALL, 1)])
 
 
-@inlined
+@compiled
 def conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Convolve: out[n,i,j,o] = clamp(f[o] * sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + bias[o] + y[n,i,j,o]).
 
@@ -56,12 +56,12 @@ def convolve_rows(step: Any, arrays: Arrays, n: int, first: int, last: int, pane
             _tile_row(step, arrays, n, i, first_inside, last_inside, panel, row)
 
 
-@inlined
+@compiled
 def _source(step: Any, arrays: Arrays) -> Any:
     return arrays.pixels if step.is_from_pixels else arrays.arena
 
 
-@inlined
+@compiled
 def _first_tap(step: Any, n: int, i: int, j: int) -> int:
     """Return where the first pixel of a window lies, or would lie if the image went on."""
     row, column = i * step.stride - step.pad_top, j * step.stride - step.pad_left
@@ -69,13 +69,13 @@ def _first_tap(step: Any, n: int, i: int, j: int) -> int:
     return start
 
 
-@inlined
+@compiled
 def _term_count(step: Any) -> int:
     count: int = step.kernel_height * step.kernel_width * step.channels
     return count
 
 
-@inlined
+@compiled
 def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) -> tuple[int, int]:
     """Return the outputs whose whole window lies inside the image."""
     first, _ = valid_range(0, size, step.stride, before, out_size)
@@ -83,13 +83,13 @@ def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) 
     return first, last
 
 
-@inlined
+@compiled
 def _vectors(step: Any, panel: int) -> int:
     count: int = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
     return count
 
 
-@inlined
+@compiled
 def _tile_row(step: Any, arrays: Arrays, n: int, i: int, first: int, last: int, panel: int, out: Map) -> None:
     """Compute the columns [first, last) of output row i, which begins where out does."""
     source, finish, vectors = _source(step, arrays), finish_of(step), _vectors(step, panel)
@@ -147,7 +147,7 @@ def _border_pixel(step: Any, arrays: Arrays, n: int, i: int, j: int, panel: int,
         store(arena, place, clamp(result, finish.low, finish.high))
 
 
-@inlined
+@compiled
 def _taps_inside(start: int, count: int, dilation: int, size: int) -> tuple[int, int]:
     """Return the taps k of `count` for which start + k * dilation lies within 0..size."""
     first = 0 if start >= 0 else (-start + dilation - 1) // dilation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.mailbox import CALL, FUNCTION, HAZARD, IS_OVER, IS_VISITED, SERVED, TABLE
 from minimobile_kernels.step import LINE
 from minimobile_kernels.sync import atomic_add, atomic_load, atomic_store, call_address, relax, yield_processor
@@ -12,14 +12,14 @@ from minimobile_kernels.sync import atomic_add, atomic_load, atomic_store, call_
 BREATH = 16  # spins between two offers of the processor to others
 
 
-@inlined
+@compiled
 def begin(mailbox: Any, thread: int, threads: int) -> None:
     """Let the helpers that listen have this call."""
     if thread == 0 and threads > 1:
         atomic_add(mailbox, CALL, 1)
 
 
-@inlined
+@compiled
 def end(mailbox: Any, thread: int, threads: int) -> None:
     """Let nobody come any more, and note for Python whether somebody is still there."""
     if thread == 0 and threads > 1:

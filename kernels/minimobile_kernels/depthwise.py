@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.filter import Rows, Windows, make_filter
 from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.planes import plane_count, share
@@ -26,7 +26,7 @@ _tile = make_filter(ROWS, [(pixels, stride) for pixels in (LARGE, SMALL) for str
 _any_tile = make_filter(1, [(SMALL, None), (1, None)])
 
 
-@inlined
+@compiled
 def depthwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Convolve each channel: out[n,i,j,c] = clamp(f[c] * sum over ky,kx of x[n,y,x,c] * w[ky,kx,c] + bias[c]).
 
@@ -87,7 +87,7 @@ def filter_rows(step: Any, arrays: Arrays, image: int, plane: int, n: int, first
         i += rows
 
 
-@inlined
+@compiled
 def _filter_pixel(step: Any, arrays: Arrays, image: int, weight: int, i: int, j: int, out: int) -> None:
     """Compute one output pixel with a kernel of any size, skipping the taps that lie outside the image."""
     arena, weights = arrays.arena, arrays.weights

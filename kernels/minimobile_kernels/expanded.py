@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.conv2d import convolve_rows
 from minimobile_kernels.depthwise import ROWS, filter_rows
 from minimobile_kernels.host import LANES
@@ -24,7 +24,7 @@ class Kept(NamedTuple):
     last_row: int
 
 
-@inlined
+@compiled
 def expanded_depthwise_conv2d(
     expand: Any, step: Any, arrays: Arrays, part: int, parts: int, thread: int, kept: Kept
 ) -> Kept:
@@ -68,7 +68,7 @@ def expanded_depthwise_conv2d(
     return kept
 
 
-@inlined
+@compiled
 def _count_rows(step: Any, most_rows: int) -> tuple[int, int]:
     """Return the output rows of a piece, as many as a filter's tile has, and the pieces of a chunk.
 
@@ -84,7 +84,7 @@ def _count_rows(step: Any, most_rows: int) -> tuple[int, int]:
     return rows, (pieces + chunks - 1) // chunks
 
 
-@inlined
+@compiled
 def _rows_between(step: Any, first_out: int, last_out: int) -> tuple[int, int]:
     """Return the rows of the map between that the output rows [first_out, last_out) need."""
     reach = (step.kernel_height - 1) * step.dilation + 1
@@ -93,7 +93,7 @@ def _rows_between(step: Any, first_out: int, last_out: int) -> tuple[int, int]:
     return first_row, max(first_row, last_row)
 
 
-@inlined
+@compiled
 def _move_rows(arena: Any, rows: Map, distance: int, size: int) -> None:
     """Move what lies `distance` after the beginning of the rows to there, in every plane of a panel."""
     if distance > 0:

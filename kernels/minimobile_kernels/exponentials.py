@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import literal_unroll
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.elementwise import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
 
 
@@ -79,7 +79,7 @@ def add_exactly(values: Any, parts: Any) -> float:
     return total
 
 
-@inlined
+@compiled
 def _round_parts(parts: Any, count: int) -> float:
     """Add parts from the largest on, up to the first that is lost, and round a tie as those below it say."""
     total, low = 0.0, 0.0

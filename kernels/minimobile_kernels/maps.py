@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba.extending import overload, register_jitable
 
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.elementwise import (
     GELU,
     HARDSWISH,
@@ -42,7 +42,7 @@ def _choose_scalar(condition: Values, yes: Values, no: Values) -> Values:
     return branch
 
 
-@inlined
+@compiled
 def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Return clamp(x + y). Defined by reference.add. Shapes: x, y, out: maps of (N, H, W, C)."""
     arena = arrays.arena
@@ -52,7 +52,7 @@ def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
         store(arena, step.out + offset, clamp(total, step.low, step.high))
 
 
-@inlined
+@compiled
 def concatenate(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Stack channels, x's first. Defined by reference.concatenate.
 
@@ -77,7 +77,7 @@ def concatenate(step: Any, arrays: Arrays, part: int, parts: int) -> None:
                 arena[out + pixel * LANES] = np.float32(0)
 
 
-@inlined
+@compiled
 def activation(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Apply a curve of elementwise.CURVES in float64, rounded once; or, with a curve < 0, the clamp alone.
 
@@ -93,7 +93,7 @@ def activation(step: Any, arrays: Arrays, part: int, parts: int) -> None:
         arena[step.out + offset] = np.float32(_curve(step.curve, np.float64(arena[step.x + offset])))
 
 
-@inlined
+@compiled
 def _curve(code: int, value: float) -> Any:
     if code == LEAKY_RELU:
         return leaky_relu(value)
@@ -108,7 +108,7 @@ def _curve(code: int, value: float) -> Any:
     return tanh(value)
 
 
-@inlined
+@compiled
 def fake_quantize(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Round to the grid low, low + scale, ..., high. Defined by reference.fake_quantize.
 
@@ -123,7 +123,7 @@ def fake_quantize(step: Any, arrays: Arrays, part: int, parts: int) -> None:
         arena[step.out + offset] = np.floor((clamped - low) / scale - zero + half) * scale
 
 
-@inlined
+@compiled
 def pack_pixels(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy the caller's image (N, H, W, C), of any strides, to a map; channels beyond C become zero."""
     arena, pixels = arrays.arena, arrays.pixels

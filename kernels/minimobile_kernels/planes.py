@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.step import PANEL_VECTORS
 
 
-@inlined
+@compiled
 def share(count: int, unit: int, part: int, parts: int) -> tuple[int, int]:
     """Return the items [first, last) of `count` that make up one of `parts`, cut at multiples of `unit`."""
     units = (count + unit - 1) // unit
@@ -15,7 +15,7 @@ def share(count: int, unit: int, part: int, parts: int) -> tuple[int, int]:
     return min(first, count), min(last, count)
 
 
-@inlined
+@compiled
 def share_panels(planes: int, pieces: int, part: int, parts: int) -> tuple[int, int]:
     """Return the items [first, last) that make up one of `parts`, where panel p has the items from p * pieces on.
 
@@ -27,7 +27,7 @@ def share_panels(planes: int, pieces: int, part: int, parts: int) -> tuple[int, 
     return _find_item(first, whole, rest), _find_item(last, whole, rest)
 
 
-@inlined
+@compiled
 def _find_item(cost: int, whole: int, rest: int) -> int:
     """Return the item before which lies that cost; `whole` items have all planes, and those after them `rest`."""
     if cost < whole * PANEL_VECTORS:
@@ -35,7 +35,7 @@ def _find_item(cost: int, whole: int, rest: int) -> int:
     return whole + (cost - whole * PANEL_VECTORS) // max(1, rest)
 
 
-@inlined
+@compiled
 def plane_count(channels: int, lanes: int) -> int:
     """Return how many planes of `lanes` channels hold `channels`."""
     return (channels + lanes - 1) // lanes

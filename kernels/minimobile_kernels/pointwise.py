@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share, share_panels
 from minimobile_kernels.simd import keep_apart
@@ -21,7 +21,7 @@ _SIZES = dict.fromkeys((LARGE, SMALL, MIDDLE, PAIR, 1))
 _tile = make_tile([(pixels, vectors) for pixels in _SIZES for vectors in (PANEL_VECTORS, 1)])
 
 
-@inlined
+@compiled
 def pointwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Mix the channels of every pixel: out[p,o] = clamp(f[o] * sum over ci of x[p,ci] * w[o,ci] + bias[o] + y[p,o]).
 
@@ -82,7 +82,7 @@ def multiply(step: Any, arrays: Arrays, x: Map, out: Map, count: int, panel: int
         pixel += size
 
 
-@inlined
+@compiled
 def _choose_rest(left: int, count: int) -> int:
     """Return the pixels of the smallest tile that covers what is left, of those that fit the map."""
     if left > MIDDLE and count >= SMALL:
@@ -92,7 +92,7 @@ def _choose_rest(left: int, count: int) -> int:
     return min(left, PAIR)
 
 
-@inlined
+@compiled
 def _at(place: Map, pixel: int) -> Map:
     """Return where the pixels from `pixel` on lie."""
     return Map(place.start + pixel * LANES, place.plane)

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.simd import add, broadcast, divide, load, store, widen
 from minimobile_kernels.step import Arrays
 
 
-@inlined
+@compiled
 def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Average: out[n,i,j,c] = sum over ky,kx of x[n, i*s+ky, j*s+kx, c] / (K_h*K_w), summed in float64, rounded once.
 

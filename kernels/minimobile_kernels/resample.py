@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.constants import FRACTION_BITS, GROUP
@@ -83,7 +83,7 @@ def look_up_pixels(x: Any, table: Any, out: Any, pixel: int, plane: int) -> None
             out[j, c] = table[c, x[j * pixel + c * plane]]
 
 
-@inlined
+@compiled
 def _count_words(channels: int, count: int, pixel: int, plane: int) -> int:
     """Return how many of so many pixels are read as words: where three channels lie together, all but the last.
 
@@ -159,7 +159,7 @@ def _pack_taps(starts: Any, weights: Any, last: int, packed: Any) -> None:
                 weight = (weight + 128) >> 8
 
 
-@inlined
+@compiled
 def _clip(total: int) -> Any:
     return np.uint8(min(max(total >> RESAMPLING_BITS, 0), 255))
 

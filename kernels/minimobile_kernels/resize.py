@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.simd import load, store
 from minimobile_kernels.step import Arrays
 
 
-@inlined
+@compiled
 def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Interpolate along the rows, then along the columns, in float64, rounded once.
 
@@ -44,7 +44,7 @@ def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
                 arena[out + j * LANES + c] = np.float32(high * (1 - down) + low * down)
 
 
-@inlined
+@compiled
 def interpolation_point(index: int, size: int, out_size: int, align_corners: int) -> tuple[int, int, float]:
     """Return the two neighbours of one output pixel and the weight of the second.
 

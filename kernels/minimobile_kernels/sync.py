@@ -11,7 +11,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.step import ENTRIES, LINE
 
 SPINS = 1000  # about 50 microseconds; after that the processor is offered to others, for the machine may be busy
@@ -96,7 +96,7 @@ def relax(typing_context):  # type: ignore[no-untyped-def]
     return types.void(), emit
 
 
-@inlined
+@compiled
 def claim(control: Any, index: int, parts: int, thread: int, threads: int) -> Any:
     """Return the number of a part of step `index` that nobody has taken, or `parts` when all are taken.
 
@@ -114,13 +114,13 @@ def claim(control: Any, index: int, parts: int, thread: int, threads: int) -> An
     return parts
 
 
-@inlined
+@compiled
 def finish(control: Any, index: int, thread: int, threads: int) -> None:
     """Count one part of step `index` as done, and all that was written for it as visible."""
     atomic_add(control, (index * threads + thread) * ENTRIES + LINE, 1)
 
 
-@inlined
+@compiled
 def wait(control: Any, index: int, parts: int, threads: int) -> None:
     """Wait until all parts of step `index` are done."""
     spins = 0

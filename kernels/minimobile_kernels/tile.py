@@ -13,7 +13,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from minimobile_kernels import simd
-from minimobile_kernels._jit import inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
@@ -48,7 +48,7 @@ class Finish(NamedTuple):
     residual: int
 
 
-@inlined
+@compiled
 def finish_of(step: Any) -> Finish:
     """Return what becomes of a step's sums."""
     return Finish(step.low, step.high, step.y - step.out if step.y >= 0 else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share, share_panels
 from minimobile_kernels.quantized.constants import LONG_BYTES, SCALES_BYTES, VECTOR_BYTES
@@ -25,7 +25,7 @@ PANEL_BYTES = len(Panel._fields) * LONG_BYTES
 _tile = make_dot_tile([(LARGEST, 1), *[(pixels, vectors) for pixels in TILE_PIXELS for vectors in (PANEL_VECTORS, 1)]])
 
 
-@inlined
+@compiled
 def conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     """Convolve maps of bytes: a dense convolution of a packed image, or a pointwise one of a map.
 

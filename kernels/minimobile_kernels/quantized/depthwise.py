@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.filter import Windows
 from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.planes import plane_count, share
@@ -31,7 +31,7 @@ _tile = make_byte_filter(
 _any_tile = make_byte_filter(1, [(NARROW, None, 1), (NARROW, None, VISITS), (1, None, VISITS)])
 
 
-@inlined
+@compiled
 def depthwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     """Convolve each channel of a map of bytes with its own filter. Defined by reference.depthwise_conv2d.
 
@@ -106,7 +106,7 @@ def _filter_rows(step: Any, arrays: Arrays, plane: int, n: int, first: int, last
         i += rows
 
 
-@inlined
+@compiled
 def _filter_pixel(step: Any, arrays: Arrays, window: Windows, weight: int, bias: int, sums: int) -> None:
     """Sum one window of any size, from the bias on; what lies outside counts as the zero point."""
     arena, constants = arrays.arena, arrays.constants

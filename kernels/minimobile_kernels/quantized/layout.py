@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.constants import VECTOR_BYTES
@@ -13,7 +13,7 @@ from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import add, broadcast, keep_apart
 
 
-@inlined
+@compiled
 def pack(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy an image into rows with all channels together and its padding around it.
 
@@ -49,7 +49,7 @@ def _join(arena: Any, x: int, x_plane: int, channels: int, start: int, width: in
             arena[start + j * channels + channel] = arena[x + channel // LANES * x_plane + j * LANES + channel % LANES]
 
 
-@inlined
+@compiled
 def split(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy the caller's image (N, H, W, C) to a map; what its last plane has beyond C channels is left as it is."""
     first, last = share(step.batch * step.height * step.width, 1, part, parts)
@@ -67,7 +67,7 @@ def _split(step: Any, arrays: Arrays, first: int, last: int) -> None:
             arena[target] = image[pixel * channels + channel] ^ flip
 
 
-@inlined
+@compiled
 def unpack(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy a map to the caller's result: (N, H, W, C) from `step.out` on; signed bytes lose their 128 again."""
     channels, flip = step.channels, 128 if step.is_signed else 0
@@ -82,7 +82,7 @@ def unpack(step: Any, arrays: Arrays, part: int, parts: int) -> None:
             )
 
 
-@inlined
+@compiled
 def pad(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy a map to another, with zero points around every image. Defined by reference_maps.pad."""
     arena, planes = arrays.arena, plane_count(step.channels, LANES)
@@ -101,7 +101,7 @@ def pad(step: Any, arrays: Arrays, part: int, parts: int) -> None:
         _fill(arena, start + size, target + line - start - size, step.out_zero)
 
 
-@inlined
+@compiled
 def look_up(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Replace every byte of a map by what a table of 256 has for it."""
     first, last = share(plane_count(step.channels, LANES) * step.batch * step.height * step.width, 1, part, parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.constants import SCALES_BYTES
@@ -16,7 +16,7 @@ from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import add, broadcast, clamp, keep_apart
 
 
-@inlined
+@compiled
 def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Average windows that lie inside the image. Defined by reference.average_pool2d."""
     arena = arrays.arena
@@ -33,7 +33,7 @@ def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
             store_bytes(arena, target, clamp(mean, step.low, step.high))
 
 
-@inlined
+@compiled
 def mean(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     """Average whole images, at another scale; this thread's sums begin at `sums`. Defined by reference_maps.mean."""
     planes = plane_count(step.channels, LANES)

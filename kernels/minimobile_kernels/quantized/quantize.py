@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import share
 from minimobile_kernels.quantized.integers import call_intrinsic
@@ -21,7 +21,7 @@ LARGEST = np.float32(2.0**30)
 FIRST_TO_EVEN = BYTES_OF.index(ONNX_RUNTIME[0])  # from this entry of BYTES_OF on, halves go to even
 
 
-@inlined
+@compiled
 def quantize(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Turn the caller's image, the bytes of float32 (N, H, W, C), into a map. Defined by reference_maps.quantize.
 

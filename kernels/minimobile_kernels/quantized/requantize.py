@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.quantized.constants import VECTOR_BYTES
 from minimobile_kernels.quantized.estimate import STORED, Bytes
@@ -16,7 +16,7 @@ from minimobile_kernels.simd import add, broadcast, clamp, keep_apart
 LITERT, SINGLE_ROUNDING = BYTES_OF.index("litert"), BYTES_OF.index("litert-single-rounding")
 
 
-@inlined
+@compiled
 def load_scales(constants: Any, table: int) -> Any:
     """Return the vectors "multiplier", "left", "right" and "scale" of one plane's `SCALES`."""
     return (

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.constants import WORD_BYTES
@@ -22,7 +22,7 @@ POINT = 4  # of an output row or column: its two neighbours and the weights of b
 FIRST_WRITTEN = BYTES_OF.index(ONNX_RUNTIME[0])  # from this entry of BYTES_OF on
 
 
-@inlined
+@compiled
 def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Resize bilinearly. Defined by reference_maps.resize_bilinear.
 
@@ -74,7 +74,7 @@ def _resize_row(step: Any, arrays: Arrays, image: int, i: int, target: int) -> N
         store_bytes(arena, target + j * LANES, value)
 
 
-@inlined
+@compiled
 def _load_point(constants: Any, points: int, index: int) -> tuple[int, int, int, int]:
     place = points + index * POINT * WORD_BYTES
     return (

@@ -8,7 +8,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import share
 from minimobile_kernels.quantized.constants import PLACE_BITS, WORD_BYTES
@@ -26,7 +26,7 @@ from minimobile_kernels.quantized.step import Arrays
 from minimobile_kernels.simd import INTEGERS, broadcast, integers_type, keep_apart, splat
 
 
-@inlined
+@compiled
 def softmax(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Compute softmax over channels, of which there are at most `MOST_CHANNELS`.
 
@@ -66,13 +66,13 @@ def _softmax_pixel(step: Any, arrays: Arrays, pixel: int) -> None:
             arena[target + lane] = min((power + (1 << (shift - 1))) >> shift, 255)
 
 
-@inlined
+@compiled
 def _times(left: Any, right: Any) -> Any:
     """Multiply fixed-point numbers. Defined by reference_activations.times."""
     return (left * right + (1 << 30)) >> 31
 
 
-@inlined
+@compiled
 def _reciprocal(x: Any) -> Any:
     """Return 1 / (1 + x). Defined by reference_activations.reciprocal."""
     half = (x + (1 << 31)) >> 1
@@ -82,7 +82,7 @@ def _reciprocal(x: Any) -> Any:
     return min(estimate << 1, (1 << 31) - 1)
 
 
-@inlined
+@compiled
 def argmax(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Write the channel of the largest byte of every pixel, the first of equals, to the caller's result.
 

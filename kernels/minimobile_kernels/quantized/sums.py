@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minimobile_kernels._jit import compiled, inlined
+from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.quantized.constants import SCALES_BYTES
@@ -20,7 +20,7 @@ from minimobile_kernels.simd import broadcast, clamp, keep_apart
 XNNPACK = BYTES_OF.index("xnnpack")  # from this entry on, nothing is estimated
 
 
-@inlined
+@compiled
 def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Add two maps of bytes. Defined by reference.add.
 
