@@ -150,3 +150,12 @@ def test_integers_are_refused(install: Callable[..., None]) -> None:
     install(onnxruntime=peers.PEERS["reference"])
     with pytest.raises(InputError, match="got one of integers"):
         mm.check_all(mm.quantize(make_network("v1", image_size=32), draw_pixels()), pixel_values=draw_pixels())
+
+
+def test_keras_is_not_given_the_native_file(tmp_path: Path) -> None:
+    model = make_network("v1")
+    model.save(tmp_path / "model.h5")
+    endpoints = {"Conv2d_0": "a tensor of the file that the integers came from"}
+    assert not peers.runs_file("tensorflow", peers.Peer(model, tmp_path / "model.h5", endpoints))
+    (tmp_path / "keras.h5").write_bytes(b"no file of HDF5")
+    assert peers.runs_file("tensorflow", peers.Peer(model, tmp_path / "keras.h5", endpoints))

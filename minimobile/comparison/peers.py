@@ -19,6 +19,7 @@ from minimobile.comparison.tensorflow_files import run_frozen_graph, run_keras
 from minimobile.costs.profile import layer_names
 from minimobile.errors import InputError
 from minimobile.execution.definitions import run_reference
+from minimobile.formats import hdf5_kinds
 from minimobile.formats.tensorflow.saved_model import FILE as SAVED_MODEL
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
@@ -84,7 +85,9 @@ def runs_file(name: str, peer: Peer) -> bool:
         return (peer.path / "config.json").is_file()
     if name == "tensorflow" and (peer.path / SAVED_MODEL).is_file():
         return bool(peer.endpoints)
-    return peer.path.suffix.lower() in OWN_FILES.get(name, ()) and bool(peer.endpoints)
+    if not peer.endpoints or peer.path.suffix.lower() not in OWN_FILES.get(name, ()):
+        return False
+    return not (hdf5_kinds.recognise(peer.path) and hdf5_kinds.is_ours(peer.path))
 
 
 def as_map(values: Array) -> Array:

@@ -17,6 +17,11 @@ def recognise(path: Path) -> bool:
     return path.is_file() and has_hdf5_signature(path)
 
 
+def is_ours(path: Path) -> bool:
+    """Tell whether an HDF5 file is the native one, which Keras does not read."""
+    return hdf5.is_native(read_hdf5(path, has_numbers=False))
+
+
 def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     """Read a file that minimobile or Keras wrote; `config` replaces its own. Raises what those readers raise."""
     path = Path(path)
