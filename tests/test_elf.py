@@ -18,6 +18,7 @@ from minimobile_kernels.native import Entry
 
 pytestmark = pytest.mark.skipif(not elf.is_for_this_system(), reason="elsewhere LLVM loads machine code")
 FLOAT64 = np.dtype(np.float64)
+PICTURE = Image.fromarray(np.random.default_rng(3).integers(0, 256, (70, 90, 3), np.uint8))
 
 
 def grow(x, counts, out):
@@ -75,31 +76,29 @@ def test_memory_is_never_written_and_executed_at_once(objects):
     assert [rights for start, end, rights in pages if start <= address < end] == ["r-xp"]
 
 
-def detector(folder):
-    return mm.load("demo:boxes")
+def detect(folder):
+    model = mm.load("demo:boxes")
+    inputs = model.processor(PICTURE, return_tensors="np")
+    found = model(**inputs).to_tuple()
+    return inputs["pixel_values"], *(value for value in found if isinstance(value, np.ndarray))
 
 
-def quantized(folder):
+def classify_in_bytes(folder):
     graph = build_graph(mm.MobileNetV1Config(depth_multiplier=0.25, num_labels=10), "MobileNetV1ForImageClassification")
     path = folder / "model.tflite"
     path.write_bytes(write_quantized(spell(graph, random_weights(graph), folded=True), (64, 64)).write())
-    return mm.load(path)
+    model = mm.load(path)
+    model.processor = mm.load("demo:digits").processor
+    logits = model(**model.processor(PICTURE, return_tensors="np")).logits
+    return logits, np.array([found["probability"] for found in mm.classify(PICTURE, model=model, top=10)])
 
 
 @pytest.mark.parametrize(
-    ("open_model", "needed"),
-    [(detector, ("run", "detect", "resample")), (quantized, ("run_quantized", "look_up_pixels"))],
+    ("answer", "needed"),
+    [(detect, ("run", "detect", "resample")), (classify_in_bytes, ("run_quantized", "look_up_pixels"))],
 )
-def test_kernels_give_the_same_bits_whoever_has_put_them_into_memory(tmp_path, monkeypatch, open_model, needed):
-    picture = Image.fromarray(np.random.default_rng(3).integers(0, 256, (70, 90, 3), np.uint8))
-
-    def answer():
-        model = open_model(tmp_path)
-        inputs = model.processor(picture, return_tensors="np")
-        found = model(**inputs)
-        return inputs["pixel_values"], *(value for value in found.to_tuple() if isinstance(value, np.ndarray))
-
-    ours = answer()
+def test_kernels_give_the_same_bits_whoever_has_put_them_into_memory(tmp_path, monkeypatch, answer, needed):
+    ours = answer(tmp_path)
     engines = []
     for name in needed:  # not what helpers wait in: they would be there longer than LLVM's engines
         entry = getattr(entries, name)
@@ -109,7 +108,7 @@ def test_kernels_give_the_same_bits_whoever_has_put_them_into_memory(tmp_path, m
         engine, address = llvm.load(content)
         engines.append(engine)
         monkeypatch.setattr(entry, "_function", native._CALL(address))
-    theirs = answer()
+    theirs = answer(tmp_path)
     assert len(ours) == len(theirs) > 1
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one, other, strict=True)
