@@ -35,7 +35,8 @@ def run_and_signal(tmp_path: Path, program: str, number: signal.Signals, *words:
     """Run the command line behind a program that waits where it says so; return exit code and stderr after a signal."""
     (tmp_path / "sitecustomize.py").write_text(
         "import signal, time\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a parent in the background ignores it,
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # and nohup this
         "def wait(*given):\n    print('waiting', flush=True)\n    time.sleep(600)\n" + program
     )
     command = [sys.executable, "-c", "import sitecustomize; from minimobile.__main__ import run; run()"]
