@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from minimobile.models.detection import detect
     from minimobile.models.pipelines import (
         ImageClassificationPipeline,
+        ImageFeatureExtractionPipeline,
         ImageSegmentationPipeline,
         ObjectDetectionPipeline,
         pipeline,
@@ -90,6 +91,7 @@ __all__ = [
     "FormatError",
     "FrozenConfigError",
     "ImageClassificationPipeline",
+    "ImageFeatureExtractionPipeline",
     "ImageSegmentationPipeline",
     "InputError",
     "LayerComparison",
@@ -167,6 +169,7 @@ _LATE = {
     "minimobile.models.detection": ("detect",),
     "minimobile.models.pipelines": (
         "ImageClassificationPipeline",
+        "ImageFeatureExtractionPipeline",
         "ImageSegmentationPipeline",
         "ObjectDetectionPipeline",
         "pipeline",

@@ -119,3 +119,21 @@ def test_labels_and_scores_are_those_of_transformers(test_data: Path) -> None:
                 assert [row["label"] for row in found] == [row["label"] for row in expected]
                 scores = [[row["score"] for row in rows] for rows in (found, expected)]
                 assert scores[0] == pytest.approx(scores[1], rel=1e-4)
+
+
+def test_features_of_pictures(classifier: Path, photos: Path) -> None:
+    pipe = mm.pipeline("image-feature-extraction", model=str(classifier))
+    assert type(pipe.model) is mm.MobileNetV1Model  # without a head, whatever the checkpoint has
+    with Image.open(photos / "a.png") as photo:
+        expected = pipe.model(**pipe.model.processor(photo, return_tensors="np"))
+    assert pipe(str(photos / "a.png")) == expected.last_hidden_state.tolist()
+    assert pipe([photos / "a.png"], pool=True) == [expected.pooler_output.tolist()]
+    wide = pipe(photos / "a.png", return_tensors=True, image_processor_kwargs={"do_center_crop": False})
+    assert wide.shape == (1, 256, 2, 2) and wide.dtype == np.float32
+    assert mm.pipeline(model=mm.MobileNetV1Model(mm.MobileNetV1Config())).task == pipe.task
+    head = mm.pipeline("image-feature-extraction", model=mm.load(classifier))
+    assert np.array(head(photos / "a.png")).shape == (1, 3)
+    with pytest.raises(mm.InputError, match="pool: expected a model with a pooled output, got a MobileNetV1ForImage"):
+        head(photos / "a.png", pool=True)
+    with pytest.raises(mm.InputError, match="image_processor_kwargs: expected arguments by name, got"):
+        pipe(photos / "a.png", image_processor_kwargs=3)

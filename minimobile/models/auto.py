@@ -20,10 +20,12 @@ from minimobile.quantized.own_head import describe_own_head
 DEFAULT_MODEL = "google/mobilenet_v2_1.0_224"
 MODEL_VARIABLE = "MINIMOBILE_MODEL"
 CLASSIFICATION, SEGMENTATION, DETECTION = "image classification", "semantic segmentation", "object detection"
+FEATURES = "image features"
 TASKS: Mapping[str, tuple[type[MobileNetModel], ...]] = {
     CLASSIFICATION: (classes.MobileNetV1ForImageClassification, classes.MobileNetV2ForImageClassification),
     SEGMENTATION: (classes.MobileNetV2ForSemanticSegmentation,),
     DETECTION: (classes.MobileNetV1ForObjectDetection, classes.MobileNetV2ForObjectDetection),
+    FEATURES: (MobileNetModel,),
 }
 
 
@@ -76,8 +78,9 @@ def choose_model(
 ) -> MobileNetModel:
     """Return the model for a task of `TASKS`: `model` itself, or loaded with `arguments` from what it names.
 
-    None is what the environment's MINIMOBILE_MODEL names, else, for image classification, `DEFAULT_MODEL`. Raises
-    InputError for a model that is for something else, or where none is named.
+    What is loaded for image features has no head. None is what the environment's MINIMOBILE_MODEL names, else, for
+    image classification, `DEFAULT_MODEL`. Raises InputError for a model that is for something else, or where none is
+    named.
     """
     named = os.environ.get(MODEL_VARIABLE) if model is None else None
     with blaming_the_variable(named):
@@ -88,7 +91,8 @@ def choose_model(
                     f"model: expected one for {task}, got none; name one, or set ${MODEL_VARIABLE} ('demo:scenes' is "
                     "one that comes with the package)"
                 )
-            model = load(source, **(arguments or {}))
+            open_model = AutoModel.from_pretrained if task == FEATURES else load
+            model = open_model(source, **(arguments or {}))
         if not isinstance(model, TASKS[task]):
             own = f" and a head of its own: {describe_own_head(model.own_outputs)}" if model.own_outputs else ""
             raise InputError(f"model: expected one for {task}, got a {type(model).__name__}{own}")

@@ -1,4 +1,4 @@
-"""transformers' `pipeline` for the tasks of these networks: pictures in, labels, masks or boxes out, in its format."""
+"""transformers' `pipeline` for what these networks do: pictures in; labels, masks, boxes, features out as there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from minimobile.errors import InputError
 from minimobile.imaging.auto import AutoImageProcessor
 from minimobile.imaging.detections import check_threshold
 from minimobile.imaging.pictures import open_image
-from minimobile.models.auto import CLASSIFICATION, DETECTION, SEGMENTATION, TASKS, choose_model, load
+from minimobile.models.auto import (
+    CLASSIFICATION,
+    DETECTION,
+    FEATURES,
+    SEGMENTATION,
+    TASKS,
+    choose_model,
+    load,
+    require_processor,
+)
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.classification import apply_sigmoid, apply_softmax, find_logits
 from minimobile.models.detection import find_objects
@@ -64,7 +73,7 @@ class _Pipeline:
     def _check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
-    def _run(self, picture: Any, chosen: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _run(self, picture: Any, chosen: Mapping[str, Any]) -> Any:
         raise NotImplementedError
 
     def _refuse_unknown(self, parameters: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
@@ -180,14 +189,48 @@ class ObjectDetectionPipeline(_Pipeline):
         ]
 
 
+class ImageFeatureExtractionPipeline(_Pipeline):
+    """The first output of a model, of a picture: of one without a head its last hidden state, (1, C, h, w).
+
+    Nested lists of floats. What may be given, to the pipeline or to a call of it:
+        pool: True for the pooled output, (1, C), in its place.
+        return_tensors: True for an array, float32.
+        image_processor_kwargs: arguments of the image processor, such as {"size": {"shortest_edge": 256}}.
+    """
+
+    task = "image-feature-extraction"
+
+    def _check(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        known = self._refuse_unknown(parameters, ("pool", "return_tensors", "image_processor_kwargs"))
+        named = known.get("image_processor_kwargs", {})
+        if not isinstance(named, Mapping):
+            raise InputError(f"image_processor_kwargs: expected arguments by name, got {named!r}")
+        return known
+
+    def _run(self, picture: Any, chosen: Mapping[str, Any]) -> Any:
+        process = require_processor(self.model) if self.image_processor is None else self.image_processor
+        inputs = process(open_image(picture), return_tensors="np", **chosen.get("image_processor_kwargs", {}))
+        found: Any = self.model(inputs["pixel_values"], return_dict=True)
+        if chosen.get("pool") and found.get("pooler_output") is None:
+            raise InputError(f"pool: expected a model with a pooled output, got a {type(self.model).__name__}")
+        values = found["pooler_output"] if chosen.get("pool") else found[0]
+        return values if chosen.get("return_tensors") else values.tolist()
+
+
 PIPELINES: Mapping[str, type[_Pipeline]] = {
     pipeline.task: pipeline
-    for pipeline in (ImageClassificationPipeline, ImageSegmentationPipeline, ObjectDetectionPipeline)
+    for pipeline in (
+        ImageClassificationPipeline,
+        ImageSegmentationPipeline,
+        ObjectDetectionPipeline,
+        ImageFeatureExtractionPipeline,
+    )
 }
-_KINDS = {
+_KINDS = {  # of models; the last one has every model
     "image-classification": CLASSIFICATION,
     "image-segmentation": SEGMENTATION,
     "object-detection": DETECTION,
+    "image-feature-extraction": FEATURES,
 }
 
 
@@ -200,12 +243,11 @@ def pipeline(
     model_kwargs: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
-    """Return an `ImageClassificationPipeline`, `ImageSegmentationPipeline` or `ObjectDetectionPipeline`.
-
-    Call it with pictures.
+    """Return an `ImageClassificationPipeline`, or that of another task; call it with pictures.
 
     Args:
-        task: "image-classification", "image-segmentation" or "object-detection"; None is the one that the model is for.
+        task: "image-classification", "image-segmentation", "object-detection" or "image-feature-extraction"; None is
+            the one that the model is for.
         model: a model, or what `load` takes. None is what the environment's MINIMOBILE_MODEL names, else, for
             classification, google/mobilenet_v2_1.0_224 from the hub.
         image_processor: one that stands in for the model's own, or where to read it.
@@ -222,11 +264,11 @@ def pipeline(
         raise InputError(f"task: expected one of {', '.join(PIPELINES)}, got {task!r}")
     parameters = {name: options.pop(name) for name in _PARAMETERS if name in options}
     arguments = {**(model_kwargs or {}), **options}
-    if isinstance(model, str | Path):
-        model = load(model, **arguments)
-    elif arguments and model is not None:
+    if arguments and isinstance(model, MobileNetModel):
         raise InputError(f"{next(iter(arguments))}: expected none beside a model that is loaded; say it to its loader")
     if task is None:
+        if isinstance(model, str | Path):
+            model = load(model, **arguments)
         task = next((name for name, kind in _KINDS.items() if isinstance(model, TASKS[kind])), "image-classification")
     processor = feature_extractor if image_processor is None else image_processor
     if isinstance(processor, str | Path):
@@ -236,5 +278,5 @@ def pipeline(
 
 _PARAMETERS = (
     "top_k", "function_to_apply", "subtask", "threshold", "mask_threshold", "overlap_mask_area_threshold", "timeout",
-    "batch_size", "num_workers",
+    "batch_size", "num_workers", "pool", "return_tensors", "image_processor_kwargs",
 )  # fmt: skip
