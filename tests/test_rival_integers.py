@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,29 @@ def test_tables_of_machines_stand_side_by_side(
     assert "| network | threads | one | two |" in printed
     assert "| V1 | 2 | 1 / 2.5 = 0.40 | 1 / 2.5 = 0.40 |" in printed
     assert "| V1, int8 | 1 | 1 / 0.8 = 1.25 |  |" in printed
+
+
+def test_one_command_makes_the_tables_of_the_other_tools_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    called: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        called.append(command[2:])
+        return subprocess.CompletedProcess(command, int("--start" in command))
+
+    times = {"minimobile": 2.0, "openvino": 2.5, "litert": 4.0}
+    row = {"case": "V1", "threads": 1, "multiply_adds": 50_000_000, "milliseconds": times}
+    monkeypatch.setattr(speed, "measure_peak", lambda: 100.0)
+    monkeypatch.setattr(speed, "time_floats", lambda *_: [row])
+    monkeypatch.setattr(speed, "time_integers", lambda *_: [row])
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(sys, "argv", ["speed", "a.tflite", "--photograph", "model", "--pictures", "photographs"])
+    assert speed.main() == 1  # as the tool that failed
+    assert called[0] == ["tools.scaling", "a.tflite"]
+    assert called[-1][:5] == ["tools.bench", "--photograph", "model", "--pictures", "photographs"]
+    assert all(find_spec(module) for module, *_ in called)
+    assert "\nFrom the photograph\n" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["speed", "--photograph", "model"])
+    with pytest.raises(SystemExit, match="2"):
+        speed.main()

@@ -1,7 +1,9 @@
 """All tables of docs/speed.md in one command: `python -m tools.speed [FILE.tflite...] --out MACHINE.json`.
 
 Needs the extra `bench`. Times the float networks of `bench.CASES`, the quantised networks of `NETWORKS`, which it makes
-itself, and the files that are named, on one thread and on two, and prints the tables; `--out` keeps the figures.
+itself, and the files that are named, on one thread and on two, and prints the tables; `--out` keeps the figures. Then
+come the tables of the other tools, one after the other (`--only-networks` leaves them out), that of photographs where
+`--photograph MODEL... --pictures FOLDER` names what to classify.
 `python -m tools.speed --beside MACHINE.json MACHINE.json...` prints the tables of several machines side by side.
 """
 
@@ -11,6 +13,7 @@ import argparse
 import dataclasses
 import json
 import math
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -25,6 +28,7 @@ from minimobile.costs.profile import profile
 from tools import bench
 
 FLOAT_RIVALS = ("onnxruntime", "openvino", "litert", "torch")
+ONE_BY_ONE, IN_MEMORY = ("V1 0.25 128", "V2 0.35 224"), ("V1 1.0 224", "V2 1.0 224")
 PER_FMA = 4  # multiply-adds of bytes in the time of one of float32, where the processor multiplies four bytes at once
 Row = dict[str, Any]
 
@@ -148,6 +152,21 @@ def side_by_side(machines: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def other_tables(files: Sequence[str], models: Sequence[str], pictures: str | None) -> dict[str, list[str]]:
+    """Return what to call with Python's -m, by title, for the tables that are no rows of networks beside others."""
+    tables = {
+        "Two threads beside one": ["tools.scaling", *files],
+        "Calls that come one by one": ["tools.two_threads", "--gaps", "row", "sleep 5", "--networks", *ONE_BY_ONE],
+        "Detections from predictions": ["tools.bench", "--detections"],
+        "Peak memory, MiB": ["tools.bench", "--memory", "--cases", *IN_MEMORY, "--against", *FLOAT_RIVALS[:3]],
+        "Whole processes, seconds": ["tools.bench", "--start"],
+    }
+    if models and pictures:
+        rivals = ["--against", *FLOAT_RIVALS]
+        tables["From the photograph"] = ["tools.bench", "--photograph", *models, "--pictures", pictures, *rivals]
+    return tables
+
+
 def name_processor() -> str:
     """Return what the system calls the processor."""
     path = Path("/proc/cpuinfo")
@@ -163,8 +182,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="per network and number of threads")
     parser.add_argument("--name", default=name_processor(), help="of the machine, for the tables")
     parser.add_argument("--out", metavar="MACHINE.json", help="keep the figures")
+    parser.add_argument("--only-networks", action="store_true", help="no tables of other tools")
+    parser.add_argument("--photograph", nargs="+", default=(), metavar="MODEL", help="to classify photographs with")
+    parser.add_argument("--pictures", metavar="FOLDER", help="of photographs")
     parser.add_argument("--beside", nargs="+", metavar="MACHINE.json", help="print kept figures side by side instead")
     options = parser.parse_args()
+    if bool(options.photograph) != bool(options.pictures):
+        parser.error("--photograph MODEL... and --pictures FOLDER go together")
     if options.beside:
         print(side_by_side([json.loads(Path(path).read_text()) for path in options.beside]))
         return 0
@@ -176,8 +200,13 @@ def main() -> int:
     }
     if options.out:
         Path(options.out).write_text(json.dumps(machine, indent=1) + "\n")
-    print(tables(machine))
-    return 0
+    print(tables(machine), flush=True)
+    others = {} if options.only_networks else other_tables(options.files, options.photograph, options.pictures)
+    status = 0
+    for title, words in others.items():
+        print(f"\n{title}\n", flush=True)
+        status |= subprocess.run([sys.executable, "-m", *words], check=False).returncode
+    return int(status != 0)
 
 
 if __name__ == "__main__":
