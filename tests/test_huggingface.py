@@ -79,7 +79,7 @@ def test_the_architecture_is_named_or_found_from_the_weights(
 def test_config_stands_in_for_the_file(tmp_path: Path) -> None:
     huggingface.write(tmp_path, tiny_checkpoint())
     (tmp_path / "config.json").unlink()
-    assert_refused(formats.read, tmp_path, r"expected config.json there, found none; pass config=")
+    assert_refused(formats.read, tmp_path, r"expected config.json there, found none; add that file, pass config=")
     config = MobileNetV1Config(tf_padding=False)
     assert formats.read(tmp_path, config=config).config is config
 
