@@ -145,12 +145,10 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
     return run_once
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def pixels() -> np.ndarray:
     """Return pixel values of two pictures, neither square nor a multiple of a stride. Shape: (2, 3, 33, 40)."""
-    values = np.random.default_rng(0).uniform(-1, 1, (2, 3, 33, 40)).astype(np.float32)
-    values.setflags(write=False)
-    return values
+    return np.random.default_rng(0).uniform(-1, 1, (2, 3, 33, 40)).astype(np.float32)
 
 
 @pytest.fixture

@@ -66,8 +66,7 @@ def test_nan_and_infinity_pass_through():
 def test_tensors_are_taken_like_arrays(pixels):
     torch, _ = twins.import_torch()
     model = make(mm.MobileNetV1ForImageClassification, V1)
-    tensor = torch.tensor(pixels)
-    out = model(tensor, labels=torch.tensor([1, 2]))
+    out = model(torch.from_numpy(pixels), labels=torch.tensor([1, 2]))
     assert np.array_equal(out.logits, model(pixels).logits) and out.loss == model(pixels, labels=[1, 2]).loss
     with pytest.raises(mm.InputError, match="NumPy cannot read it"):
-        model(tensor.requires_grad_())
+        model(torch.from_numpy(pixels).requires_grad_())
