@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from typing import Any
@@ -11,12 +12,14 @@ import pytest
 from graph_writer import field
 from onnx_exports import Export, run_with_values, write
 from onnx_models import initializer, model, node, tiny_layers
+from quantizable import V1, make
 
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import MinimobileError
 from minimobile.formats.matching.network import PICTURE
 from minimobile.formats.onnx.onnx_file import read
+from minimobile.models.conversion_report import list_facts
 from minimobile.quantized.definitions import apply
 
 CONTRIB = "com.microsoft"
@@ -110,6 +113,24 @@ def test_both_forms_are_one_network_of_integers(tmp_path, dtype, per_channel):
     assert 0 < np.abs(floats - results[0]).max() < 0.5
     mm.load(path).save(tmp_path / "copy.h5")
     assert mm.load(tmp_path / "copy.h5")(pixels).logits.tobytes() == results[0].tobytes()
+
+
+def test_integers_go_from_tflite_to_onnx_and_back(tmp_path):
+    """Pixels of uint8 become maps of int8, the same steps by another name; a pool over the whole map is a mean."""
+    mm.quantize(make(V1, {})).save(tmp_path / "0.tflite")
+    names = ("0.tflite", "1.onnx", "2.tflite")
+    for source, destination in itertools.pairwise(names):
+        report = mm.convert(tmp_path / source, tmp_path / destination)
+        assert "integers" in repr(list_facts(report)[-1]), "and not float32"
+    models = [mm.load(tmp_path / name) for name in names]
+    assert all(model.is_quantized for model in models)
+    pixels = np.random.default_rng(0).normal(0, 1, (1, 3, *models[0].quantized_input.shape[1:3])).astype(np.float32)
+    logits = [model(pixels).logits for model in models]
+    first, network = (formats.read(tmp_path / name).quantized for name in (names[0], names[-1]))
+    assert [step.op for step in network.operations].count("reshape") == 1, "the row of the classifier, and no other"
+    steps = np.array([found - logits[0] for found in logits]) / first.tensors[first.outputs[0]].scale
+    assert np.abs(steps).max() <= 2  # whose bytes: TFLite's or ONNX's
+    assert len({repr(model.id2label) for model in models}) == len({repr(model.processor) for model in models}) == 1
 
 
 def test_what_has_no_form_in_integers_is_said_and_runs_in_floats(tmp_path):

@@ -106,6 +106,7 @@ def convert(
         rounded=_find_rounded(complete, dtype) if layout in FILES else (),
         written=written,
         notes=() if has_integers else (*_explain_rounding(checkpoint), *_EXPLANATIONS[layout](complete), *rules_notes),
+        has_integers=has_integers,
     )
 
 

@@ -19,7 +19,8 @@ class ConversionReport:
     `ignored` {name of an array or a layer there: why it is not needed}. `missing` are the weights of the network that
     the source lacks and no output needs, `idle` those of them that were written all the same, as zeros, because the
     class that reads them has them. `rounded` are the weights that `dtype` cannot hold exactly, `written` the arrays of
-    the destination, by their names there. `notes` say what the written layout cannot tell its readers.
+    the destination, by their names there. `notes` say what the written layout cannot tell its readers. `has_integers`
+    says that the source's integers were written as they are: `dtype` is then that of what they stand for.
     """
 
     source: str
@@ -37,6 +38,7 @@ class ConversionReport:
     rounded: tuple[str, ...]
     written: tuple[str, ...]
     notes: tuple[str, ...]
+    has_integers: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -72,7 +74,8 @@ def list_facts(report: ConversionReport) -> list[tuple[str, object]]:
     if report.rounded:
         rows.append(("rounded", f"{_count(report.rounded, 'array')} to {report.dtype}"))
     rows.append(("wrote", report.destination))
-    rows.append(("format", f"{report.layout}, {_count(report.written, 'array')}, {report.dtype}"))
+    numbers = "integers" if report.has_integers else report.dtype
+    rows.append(("format", f"{report.layout}, {_count(report.written, 'array')}, {numbers}"))
     return rows
 
 

@@ -27,7 +27,12 @@ def make_runner(checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> Ru
     if options.dequantize or not checkpoint.is_quantized:
         return FLOAT_RUNNERS[options.engine](graph, checkpoint.weights, options)
     if checkpoint.obstacle is not None:
-        raise (ConfigError if checkpoint.obstacle.is_of_config else FormatError)(checkpoint.obstacle.sentence)
+        if checkpoint.obstacle.is_of_config:
+            raise ConfigError(checkpoint.obstacle.sentence)
+        raise FormatError(
+            f"{checkpoint.obstacle.sentence}; dequantize=True runs what its integers stand for as floats, and "
+            "`minimobile convert SRC NAME.h5` writes that"
+        )
     assert checkpoint.quantized is not None
     from minimobile.quantized.runner import QuantizedRunner  # with kernels that nothing else needs
 

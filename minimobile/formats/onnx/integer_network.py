@@ -78,7 +78,8 @@ class _Translator:
             raise FormatError(
                 f"{self.where}: expected one result of integers, or boxes and scores, found {len(outputs)}"
             )
-        network = Network(self.tensors, tuple(self.operations), (picture,), outputs, self.find_rounding())
+        tensors = {name: tensor for name, tensor in self.tensors.items() if name == tensor.name}
+        network = Network(tensors, tuple(self.operations), (picture,), outputs, self.find_rounding())
         check_network(network, self.where)
         return network
 
@@ -276,6 +277,8 @@ def _add_mean(self: _Translator, source: Node, node: Node, activation: str) -> N
         axis % 4 for axis in read_axes(source, self.constants.values.get(source.inputs[-1])) or ()
     ) != [2, 3]:
         self.fail(source, "a mean over height and width", "another")
+    if source.op == "AveragePool" and source.integers("kernel_shape", ()) != x.shape[1:3]:
+        self.fail(source, f"a window over the whole map ({x.shape[1]} x {x.shape[2]})", "a smaller one")
     keeps = bool(source.op != "ReduceMean" or source.integer("keepdims", 1))
     shape = (x.shape[0], 1, 1, x.shape[3]) if keeps else (x.shape[0], x.shape[3])
     self.add("mean", [x.name], node, shape, axes=(1, 2), keep_dims=keeps)
@@ -288,11 +291,11 @@ def _add_move(self: _Translator, source: Node, node: Node, activation: str) -> N
 
 
 def _add_change(self: _Translator, source: Node, node: Node, activation: str) -> None:
-    """Bring bytes to another grid; where it differs by the type alone, they stay as they are."""
+    """Bring bytes to another grid; where it differs by the type alone, the tensor is the same by another name."""
     x, numbers = self.restored(node, 0), f"{node.name}/numbers"
     out = self.put(node, x.shape, self.read_scales(node))
     if (x.scale, x.zero) == (out.scale, out.zero):
-        self.operations.append(Operation("reshape", (x.name,), node.name))
+        self.tensors[node.name] = x
         return
     self.tensors[numbers] = Tensor(numbers, x.shape, np.dtype(np.float32))
     self.operations += [Operation("dequantize", (x.name,), numbers), Operation("quantize", (numbers,), node.name)]
@@ -342,6 +345,7 @@ _OPERATIONS: Mapping[str, Callable[[_Translator, Node, Node, str], None]] = {
     "Gemm": _add_dense,
     "MatMul": _add_dense,
     "Add": _add_sum,
+    "AveragePool": _add_mean,
     "GlobalAveragePool": _add_mean,
     "ReduceMean": _add_mean,
     "Concat": _add_concatenation,

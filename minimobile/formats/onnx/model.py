@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from minimobile.errors import FormatError
+from minimobile.formats.node_order import sort_by_inputs
 from minimobile.formats.onnx.schema import (
     DEFAULT_DOMAINS,
     AttributeField,
@@ -34,7 +35,7 @@ from minimobile.formats.onnx.tensors import (
     read_tensor,
 )
 from minimobile.formats.protobuf import FIXED32, as_number, as_view, fields, read_text, signed
-from minimobile.formats.tensorflow.graph_def import GraphNode, sort_by_inputs
+from minimobile.formats.tensorflow.graph_def import GraphNode
 from minimobile.storage.files import read_limited
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB

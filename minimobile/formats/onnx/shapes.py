@@ -34,6 +34,8 @@ def infer_shape(node: Node, shapes: Mapping[str, Shape], values: Mapping[str, ND
         return first
     if node.op == "Conv" and len(first) == 4 and len(known) > 1 and known[1] is not None and len(known[1]) == 4:
         return (first[0], known[1][0], *(_slide(node, first[2 + axis], known[1][2 + axis], axis) for axis in (0, 1)))
+    if node.op == "AveragePool" and len(first) == 4 and len(kernel := node.integers("kernel_shape", ())) == 2:
+        return (*first[:2], *(_slide(node, first[2 + axis], kernel[axis], axis) for axis in (0, 1)))
     if node.op == "Pad" and len(node.inputs) < 4:
         pads = node.integers("pads", ())
         if not pads and len(node.inputs) > 1 and node.inputs[1] in values:
@@ -69,7 +71,7 @@ def _reshape(shape: Shape, sizes: list[int]) -> Shape | None:
 
 
 def _slide(node: Node, size: int, kernel: int, axis: int) -> int:
-    """Return how many places a convolution's window has on an axis."""
+    """Return how many places the window of a convolution or a pool has on an axis."""
     strides, dilations = node.integers("strides", (1, 1)), node.integers("dilations", (1, 1))
     pads = node.integers("pads", (0, 0, 0, 0))
     stride, dilation = max(strides[axis], 1), dilations[axis]

@@ -6,13 +6,14 @@ Source: graph.proto, node_def.proto, versions.proto of TensorFlow (tensorflow/co
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from minimobile.errors import FormatError
+from minimobile.formats.node_order import sort_by_inputs
 from minimobile.formats.protobuf import as_view, fields, read_text
 from minimobile.formats.tensorflow.tensor_proto import Shape, Tensor, read_attribute
 
@@ -23,7 +24,6 @@ NODE_NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.\\/>-]{,399}")
 OPERATION_NAME = re.compile(r"[A-Z_][A-Za-z0-9_>]{,99}")
 
 Value = TypeVar("Value")
-NodeType = TypeVar("NodeType", bound="GraphNode")
 
 
 @dataclass(frozen=True)
@@ -154,34 +154,6 @@ def sort_nodes(graph: GraphDef, where: str) -> list[GraphNode]:
     """Return the nodes so that each comes after its inputs, otherwise as they lie in the file; refuse a cycle."""
     nodes = {node.name: node for node in graph.nodes}
     return sort_by_inputs(graph.nodes, lambda tensor: nodes[find_node_name(tensor)], where)
-
-
-def sort_by_inputs(
-    nodes: Sequence[NodeType], find_maker: Callable[[str], NodeType | None], where: str
-) -> list[NodeType]:  # fmt: skip
-    """Return nodes of any format so that each comes after those that make its inputs; refuse a cycle.
-
-    Otherwise they stay as they are. `find_maker` returns the node of a tensor, None for what no node makes.
-    """
-    done: dict[str, NodeType] = {}
-    for first in nodes:
-        if first.name in done:
-            continue
-        path = {first.name: (first, iter(first.inputs))}  # a stack: recursion could go too deep
-        while path:
-            name, (node, rest) = next(reversed(path.items()))
-            for tensor in rest:
-                maker = find_maker(tensor)
-                if maker is None or maker.name in done:
-                    continue
-                if maker.name in path:
-                    raise FormatError(f"{where}: expected a graph without cycles, found one through node {maker.title}")
-                path[maker.name] = (maker, iter(maker.inputs))
-                break
-            else:
-                del path[name]
-                done[name] = node
-    return list(done.values())
 
 
 def read_node(data: memoryview, where: str) -> GraphNode:
