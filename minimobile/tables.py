@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,4 +55,6 @@ def _row(kind: str, cells: Sequence[object], sides: Sequence[str]) -> str:
 
 def escape(text: object) -> str:
     """Return printable text in which nothing is HTML."""
+    import html  # a terminal needs none
+
     return html.escape(printable(text))

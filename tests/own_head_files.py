@@ -13,8 +13,8 @@ from flatbuffer_files import TFLiteWriter
 from quantized_files import as_bytes, write_quantized
 from spelling import random_weights, spell
 
+from minimobile.formats.signatures import TFLITE
 from minimobile.formats.tflite.flatbuffer import FlatBuffer
-from minimobile.formats.tflite.tflite_schema import IDENTIFIER
 from minimobile.networks import ssd
 from minimobile.operations.passes import fold_batch_norm, keep_needed
 from minimobile.operations.shapes import infer_shapes
@@ -105,7 +105,7 @@ def convert_pyramid(version: str, folder: Path) -> Path:
 def lower_tile(content: bytes) -> bytes:
     """Return a file whose TILE says version 2: the third is the same for bytes, and LiteRT has no reference of it."""
     out = bytearray(content)
-    for code in FlatBuffer(content, "a file").root(IDENTIFIER).tables(1):
+    for code in FlatBuffer(content, "a file").root(TFLITE).tables(1):
         if max(code.number(0, "int8"), code.number(3, "int32")) == TILE:
             struct.pack_into("<i", out, code._find(2, 4), 2)
     return bytes(out)

@@ -16,8 +16,9 @@ import pytest
 from hostile import assert_same, tiny_checkpoint
 
 from minimobile.errors import ConfigError, FormatError, InputError
-from minimobile.formats import hdf5, hdf5_kinds
+from minimobile.formats import hdf5
 from minimobile.formats.guarded_hdf5 import read_hdf5
+from minimobile.formats.signatures import is_hdf5
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
 PACKAGE = Path(hdf5.__file__).parents[1]
@@ -29,7 +30,7 @@ def test_write_and_read_give_the_same_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "mit Leerzeichen 猫.h5"
     checkpoint = tiny_checkpoint()
     hdf5.write(path, checkpoint)
-    assert hdf5_kinds.recognise(path)
+    assert is_hdf5(path)
     assert_same(hdf5.read(path), checkpoint)
     assert hdf5.read(path).provenance == {"format": "test", "source": "tiny"}
     assert [item.name for item in tmp_path.iterdir()] == [path.name]

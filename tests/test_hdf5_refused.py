@@ -15,8 +15,9 @@ import pytest
 from hostile import FOREIGN, assert_refused, assert_same, fetch_here, flip_bytes, tiny_checkpoint, truncations
 
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import guarded_hdf5, hdf5, hdf5_kinds
+from minimobile.formats import guarded_hdf5, hdf5
 from minimobile.formats.guarded_hdf5 import read_hdf5
+from minimobile.formats.signatures import is_hdf5
 
 pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
 IN_A_CHILD = ("H22", "external", "virtual", "inflates")  # what only HDF5's own library could get wrong
@@ -199,7 +200,7 @@ def test_h22_an_unknown_filter_is_refused_and_no_plugin_is_sought(tmp_path: Path
 def test_a_foreign_file_is_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / "model.h5"
     path.write_bytes(FOREIGN[name][0])
-    assert not hdf5_kinds.recognise(path)
+    assert not is_hdf5(path)
     assert_refused(hdf5.read, path, FOREIGN[name][1])
 
 

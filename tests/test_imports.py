@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from importlib import resources
@@ -62,6 +63,21 @@ def test_reading_a_file_needs_no_compiler() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_loading_a_directory_imports_no_reader_of_another_format_and_nothing_that_no_run_needs(tmp_path) -> None:
+    mm.MobileNetV1Model(mm.MobileNetV1Config(depth_multiplier=0.25)).save_pretrained(tmp_path / "model")
+    program = (
+        "import sys, minimobile as mm; mm.load(sys.argv[1]); "
+        "print({name.split('.')[2] for name in sys.modules if name.startswith('minimobile.formats.')}); "
+        "print({name for name in sys.modules if name.startswith(('minimobile.tracing', 'minimobile.costs'))}); "
+        "print({'concurrent.futures', 'tempfile', 'safetensors'} & set(sys.modules))"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "model")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    readers, *others = map(ast.literal_eval, done.stdout.replace("set()", "{}").splitlines())
+    assert "huggingface" in readers and not readers & {"hdf5", "keras", "onnx", "pytorch", "tensorflow_js", "tflite"}
+    assert not any(others), others
 
 
 def test_a_command_loads_neither_the_compiler_nor_other_commands() -> None:

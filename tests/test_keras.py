@@ -25,8 +25,9 @@ from keras_files import (
 
 import minimobile as mm
 from minimobile.errors import FormatError
-from minimobile.formats import hdf5, hdf5_kinds
+from minimobile.formats import hdf5
 from minimobile.formats.keras import keras
+from minimobile.formats.signatures import is_hdf5, is_keras_archive
 
 Write = Callable[[Path, list[Spec], dict[str, Any]], Path]
 pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
@@ -78,7 +79,7 @@ WRITERS: dict[str, Write] = {
 def test_every_form_of_a_file_gives_the_same_network(tmp_path: Path, writer: str, form: str) -> None:
     specs = v1_layers(is_generic=writer != "legacy")
     path = WRITERS[writer](tmp_path / "model", specs, chain_config(specs, form))
-    assert (keras if path.read_bytes()[:2] == b"PK" else hdf5_kinds).recognise(path)
+    assert (is_keras_archive if path.read_bytes()[:2] == b"PK" else is_hdf5)(path)
     checkpoint = keras.read(path)
     assert_holds(checkpoint, specs)
     assert checkpoint.architecture == "MobileNetV1ForImageClassification"
@@ -221,4 +222,4 @@ def test_recognise_leaves_other_files_alone(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", b"")
     for name, (content, _) in FOREIGN.items():
         (tmp_path / name).write_bytes(content)
-    assert not any(keras.recognise(path) for path in (*tmp_path.iterdir(), tmp_path, tmp_path / "absent"))
+    assert not any(is_keras_archive(path) for path in (*tmp_path.iterdir(), tmp_path, tmp_path / "absent"))

@@ -22,10 +22,11 @@ from spelling import random_weights, spell
 
 import minimobile as mm
 from minimobile import formats
-from minimobile.formats.onnx.onnx_file import describe, read, recognise
+from minimobile.formats.onnx.onnx_file import describe, read
 from minimobile.formats.onnx.schema import ModelField
 from minimobile.formats.onnx.write import write_network
 from minimobile.formats.protobuf import fields
+from minimobile.formats.signatures import is_onnx
 from minimobile.models.inspection import inspect
 from minimobile.networks.build_graph import build_graph
 
@@ -59,7 +60,7 @@ SPELLINGS = {
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_a_network_comes_back_bit_for_bit(path, spelling):
     path.write_bytes(tiny_v1(**SPELLINGS[spelling]))
-    assert recognise(path)
+    assert is_onnx(path)
     checkpoint = formats.read(path)
     assert checkpoint.architecture == "MobileNetV1ForImageClassification"
     assert (checkpoint.config.image_size, checkpoint.config.num_labels) == (32, 5)
@@ -215,7 +216,7 @@ def test_other_files_are_none(path):
         field(1, 8) + field(3, 1),
     ):
         path.write_bytes(content)
-        assert not recognise(path)
+        assert not is_onnx(path)
 
 
 def test_constants_of_all_forms_are_read(path):

@@ -30,6 +30,7 @@ from torch_files import (
 )
 
 from minimobile.formats.pytorch import pytorch
+from minimobile.formats.signatures import is_pytorch
 
 
 def load(path: Path, content: bytes) -> dict[str, Any]:
@@ -42,7 +43,7 @@ def test_both_formats_give_the_same_arrays(tmp_path: Path) -> None:
                    struct.pack("<q", 6) + DATA)  # fmt: skip
     for name, content in (("zip é.bin", zipped(GOOD, {"0": DATA})), ("older.pt", older)):
         read = load(tmp_path / name, content)
-        assert pytorch.recognise(tmp_path / name)
+        assert is_pytorch(tmp_path / name)
         assert list(read) == ["a.weight"]
         assert read["a.weight"].dtype == np.float32
         assert np.array_equal(read["a.weight"], VALUES.reshape(2, 3))

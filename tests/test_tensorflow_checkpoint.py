@@ -16,7 +16,7 @@ from slim import random_weights, slim_variables
 
 import minimobile
 from minimobile import formats
-from minimobile.formats.tensorflow import tensorflow_checkpoint
+from minimobile.formats.tensorflow.checkpoint_files import is_checkpoint
 from minimobile.formats.tensorflow.tensor_bundle import Bundle
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 
@@ -53,7 +53,7 @@ def test_a_directory_says_which_checkpoint_is_its_newest(small: Path, tmp_path: 
     for step in (1, 2):
         variables = slim_variables(random_weights(SMALL, V1, seed=step))
         write_bundle(tmp_path / f"model.ckpt-{step}", variables)
-    assert not tensorflow_checkpoint.recognise(tmp_path), "two, and neither is named"
+    assert not is_checkpoint(tmp_path), "two, and neither is named"
     (tmp_path / "checkpoint").write_text(
         'model_checkpoint_path: "/elsewhere/train/model.ckpt-2"\nall_model_checkpoint_paths: "model.ckpt-1"\n'
     )

@@ -18,7 +18,8 @@ from graph_writer import (
 from hostile import assert_refused
 
 from minimobile import formats
-from minimobile.formats.tensorflow.tensorflow_graph import describe, read, recognise
+from minimobile.formats.signatures import is_tensorflow_graph
+from minimobile.formats.tensorflow.tensorflow_graph import describe, read
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def path(tmp_path):
 def test_a_network_comes_back_bit_for_bit(path):
     content, numbers = tiny_v1()
     path.write_bytes(content)
-    assert recognise(path)
+    assert is_tensorflow_graph(path)
     checkpoint = formats.read(path)
     assert checkpoint.architecture == "MobileNetV1ForImageClassification"
     assert checkpoint.dialect == "slim"

@@ -23,7 +23,8 @@ from graph_writer import (
 from hostile import FOREIGN, assert_refused, flip_bytes, truncations
 
 from minimobile.errors import MinimobileError
-from minimobile.formats.tensorflow.tensorflow_graph import read, recognise
+from minimobile.formats.signatures import is_tensorflow_graph
+from minimobile.formats.tensorflow.tensorflow_graph import read
 
 
 @pytest.fixture
@@ -152,7 +153,7 @@ ADDED = {
 def test_what_is_hostile_is_refused_by_name(path, case):
     added, match = ADDED[case]
     write(path, SMALL, added)
-    assert recognise(path)
+    assert is_tensorflow_graph(path)
     assert_refused(read, path, match)
 
 
@@ -182,20 +183,20 @@ def test_operations_are_checked_before_anything_else(path):
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_other_files_are_not_recognised(path, kind):
     path.write_bytes(FOREIGN[kind][0])
-    assert not recognise(path)
+    assert not is_tensorflow_graph(path)
 
 
 def test_what_only_looks_like_a_message_is_not_recognised(path):
     for content in (field(1, "only a text"), field(1, field(1, "name")), field(8, 3) + field(1, "onnx"), b"\n\xff\xff"):
         path.write_bytes(content)
-        assert not recognise(path)
-    assert not recognise(path.parent)
+        assert not is_tensorflow_graph(path)
+    assert not is_tensorflow_graph(path.parent)
 
 
 def assert_survives(path):
     """A changed file loads, or is refused; nothing else happens."""
     try:
-        if recognise(path):
+        if is_tensorflow_graph(path):
             read(path)
     except MinimobileError as error:
         assert "\n" not in str(error)
@@ -207,7 +208,7 @@ def test_every_truncation_is_refused(path):
     for content, step in ((SMALL, 7), (tiny_v1("none")[0], 97)):
         for part in truncations(content, step):
             path.write_bytes(part)
-            if recognise(path):
+            if is_tensorflow_graph(path):
                 with pytest.raises(MinimobileError):
                     read(path)
 

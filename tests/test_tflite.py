@@ -19,6 +19,7 @@ import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.execution.definitions import run_reference
+from minimobile.formats.signatures import is_tflite
 from minimobile.formats.tflite import tflite
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
@@ -55,7 +56,7 @@ def assert_same_outputs(checkpoint, graph, weights, size=(17, 9), tolerance=0.0)
 def test_a_classifier_is_read_with_the_files_own_numbers(tmp_path):
     graph, weights = build(V1)
     path = save(tmp_path, write_layers(spell(graph, weights, folded=True)))
-    assert tflite.recognise(path)
+    assert is_tflite(path)
     checkpoint = formats.read(path)
     assert checkpoint.architecture == V1
     assert checkpoint.dialect == "tflite"

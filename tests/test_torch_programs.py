@@ -23,6 +23,7 @@ from minimobile import formats
 from minimobile.errors import MinimobileError
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.pytorch.torchscript import DEPTH_LIMIT
+from minimobile.formats.signatures import is_pytorch
 
 NEW = b")\x81"
 
@@ -59,7 +60,7 @@ NET = module(**SETTINGS, stem=module(weight=PLAIN, **SETTINGS), layer=module(_0=
 def test_attributes_of_scripted_modules_are_a_state_dict(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
     path.write_bytes(script(module(training=b"\x89", head=PLAIN, net=NET), {"0": DATA}))
-    assert pytorch.recognise(path)
+    assert is_pytorch(path)
     read = pytorch.read_tensors(path)
     assert list(read) == ["head", "net.stem.weight", "net.layer.0.weight"]
     assert all(np.array_equal(values, VALUES.reshape(2, 3)) for values in read.values())
@@ -110,7 +111,7 @@ def test_the_table_of_an_exported_program_is_a_state_dict(tmp_path: Path, order:
     mark = "<" if order == "little" else ">"
     data = {"weight_0": VALUES.astype(f"{mark}f4").tobytes(), "w1": VALUES.astype(f"{mark}f2").tobytes()}
     path.write_bytes(exported(table, data, order=order))
-    assert pytorch.recognise(path)
+    assert is_pytorch(path)
     read = pytorch.read_tensors(path)
     square = VALUES.reshape(2, 3)
     for name, expected in {"a.weight": square, "b.turned": square.T, "b.end": VALUES[5], "b.half": VALUES}.items():

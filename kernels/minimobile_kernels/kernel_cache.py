@@ -6,7 +6,6 @@ import contextlib
 import functools
 import hashlib
 import os
-import secrets
 import sys
 import warnings
 from collections.abc import Sequence
@@ -122,7 +121,7 @@ def _write(path: Path, content: bytes) -> None:
     """Write a file wholly or not at all, and make the directories it needs: if it fails, they are gone again."""
     directory = path.parent
     missing = [folder for folder in (directory, *directory.parents) if not folder.exists()]
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.urandom(6).hex()}.tmp")
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         complaint = _complaint(directory)

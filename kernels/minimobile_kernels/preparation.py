@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -40,6 +39,8 @@ def load_on_two(here: Sequence[str], there: Sequence[str]) -> None:
     if not there or not _can_share():
         load_entries(here)
         return
+    import subprocess  # where nothing is compiled, none is needed
+
     # stderr, too: what goes wrong there happens again here, if it matters
     with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, *there],

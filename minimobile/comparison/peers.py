@@ -20,7 +20,7 @@ from minimobile.costs.profile import layer_names
 from minimobile.errors import InputError
 from minimobile.execution.definitions import run_reference
 from minimobile.formats import hdf5_kinds
-from minimobile.formats.tensorflow.saved_model import FILE as SAVED_MODEL
+from minimobile.formats.signatures import SAVED_MODEL, is_hdf5
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
 from minimobile.operations.passes import fold_batch_norm, keep_needed
@@ -87,7 +87,7 @@ def runs_file(name: str, peer: Peer) -> bool:
         return bool(peer.endpoints)
     if not peer.endpoints or peer.path.suffix.lower() not in OWN_FILES.get(name, ()):
         return False
-    return not (hdf5_kinds.recognise(peer.path) and hdf5_kinds.is_ours(peer.path))
+    return not (is_hdf5(peer.path) and hdf5_kinds.is_ours(peer.path))
 
 
 def as_map(values: Array) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 
 from minimobile.errors import FormatError
@@ -20,6 +19,8 @@ def open_source(source: str | Path | None) -> Iterator[str | Path]:
     if isinstance(source, str) and source.startswith("demo:"):
         if source not in DEMOS:
             raise FormatError(f"{source}: expected one of {', '.join(DEMOS)}")
+        from importlib import resources
+
         with resources.as_file(resources.files("minimobile.demo") / DEMOS[source]) as path:
             yield path
     else:

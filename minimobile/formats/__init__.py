@@ -1,25 +1,22 @@
-"""File formats: one module each with `recognise(path)`, `read(path)` and `describe(path)`, and the table of them."""
+"""File formats: one module each with `read(path)` and `describe(path)`, and the table that says whose a path is."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.formats import hdf5_kinds, huggingface
+from minimobile.formats import signatures
 from minimobile.formats.boundary import with_one_error
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
-from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description
 from minimobile.formats.foreign import START_BYTES, describe_content
-from minimobile.formats.keras import keras
-from minimobile.formats.onnx import onnx_file
-from minimobile.formats.pytorch import torch_models
-from minimobile.formats.tensorflow import saved_model, tensorflow_checkpoint, tensorflow_graph
-from minimobile.formats.tensorflow_js import tensorflow_js
-from minimobile.formats.tflite import tflite
+from minimobile.formats.replaced_config import settle_quantized
+from minimobile.formats.tensorflow import checkpoint_files
 from minimobile.formats.validation import check_weights
 from minimobile.networks.config import Config
 from minimobile.storage.files import read_start, regular_file_size, user_path
@@ -41,43 +38,51 @@ __all__ = [
 
 
 class Format(NamedTuple):
-    """One row: what to call it, whether a path is one (by content), how to read it, how to say what is in it.
+    """One row: what to call it, whether a path is one (by content), and the module that reads it.
 
-    The first row that recognises a path has it. `describe` may raise what `read` does; it tells whatever it can of a
-    file that `read` refuses.
+    The first row that recognises a path has it. The module is imported when there is a file for it, and has `read`,
+    which takes a path and perhaps a config, and `describe`, which may raise what `read` does, and tells whatever it can
+    of a file that `read` refuses.
     """
 
     name: str
-    recognise: Callable[[Path], bool]
-    read: Callable[..., Checkpoint]
-    describe: Callable[[Path], Description]
+    test: Callable[[Path], bool]
+    module: str
+
+    def recognise(self, path: Path) -> bool:
+        """Say whether a path is of this format."""
+        return with_one_error(self.test)(path)
+
+    def read(self, path: Path, **named: Any) -> Checkpoint:
+        """Read a file of this format; the arguments are those of its module's `read`."""
+        checkpoint: Checkpoint = with_one_error(self._import().read)(path, **named)
+        return checkpoint
+
+    def describe(self, path: Path) -> Description:
+        """Say what is in a file of this format."""
+        description: Description = with_one_error(self._import().describe)(path)
+        return description
+
+    def _import(self) -> ModuleType:
+        return import_module(f"minimobile.formats.{self.module}")
 
 
-_ROWS = (
-    Format("a TensorFlow SavedModel", saved_model.recognise, saved_model.read, saved_model.describe),
-    Format(
-        "a TensorFlow checkpoint",  # first, for its path need not be a file's
-        tensorflow_checkpoint.recognise,
-        tensorflow_checkpoint.read,
-        tensorflow_checkpoint.describe,
-    ),
-    Format("TFLite (LiteRT)", tflite.recognise, tflite.read, tflite.describe),
-    Format("HDF5 (the native file, or Keras')", hdf5_kinds.recognise, hdf5_kinds.read, hdf5_kinds.describe),
-    Format("a Keras archive", keras.recognise, keras.read, keras.describe),
+FORMATS = (
+    Format("a TensorFlow SavedModel", signatures.is_saved_model, "tensorflow.saved_model"),
+    # before all files, for its path need not be a file's
+    Format("a TensorFlow checkpoint", checkpoint_files.is_checkpoint, "tensorflow.tensorflow_checkpoint"),
+    Format("TFLite (LiteRT)", signatures.is_tflite, "tflite.tflite"),
+    Format("HDF5 (the native file, or Keras')", signatures.is_hdf5, "hdf5_kinds"),
+    Format("a Keras archive", signatures.is_keras_archive, "keras.keras"),
     Format(
         "safetensors or PyTorch weights (of transformers, torchvision or timm)",
-        torch_models.recognise,
-        torch_models.read,
-        torch_models.describe,
+        signatures.is_torch_weights,
+        "pytorch.torch_models",
     ),
-    Format("a Hugging Face directory", huggingface.recognise, huggingface.read, huggingface.describe),
-    Format("ONNX", onnx_file.recognise, onnx_file.read, onnx_file.describe),
-    Format("a frozen TensorFlow graph", tensorflow_graph.recognise, tensorflow_graph.read, tensorflow_graph.describe),
-    Format("a TensorFlow.js model", tensorflow_js.recognise, tensorflow_js.read, tensorflow_js.describe),
-)
-FORMATS = tuple(
-    Format(row.name, with_one_error(row.recognise), with_one_error(row.read), with_one_error(row.describe))
-    for row in _ROWS
+    Format("a Hugging Face directory", signatures.is_huggingface, "huggingface"),
+    Format("ONNX", signatures.is_onnx, "onnx.onnx_file"),
+    Format("a frozen TensorFlow graph", signatures.is_tensorflow_graph, "tensorflow.tensorflow_graph"),
+    Format("a TensorFlow.js model", signatures.is_tensorflow_js, "tensorflow_js.tensorflow_js"),
 )
 
 

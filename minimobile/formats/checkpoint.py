@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,16 @@ ARCHITECTURES = (
 
 HEADS = ("classifier.", "segmentation_head.", "detection_head.")
 """What the names of weights outside the backbone begin with."""
+
+
+def name_class(stem: str, names: Iterable[str]) -> str:
+    """Return the class of a "MobileNetV1" or "MobileNetV2" with the head that has weights of these names."""
+    names = set(names)
+    if stem == "MobileNetV2" and any(name.startswith("segmentation_head.") for name in names):
+        return f"{stem}ForSemanticSegmentation"
+    if any(name.startswith("detection_head.") for name in names):
+        return f"{stem}ForObjectDetection"
+    return f"{stem}ForImageClassification" if "classifier.weight" in names else f"{stem}Model"
 
 
 @dataclass(frozen=True)

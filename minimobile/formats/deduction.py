@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
@@ -11,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, FormatError
-from minimobile.formats.checkpoint import Checkpoint, Obstacle
+from minimobile.formats.checkpoint import Checkpoint, name_class
 from minimobile.formats.dialects import Dialect, processor_settings
 from minimobile.formats.labels import class_labels
 from minimobile.networks import mobilenet_v1, mobilenet_v2, ssd
@@ -69,16 +68,6 @@ def choose_architecture(weights: Mapping[str, Any]) -> str:
     """Return the class that the weights' names fit."""
     is_first = any(name.startswith("mobilenet_v1.") for name in weights)
     return name_class("MobileNetV1" if is_first else "MobileNetV2", weights)
-
-
-def name_class(stem: str, names: Iterable[str]) -> str:
-    """Return the class of a "MobileNetV1" or "MobileNetV2" with the head that has weights of these names."""
-    names = set(names)
-    if stem == "MobileNetV2" and any(name.startswith("segmentation_head.") for name in names):
-        return f"{stem}ForSemanticSegmentation"
-    if any(name.startswith("detection_head.") for name in names):
-        return f"{stem}ForObjectDetection"
-    return f"{stem}ForImageClassification" if "classifier.weight" in names else f"{stem}Model"
 
 
 def deduce_config(
@@ -153,21 +142,6 @@ def _settle_least_channels(config: Config, shapes: Shapes) -> Config:
         return sum(shape != expected.get(name, shape) for name, shape in shapes.items())
 
     return attempt(*_fit(((least,) for least in (16, 8, 1)), misfit))
-
-
-def settle_quantized(checkpoint: Checkpoint, own_config: Config) -> Checkpoint:
-    """Return a checkpoint whose config is not its source's own: its integers stay where both make the same graph."""
-    if checkpoint.quantized is None:
-        return checkpoint
-    changed, own = (build_graph(config, checkpoint.architecture) for config in (checkpoint.config, own_config))
-    if changed == own:
-        return checkpoint
-    where = checkpoint.provenance.get("source", checkpoint.architecture)
-    sentence = (
-        f"{where}: expected a config with the graph of this quantised network, got one with another; load it with "
-        "dequantize=True"
-    )
-    return dataclasses.replace(checkpoint, quantized=None, obstacle=Obstacle(sentence, is_of_config=True))
 
 
 def _find_v1_width(shapes: Shapes) -> dict[str, Any]:

@@ -15,9 +15,8 @@ from minimobile.errors import FormatError
 from minimobile.formats.foreign import START_BYTES, describe_content
 from minimobile.formats.hdf5_index import make_index, read_index
 from minimobile.formats.hdf5_process import Contents, fetch_contents
+from minimobile.formats.signatures import HDF5
 from minimobile.storage.files import open_regular, read_start, regular_file_size, write_whole_bytes
-
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def read_hdf5(path: Path, image: bytes | None = None, *, has_numbers: bool = Tru
     """
     size = regular_file_size(path) if image is None else len(image)
     start = read_start(path, START_BYTES) if image is None else image[:START_BYTES]
-    if not start.startswith(SIGNATURE):
+    if not start.startswith(HDF5):
         raise FormatError(f"{path}: expected an HDF5 file, found {describe_content(start)}")
     if size < 64:
         raise FormatError(f"{path}: this HDF5 file is truncated: found {size} bytes; download it again")
@@ -66,11 +65,6 @@ def read_hdf5(path: Path, image: bytes | None = None, *, has_numbers: bool = Tru
     shapes = {name: shape for name, (_, shape) in contents.table.items()}
     dtypes = {name: kind.newbyteorder("=") for name, (kind, _) in contents.table.items()}
     return GuardedFile(str(path), contents.attributes, shapes, dtypes, contents.arrays)
-
-
-def has_hdf5_signature(path: Path) -> bool:
-    """Say whether the file begins as HDF5 files do (one that begins with a user block does not)."""
-    return read_start(path, len(SIGNATURE)) == SIGNATURE
 
 
 def write_hdf5(

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
-from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.guarded_hdf5 import (
@@ -33,6 +32,7 @@ from minimobile.formats.guarded_hdf5 import (
     write_hdf5,
 )
 from minimobile.formats.ranges import add_ranges
+from minimobile.formats.replaced_config import settle_quantized
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
 from minimobile.formats.validation import WRITTEN_DTYPES

@@ -7,14 +7,9 @@ from pathlib import Path
 from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
-from minimobile.formats.guarded_hdf5 import has_hdf5_signature, read_hdf5
+from minimobile.formats.guarded_hdf5 import read_hdf5
 from minimobile.formats.keras import keras
 from minimobile.networks.config import Config
-
-
-def recognise(path: Path) -> bool:
-    """Say whether `path` is an HDF5 file."""
-    return path.is_file() and has_hdf5_signature(path)
 
 
 def is_ours(path: Path) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,8 @@ from numpy.typing import NDArray
 
 from minimobile.errors import ConfigError, FormatError, MinimobileError, MissingError
 from minimobile.formats import safetensors_file
-from minimobile.formats.checkpoint import ARCHITECTURES, HEADS, Checkpoint
-from minimobile.formats.deduction import name_class
+from minimobile.formats.checkpoint import ARCHITECTURES, HEADS, Checkpoint, name_class
 from minimobile.formats.description import Description, Entry
-from minimobile.formats.pytorch import pytorch
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config, config_from_dict
 from minimobile.storage.directories import write_directory
 from minimobile.storage.files import path_beside, user_path, write_whole_bytes
@@ -29,11 +28,6 @@ _SHARD_LIMIT = 1000
 _FACTS = ("model_type", "architectures", "num_labels", "image_size")  # of a config.json of whatever model
 
 Weights = dict[str, NDArray[Any]]
-
-
-def recognise(path: Path) -> bool:
-    """Say whether `path` is a directory in this layout; single files are recognised in `torch_models`."""
-    return path.is_dir() and any((path / name).exists() for name in (CONFIG, *WEIGHTS))
 
 
 def read(path: str | Path, config: Config | None = None) -> Checkpoint:
@@ -127,7 +121,8 @@ def read_weights(path: Path, with_counters: bool = False) -> Weights:
         return _read_shards(path, with_counters)
     if safetensors_file.recognise(path) or path.suffix == ".safetensors":
         return safetensors_file.read_tensors(path, with_counters)
-    return pytorch.read_tensors(path, with_counters)
+    weights: Weights = _pytorch().read_tensors(path, with_counters)
+    return weights
 
 
 def part_counters(stored: Weights) -> tuple[Weights, dict[str, str]]:
@@ -180,7 +175,7 @@ def list_entries(source: Path) -> Iterator[Entry]:
         for name, entry in safetensors_file.read_header(source).items():
             yield Entry(name, entry.shape, names[entry.dtype])
     else:
-        for name, tensor in pytorch.list_tensors(source).items():
+        for name, tensor in _pytorch().list_tensors(source).items():
             yield Entry(name, tensor.shape, tensor.storage.dtype_name)
 
 
@@ -240,4 +235,11 @@ def _list_shards(index: Path) -> tuple[dict[str, str], list[Path]]:
 def _shard_format(index: Path) -> tuple[Callable[[Path, bool], Weights], str]:
     if index.name.endswith(".safetensors.index.json"):
         return safetensors_file.read_tensors, ".safetensors"
-    return pytorch.read_tensors, ".bin"
+    return _pytorch().read_tensors, ".bin"
+
+
+def _pytorch() -> ModuleType:
+    """Return what reads PyTorch's files, which most directories have none of."""
+    from minimobile.formats.pytorch import pytorch
+
+    return pytorch

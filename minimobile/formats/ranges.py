@@ -9,11 +9,9 @@ from typing import Any
 
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.dialects import read_normalization, settle_bytes
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.graph import Graph
 from minimobile.operations.fake_quantization import FakeQuantization, Ranges, needed_ranges
-from minimobile.quantized.conversion import quantize_graph
 
 _LISTED = 3  # names in a message
 NUM_BITS = range(2, 17)  # what TensorFlow's FakeQuantWithMinMaxVars takes
@@ -67,6 +65,9 @@ def quantize(checkpoint: Checkpoint) -> Checkpoint:
     """
     if checkpoint.is_quantized:
         return checkpoint
+    from minimobile.formats.dialects import settle_bytes  # with much that no network of floats needs
+    from minimobile.quantized.conversion import quantize_graph
+
     where = checkpoint.provenance.get("source", checkpoint.architecture)
     if not checkpoint.ranges:
         raise FormatError(
@@ -94,6 +95,8 @@ def _read_pixel_range(settings: Mapping[str, Any] | None, channels: int, where: 
         raise FormatError(
             f"{where}: expected image-processor settings, which say what pixel values there are, found none"
         )
+    from minimobile.formats.dialects import read_normalization
+
     factor, means, deviations = read_normalization(settings, channels)
     values = {
         tuple(round((byte * factor - mean) / deviation, 6) for byte in (0, 255))

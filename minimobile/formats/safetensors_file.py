@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
@@ -75,6 +74,8 @@ def is_counter(name: str) -> bool:
 
 def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     """Write `tensors` wholly or not at all, with the metadata that transformers demands."""
+    import safetensors.numpy  # reading needs none of it
+
     contiguous = {name: np.ascontiguousarray(values).reshape(values.shape) for name, values in tensors.items()}
     # Not save_file: on a full disk it raises an exception of its own.
     write_whole_bytes(path, safetensors.numpy.save(contiguous, metadata={"format": "pt"}))

@@ -10,8 +10,8 @@ from typing import Any
 from minimobile import formats
 from minimobile.demo.sources import open_source
 from minimobile.errors import FormatError, InputError, MissingError
-from minimobile.formats.pytorch import torch_models
-from minimobile.formats.tensorflow import tensorflow_checkpoint
+from minimobile.formats.signatures import is_torch_weights
+from minimobile.formats.tensorflow.checkpoint_files import is_checkpoint
 from minimobile.storage import hub
 from minimobile.storage.directories import make_directory
 from minimobile.storage.files import user_path, write_whole_bytes
@@ -89,7 +89,7 @@ def _locate(source: str | Path, names: Sequence[str], options: hub.HubOptions) -
     for name in names:
         if is_directory and (path / name).is_file():
             return path / name
-    if tensorflow_checkpoint.recognise(path) or (is_directory and torch_models.recognise(path)):
+    if is_checkpoint(path) or (is_directory and is_torch_weights(path)):
         return path  # whose school says what transformers has a file for
     if is_directory:
         raise MissingError(f"{path}: expected a directory with {names[0]}; build the processor by its class instead")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
@@ -66,6 +65,8 @@ def standardize(
     standard = {}
     for name, value in values.items():
         if name not in table:
+            import difflib  # for a mistake alone
+
             close = difflib.get_close_matches(name, table, 1)
             advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(table)}"
             raise error(f"{where}: there is no setting {name!r}; {advice}")

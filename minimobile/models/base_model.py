@@ -7,13 +7,11 @@ import functools
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.costs.layer_table import tabulate_layers
-from minimobile.costs.profile import profile, read_size
 from minimobile.errors import ConfigError, InputError, within_memory
 from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.execution.runner import DEFAULTS, DataFormat, Pixels, Runner, RunOptions
@@ -32,11 +30,12 @@ from minimobile.networks.config import Config, MobileNetConfig
 from minimobile.networks.graph import Graph
 from minimobile.operations.fake_quantization import add_fake_quantization
 from minimobile.quantized.network import Tensor
-from minimobile.quantized.own_head import OwnOutput
-from minimobile.tracing.explain import explain
-from minimobile.tracing.explanation import Explanation
-from minimobile.tracing.trace import Trace, choose_rows, trace_run
 from minimobile_kernels import preparation
+
+if TYPE_CHECKING:
+    from minimobile.quantized.own_head import OwnOutput
+    from minimobile.tracing.explanation import Explanation
+    from minimobile.tracing.trace import Trace
 
 Array = NDArray[Any]
 AskedStates = bool | Sequence[str | int] | None
@@ -282,6 +281,8 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         `every_node` adds the convolutions and batch norms inside each. The values are those of any other run, to the
         bit; a convolution before its batch norm, which a run skips, is computed from unfolded weights.
         """
+        from minimobile.tracing.trace import choose_rows, trace_run
+
         asked = None if layers is None else read_layers(layers, "layers")
         values = self._read(pixel_values, data_format)
         rows = choose_rows(self.graph, asked, every_node)
@@ -302,6 +303,8 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         Its terms, block sums, bias, residual and activation give the engine's value to the bit; beside it stands how
         the value comes about from unfolded weights and batch norm. `pooler` and `classifier` have row and column 0.
         """
+        from minimobile.tracing.explain import explain
+
         values = self._read(pixel_values, data_format)
         self._require_floats("explain")
         channels_last = values if data_format == "channels_last" else values.transpose(0, 2, 3, 1)
@@ -378,6 +381,9 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
 
     def _repr_html_(self) -> str:
         """Return the layers of the command `inspect`, at the config's size of image, for notebooks."""
+        from minimobile.costs.layer_table import tabulate_layers
+        from minimobile.costs.profile import profile, read_size
+
         height, width = read_size(self.config.image_size)
         return tabulate_layers(profile(self.graph, (height, width)), f"{self!r} at {height} x {width}").to_html()
 
@@ -385,7 +391,6 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
 def _make_again(
     model_class: type[MobileNetModel], checkpoint: Checkpoint, options: RunOptions, add_pooling_layer: bool
 ) -> MobileNetModel:
-    """Make what was pickled."""
     return model_class.from_checkpoint(checkpoint, options=options, add_pooling_layer=add_pooling_layer)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +21,10 @@ from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Con
 from minimobile.networks.graph import Graph
 from minimobile.operations.shapes import infer_shapes
 from minimobile.quantized.operations.operation import affine
-from minimobile.tracing.box_explanation import BoxExplanation, explain_box
 from minimobile_kernels.quantized.reference_maps import dequantize
+
+if TYPE_CHECKING:
+    from minimobile.tracing.box_explanation import BoxExplanation
 
 Array = NDArray[Any]
 
@@ -100,6 +102,8 @@ class _ObjectDetector(MobileNetModel):
 
         Raises InputError for a rank that there is not, and for several pictures.
         """
+        from minimobile.tracing.box_explanation import explain_box
+
         output = self(pixel_values, data_format=data_format)
         where = "explain_box"
         if len(output.logits) != 1:

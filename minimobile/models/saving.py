@@ -7,11 +7,8 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any
 
-from minimobile.formats import hdf5, huggingface
+from minimobile.formats import huggingface
 from minimobile.formats.checkpoint import Checkpoint
-from minimobile.formats.onnx import write as onnx_file
-from minimobile.formats.tflite import tflite
-from minimobile.models.digest import digest
 from minimobile.models.requests import check_save_options
 from minimobile.quantized.network import Network
 
@@ -41,6 +38,10 @@ class Saving:
 
         All of them keep integers as they are. Raises FormatError for what has no form in a file, and writes none.
         """
+        from minimobile.formats import hdf5
+        from minimobile.formats.onnx import write as onnx_file
+        from minimobile.formats.tflite import tflite
+
         name = str(path).lower()
         if name.endswith(tflite.SUFFIX):
             tflite.write(path, self._as_checkpoint(), dtype)
@@ -62,4 +63,6 @@ class Saving:
 
     def digest(self) -> str:
         """Return a SHA-256 of what the model computes with; it does not depend on the file that it was read from."""
+        from minimobile.models.digest import digest
+
         return digest(self._checkpoint)

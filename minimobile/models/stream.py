@@ -6,11 +6,13 @@ import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from minimobile.errors import InputError, MinimobileError
 from minimobile.imaging.pictures import bring_upright
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -28,6 +30,8 @@ def in_order(work: Callable[[Item], Made], items: Iterable[Item], threads: int) 
         for item in items:
             yield work(item)
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     pending: deque[Future[Made]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="minimobile") as pool:
         try:

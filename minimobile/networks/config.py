@@ -6,7 +6,6 @@ What a field means for the network is in `mobilenet_v1.py` and `mobilenet_v2.py`
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
 import reprlib
@@ -258,6 +257,8 @@ class MobileNetConfig(ConfigFiles):
                 if key == name or name not in values:
                     kept[name] = value
             elif not (is_file or key in _WITHOUT_MEANING or key == "model_type"):
+                import difflib  # for a mistake alone
+
                 close = difflib.get_close_matches(key, fields, 1)
                 raise ConfigError(
                     f"{cls.__name__}: there is no field {key!r}; "

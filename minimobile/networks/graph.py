@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -72,6 +71,8 @@ class Graph:
                 return self.aliases[candidate]
         known = sorted(names | set(self.aliases))
         by_lower_case = {name.lower(): name for name in known}
+        import difflib  # for a mistake alone
+
         close = difflib.get_close_matches(layer.lower(), by_lower_case, n=3, cutoff=0.5)
         hint = f"; did you mean {', '.join(by_lower_case[name] for name in close)}?" if close else ""
         raise UnknownLayerError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from minimobile.quantized.network import Network, Operation, Tensor
-from minimobile.quantized.operations.table import operation_of
 
 
 class OwnOutput(NamedTuple):
@@ -41,6 +40,8 @@ def describe_own_head(outputs: tuple[OwnOutput, ...]) -> str:
 def _tell(network: Network, tensor: Tensor, is_ssd: bool) -> str:
     if tensor.values is not None:
         return "anchors" if is_ssd and tensor.shape[2] == 4 else "a constant"
+    from minimobile.quantized.operations.table import operation_of  # for networks of integers alone
+
     maker = find_maker(network, tensor.name)
     if maker is not None and operation_of(maker).result == "probabilities":
         return "scores"
@@ -49,6 +50,8 @@ def _tell(network: Network, tensor: Tensor, is_ssd: bool) -> str:
 
 def find_maker(network: Network, name: str) -> Operation | None:
     """Return the operation that computes a tensor's values, before what only moves them; None for the input."""
+    from minimobile.quantized.operations.table import operation_of
+
     made = {operation.output: operation for operation in network.operations}
     while name in made and operation_of(made[name]).keeps_numbers:
         name = made[name].inputs[0]

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from minimobile.errors import FormatError
 from minimobile.storage.files import check_destination
@@ -28,6 +27,8 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
         directory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FormatError(f"{directory}: cannot be made ({error.strerror}: {error.filename})") from error
+    from tempfile import TemporaryDirectory  # which takes a while, and reading needs none
+
     try:
         # In an existing directory, for it may be a file system of its own, or stand in a folder that is read-only.
         with TemporaryDirectory(dir=directory.parent if is_new else directory, prefix=".minimobile-") as folder:

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -231,7 +230,7 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
 
 
 def _temporary_beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:50]}.{secrets.token_hex(6)}.tmp")
+    return path.with_name(f".{path.name[:50]}.{os.urandom(6).hex()}.tmp")
 
 
 def _sync_file(path: Path) -> None:

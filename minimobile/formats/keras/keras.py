@@ -17,7 +17,7 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import build_checkpoint
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import find_dialect
-from minimobile.formats.guarded_hdf5 import GuardedFile, has_hdf5_signature, read_hdf5
+from minimobile.formats.guarded_hdf5 import GuardedFile, read_hdf5
 from minimobile.formats.keras.keras_arrays import (
     explain_unused,
     fetch_arrays,
@@ -30,13 +30,13 @@ from minimobile.formats.keras.keras_layers import Arrays, translate_model
 from minimobile.formats.keras.keras_names import read_applications
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.other_networks import naming_others
+from minimobile.formats.signatures import KERAS_MEMBERS, is_hdf5
 from minimobile.formats.stored_zip import read_directory, read_member
 from minimobile.networks.config import Config
-from minimobile.storage.files import open_regular, read_start, regular_file_size
+from minimobile.storage.files import open_regular, regular_file_size
 from minimobile.storage.strict_json import parse_json_object
 
 CONFIG_LIMIT = 2**20  # bytes of JSON; a MobileNetV2's has 164 kB. Parsed, JSON takes up to 24 times its size
-_MEMBERS = ("metadata.json", "config.json", "model.weights.h5")
 _DIALECT = "keras"
 
 
@@ -49,14 +49,6 @@ class Contents:
     model: KerasLayer | None = None
     producer: str | None = None
     dialect: str | None = _DIALECT
-
-
-def recognise(path: Path) -> bool:
-    """Say whether `path` is a Keras archive; Keras' HDF5 files are told from others in `hdf5_kinds`."""
-    if not path.is_file():
-        return False
-    start = read_start(path, 64)
-    return start[:4] == b"PK\x03\x04" and start[30:].startswith(tuple(name.encode() for name in _MEMBERS))
 
 
 def read(path: str | Path, config: Config | None = None) -> Checkpoint:
@@ -127,18 +119,18 @@ def _describe_contents(contents: Contents) -> Description:
 
 
 def _open(path: Path, has_numbers: bool = True) -> Contents:
-    if has_hdf5_signature(path):
+    if is_hdf5(path):
         return _open_hdf5_contents(read_hdf5(path, has_numbers=has_numbers))
     where = str(path)
     with open_regular(path) as archive:
         members = read_directory(where, archive, regular_file_size(path))
-        missing = [name for name in _MEMBERS if name not in members]
+        missing = [name for name in KERAS_MEMBERS if name not in members]
         if missing:
             raise FormatError(
-                f"{where}: expected {', '.join(_MEMBERS)} in a Keras archive, found no {missing[0]}; save it again"
+                f"{where}: expected {', '.join(KERAS_MEMBERS)} in a Keras archive, found no {missing[0]}; save it again"
             )
         texts = {}
-        for name in _MEMBERS[:2]:
+        for name in KERAS_MEMBERS[:2]:
             if members[name].size > CONFIG_LIMIT:
                 raise FormatError(f"{where}: {name}: expected at most {CONFIG_LIMIT} bytes, found {members[name].size}")
             texts[name] = parse_json_object(read_member(where, archive, members[name]), f"{where}: {name}")

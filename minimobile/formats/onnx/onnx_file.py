@@ -25,16 +25,11 @@ from minimobile.formats.onnx.integers import has_integers, spread
 from minimobile.formats.onnx.model import Model, Node, Value, read_model, sort_nodes
 from minimobile.formats.onnx.operators import translate
 from minimobile.formats.onnx.own_metadata import read_own
-from minimobile.formats.onnx.schema import ModelField
-from minimobile.formats.protobuf import LENGTH_DELIMITED, VARINT, read_varint
 from minimobile.networks.config import Config
 from minimobile.networks.ssd import ANCHORS
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile.quantized.network import Network
-from minimobile.storage.files import read_start
 
-START_BYTES = 4096
-_TEXTS = (ModelField.PRODUCER_NAME, ModelField.PRODUCER_VERSION, ModelField.DOMAIN, ModelField.DOC_STRING)
 # Parts of the names of parameters and nodes, as PyTorch's exporters keep them.
 _SCHOOLS = (
     ("huggingface", ("conv_stem.convolution", "conv_stem/convolution", "conv_stem.first_conv", "conv_stem/first_conv")),
@@ -43,33 +38,6 @@ _SCHOOLS = (
 )
 _PYTORCH = "pytorch"
 DETECTORS = "object-detection"  # the school of all detectors: pictures are stretched
-
-
-def recognise(path: Path) -> bool:
-    """Return whether the file begins as ONNX's do: a version, then texts about its producer, operators or a graph."""
-    if path.is_dir():
-        return False
-    start = memoryview(read_start(path, START_BYTES))
-    position, seen = 0, 0
-    try:
-        while position < len(start) and seen < len(ModelField):
-            key, position = read_varint(start, position, "")
-            number, wire_type = key >> 3, key & 7
-            if seen == 0 and key != ModelField.IR_VERSION << 3:
-                return False
-            value, position = read_varint(start, position, "")
-            if seen == 0 and not 1 <= value <= 99:
-                return False
-            is_text = wire_type == LENGTH_DELIMITED and number in _TEXTS
-            if wire_type == LENGTH_DELIMITED and number in (ModelField.GRAPH, ModelField.OPSET_IMPORT):
-                return True
-            if not is_text and (wire_type != VARINT or number not in (ModelField.IR_VERSION, ModelField.MODEL_VERSION)):
-                return False
-            position += value if is_text else 0
-            seen += 1
-    except FormatError:
-        pass
-    return False
 
 
 def read(path: Path, config: Config | None = None) -> Checkpoint:

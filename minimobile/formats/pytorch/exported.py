@@ -12,10 +12,10 @@ import numpy as np
 
 from minimobile.errors import FormatError
 from minimobile.formats.pytorch.tensors import Storage, Table, Tensor, check_tensors, make_tensor, read_byte_order
+from minimobile.formats.signatures import EXPORTED_PROGRAM
 from minimobile.formats.stored_zip import Member, read_member
 from minimobile.storage.strict_json import FILE_LIMIT, parse_json_object
 
-MARKS = ("archive_format", "serialized_exported_program.json")  # of today, and of older versions
 SAVE = "save the module's state_dict() instead: torch.save(torch.export.load(FILE).state_dict, 'net.pth') in PyTorch"
 _KINDS = {5: "i8", 6: "f2", 7: "f4", 8: "f8", 13: "bfloat16"}  # schema.py, ScalarType
 _STRIDED = 7  # schema.py, Layout
@@ -24,7 +24,7 @@ _FOLDER, _TABLE = "data/weights/", "_weights_config.json"
 
 def is_exported(members: Mapping[str, Member]) -> bool:
     """Say whether an archive is one of torch.export, of any version."""
-    return any(name.rpartition("/")[2] in MARKS and name.count("/") <= 1 for name in members)
+    return any(name.rpartition("/")[2] in EXPORTED_PROGRAM and name.count("/") <= 1 for name in members)
 
 
 def read_exported(where: str, file: BinaryIO, size: int, members: Mapping[str, Member]) -> Table:

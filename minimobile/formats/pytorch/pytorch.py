@@ -34,22 +34,6 @@ from minimobile.storage.files import open_regular, regular_file_size
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")  # in the order of preference
-_DIRECTORY_BYTES = 2 * 2**20  # an archive's names stand at its end; 10,000 members take less
-_SIGNS = (b"/data.pkl", *(name.encode() for name in exported.MARKS))
-
-
-def recognise(path: Path) -> bool:
-    """Say whether the file is a zip archive as torch.save, torch.jit.save or torch.export.save write, or a pickle."""
-    size = regular_file_size(path)
-    with open_regular(path) as file:
-        start = file.read(START_BYTES)
-        if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-            return True
-        if not start.startswith(b"PK\x03\x04"):
-            return False
-        file.seek(max(0, size - _DIRECTORY_BYTES))
-        content = start + file.read()
-        return any(sign in content for sign in _SIGNS)
 
 
 def read_tensors(path: Path, with_counters: bool = False) -> dict[str, NDArray[Any]]:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minimobile.errors import FormatError, MinimobileError
+from minimobile.errors import FormatError
 from minimobile.formats import huggingface, safetensors_file
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.deduction import STEMS, build_checkpoint
@@ -22,25 +22,15 @@ from minimobile.formats.description import Description
 from minimobile.formats.dialects import BICUBIC, BILINEAR, DIALECTS, NEAREST, Dialect, PixelRange, crop_center
 from minimobile.formats.pytorch import pytorch
 from minimobile.formats.pytorch.torch_names import find_school, map_names
+from minimobile.formats.signatures import read_timm_values
 from minimobile.networks.config import Config
 from minimobile.storage.files import open_regular
 from minimobile.storage.hub import CONFIG
-from minimobile.storage.strict_json import read_json_object
 
 TORCHVISION_V2_HASH = "7ebf99e0"  # torchvision names its files after the first digits of their SHA-256
 _RESAMPLING = {"nearest": NEAREST, "bilinear": BILINEAR, "bicubic": BICUBIC}
 
 Values = Mapping[str, Any]
-
-
-def recognise(path: Path) -> bool:
-    """Say whether `path` is a safetensors or PyTorch file, or a directory whose config.json is timm's."""
-    if path.is_dir():
-        try:
-            return _read_timm_values(path) is not None
-        except MinimobileError:
-            return False
-    return safetensors_file.recognise(path) or pytorch.recognise(path)
 
 
 def read(path: str | Path, config: Config | None = None) -> Checkpoint:
@@ -68,7 +58,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
         dialect = DIALECTS[school.dialect]
         if school.dialect == "torchvision" and _has_hash(source, TORCHVISION_V2_HASH):
             dialect = DIALECTS["torchvision-v2"]
-        values = _read_timm_values(source.parent) if school.dialect == "timm" else None
+        values = read_timm_values(source.parent) if school.dialect == "timm" else None
         if values is not None:
             dialect, told = _follow_timm(dialect, values, str(source.parent / CONFIG))
             known |= told
@@ -108,13 +98,6 @@ def _has_hash(path: Path, start: str) -> bool:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest().startswith(start)
-
-
-def _read_timm_values(directory: Path) -> Values | None:
-    """Return the content of timm's config.json; None where there is none, or it is not timm's."""
-    file = directory / CONFIG
-    values: Values = read_json_object(file) if file.is_file() else {}
-    return values if "architecture" in values and "model_type" not in values else None
 
 
 def _follow_timm(dialect: Dialect, values: Values, where: str) -> tuple[Dialect, dict[str, Any]]:

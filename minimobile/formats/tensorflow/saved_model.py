@@ -15,20 +15,19 @@ from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.protobuf import as_view, fields, read_text
+from minimobile.formats.signatures import SAVED_MODEL
 from minimobile.formats.tensorflow.graph_def import GraphDef, GraphNode, find_node_name, read_graph
 from minimobile.formats.tensorflow.graph_functions import inline, read_library
 from minimobile.formats.tensorflow.tensor_bundle import Bundle
 from minimobile.formats.tensorflow.tensor_proto import Tensor
 from minimobile.formats.tensorflow.tensorflow_graph import describe_graph, read_network
 from minimobile.networks.config import Config
-from minimobile.storage.files import read_limited, read_start
+from minimobile.storage.files import read_limited
 
-FILE = "saved_model.pb"
 VARIABLES = Path("variables") / "variables"
 SERVING = "serving_default"
 BYTE_LIMIT = 2**30
 TEXT_LIMIT = 2**16  # names of variables
-_START = b"\x08\x01\x12"  # schema version 1, then a graph
 _HANDLES = ("VarHandleOp", "VariableV2", "Variable")
 _ASSIGNMENTS = ("AssignVariableOp", "Assign")
 _PASSED = ("Identity", "NoOp", "ReadVariableOp")
@@ -37,12 +36,6 @@ _PASSED = ("Identity", "NoOp", "ReadVariableOp")
 class _Signature(NamedTuple):
     name: str
     outputs: tuple[str, ...]
-
-
-def recognise(path: Path) -> bool:
-    """Return whether a path is a SavedModel: its directory, or the file in it."""
-    file = path / FILE if path.is_dir() else path
-    return file.name == FILE and file.is_file() and read_start(file, len(_START)) == _START
 
 
 def read(path: Path, config: Config | None = None) -> Checkpoint:
@@ -69,7 +62,7 @@ def _name_producer(graph: GraphDef) -> str:
 
 def _open(folder: Path) -> tuple[GraphDef, int]:
     """Return the flat graph of what is served, its variables as constants, and the size of all files."""
-    file, where = folder / FILE, str(folder / FILE)
+    file, where = folder / SAVED_MODEL, str(folder / SAVED_MODEL)
     content = memoryview(read_limited(file, BYTE_LIMIT))
     data, signatures = _choose_meta_graph(content, where)
     signature = next((found for found in signatures if found.name == SERVING), None) or next(iter(signatures), None)

@@ -14,11 +14,8 @@ from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
-from minimobile.formats.protobuf import read_varint
 from minimobile.formats.tensorflow.graph_constants import IDENTITIES, Constants
 from minimobile.formats.tensorflow.graph_def import (
-    NODE_NAME,
-    OPERATION_NAME,
     GraphDef,
     find_node_name,
     read_graph,
@@ -29,10 +26,9 @@ from minimobile.formats.tensorflow.tensorflow_detection import POST_PROCESSING, 
 from minimobile.formats.tensorflow.tensorflow_ops import TRANSLATORS, translate
 from minimobile.formats.tensorflow.tensorflow_preamble import Preamble, find_start
 from minimobile.networks.config import Config
-from minimobile.storage.files import read_limited, read_start
+from minimobile.storage.files import read_limited
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
-START_BYTES = 1024  # what is read of a file to recognise it
 
 # Operations without effect beyond their result, which graphs have around the network: for shapes, pictures and checks.
 # Nothing of them is computed.
@@ -43,27 +39,6 @@ AROUND = frozenset({
     "ResizeNearestNeighbor", "Round", "Rsqrt", "Select", "SelectV2", "Shape", "Slice", "Split", "SplitV", "Sqrt",
     "StridedSlice", "Sum", "Switch", "Tile", "TopKV2", "Transpose", "Unpack", "ZerosLike",
 })  # fmt: skip
-
-
-def recognise(path: Path) -> bool:
-    """Return whether the file begins with a node of a graph: its name, then its operation."""
-    if path.is_dir():
-        return False
-    start = memoryview(read_start(path, START_BYTES))
-    if not start or start[0] != 0x0A:
-        return False
-    try:
-        _, position = read_varint(start, 1, "")
-        for tag, pattern in ((0x0A, NODE_NAME), (0x12, OPERATION_NAME)):
-            if position >= len(start) or start[position] != tag:
-                return False
-            size, position = read_varint(start, position + 1, "")
-            if not pattern.fullmatch(str(start[position : position + size], "latin-1")):
-                return False
-            position += size
-    except FormatError:
-        return False
-    return True
 
 
 def read(path: Path, config: Config | None = None) -> Checkpoint:

@@ -19,26 +19,14 @@ from minimobile.formats.keras.keras_graph import flatten
 from minimobile.formats.keras.keras_layers import Arrays, translate_model
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.other_networks import naming_others
+from minimobile.formats.signatures import TENSORFLOW_JS
 from minimobile.formats.tensorflow.tensorflow_graph import describe_graph, read_network
 from minimobile.formats.tensorflow_js.json_graph import read_json_graph
 from minimobile.formats.tensorflow_js.weights_manifest import read_manifest, read_weights
 from minimobile.networks.config import Config
-from minimobile.storage.files import read_start
 from minimobile.storage.strict_json import read_json_object
 
-MODEL = "model.json"
-START_BYTES = 4096
-_WORDS = (b'"modelTopology"', b'"weightsManifest"', b'"graph-model"', b'"layers-model"')
 _DIALECT = "keras"
-
-
-def recognise(path: Path) -> bool:
-    """Return whether the path is a directory with a `model.json`, or such a file, by what it begins with."""
-    file = path / MODEL if path.is_dir() else path
-    if not file.is_file():
-        return False
-    start = read_start(file, START_BYTES)
-    return start.lstrip()[:1] == b"{" and any(word in start for word in _WORDS)
 
 
 def read(path: Path, config: Config | None = None) -> Checkpoint:
@@ -73,7 +61,7 @@ def describe(path: Path) -> Description:
 
 def _open(path: Path) -> tuple[Path, dict[str, Any], Mapping[str, Any]]:
     """Return `model.json`, what is in it, and its topology."""
-    file = path / MODEL if path.is_dir() else path
+    file = path / TENSORFLOW_JS if path.is_dir() else path
     values = read_json_object(file)
     topology = values.get("modelTopology")
     if not isinstance(topology, Mapping):

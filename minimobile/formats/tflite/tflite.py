@@ -12,13 +12,13 @@ from pathlib import Path
 from minimobile.errors import FormatError
 from minimobile.formats import stored_zip
 from minimobile.formats.checkpoint import Checkpoint, Obstacle
-from minimobile.formats.deduction import settle_quantized
 from minimobile.formats.description import Description, Entry
 from minimobile.formats.dialects import DIALECTS
 from minimobile.formats.matching.detector import DetectorEnds
 from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
+from minimobile.formats.replaced_config import settle_quantized
 from minimobile.formats.tflite.tflite_constants import fold_constants
 from minimobile.formats.tflite.tflite_dequantized import WEIGHTED, dequantize, is_quantized, settle_pixels
 from minimobile.formats.tflite.tflite_detection import (
@@ -32,22 +32,17 @@ from minimobile.formats.tflite.tflite_layers import translate, translate_with_ou
 from minimobile.formats.tflite.tflite_metadata import metadata_buffers, pack_labels, read_own
 from minimobile.formats.tflite.tflite_model import Model, parse_model, read_model
 from minimobile.formats.tflite.tflite_quantized import name_tensors, to_network
-from minimobile.formats.tflite.tflite_schema import IDENTIFIER, TENSOR_TYPES
+from minimobile.formats.tflite.tflite_schema import TENSOR_TYPES
 from minimobile.formats.tflite.tflite_writer import check_half, write_model
 from minimobile.formats.validation import check_exportable
 from minimobile.networks.config import Config
 from minimobile.quantized.network import Network
-from minimobile.storage.files import open_regular, read_start, user_path, write_whole_bytes
+from minimobile.storage.files import open_regular, user_path, write_whole_bytes
 
 LABEL_LIMIT = 4 * 2**20
 PRODUCER = "minimobile"
 SUFFIX = ".tflite"
 _END_OF_ZIP = b"PK\x05\x06"
-
-
-def recognise(path: Path) -> bool:
-    """Whether the file begins as TFLite's do."""
-    return path.is_file() and read_start(path, 8)[4:] == IDENTIFIER
 
 
 def read(path: Path, config: Config | None = None) -> Checkpoint:

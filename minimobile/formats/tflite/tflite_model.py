@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
+from minimobile.formats.signatures import TFLITE
 from minimobile.formats.tflite.flatbuffer import FlatBuffer, Table
 from minimobile.formats.tflite.tflite_schema import (
     ARRAY_TYPES,
     CUSTOM,
-    IDENTIFIER,
     KINDS,
     OTHER_NAMES,
     QUANTIZED_RANGES,
@@ -105,7 +105,7 @@ class _Reader:
         self.content = content
         self.where = where
         self.constant_bytes = 0
-        self.root = FlatBuffer(content, where).root(IDENTIFIER)
+        self.root = FlatBuffer(content, where).root(TFLITE)
 
     def read(self) -> Model:
         version = self.root.number(0, "uint32")

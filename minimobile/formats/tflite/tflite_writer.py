@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import FormatError
+from minimobile.formats.signatures import TFLITE
 from minimobile.formats.tflite.flatbuffer_writer import Fields, Scalar, write_flatbuffer
 from minimobile.formats.tflite.flexbuffer import write_numbers
 from minimobile.formats.tflite.tflite_detection import OPERATOR, PostProcessing
-from minimobile.formats.tflite.tflite_schema import ACTIVATIONS, CUSTOM, IDENTIFIER, KINDS, PADDINGS, TENSOR_TYPES
+from minimobile.formats.tflite.tflite_schema import ACTIVATIONS, CUSTOM, KINDS, PADDINGS, TENSOR_TYPES
 from minimobile.quantized.network import Network, Operation, Tensor
 
 Array = NDArray[Any]
@@ -82,7 +83,7 @@ class _ModelWriter:
             0: Scalar("uint32", _SCHEMA_VERSION), 1: codes, 2: [graph], 3: description, 4: self.buffers, 6: entries,
             7: [signature],
         }  # fmt: skip
-        return write_flatbuffer(model, IDENTIFIER)
+        return write_flatbuffer(model, TFLITE)
 
     def number(self, name: str) -> int:
         """Return the number of a tensor of the network, added where it is new."""
