@@ -6,6 +6,7 @@ clauses catch it.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import FrozenInstanceError
@@ -45,6 +46,20 @@ class UnavailableError(MinimobileError):
 
 class UnreachableError(UnavailableError, ConnectionError):
     """The hub cannot be reached: an OSError, too, as in transformers."""
+
+
+def refuse_masked(values: object, what: str) -> None:
+    """Raise InputError for a NumPy array that hides entries behind its mask, or a list with such an array.
+
+    `numpy.asarray` drops the mask, and what it hides would be computed with.
+    """
+    masked = sys.modules.get("numpy.ma")  # where nobody has imported it, there is no such array
+    items = values if isinstance(values, list | tuple) else (values,)
+    if masked is not None and any(isinstance(item, masked.MaskedArray) and masked.is_masked(item) for item in items):
+        raise InputError(
+            f"{what}: expected an array whose entries all count, got a masked one; put numbers in the place of what is "
+            "masked with its filled()"
+        )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import minimobile as mm
 from minimobile import cli
 from minimobile.cli import console
+from minimobile.cli.options import path
 from minimobile.errors import FormatError, InputError, UnavailableError
 from minimobile.formats import hdf5
 from tests.conftest import Run
@@ -42,15 +43,15 @@ def test_every_command_has_help_within_80_columns(run: Run) -> None:
 
 def test_no_option_refuses_a_file_before_the_command_has_seen_it() -> None:
     """One picture that may not be read stops no others; a file to be replaced need not be read at all."""
-    readable: dict[str, bool] = {}
+    parsers: dict[str, object] = {}
     for command in cli.COMMANDS:
         function = getattr(import_module(f"minimobile.cli.{command}"), command)
         for name, hint in get_type_hints(function, include_extras=True).items():
             kind, *information = get_args(hint) or (hint,)
             if information and "Path" in str(kind):
-                readable[f"{command} {name}"] = information[0].readable
-    assert {"classify images", "convert destination", "run out"} <= readable.keys()
-    assert [name for name, is_checked in readable.items() if is_checked] == []
+                parsers[f"{command} {name}"] = information[0].parser
+    assert {"classify images", "convert destination", "run out"} <= parsers.keys()
+    assert [name for name, parser in parsers.items() if parser is not path] == []
 
 
 def test_version(run: Run) -> None:

@@ -54,6 +54,12 @@ def test_bench_times_a_quantised_file_as_it_is(run: Run, tmp_path: Path) -> None
         assert found in err
 
 
+@pytest.mark.parametrize("words", [("--threads", "1,0"), ("--threads", ""), ("--against", "caffe")])
+def test_what_no_number_of_threads_and_no_runtime_is_wrong_usage(run: Run, words: tuple[str, str]) -> None:
+    code, out, err = run("bench", "demo:digits", *words)
+    assert (code, out) == (2, "") and f"{words[0]} {words[1].split(',')[0]}" in err and "expected" in err
+
+
 def test_bench_by_layers_names_every_step(run: Run, classifier: Path) -> None:
     code, out, _ = run("bench", classifier, "--size", 32, "--layers", "--format", "json")
     steps = json.loads(out)["steps"]
@@ -61,9 +67,3 @@ def test_bench_by_layers_names_every_step(run: Run, classifier: Path) -> None:
     assert steps[0]["name"] == "conv_stem + layer.0"
     assert steps[-1]["name"] == "classifier"
     assert sum(step["kernel"].count("depthwise_conv2d") for step in steps) == 13
-
-
-def test_bench_against_what_nobody_knows(run: Run, classifier: Path) -> None:
-    code, out, err = run("bench", classifier, "--against", "caffe", "--seconds", 0)
-    assert (code, out) == (1, "")
-    assert "against: expected some of onnxruntime" in err

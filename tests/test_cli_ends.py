@@ -124,3 +124,17 @@ def test_python_m_minimobile_passes_the_exit_code_on() -> None:
         _, err = process.communicate(timeout=300)
     assert process.returncode == 2
     assert err.startswith("error: Missing argument")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("segment", "x.png", "--model", "demo:scenes", "--out", ""),
+        ("run", "x", "--task", "classify", "--model", "demo:digits", "--out", ""),
+        ("convert", "demo:digits", ""),
+        ("classify", "", "--model", "demo:digits"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(run: Run, words: tuple[str, ...]) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (2, "") and "expected a path, got an empty text" in err

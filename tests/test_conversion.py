@@ -13,11 +13,12 @@ import safetensors.numpy
 from conversions import COUNTER, make_checkpoint, stored, without_last_convolution, write
 
 import minimobile as mm
-from minimobile.errors import FormatError
+from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5
 from minimobile.formats.checkpoint import ARCHITECTURES
-from minimobile.models import conversion
+from minimobile.models import conversion, layouts
 from minimobile.models.conversion import convert
+from minimobile.models.layouts import choose_layout
 
 PARTS = ("MobileNetV2Model", "MobileNetV2ForImageClassification")  # of others, nearly: their turn comes with the slow
 
@@ -58,7 +59,7 @@ def test_the_report_accounts_for_every_array(tmp_path: Path) -> None:
     assert (report.format, report.dialect, report.layout) == (
         "Hugging Face directory",
         "huggingface",
-        conversion.NATIVE,
+        layouts.NATIVE,
     )
     assert set(report.mapped) | set(report.ignored) == set(safetensors.numpy.load_file(source / "model.safetensors"))
     assert not set(report.mapped) & set(report.ignored)
@@ -150,7 +151,17 @@ def test_the_dialect_stays_with_the_weights(tmp_path: Path) -> None:
 
 def test_a_dot_in_a_name_is_no_suffix(tmp_path: Path) -> None:
     source = write(tmp_path / "source", make_checkpoint())
-    assert convert(source, tmp_path / "mobilenet_v1_0.1_32").layout == conversion.DIRECTORY
+    assert convert(source, tmp_path / "mobilenet_v1_0.1_32").layout == layouts.DIRECTORY
+
+
+@pytest.mark.parametrize("name", ["net.tfilte", "net.onx", "net.TFL", "net.hdf"])
+def test_a_misspelt_ending_makes_no_directory_and_no_file(tmp_path: Path, name: str) -> None:
+    for write_there in (lambda path: convert("demo:digits", path), mm.load("demo:digits").save):
+        with pytest.raises(InputError, match=r"did you mean net\.(tflite|onnx|hdf5)\?"):
+            write_there(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / name).mkdir()
+    assert choose_layout(tmp_path / name) == choose_layout(tmp_path / "net.hf") == layouts.DIRECTORY
 
 
 def test_what_is_no_network_of_ours_is_refused(tmp_path: Path) -> None:

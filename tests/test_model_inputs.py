@@ -39,6 +39,24 @@ def test_inputs_that_do_not_fit(values, options, message):
         make(mm.MobileNetV1Model, V1)(values, **options)
 
 
+def test_what_a_mask_hides_is_not_computed_with(pixels):
+    model = make(mm.MobileNetV1ForImageClassification, V1)
+    hidden = np.ma.masked_array(pixels, mask=pixels > 0)
+    ways = {
+        "pixel_values": lambda: model(hidden),
+        "pixel_values, one by one": lambda: model(list(hidden)),
+        "labels": lambda: model(pixels, labels=np.ma.masked_array([1] * len(pixels), mask=[True] * len(pixels))),
+        "image": lambda: mm.load("demo:digits").processor(hidden[0]),
+        "state_dict": lambda: mm.load("demo:digits", state_dict={"classifier.bias": hidden[0, 0, 0]}),
+        "run_quantized": lambda: model.run_quantized(hidden),
+    }
+    for name, call in ways.items():
+        with pytest.raises(mm.InputError, match=rf"{name.split(',')[0]}.*got a masked one; .*filled\(\)"):
+            call()
+    shown = np.ma.masked_array(pixels)  # hides nothing
+    assert np.array_equal(model(shown).logits, model(pixels).logits)
+
+
 @pytest.mark.parametrize("layer", ["Conv2d_14_pointwise", 26, -27, 1.5, None, True])
 def test_layers_that_are_not_there(layer, pixels):
     with pytest.raises(mm.UnknownLayerError, match="layer"):

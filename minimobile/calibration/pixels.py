@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from minimobile.calibration.data_free import Moments
 from minimobile.calibration.ranges import Range
-from minimobile.errors import InputError, MinimobileError
+from minimobile.errors import InputError, MinimobileError, refuse_masked
 from minimobile.formats.dialects import IMAGENET, read_normalization
 from minimobile.imaging.folders import list_pictures, refuse_folder
 from minimobile.imaging.pictures import describe_source
@@ -63,6 +63,7 @@ class Pictures:
 
     def _read(self, item: Any) -> Floats:
         if isinstance(self.items, np.ndarray):
+            refuse_masked(item, "pixel_values")
             values = np.asarray(item, np.float32)[None]
         elif self.model.processor is None:
             raise InputError(

@@ -63,7 +63,7 @@ def bench(
     and, if asked, LiteRT, or ONNX Runtime and OpenVINO with the same network quantised for them.
     """
     from minimobile.cli.models import open_model
-    from minimobile.comparison.bench import compare, compare_quantized, draw_steps, time_steps
+    from minimobile.comparison.bench import RIVALS, compare, compare_quantized, draw_steps, time_steps
     from minimobile.comparison.memory import measure_memory
     from minimobile.execution.threads import check_thread_count
     from minimobile.imaging.drawing import encode_png
@@ -74,9 +74,17 @@ def bench(
         if not layers:
             raise typer.BadParameter(f"--picture {picture}: expected --layers, whose times it draws")
         targets.check_target("--picture", picture, targets.PICTURE_SUFFIXES, force)
-    model = open_model(source)
+    try:
+        counts = [check_thread_count(count) for count in threads.split(",")]
+    except InputError:
+        raise typer.BadParameter(
+            f"--threads {threads}: expected whole numbers from 1 to 1024 with commas between them"
+        ) from None
     rivals = [name.strip() for name in against.split(",") if name.strip()]
-    counts = [check_thread_count(count) for count in threads.split(",")]
+    for name in rivals:
+        if name not in RIVALS:
+            raise typer.BadParameter(f"--against {name}: expected some of {', '.join(RIVALS)}")
+    model = open_model(source)
     if model.is_quantized:
         if layers or memory or size or batch > 1:
             raise InputError(

@@ -43,9 +43,10 @@ def convert(
     """  # fmt: skip
     from minimobile.models import conversion
     from minimobile.models.conversion_report import list_facts
+    from minimobile.models.layouts import choose_layout
 
     try:
-        conversion.choose_layout(destination)
+        choose_layout(destination)
     except InputError as error:
         raise typer.BadParameter(str(error)) from None
     report = conversion.convert(source, destination, dtype=dtype.value, overwrite=force)

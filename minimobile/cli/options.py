@@ -9,10 +9,18 @@ from typing import Annotated
 
 import typer
 
-# typer would refuse a path whose file this user may not read: one such picture would stop all the others, and a file to
-# be replaced need not be read at all. What cannot be opened is said by who opens it.
-path_argument = partial(typer.Argument, readable=False)
-path_option = partial(typer.Option, readable=False)
+
+def path(given: str | Path) -> Path:
+    """Return a path of the command line; an empty text, which Python takes for the folder one is in, is wrong usage."""
+    if not str(given):
+        raise typer.BadParameter("expected a path, got an empty text")
+    return Path(given)
+
+
+# With a parser of our own, for typer would refuse a path whose file this user may not read: one such picture would stop
+# all the others, and a file to be replaced need not be read at all. What cannot be opened is said by who opens it.
+path_argument = partial(typer.Argument, parser=path)
+path_option = partial(typer.Option, parser=path)
 
 
 class Format(StrEnum):

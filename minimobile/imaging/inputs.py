@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minimobile.errors import InputError
+from minimobile.errors import InputError, refuse_masked
 from minimobile.imaging.pictures import check_image, convert_image, describe_source, open_upright
 from minimobile.imaging.transforms import flatten_alpha
 
@@ -43,6 +43,7 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
     """Make an array of whatever offers one (NumPy, torch, jax, ...), without a copy where that is possible."""
     if not hasattr(value, "__array__"):
         raise InputError(f"{name}: expected a path, bytes, a PIL image or an array, got {type(value).__name__}")
+    refuse_masked(value, name)
     try:
         array = np.asarray(value)
     except Exception as error:  # each framework has its own: a tensor that needs grad, lies on a GPU, is bfloat16
@@ -95,6 +96,7 @@ def bring_channels_first(array: NDArray[Any], chosen: SimpleNamespace, name: str
 
 def open_labels(item: Any, name: str) -> NDArray[Any]:
     """Make an array of class ids (H, W) of an array, a PIL image or a file; palette images give their indices."""
+    refuse_masked(item, name)
     if not isinstance(item, np.ndarray):
         item = np.asarray(check_image(item) if isinstance(item, Image.Image) else open_upright(item))
     labels: NDArray[Any] = item

@@ -17,7 +17,7 @@ from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.execution.runner import DEFAULTS, DataFormat, Pixels, Runner, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.ranges import check_ranges, quantize
-from minimobile.models.inputs import read_layers, read_pixel_values
+from minimobile.models.inputs import read_layers, read_pixel_values, read_stored
 from minimobile.models.module_methods import ModuleMethods
 from minimobile.models.outputs import ModelOutput, drop_single_pixel
 from minimobile.models.requests import LoadRequest, read_request, settle_dtype
@@ -265,7 +265,7 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         -> what the file's output has for one picture, N times along the first axis. Raises InputError for another
         shape or type, and for a model that is not quantised.
         """
-        return self._runner.run_stored(np.asarray(array))[0]
+        return self._runner.run_stored(read_stored(array))[0]
 
     def trace(
         self,

@@ -14,6 +14,7 @@ from minimobile.execution.runner import DataFormat, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.models.base_model import AskedStates, MobileNetModel
 from minimobile.models.detectors import MobileNetV1ForObjectDetection, MobileNetV2ForObjectDetection
+from minimobile.models.inputs import read_stored
 from minimobile.models.losses import classification_loss, segmentation_loss
 from minimobile.models.outputs import (
     BaseModelOutputWithPoolingAndNoAttention,
@@ -54,7 +55,7 @@ class _Backbone(MobileNetModel):
         A file with a head of its own gives all of its outputs, {name: array}: raw, for how boxes are decoded no file
         says. `features` gives the numbers that they stand for, by the same names. The rest is as for other models.
         """
-        found = self._runner.run_stored(np.asarray(array))
+        found = self._runner.run_stored(read_stored(array))
         names = [output.name for output in self.own_outputs]
         return dict(zip(names, found, strict=True)) if names else found[0]
 

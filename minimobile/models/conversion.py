@@ -18,6 +18,7 @@ from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
 from minimobile.formats.tflite.tflite_detection import settle_rules
 from minimobile.models.conversion_report import ConversionReport
+from minimobile.models.layouts import DIRECTORY, FILES, NATIVE, ONNX, TFLITE, choose_layout
 from minimobile.models.sources import examine
 from minimobile.models.weights import fit_weights, idle_weights
 from minimobile.networks.build_graph import build_graph
@@ -25,11 +26,8 @@ from minimobile.networks.config import MobileNetV1Config
 from minimobile.networks.ssd import ANCHORS
 from minimobile.operations.passes import keep_needed
 from minimobile.storage.files import check_apart, check_destination, user_path
-from minimobile.storage.hub import WEIGHTS, has_file_ending
+from minimobile.storage.hub import WEIGHTS
 
-NATIVE_SUFFIXES = (".h5", ".hdf5")
-NATIVE, DIRECTORY, TFLITE, ONNX = "native HDF5 file", "Hugging Face directory", "TFLite file", "ONNX file"
-FILES = (NATIVE, TFLITE, ONNX)
 KEEP_INTEGERS: Mapping[str, Callable[..., None]] = {TFLITE: tflite.write, ONNX: onnx_file.write}
 """Files that hold a network of floats or integers and no ranges of training, and what writes them."""
 _NOT_NEEDED = "nothing that an output depends on, which a file of operators does not hold"
@@ -108,25 +106,6 @@ def convert(
         notes=() if has_integers else (*_explain_rounding(checkpoint), *_EXPLANATIONS[layout](complete), *rules_notes),
         has_integers=has_integers,
     )
-
-
-def choose_layout(destination: Path) -> str:
-    """Return `NATIVE` for a name ending in .h5 or .hdf5, `TFLITE` for .tflite, `ONNX` for .onnx, else `DIRECTORY`.
-
-    Raises InputError for a name with another ending.
-    """
-    if destination.suffix.lower() in NATIVE_SUFFIXES:
-        return NATIVE
-    if destination.suffix.lower() == tflite.SUFFIX:
-        return TFLITE
-    if destination.suffix.lower() == onnx_file.SUFFIX:
-        return ONNX
-    if has_file_ending(destination.name) and not destination.is_dir():
-        raise InputError(
-            f"{destination}: expected a name ending in .h5 (native file), .tflite or .onnx, or a directory without a "
-            f"suffix (Hugging Face layout), got the suffix {destination.suffix!r}"
-        )
-    return DIRECTORY
 
 
 def _check_place(path: Path, layout: str, overwrite: bool) -> None:

@@ -14,6 +14,7 @@ from minimobile.execution.detection import PostProcessing, convert_scores
 from minimobile.execution.runner import DataFormat, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.models.base_model import AskedStates, MobileNetModel
+from minimobile.models.inputs import read_stored
 from minimobile.models.outputs import ObjectDetectionOutput
 from minimobile.networks import ssd
 from minimobile.networks.anchors import make_anchors
@@ -86,7 +87,7 @@ class _ObjectDetector(MobileNetModel):
         classes (N, M), scores (N, M), count (N), all float32; rows behind a picture's count are zeros. Raises
         InputError for another shape or type, and for a model that is not quantised.
         """
-        x = np.asarray(array)
+        x = read_stored(array)
         stored = self._runner.run_stored(x)
         assert self._integers is not None
         tensors = [self._integers.tensors[name] for name in self._integers.outputs]

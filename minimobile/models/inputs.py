@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from minimobile.errors import InputError, within_memory
+from minimobile.errors import InputError, refuse_masked, within_memory
 
 LARGEST_EXACT_INTEGER = 2**24  # in float32
 
@@ -27,6 +27,7 @@ def read_pixel_values(
         raise InputError(f"data_format: expected channels_first or channels_last, got {data_format!r}")
     if pixel_values is None:
         raise InputError("pixel_values: expected images, got None; you have to specify pixel_values")
+    refuse_masked(pixel_values, "pixel_values")
     try:
         values = np.asarray(pixel_values)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -62,6 +63,12 @@ def _convert(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if values.dtype.itemsize > dtype.itemsize and np.any(np.isinf(converted) & np.isfinite(values)):
         raise InputError(f"pixel_values: expected values that {dtype} can hold, got larger ones in {values.dtype}")
     return converted
+
+
+def read_stored(array: ArrayLike) -> NDArray[Any]:
+    """Return what is to go into a quantised file as it is; the runner says whether it fits."""
+    refuse_masked(array, "run_quantized")
+    return np.asarray(array)
 
 
 def read_layers(layers: object, name: str) -> list[str | int]:

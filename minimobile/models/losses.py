@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.errors import InputError, within_memory
+from minimobile.errors import InputError, refuse_masked, within_memory
 from minimobile.networks.config import MobileNetConfig, MobileNetV2Config
 from minimobile_kernels.reference import blend, interpolation_points
 
@@ -122,6 +122,7 @@ def _read_numbers(labels: ArrayLike) -> Array:
 
 
 def _read_array(labels: ArrayLike) -> Array:
+    refuse_masked(labels, "labels")
     try:
         return np.asarray(labels)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need a gradient

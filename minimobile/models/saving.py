@@ -11,6 +11,7 @@ from minimobile.formats import huggingface
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.models.requests import check_save_options
 from minimobile.quantized.network import Network
+from minimobile.storage.files import user_path
 
 
 class Saving:
@@ -36,12 +37,15 @@ class Saving:
     def save(self, path: str | Path, dtype: str = "float32") -> None:
         """Write our native HDF5 file, or what a name ending in .tflite or .onnx says; `dtype="float16"` halves any.
 
-        All of them keep integers as they are. Raises FormatError for what has no form in a file, and writes none.
+        All of them keep integers as they are. Raises FormatError for what has no form in a file, and writes none,
+        InputError for an ending that is one of these misspelt.
         """
         from minimobile.formats import hdf5
         from minimobile.formats.onnx import write as onnx_file
         from minimobile.formats.tflite import tflite
+        from minimobile.models.layouts import refuse_misspelt
 
+        refuse_misspelt(user_path(path))
         name = str(path).lower()
         if name.endswith(tflite.SUFFIX):
             tflite.write(path, self._as_checkpoint(), dtype)

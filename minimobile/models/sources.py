@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from minimobile import formats
 from minimobile.demo.sources import open_source
-from minimobile.errors import ConfigError, InputError
+from minimobile.errors import ConfigError, InputError, refuse_masked
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.huggingface import canonical_weights, choose_architecture, part_counters
@@ -98,6 +98,7 @@ def _read_state_dict(arrays: Mapping[str, Any], config: Config | None) -> Checkp
 def _read_weight(name: str, values: Any) -> NDArray[Any]:
     values = values.detach() if hasattr(values, "detach") else values
     values = values.float() if "bfloat16" in str(getattr(values, "dtype", "")) else values
+    refuse_masked(values, f"state_dict: {name}")
     try:
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
