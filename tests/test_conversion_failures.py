@@ -16,6 +16,10 @@ from minimobile import formats
 from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.models import conversion
 from minimobile.models.conversion import convert
+from minimobile.storage import directories
+from minimobile.storage.directories import write_directory
+
+FILES = ("model.safetensors", "preprocessor_config.json")
 
 
 def test_destinations_that_are_refused(tmp_path: Path) -> None:
@@ -158,19 +162,42 @@ def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(t
     source = write(tmp_path / "source", make_checkpoint())
     other = write(tmp_path / "other", make_checkpoint("MobileNetV1Model"))
     convert(other, tmp_path / "old.h5")
-    for number in range(16):
+    for number in range(28):
         shutil.copy(tmp_path / "old.h5", tmp_path / f"x{number}.h5")
-        if number % 2:
+        if number % 2 or number >= 8:  # old files go when the new ones are there
             shutil.copytree(other, tmp_path / f"x{number}")
     script = KILLER.format(touches=TOUCHES, source=str(source), destination=str(tmp_path / "x"))
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    halves: list[int] = []
     for suffix, survived in zip((".h5", ""), map(int, result.stdout.split()), strict=True):
         found = []
         for number in range(survived + 1):
+            place = tmp_path / f"x{number}{suffix}"
             try:
-                found.append(formats.read(tmp_path / f"x{number}{suffix}").architecture)
-            except FormatError:
+                found.append(formats.read(place).architecture)
+            except FormatError as error:
                 assert suffix == ""
+                if list(place.glob(".minimobile-*/begun")):
+                    assert "replacement was cut short" in str(error)
+                    halves.append(number)
+                    continue
         assert survived >= 3
         assert found[-1] == "MobileNetV1ForImageClassification"
         assert set(found) == {"MobileNetV1ForImageClassification", "MobileNetV1Model"}
+    assert len(halves) >= 3
+    for number in halves:  # the next one to write there first finishes what was begun, even if it fails itself
+        place = tmp_path / f"x{number}"
+        with pytest.raises(ZeroDivisionError), write_directory(place, "config.json", FILES):
+            raise ZeroDivisionError
+        assert formats.read(place).architecture == "MobileNetV1ForImageClassification"
+        assert not list(place.glob(".minimobile-*"))
+
+
+def test_what_a_process_that_lives_has_begun_is_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / ".minimobile-1" / "new").mkdir(parents=True)
+    for name in ("begun", "new/key"):
+        (tmp_path / ".minimobile-1" / name).write_text("key")
+    with directories._holding(tmp_path / ".minimobile-1"), write_directory(tmp_path, "key", ()) as staging:
+        (staging / "key").write_text("another")
+    assert (tmp_path / ".minimobile-1" / "new" / "key").exists()
+    assert (tmp_path / "key").read_text() == "another"

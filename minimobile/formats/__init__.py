@@ -19,8 +19,9 @@ from minimobile.formats.replaced_config import settle_quantized
 from minimobile.formats.tensorflow import checkpoint_files
 from minimobile.formats.validation import check_weights
 from minimobile.networks.config import Config
+from minimobile.storage.directories import refuse_half_replaced
 from minimobile.storage.files import read_start, regular_file_size, user_path
-from minimobile.storage.hub import NO_OPTIONS, HubOptions, locate, locate_checkpoint
+from minimobile.storage.hub import CONFIG, NO_OPTIONS, HubOptions, locate, locate_checkpoint
 
 __all__ = [
     "ARCHITECTURES",
@@ -98,7 +99,7 @@ def read(
     that is missing, damaged, hostile or unknown, ConfigError for a config that is none of ours, UnavailableError where
     the hub cannot be reached.
     """
-    path = locate_checkpoint(source, options)
+    path = _locate(source, options)
     entry = _find_format(path)
     checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
     return _add_source(checkpoint, path, source, options)
@@ -114,7 +115,7 @@ def describe(source: str | Path, options: HubOptions = NO_OPTIONS) -> Descriptio
 
 def examine(source: str | Path, options: HubOptions = NO_OPTIONS) -> tuple[Description, Checkpoint | None]:
     """Return what `describe` does, and what `read` does, or None where that fails: then `problem` says why."""
-    path = locate_checkpoint(source, options)
+    path = _locate(source, options)
     try:
         entry = next((entry for entry in FORMATS if entry.recognise(path)), None)
     except MinimobileError as error:  # begins as a known format does, and is too damaged to tell which
@@ -130,6 +131,12 @@ def examine(source: str | Path, options: HubOptions = NO_OPTIONS) -> tuple[Descr
     except MinimobileError as error:
         return dataclasses.replace(description, problem=str(error)), None
     return dataclasses.replace(description, problem=None), checkpoint
+
+
+def _locate(source: str | Path, options: HubOptions) -> Path:
+    path = locate_checkpoint(source, options)
+    refuse_half_replaced(path, CONFIG)
+    return path
 
 
 def _find_format(path: Path) -> Format:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from minimobile.errors import FormatError
 from minimobile.storage.files import check_destination
+
+_PREFIX, _NEW, _OLD = ".minimobile-", "new", "old"
+_BEGUN = "begun"  # a file in the folder for what is written: from here on the new files are whole, and old ones go
 
 
 @contextmanager
@@ -17,8 +21,11 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
 
     A new directory appears whole or not at all. Of an existing one the files `key` and `others` are replaced (removed
     where no new one has the name), the rest stays. `key` is the file without which nobody takes the others for a model:
-    it goes first and comes last, so that a process killed in between leaves nothing that loads. After any error the
-    directory is as it was. Raises FormatError where it cannot be written.
+    it goes first and comes last, so that a process killed in between leaves nothing that loads: what it had begun, the
+    next one to write there finishes. After any error the directory is as it was. Raises FormatError where it cannot be
+    written.
+
+    (To exchange two directories by one rename, Linux's renameat2, would take the files of others along.)
     """
     is_new = not directory.exists()
     for name in () if is_new else (key, *others):
@@ -31,8 +38,10 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
 
     try:
         # In an existing directory, for it may be a file system of its own, or stand in a folder that is read-only.
-        with TemporaryDirectory(dir=directory.parent if is_new else directory, prefix=".minimobile-") as folder:
-            staging = Path(folder) / "new"
+        with TemporaryDirectory(dir=directory.parent if is_new else directory, prefix=_PREFIX) as made:
+            folder = Path(made)
+            _finish(directory, key, others)
+            staging = folder / _NEW
             staging.mkdir()
             try:
                 yield staging
@@ -41,9 +50,24 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
             if is_new:
                 staging.rename(directory)
             else:
-                _replace_files(staging, directory, Path(folder) / "old", key, others)
+                with _holding(folder):
+                    _replace_files(folder, directory, key, others)
     except OSError as error:
         raise FormatError(f"{directory}: cannot be written ({error.strerror}); nothing was changed") from error
+
+
+def refuse_half_replaced(directory: Path, key: str) -> None:
+    """Raise FormatError for a directory without `key` whose files `write_directory` has begun to replace."""
+    try:
+        if (directory / key).exists() or not directory.is_dir():
+            return
+    except OSError:  # said by who opens it
+        return
+    for folder in _find_begun(directory):
+        raise FormatError(
+            f"{directory}: expected a whole model, found one whose replacement was cut short, or goes on; its files "
+            f"are there and in {folder} ({_OLD}, {_NEW}), and writing a model there again (--force) puts that right"
+        )
 
 
 def make_directory(directory: Path) -> Path:
@@ -55,8 +79,10 @@ def make_directory(directory: Path) -> Path:
     return directory
 
 
-def _replace_files(staging: Path, directory: Path, attic: Path, key: str, others: Sequence[str]) -> None:
+def _replace_files(folder: Path, directory: Path, key: str, others: Sequence[str]) -> None:
+    staging, attic = folder / _NEW, folder / _OLD
     attic.mkdir()
+    (folder / _BEGUN).write_bytes("\n".join(path.name for path in staging.iterdir()).encode())
     outgoing = [directory / name for name in (key, *others)]
     incoming = sorted(staging.iterdir(), key=lambda path: path.name == key)
     moves = [(path, attic / path.name) for path in outgoing if path.exists() or path.is_symlink()]
@@ -66,3 +92,50 @@ def _replace_files(staging: Path, directory: Path, attic: Path, key: str, others
             old.replace(new)
             undo.callback(new.replace, old)
         undo.pop_all()
+
+
+def _finish(directory: Path, key: str, others: Sequence[str]) -> None:
+    """Bring to an end what processes that are no more had begun here: new files to their places, `key` last."""
+    for folder in _find_begun(directory):
+        with _holding(folder) as is_abandoned:
+            if not is_abandoned:
+                continue
+            staging, attic = folder / _NEW, folder / _OLD
+            names = (folder / _BEGUN).read_bytes().decode(errors="replace").split("\n")
+            if (staging / key).exists():  # it comes last
+                outgoing = [name for name in (key, *others) if name not in names or (staging / name).exists()]
+                moves = [(directory / name, attic / name) for name in outgoing if (directory / name).exists()]
+                incoming = [name for name in (*others, key) if (staging / name).exists()]
+                moves += [(staging / name, directory / name) for name in incoming]
+                for old, new in moves:
+                    old.replace(new)
+            import shutil  # which takes a while
+
+            shutil.rmtree(folder)
+
+
+def _find_begun(directory: Path) -> list[Path]:
+    return [path.parent for path in directory.glob(f"{_PREFIX}*/{_BEGUN}") if not path.parent.is_symlink()]
+
+
+@contextmanager
+def _holding(folder: Path) -> Iterator[bool]:
+    """Lock a folder, which the end of the process undoes; yield whether nobody else holds it.
+
+    False where there are no such locks: then whoever had it is taken to live.
+    """
+    if os.name != "posix":
+        yield False
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = True
+        except OSError:
+            is_ours = False
+        yield is_ours
+    finally:
+        os.close(handle)
