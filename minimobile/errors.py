@@ -6,10 +6,14 @@ clauses catch it.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError
+from typing import ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 
 class MinimobileError(ValueError):
@@ -62,11 +66,18 @@ def refuse_masked(values: object, what: str) -> None:
         )
 
 
-@contextmanager
-def within_memory(what: str) -> Iterator[None]:
-    """Have a want of memory for `what` the caller gave be an InputError. Also a decorator."""
-    try:
-        yield
-    except MemoryError as error:
-        reason = str(error) or "the system gave no more"
-        raise InputError(f"{what}: needs more memory than there is ({reason}); use a smaller one") from None
+def within_memory(what: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """Have a want of memory in a function, for `what` its caller gave, be an InputError."""
+
+    def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
+        @functools.wraps(function)
+        def run(*arguments: Given.args, **named: Given.kwargs) -> Result:
+            try:
+                return function(*arguments, **named)
+            except MemoryError as error:
+                reason = str(error) or "the system gave no more"
+                raise InputError(f"{what}: needs more memory than there is ({reason}); use a smaller one") from None
+
+        return run
+
+    return decorate

@@ -20,6 +20,8 @@ def prepare(engine: str) -> None:
     If so, all other entries but the engines, which take half as long together, are compiled meanwhile by another
     process, which puts them on disk.
     """
+    if getattr(entries, engine).address:
+        return
     is_there = getattr(entries, engine).is_ready()
     load_on_two([engine], [] if is_there else [name for name in missing_entries() if name not in ENGINES])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,12 +31,10 @@ class Taps(NamedTuple):
         return Taps(self.starts - begin, self.weights)
 
 
-@functools.lru_cache(maxsize=64)
 def find_taps(n_in: int, n_out: int, first: int, count: int, resample: int) -> Taps:
     """Compute, in Pillow's order of operations, the taps of the outputs first..first + count among n_out.
 
-    Outputs with fewer taps than others have weights of zero beside them. The pictures of a folder have few sizes, so
-    the taps of the last ones are kept, and nobody writes to them.
+    Outputs with fewer taps than others have weights of zero beside them.
     """
     positions = np.arange(first, first + count)
     if n_in == n_out:  # Pillow leaves the pass out

@@ -5,6 +5,7 @@ The window is what a crop keeps. The whole may be absurd: 1x10000 at a shortest 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -122,14 +123,27 @@ def resize_window(
         rows = _nearest(h, size[0])[top : top + height]
         columns = _nearest(w, size[1])[left : left + width]
         return pixels[rows[:, None], columns]
+    read, down, across, rows_first = _find_passes(h, w, size, resample, window)
+    return mix_passes(pixels[read], down, across, rows_first=rows_first)
+
+
+@functools.lru_cache(maxsize=64)
+def _find_passes(
+    h: int, w: int, size: tuple[int, int], resample: int, window: tuple[int, int, int, int]
+) -> tuple[tuple[slice, slice], Taps, Taps, bool]:
+    """Return which rows and columns the two passes read, their taps down and across, and whether down is first.
+
+    The first pass need not touch what the second will not read. The pictures of a folder have few sizes, so the taps of
+    the last ones are kept, and nobody writes to them.
+    """
+    top, left, height, width = window
     down = find_taps(h, size[0], top, height, resample)
     across = find_taps(w, size[1], left, width, resample)
-    # The first pass need not touch what the second will not read.
     if _PILLOW_CHOOSES_ORDER and h - size[0] > max(0, 2 * (w - size[1])):
         begin, end = across.reach
-        return mix_passes(pixels[:, begin:end], down, across.shift(begin), rows_first=True)
+        return (slice(None), slice(begin, end)), down, across.shift(begin), True
     begin, end = down.reach
-    return mix_passes(pixels[begin:end], down.shift(begin), across)
+    return (slice(begin, end), slice(None)), down.shift(begin), across, False
 
 
 def mix_passes(pixels: NDArray[np.uint8], down: Taps, across: Taps, *, rows_first: bool = False) -> NDArray[np.uint8]:

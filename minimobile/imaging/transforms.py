@@ -94,7 +94,7 @@ def resize(
         raise too_large(size)
     else:
         resized = np.asarray(picture.resize((width, height), Resampling(resample)))
-    resized = resized[None] if resized.ndim == 2 else np.moveaxis(resized, -1, 0)  # (C, H, W)
+    resized = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)  # (C, H, W)
     return rescale(resized, 1 / 255) if scaled else resized
 
 

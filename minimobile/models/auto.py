@@ -82,6 +82,8 @@ def choose_model(
     image classification, `DEFAULT_MODEL`. Raises InputError for a model that is for something else, or where none is
     named.
     """
+    if isinstance(model, TASKS[task]):
+        return model
     named = os.environ.get(MODEL_VARIABLE) if model is None else None
     with blaming_the_variable(named):
         if not isinstance(model, MobileNetModel):

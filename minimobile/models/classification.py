@@ -41,12 +41,12 @@ def classify(image: Any, model: MobileNetModel | str | Path | None = None, top: 
     labels = model.config.id2label
     return [
         {
-            "index": int(index),
-            "label": labels.get(int(index), f"LABEL_{index}"),
+            "index": index,
+            "label": labels.get(index, f"LABEL_{index}"),
             "probability": float(probabilities[index]),
             "logit": float(logits[index]),
         }
-        for index in find_largest(logits, top)
+        for index in find_largest(logits, top).tolist()
     ]
 
 
