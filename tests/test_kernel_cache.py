@@ -1,6 +1,7 @@
 """The cache of machine code (H34): found again, never trusted when damaged, never kept where others may write."""
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -59,6 +60,22 @@ def directory(tmp_path, monkeypatch):
 def test_code_is_compiled_once_and_then_taken_from_the_disk(directory):
     assert double_21() == (False, 42)
     assert double_21() == (True, 42)
+
+
+def test_of_older_sources_the_newest_files_are_kept(directory):
+    """A file that is read counts as new; what other entries have is theirs, though the name begins alike."""
+    double_21()
+    (mine,) = (directory / "minimobile").iterdir()
+    others = [mine.with_name(f"{mine.name.rpartition('-')[0]}-{number:024x}.kernel") for number in range(20)]
+    others.append(mine.with_name("test_kernel_cache.double_all-0.kernel"))
+    for days, path in enumerate([mine, *reversed(others[:20]), others[20]]):
+        path.write_bytes(mine.read_bytes())
+        os.utime(path, (86_400 * days, 86_400 * days))
+    assert double_21() == (True, 42)  # used, so new
+    kernel_cache.write(others[19].name, [])  # the oldest, written anew
+    left = {path.name for path in mine.parent.iterdir()}
+    expected = [mine, others[19], *others[: kernel_cache.KEPT - 2], others[20]]
+    assert left == {path.name for path in expected}
 
 
 def kept_file(directory):

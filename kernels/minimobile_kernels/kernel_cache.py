@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ from pathlib import Path
 from minimobile_kernels import host
 
 SUFFIX = ".kernel"
+KEPT = 16  # files of one entry: for other sources, processors and releases of Numba than today's
+_DAY = 86_400  # seconds
 _DIGEST_SIZE = hashlib.sha256().digest_size
 _SIZE_BYTES = 8  # of the number before each object file
 
@@ -53,13 +56,14 @@ def read(name: str) -> tuple[bytes, ...] | None:
     A file begins with the SHA-256 of all that follows: what a bit that flipped on the disk would be is another class
     for a picture, or the end of the process.
     """
-    directory = cache_directory()
+    path = cache_directory() / name
     try:
-        if _complaint(directory) is not None:
+        if _complaint(path.parent) is not None:
             return None
-        content = (directory / name).read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
+    _note_use(path)
     digest, content = content[:_DIGEST_SIZE], content[_DIGEST_SIZE:]
     if hashlib.sha256(content).digest() != digest:
         return None
@@ -72,7 +76,10 @@ def read(name: str) -> tuple[bytes, ...] | None:
 
 
 def write(name: str, objects: Sequence[bytes]) -> None:
-    """Keep object files for the next process, or say in one warning why that cannot be."""
+    """Keep object files for the next process, or say in one warning why that cannot be.
+
+    Of the files of its entry the `KEPT` that were used last stay. Who reads another meanwhile has it whole, or compiles.
+    """
     directory = cache_directory()
     content = b"".join(len(part).to_bytes(_SIZE_BYTES, "little") + part for part in objects)
     try:
@@ -83,6 +90,8 @@ def write(name: str, objects: Sequence[bytes]) -> None:
             "compiles them anew; NUMBA_CACHE_DIR can name another folder",
             stacklevel=2,
         )
+    else:
+        _drop_oldest(directory, name.rpartition("-")[0])
 
 
 def can_write() -> bool:
@@ -115,6 +124,23 @@ def _complaint(directory: Path) -> str | None:
     if status.st_uid != os.getuid():
         return "it belongs to another user"
     return "other users may write to it" if status.st_mode & 0o022 else None
+
+
+def _note_use(path: Path) -> None:
+    """Have a file count as new, at most once a day."""
+    with contextlib.suppress(OSError):  # dropped meanwhile, or on a disk that is read-only
+        if time.time() - path.stat().st_mtime > _DAY:
+            os.utime(path)
+
+
+def _drop_oldest(directory: Path, entry: str) -> None:
+    found = []
+    for path in directory.glob(f"{entry}-*{SUFFIX}"):
+        with contextlib.suppress(OSError):  # another process was quicker
+            found.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(found, reverse=True)[KEPT:]:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _write(path: Path, content: bytes) -> None:
