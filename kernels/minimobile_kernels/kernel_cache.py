@@ -78,7 +78,7 @@ def read(name: str) -> tuple[bytes, ...] | None:
 def write(name: str, objects: Sequence[bytes]) -> None:
     """Keep object files for the next process, or say in one warning why that cannot be.
 
-    Of the files of its entry the `KEPT` that were used last stay. Who reads another meanwhile has it whole, or compiles.
+    Of the files of its entry the `KEPT` that were used last stay. Who reads another now has it whole, or compiles.
     """
     directory = cache_directory()
     content = b"".join(len(part).to_bytes(_SIZE_BYTES, "little") + part for part in objects)
