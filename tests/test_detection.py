@@ -8,6 +8,10 @@ from detection_files import run_litert_detection, write_single
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minimobile.errors import InputError
+from minimobile.execution.byte_detection import ByteDetection
+from minimobile.execution.detection import PostProcessing
+from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile_kernels import elementwise
 from minimobile_kernels.detection_rules import BLOCK, pack_rules, work_sizes
 from minimobile_kernels.entries import detect, sigmoid_scores
@@ -143,6 +147,42 @@ def test_what_the_best_scores_do_not_decide_is_chosen_among_all(case, is_tensorf
     (found, counts), (expected, count) = run_compiled(*arguments), run_definition(*arguments)
     assert counts.tolist() == [count, -1]
     np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
+
+
+def draw_bytes(seed):
+    """Return encodings and scores of two pictures in bytes, what each byte stands for, anchors and rules."""
+    rng = np.random.default_rng(seed)
+    _, _, anchors, rules = draw_case(seed)
+    columns = int(rng.choice([rules.num_classes, 16, 17, 40])) + rules.label_offset  # of a vector, and of several
+    rules = rules._replace(num_classes=columns - rules.label_offset)
+    codes = rng.integers(0, 256, (2, len(anchors), 4)).astype(np.uint8)
+    scores = rng.integers(0, rng.integers(2, 257), (2, len(anchors), columns)).astype(np.uint8)
+    every = np.arange(256, dtype=np.float32)
+    numbers = np.float32(0.11) * (every - np.float32(128)), np.float32(rng.choice([1 / 256, 1 / 40])) * every
+    return codes, scores, numbers, anchors, rules
+
+
+def with_rules(rules, anchors, engine):
+    chosen = PostProcessing(MobileNetSSDConfig(), rules.num_classes, anchors, engine)
+    chosen.rules = rules
+    return chosen
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_detections_of_bytes_are_those_of_their_numbers(seed):
+    codes, scores, numbers, anchors, rules = draw_bytes(seed)
+    found = ByteDetection(with_rules(rules, anchors, "compiled"), rules.label_offset, *numbers).run(codes, scores, "")
+    definition = with_rules(rules, anchors, "reference")
+    expected = definition.run(numbers[0][codes], numbers[1][scores])
+    for own, other in zip(found, (expected.boxes, expected.classes, expected.scores, expected.counts), strict=True):
+        np.testing.assert_array_equal(own.view(np.int32), other.view(np.int32), err_msg=f"draw_bytes({seed})")
+
+
+def test_a_box_with_a_negative_size_is_named_of_bytes_too():
+    codes, scores, numbers, anchors, rules = draw_bytes(5)
+    anchors[2, 3] = -1
+    with pytest.raises(InputError, match=r"^here: expected boxes .* of anchor 2;"):
+        ByteDetection(with_rules(rules, anchors, "compiled"), rules.label_offset, *numbers).run(codes, scores, "here")
 
 
 def test_sigmoid_scores_equal_their_definition():

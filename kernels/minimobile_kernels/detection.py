@@ -12,10 +12,11 @@ from numba.extending import register_jitable
 
 from minimobile_kernels import maps  # noqa: F401  # which tells the compiler of elementwise's functions
 from minimobile_kernels._jit import compiled
-from minimobile_kernels.detection_rules import BLOCK
+from minimobile_kernels.detection_rules import BLOCK, CLASS, SCORE
 from minimobile_kernels.exponentials import raise_first
+from minimobile_kernels.largest import largest
 from minimobile_kernels.reference_detection import partial_sort, settle_heap
-from minimobile_kernels.suppression import AREA, BEST, CLASS, KEY, SCORE, XMAX, XMIN, YMAX, YMIN, sink, suppress
+from minimobile_kernels.suppression import AREA, BEST, KEY, XMAX, XMIN, YMAX, YMIN, sink, suppress
 
 for _function in (settle_heap, partial_sort):
     register_jitable(_function)
@@ -34,7 +35,37 @@ def detect(
     and its score, written up to the number found; count (2): how many were found, and the first row whose box has a
     negative size, or -1: then nothing was found.
     """
+    _detect(encodings, scores, anchors, rules[0], work, order, out, count)
+
+
+def detect_bytes(
+    encodings: Any, scores: Any, numbers: Any, anchors: Any, rules: Any, work: Any, order: Any, out: Any, count: Any
+) -> None:  # fmt: skip
+    """Do the same with predictions in bytes, of which a greater one is a greater score.
+
+    Scores are but compared with each other and with the threshold, so that only those found become numbers.
+
+    Shapes: encodings and scores as for `detect`, uint8; numbers (2, 256): what each byte of encodings stands for, and
+    of scores; rules: their threshold is that of bytes; the rest as for `detect`.
+    """
     rule = rules[0]
+    for row in range(encodings.shape[0]):
+        for column in range(4):
+            work[row, column] = numbers[0, encodings[row, column]]
+    _detect(work, scores, anchors, rule, work, order, out, count)
+    each, distance = 1, 1
+    if not rule.is_by_class:
+        each, distance = min(rule.max_classes_per_detection, rule.num_classes), rule.max_classes_per_detection
+    for index in range(count[0]):
+        for rank in range(each):
+            row = index * distance + rank
+            out[row, SCORE] = numbers[1, np.int64(out[row, SCORE])]
+
+
+@compiled
+def _detect(
+    encodings: Any, scores: Any, anchors: Any, rule: Any, work: Any, order: Any, out: Any, count: Any
+) -> None:  # fmt: skip
     count[0], count[1] = 0, _decode(encodings, anchors, rule, work, order)
     if count[1] >= 0:
         return
@@ -61,7 +92,10 @@ def sigmoid_scores(logits: Any, powers: Any, out: Any) -> None:
 
 @compiled
 def _decode(encodings: Any, anchors: Any, rule: Any, work: Any, order: Any) -> int:
-    """Write the box and the area of every anchor; return the first row with a negative size, or -1."""
+    """Write the box and the area of every anchor; return the first row with a negative size, or -1.
+
+    The encodings may lie in the first four columns of `work`: each is read before it is written over.
+    """
     count, fault = encodings.shape[0], -1
     powers, bits = order.view(np.float64), order[2 * count :]
     for axis in range(2):
@@ -97,7 +131,7 @@ def _detect_by_anchor(scores: Any, rule: Any, work: Any, order: Any, out: Any) -
     each, columns = min(rule.max_classes_per_detection, rule.num_classes), rule.label_offset + rule.num_classes
     filled = 0
     for row in range(anchors):
-        best = _largest(scores, row * columns + first, rule.num_classes)
+        best = largest(scores, row * columns + first, rule.num_classes)
         work[row, KEY] = best
         if _is_allowed(best, rule):
             order[filled] = row
@@ -139,7 +173,7 @@ def _list_best(scores: Any, rule: Any, work: Any, order: Any) -> Any:
     """Write the rows, and the best score of each, of those that are allowed; return how many there are."""
     columns, filled = rule.label_offset + rule.num_classes, 0
     for row in range(work.shape[0]):
-        work[row, BEST] = _largest(scores, row * columns + rule.label_offset, rule.num_classes)
+        work[row, BEST] = largest(scores, row * columns + rule.label_offset, rule.num_classes)
         work[row, KEY] = work[row, BEST]
         if _is_allowed(work[row, BEST], rule):
             order[filled] = row
@@ -324,22 +358,3 @@ def _inside(side: float) -> Any:
 @compiled
 def _is_allowed(score: float, rule: Any) -> Any:
     return score > rule.score_threshold if rule.is_tensorflow else score >= rule.score_threshold
-
-
-@compiled
-def _largest(values: Any, start: int, count: int) -> Any:
-    """Return the largest of `count` values, eight at a time: one comparison need not wait for the one before."""
-    best = values[start]
-    whole = count // 8 * 8
-    if whole:
-        a, b, c, d = values[start], values[start + 1], values[start + 2], values[start + 3]
-        e, f, g, h = values[start + 4], values[start + 5], values[start + 6], values[start + 7]
-        for place in range(start + 8, start + whole, 8):
-            a, b = max(a, values[place]), max(b, values[place + 1])
-            c, d = max(c, values[place + 2]), max(d, values[place + 3])
-            e, f = max(e, values[place + 4]), max(f, values[place + 5])
-            g, h = max(g, values[place + 6]), max(h, values[place + 7])
-        best = max(a, b, c, d, e, f, g, h)
-    for place in range(start + whole, start + count):
-        best = max(best, values[place])
-    return best

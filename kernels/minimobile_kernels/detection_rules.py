@@ -17,6 +17,8 @@ RULES = np.dtype(
     ]
 )
 """`reference_detection.Rules` as a record, and the scales of the box encodings."""
+CLASS, SCORE = 4, 5
+"""The columns of a row found, behind those of its box."""
 BLOCK = 512
 """How many scores are computed at a time."""
 

@@ -24,10 +24,9 @@ run_quantized = Entry(
     Array(quantized_step.STEP), _BYTES, _BYTES, _NEW_BYTES, _NEW_BYTES, _COUNTS, _COUNTS, Number(), THREAD,
 )  # fmt: skip
 serve = Entry("minimobile_kernels.crew", "serve", _COUNTS, Number(), THREAD)
-detect = Entry(
-    "minimobile_kernels.detection", "detect",
-    _TABLE, _FLOATS, _TABLE, Array(detection_rules.RULES), _NEW_TABLE, _COUNTS, _NEW_TABLE, _COUNTS,
-)  # fmt: skip
+_CHOICE = (_TABLE, Array(detection_rules.RULES), _NEW_TABLE, _COUNTS, _NEW_TABLE, _COUNTS)
+detect = Entry("minimobile_kernels.detection", "detect", _TABLE, _FLOATS, *_CHOICE)
+detect_bytes = Entry("minimobile_kernels.detection", "detect_bytes", Array(_UINT8, 2), _BYTES, _TABLE, *_CHOICE)
 sigmoid_scores = Entry("minimobile_kernels.detection", "sigmoid_scores", _FLOATS, _COUNTS, _NEW_FLOATS)
 softmax = Entry(
     "minimobile_kernels.exponentials", "softmax", Array(_FLOAT64), _COUNTS, Array(_FLOAT64, is_written=True)

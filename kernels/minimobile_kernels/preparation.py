@@ -11,25 +11,27 @@ from minimobile_kernels.native import Entry
 
 ENGINES = ("run", "run_quantized")
 """The entries that take longest to compile. A process needs one of them, as a rule."""
+RARE = ("detect_bytes",)
+"""The entries that are left to their first call, `run_quantized` of a detector: they take 2.5 s."""
 _PROGRAM = "import sys; from minimobile_kernels import preparation; preparation.load_entries(sys.argv[1:])"
 
 
 def prepare(engine: str) -> None:
     """Have an engine's machine code in memory, compiled if it is not on disk.
 
-    If so, all other entries but the engines, which take half as long together, are compiled meanwhile by another
-    process, which puts them on disk.
+    If so, all other entries but the engines and what is rare, which take as long together, are compiled meanwhile by
+    another process, which puts them on disk.
     """
     if getattr(entries, engine).address:
         return
     is_there = getattr(entries, engine).is_ready()
-    load_on_two([engine], [] if is_there else [name for name in missing_entries() if name not in ENGINES])
+    load_on_two([engine], [] if is_there else [name for name in missing_entries() if name not in (*ENGINES, *RARE)])
 
 
 def prepare_all() -> None:
-    """Have all entries in memory but one engine, and that on disk."""
-    missing, second = missing_entries(), ENGINES[1]
-    load_on_two([name for name in missing if name != second], [second] if second in missing else [])
+    """Have all entries in memory but one engine and what is rare, and these on disk."""
+    missing, second = missing_entries(), (ENGINES[1], *RARE)
+    load_on_two([name for name in missing if name not in second], [name for name in second if name in missing])
 
 
 def load_on_two(here: Sequence[str], there: Sequence[str]) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from minimobile_kernels._jit import compiled
+from minimobile_kernels.detection_rules import SCORE
 
 YMIN, XMIN, YMAX, XMAX, AREA, KEY, BEST = range(7)
 """The columns of `work`: a box, its area, the score by which it is suppressed, and the best of all of its scores."""
-CLASS, SCORE = 4, 5
-"""The columns of `out` behind those of the box."""
 
 
 @compiled

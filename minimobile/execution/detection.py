@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile_kernels import reference_detection
-from minimobile_kernels.detection_rules import BLOCK, pack_rules, work_sizes
+from minimobile_kernels.detection_rules import BLOCK, CLASS, SCORE, pack_rules, work_sizes
 from minimobile_kernels.elementwise import exponential, sigmoid
-from minimobile_kernels.entries import detect, sigmoid_scores
+from minimobile_kernels.entries import detect, detect_bytes, sigmoid_scores
 from minimobile_kernels.reference_detection import Rules, decode_boxes
 
 Array = NDArray[Any]
@@ -36,7 +36,7 @@ class Detections(NamedTuple):
 
 def is_ready() -> bool:
     """Tell whether the kernels of detections are compiled, in this process or on disk."""
-    return detect.is_ready() and sigmoid_scores.is_ready()
+    return detect.is_ready() and detect_bytes.is_ready() and sigmoid_scores.is_ready()
 
 
 def warm_up() -> None:
@@ -46,7 +46,9 @@ def warm_up() -> None:
     nothing, work = np.zeros((0, 4), np.float32), np.zeros(shape, np.float32)
     rows, found = np.zeros((1, 6), np.float32), np.zeros(2, np.int64)
     scores, orders = np.zeros(0, np.float32), np.zeros(size, np.int64)
-    detect(nothing, scores, nothing, pack_rules(rules, np.ones(4)), work, orders, rows, found)
+    rest = nothing, pack_rules(rules, np.ones(4)), work, orders, rows, found
+    detect(nothing, scores, *rest)
+    detect_bytes(nothing.view(np.uint8), scores.view(np.uint8), np.zeros((2, 256), np.float32), *rest)
     sigmoid_scores(scores, np.zeros(2 * BLOCK, np.int64), scores.copy())
 
 
@@ -62,7 +64,7 @@ class PostProcessing:
             ssd.post_processing == "tensorflow", np.float32(ssd.score_threshold), np.float32(ssd.iou_threshold),
         )  # fmt: skip
         self.scales = np.array(ssd.box_scales, np.float32)
-        self._is_compiled = engine == "compiled"
+        self.is_compiled = engine == "compiled"
 
     def run(self, encodings: Array, scores: Array, where: str = "detection") -> Detections:
         """Decode boxes and choose among them.
@@ -89,11 +91,11 @@ class PostProcessing:
                 raise InputError(f"{where}: expected {what} that are numbers, got NaN; `trace` shows where it begins")
         rows = np.zeros((count, rules.max_detections * rules.max_classes_per_detection, 6), np.float32)
         counts, decoded = np.zeros(count, np.float32), np.zeros((count, anchors, 4), np.float32)
-        run = self._run_compiled if self._is_compiled else self._run_definition
+        run = self._run_compiled if self.is_compiled else self._run_definition
         for index in range(count):
             codes, chances = (np.ascontiguousarray(part[index], np.float32) for part in (encodings, scores))
             counts[index] = run(codes, chances, rules, rows[index], decoded[index], where)
-        return Detections(rows[..., :4].copy(), rows[..., 4].copy(), rows[..., 5].copy(), counts, decoded)
+        return Detections(rows[..., :4].copy(), rows[..., CLASS].copy(), rows[..., SCORE].copy(), counts, decoded)
 
     def _run_compiled(
         self, encodings: Floats, scores: Floats, rules: Rules, rows: Floats, decoded: Floats, where: str
@@ -103,7 +105,7 @@ class PostProcessing:
         packed = pack_rules(rules, self.scales)
         detect(encodings, scores.reshape(-1), self.anchors, packed, work, np.empty(size, np.int64), rows, found)
         decoded[:] = work[:, :4]
-        self._refuse_negative(int(found[1]), decoded, where)
+        self.refuse_negative(int(found[1]), decoded, where)
         return int(found[0])
 
     def _run_definition(
@@ -111,10 +113,11 @@ class PostProcessing:
     ) -> int:
         decoded[:] = decode_boxes(encodings, self.anchors, self.scales, rules.is_tensorflow)
         negative = np.flatnonzero((decoded[:, :2] > decoded[:, 2:]).any(1))
-        self._refuse_negative(int(negative[0]) if negative.size else -1, decoded, where)
-        return reference_detection.detect(decoded, scores, rules, rows[:, :4], rows[:, 4], rows[:, 5])
+        self.refuse_negative(int(negative[0]) if negative.size else -1, decoded, where)
+        return reference_detection.detect(decoded, scores, rules, rows[:, :4], rows[:, CLASS], rows[:, SCORE])
 
-    def _refuse_negative(self, row: int, decoded: Floats, where: str) -> None:
+    def refuse_negative(self, row: int, decoded: Floats, where: str) -> None:
+        """Raise InputError for the box (A, 4) of a row, the first with a negative size; not for row -1."""
         if row >= 0:
             sides = ", ".join(f"{side:g}" for side in decoded[row])
             raise InputError(

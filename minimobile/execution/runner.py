@@ -95,8 +95,8 @@ class Runner(Protocol):
         Of a detector in integers: the names of its "box_encodings", "scores" and "logits".
         """
 
-    def run_stored(self, x: Array) -> tuple[Array, ...]:
-        """Run a network of integers from its input tensor to its output tensors, all as they are stored.
+    def run_stored(self, x: Array, names: Sequence[str] | None = None) -> tuple[Array, ...]:
+        """Run a network of integers from its input tensor to the tensors `names`, None: its outputs, all as stored.
 
         Raises InputError for another shape or type, and for a network in floats.
         """
@@ -116,6 +116,6 @@ class FloatRunner:
         """Return nothing: a graph of floats ends in logits or features."""
         return {}
 
-    def run_stored(self, x: Array) -> tuple[Array, ...]:
+    def run_stored(self, x: Array, names: Sequence[str] | None = None) -> tuple[Array, ...]:
         """Raise InputError: nothing is stored in another form than floats."""
         raise InputError("run_quantized: expected a model that runs in integers, got one in floats")

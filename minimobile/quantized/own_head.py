@@ -56,3 +56,16 @@ def find_maker(network: Network, name: str) -> Operation | None:
     while name in made and operation_of(made[name]).keeps_numbers:
         name = made[name].inputs[0]
     return made.get(name)
+
+
+def find_stored(network: Network, name: str) -> str:
+    """Return the tensor of the same shape that a tensor's numbers come from, bytes where it can be; or its own name."""
+    from minimobile.quantized.operations.table import operation_of
+
+    made = {operation.output: operation for operation in network.operations}
+    while name in made and operation_of(made[name]).keeps_numbers:
+        source = made[name].inputs[0]
+        if network.tensors[source].shape != network.tensors[name].shape:
+            break
+        name = source
+    return name

@@ -101,9 +101,9 @@ class QuantizedRunner:
         """Return nothing: the steps of its programs are not timed."""
         return {}
 
-    def run_stored(self, x: Array) -> tuple[Array, ...]:
-        """Return the network's outputs as their tensors have them, for input as its tensor has it."""
-        source, names = self.network.tensors[self.network.inputs[0]], self.network.outputs
+    def run_stored(self, x: Array, names: Sequence[str] | None = None) -> tuple[Array, ...]:
+        """Return tensors, None: the network's outputs, as they are stored, for input as its tensor has it."""
+        source, asked = self.network.tensors[self.network.inputs[0]], tuple(names or self.network.outputs)
         if x.dtype != source.dtype or x.ndim != 4 or x.shape[1:] != source.shape[1:] or not len(x):
             raise InputError(
                 f"run_quantized: expected {source.dtype} (N, {', '.join(map(str, source.shape[1:]))}), as the file's "
@@ -111,8 +111,8 @@ class QuantizedRunner:
             )
         if source.dtype == np.float32 and np.isnan(x).any():
             raise InputError("run_quantized: expected numbers, which the network turns into bytes, got NaN")
-        found = self._run_each(x, names)
-        return tuple(found[name] for name in names)
+        found = self._run_each(x, asked)
+        return tuple(found[name] for name in asked)
 
     def find_tensor(self, name: str) -> str:
         """Return the tensor of a node of the model's graph, or of its own name."""
