@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tools import house_rules
+
 HEAD = '"""A module."""\n'
 
-
-def load_tool() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("house_rules", ROOT / "tools" / "house_rules.py")
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["house_rules"] = module  # its dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
-
-
-house_rules = load_tool()
 
 Check = Callable[[dict[str, str]], list[str]]
 

@@ -11,9 +11,12 @@ import configparser
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.house_docstrings import check_docstrings
+from tools.house_sources import Fault, Modules, find_imports, read_modules
 
 MAX_LINES = 400
 
@@ -84,56 +87,6 @@ NEVER_ON = {"fastmath", "allow_pickle"}
 # A path of somebody's machine: their home folder, a temporary folder, a mounted disk.
 MACHINE_PATH = re.compile(r"(?<![\w./~-])(?:/(?:home|Users|root|tmp|work|mnt)/\w|[A-Z]:\\Users\\)")
 TEXT_SUFFIXES = {".py", ".md", ".cfg", ".toml", ".in", ".txt", ".yml", ".yaml", ".sh", ""}
-ARGUMENT_SECTION = re.compile(r"^(?:Args|Arguments|Parameters):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
-WRITTEN_CALL = re.compile(r"(?:\A|\n\n)(\w+)\(([\w\s,*]*)\)")  # as a docstring begins, or one of its paragraphs
-SHAPE_SECTION = re.compile(r"\bShapes: (.*?)(?:->|\.\s|\n\n|\Z)", re.DOTALL)
-NOT_ARGUMENTS = {"all", "both", "each", "others", "or", "out", "result"}
-
-
-class Fault(NamedTuple):
-    """One broken rule and where."""
-
-    path: Path
-    line: int
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Module:
-    """One module of the library: its dotted name, path relative to the root, text and syntax tree."""
-
-    name: str
-    path: Path
-    text: str
-    tree: ast.Module
-
-    def fault(self, node: ast.AST | None, sentence: str) -> Fault:
-        """Return a fault at a node of this module (None: at its first line)."""
-        return Fault(self.path, getattr(node, "lineno", 1), sentence)
-
-
-class Import(NamedTuple):
-    """One imported module, and whether the import stands inside a function or under `if TYPE_CHECKING:`."""
-
-    name: str
-    node: ast.stmt
-    is_lazy: bool
-
-
-Modules = Mapping[str, Module]
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def read_modules(root: Path) -> dict[str, Module]:
-    """Return the library's modules by name."""
-    modules = {}
-    for base, package in ((root, "minimobile"), (root / "kernels", "minimobile_kernels")):
-        for path in sorted((base / package).rglob("*.py")):
-            parts = path.relative_to(base).with_suffix("").parts
-            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-            text = path.read_text(encoding="utf-8")
-            modules[name] = Module(name, path.relative_to(root), text, ast.parse(text))
-    return modules
 
 
 def check_layers(modules: Modules) -> Iterator[Fault]:
@@ -197,7 +150,7 @@ def check_calls(modules: Modules) -> Iterator[Fault]:
     """What HOMES names stands only there, and the switches in NEVER_ON are never on."""
     last_words = {rule.rpartition(".")[2] for rule in HOMES}
     for module in modules.values():
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "_pickle"):
                 yield module.fault(node, "pickle runs what a file says; read it with an allow-list of our own")
             if isinstance(node, (ast.Attribute, ast.Name)) and _last_word(node) in last_words:
@@ -237,74 +190,11 @@ def check_ladders(modules: Modules) -> Iterator[Fault]:
     for module in modules.values():
         if _package(module.name) == "minimobile.formats":  # other programs' operations have no table of ours
             continue
-        for node in ast.walk(module.tree):
+        for node in module.nodes:
             if isinstance(node, ast.Compare) and isinstance(node.left, ast.Attribute) and node.left.attr == "op":
                 is_a_search = isinstance(node.ops[0], ast.Eq) and ast.unparse(node.comparators[0]) == "op"
                 if not is_a_search:
                     yield module.fault(node, f"{ast.unparse(node)[:60]}: ask the operation's table what it is like")
-
-
-def check_docstrings(modules: Modules) -> Iterator[Fault]:
-    """Every module and public function has a docstring, and what any docstring says of arguments fits the signature."""
-    for module in modules.values():
-        if not ast.get_docstring(module.tree):
-            yield module.fault(None, "the module has no docstring")
-        for function, is_public in _find_functions(module.tree, True):
-            text = ast.get_docstring(function)
-            if text is None:
-                if is_public:
-                    yield module.fault(function, f"{function.name} is public and has no docstring")
-                continue
-            yield from _check_arguments(module, function, text)
-            yield from _check_written_calls(module, function, text)
-
-
-def _argument_names(function: Function) -> list[str]:
-    """Return the names of a function's arguments, without those that its callers do not give."""
-    signature = function.args
-    everything = [*signature.posonlyargs, *signature.args, signature.vararg, *signature.kwonlyargs, signature.kwarg]
-    names = [argument.arg for argument in everything if argument is not None]
-    return [name for name in names if name not in ("self", "cls", "typing_context")]
-
-
-def _check_written_calls(module: Module, function: Function, text: str) -> Iterator[Fault]:
-    """A call that a docstring writes out has the arguments of the function itself, or of the one that it returns."""
-    calls = WRITTEN_CALL.findall(text)
-    if not calls:
-        return
-    inner = {child.name: child for child in ast.walk(function) if isinstance(child, Function) and child is not function}
-    returned = [
-        node.value.id for node in ast.walk(function) if isinstance(node, ast.Return) if isinstance(node.value, ast.Name)
-    ]
-    described = next((inner[name] for name in returned if name in inner), None)
-    for name, arguments in calls:
-        target = function if name == function.name else described
-        written = re.findall(r"\w+", arguments)
-        if target is not None and written != _argument_names(target):
-            right = ", ".join(_argument_names(target))
-            yield module.fault(
-                function, f"{function.name}: the docstring writes {name}({', '.join(written)}), not ({right})"
-            )
-
-
-def _check_arguments(module: Module, function: Function, text: str) -> Iterator[Fault]:
-    names = _argument_names(function)
-    section = ARGUMENT_SECTION.search(text)
-    if section:
-        described = re.findall(r"^ +\*{0,2}(\w+)(?: \([^)]*\))?:", _outermost(section[1]), re.MULTILINE)
-        for name in described:
-            if name not in names:
-                yield module.fault(function, f"{function.name}: the docstring describes {name}, which is no argument")
-        for name in names:
-            if name not in described:
-                yield module.fault(function, f"{function.name}: the docstring's arguments leave out {name}")
-    shapes = SHAPE_SECTION.search(text)
-    if shapes:
-        mentioned = re.findall(r"(?:^|, |and )([a-z_]\w*) \(", shapes[1])
-        is_about_arguments = set(mentioned) & set(names) and "step" not in names  # a step brings a fast kernel's arrays
-        for name in mentioned if is_about_arguments else ():
-            if name not in names and name not in NOT_ARGUMENTS:
-                yield module.fault(function, f"{function.name}: Shapes names {name}, which is no argument")
 
 
 def check_machine_paths(root: Path) -> Iterator[Fault]:
@@ -345,35 +235,6 @@ CHECKS: tuple[Callable[[Modules], Iterator[Fault]], ...] = (
 )
 
 
-def find_imports(module: Module, modules: Modules) -> Iterator[Import]:
-    """Yield every module that a module imports; `from package import module` is resolved to the module."""
-    for node, is_lazy in _find_import_statements(module.tree, False):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield Import(alias.name, node, is_lazy)
-            continue
-        package = node.module or ""
-        if node.level:  # relative: from the module's own package upwards
-            is_package = module.path.name == "__init__.py"
-            parts = module.name.split(".")
-            parts = parts[: len(parts) - node.level + is_package]
-            package = ".".join([*parts, package] if package else parts)
-        for alias in node.names:
-            full = f"{package}.{alias.name}"
-            yield Import(full if full in modules else package, node, is_lazy)
-
-
-def _find_import_statements(node: ast.AST, is_lazy: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    """Yield imports, and whether they stand in a function or under `if TYPE_CHECKING:`; no expression holds one."""
-    is_typing = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-    is_lazy = is_lazy or is_typing or isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, (ast.Import, ast.ImportFrom)):
-            yield child, is_lazy
-        elif isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
-            yield from _find_import_statements(child, is_lazy)
-
-
 def _longest_match(name: str, table: Mapping[str, object], skip_root: bool) -> str | None:
     """Return the longest dotted prefix of `name` in the table; `skip_root` leaves out the bare package's name."""
     parts = name.split(".")
@@ -395,26 +256,6 @@ def _find_circles(graph: Mapping[str, Mapping[str, object]]) -> Iterator[list[st
 
     for name in graph:
         yield from walk(name, [])
-
-
-def _find_functions(node: ast.AST, is_public: bool) -> Iterator[tuple[Function, bool]]:
-    """Yield functions and methods, those inside functions too, and whether each is public and must be described."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, Function):
-            decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in child.decorator_list}
-            yield child, is_public and not child.name.startswith("_") and not decorators & {"overload", "setter"}
-            yield from _find_functions(child, False)
-        elif isinstance(child, ast.ClassDef):
-            yield from _find_functions(child, is_public and not child.name.startswith("_"))
-        elif isinstance(child, (ast.If, ast.Try)):
-            yield from _find_functions(child, is_public)
-
-
-def _outermost(section: str) -> str:
-    """Return the lines of the least indentation: an argument's own continuation lines are deeper."""
-    lines = [line for line in section.splitlines() if line.strip()]
-    depth = min((len(line) - len(line.lstrip()) for line in lines), default=0)
-    return "\n".join(line for line in lines if len(line) - len(line.lstrip()) == depth)
 
 
 def main(arguments: list[str]) -> int:
