@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from minimobile import cli
+from minimobile.cli import console
 from tests.conftest import Run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
@@ -99,6 +102,18 @@ def test_a_full_disk_behind_stdout_is_said_once(classifier: Path, words: list[st
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device\n")
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("write", [lambda: console.TableWriter(["a"]).write([["b"]]), lambda: console.write_text("a")])
+def test_rows_and_lines_name_standard_output_too(monkeypatch: pytest.MonkeyPatch, write: Callable[[], None]) -> None:
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="No space left on device: 'standard output'"):
+        write()
 
 
 def test_standard_output_is_not_blamed_for_another_full_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

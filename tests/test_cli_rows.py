@@ -110,6 +110,10 @@ def test_failures_before_the_first_good_picture_wait_for_it(capsys: pytest.Captu
     assert capsys.readouterr().out == ""
     assert tally.settle() == 1
     assert len(capsys.readouterr().err.splitlines()) == len(bad)
+    alike = Tally()
+    list(alike.watch([{"image": name, "error": "out: the folder cannot be made"} for name in ("1.png", "2.png")]))
+    assert alike.settle() == 1
+    assert capsys.readouterr().err == "error: out: the folder cannot be made\n"
     tally = Tally()
     write(tally.watch([*bad, GOOD[0]]), Format.TABLE)
     assert tally.settle() == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
@@ -37,6 +38,24 @@ NOT_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "socket": (bind_socket, "is a pipe, socket or device, which is never replaced"),
     "folder": (Path.mkdir, "expected a file, found a directory"),
 }
+
+
+def test_a_file_system_that_is_read_only_is_one_sentence_with_the_files_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses to remove even what is not there."""
+
+    def refuse(path: Path, *given: object, **more: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    for name in ("write_bytes", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    path = tmp_path / "x.h5"
+    for write in (lambda: write_whole_bytes(path, b"new"), lambda: write_together({path: b"new"}, overwrite=True)):
+        with pytest.raises(
+            FormatError, match=r"x\.h5: cannot be written \(Read-only file system\); nothing was changed$"
+        ):
+            write()
 
 
 @posix

@@ -10,7 +10,7 @@ def test_thread_count_from_the_environment(monkeypatch):
     monkeypatch.setenv("MINIMOBILE_NUM_THREADS", "3")
     assert default_thread_count() == 3
     monkeypatch.setenv("MINIMOBILE_NUM_THREADS", "all")
-    with pytest.raises(InputError, match="expected a whole number from 1 to 1024, got 'all'"):
+    with pytest.raises(InputError, match="MINIMOBILE_NUM_THREADS: expected a whole number from 1 to 1024, got 'all'"):
         default_thread_count()
     monkeypatch.delenv("MINIMOBILE_NUM_THREADS")
     assert default_thread_count() >= 1

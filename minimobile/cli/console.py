@@ -57,6 +57,7 @@ def abandon_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+@naming_stdout()
 def write_text(text: str) -> None:
     """Write one line to stdout."""
     _console().print(printable(text), soft_wrap=True)
@@ -104,6 +105,7 @@ class TableWriter:
         self._has_header = True
         _write_lines(table)
 
+    @naming_stdout()  # Rich writes to it, though nothing, while its output is captured
     def _head(self, sizes: Sequence[int]) -> str:
         """Return the names of the columns and the rule below them."""
         console = _console()

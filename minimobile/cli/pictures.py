@@ -87,7 +87,7 @@ class Tally:
 
     def settle(self) -> int:
         """Say on stderr what failed and return the exit code: 0, or 1 where any picture failed."""
-        for error in self._errors:
+        for error in dict.fromkeys(self._errors):  # of a folder that cannot be made, all say the same
             console.report_error(error)
         if self.bad and self.good:
             console.report_error(f"{self.bad} of {self.bad + self.good} pictures failed")

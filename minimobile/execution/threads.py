@@ -11,16 +11,16 @@ def default_thread_count() -> int:
     """Return `MINIMOBILE_NUM_THREADS`, or the number of processors that this process may use."""
     given = os.environ.get("MINIMOBILE_NUM_THREADS")
     if given is not None:
-        return check_thread_count(given)
+        return check_thread_count(given, "MINIMOBILE_NUM_THREADS")
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def check_thread_count(value: object) -> int:
-    """Return a number of threads as an int."""
+def check_thread_count(value: object, name: str = "num_threads") -> int:
+    """Return a number of threads as an int; `name` is who gave it."""
     text = str(value).strip()
     count = int(text) if text.isascii() and text.isdigit() and len(text) <= 4 else 0
     if not 1 <= count <= 1024:
-        raise InputError(f"num_threads: expected a whole number from 1 to 1024, got {value!r}")
+        raise InputError(f"{name}: expected a whole number from 1 to 1024, got {value!r}")
     return count

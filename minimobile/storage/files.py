@@ -191,7 +191,7 @@ def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     except OSError as error:
         raise FormatError(f"{path}: cannot be written ({_reason(error)}); nothing was changed") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def write_whole_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
@@ -211,7 +211,7 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
                 check_destination(path, overwrite=overwrite)
             written = {path: _temporary_beside(path) for path in contents}
             for path, temporary in written.items():
-                rubbish.callback(temporary.unlink, missing_ok=True)
+                rubbish.callback(_remove, temporary)
                 temporary.write_bytes(contents[path])
                 _sync_file(temporary)
             with contextlib.ExitStack() as undo:
@@ -219,7 +219,7 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
                     if path.exists():
                         aside = _temporary_beside(path)
                         path.replace(aside)
-                        rubbish.callback(aside.unlink, missing_ok=True)
+                        rubbish.callback(_remove, aside)
                         undo.callback(aside.replace, path)
                     temporary.replace(path)
                     undo.callback(path.unlink, missing_ok=True)
@@ -227,6 +227,12 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
         except OSError as error:
             names = " and ".join(map(str, contents))
             raise FormatError(f"{names}: cannot be written ({_reason(error)}); nothing was changed") from error
+
+
+def _remove(path: Path) -> None:
+    """Remove a file that need not be there: a file system that is read-only refuses even that."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _temporary_beside(path: Path) -> Path:
