@@ -56,8 +56,8 @@ class DepthwiseConv2d(Product):
         _, kernel_height, kernel_width, _ = weight.shape
         window = slide(operation.attributes, x.shape, (kernel_height, kernel_width))
         values = values_of(weight)[0].astype(np.int64) - weight.zero_points.reshape(1, 1, -1)
-        # Planes differ by how often they are visited and how many sums are in doubt, so that two threads finish together
-        # where parts are small. In parts of 10 to 15 us V2 1.0 224 took 1.02, V1 0.5 224 1.015, SSDLite 1.01 to 1.03.
+        # Planes differ by how often they are visited and how many sums are in doubt: two threads finish together where
+        # parts are small. In parts of 10 to 15 us V2 1.0 224 took 1.02, V1 0.5 224 1.015, SSDLite 1.01 to 1.03.
         builder.add_step(
             "depthwise_conv2d", x.name, out.name, 32 * values.size * window.out_height * window.out_width,
             activation_range(operation.attributes["activation"], out), kernel_height=kernel_height,
