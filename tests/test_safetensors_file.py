@@ -158,7 +158,7 @@ def test_h10_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path, mon
     content = pack({"a": ONE}, DATA)
     path.write_bytes(content[:-3])
     monkeypatch.setattr("minimobile.formats.safetensors_file.regular_file_size", lambda _: len(content))
-    assert_refused(read_tensors, path, "the file ended after 5")
+    assert_refused(read_tensors, path, f"expected {len(content)} bytes, the file ended after {len(content) - 3}")
 
 
 def test_every_truncation_is_refused(tmp_path: Path) -> None:

@@ -60,11 +60,13 @@ def read_tensors(path: Path, with_counters: bool = False) -> dict[str, NDArray[A
     size = regular_file_size(path)
     with open_regular(path) as file:
         entries = _read_header(path, file, size)
-        return {
-            name: _read_tensor(f"{path}: {name}", file, entry)
-            for name, entry in entries.items()
-            if with_counters or not is_counter(name)
-        }
+        start = min((entry.begin for entry in entries.values()), default=size)
+        data = _read_data(path, file, start, size)
+    return {
+        name: _view_tensor(data[entry.begin - start : entry.end - start], entry)
+        for name, entry in entries.items()
+        if with_counters or not is_counter(name)
+    }
 
 
 def is_counter(name: str) -> bool:
@@ -149,14 +151,22 @@ def _check_layout(path: Path, entries: Mapping[str, Entry], data_start: int, siz
         raise FormatError(f"{path}: expected {position} bytes, found {size}; {size - position} bytes belong to nothing")
 
 
-def _read_tensor(where: str, file: BinaryIO, entry: Entry) -> NDArray[Any]:
+def _read_data(path: Path, file: BinaryIO, start: int, size: int) -> NDArray[np.uint8]:
+    """Return the bytes of a file from `start` on, in one array: the system gives its memory in large pages."""
+    data = np.empty(size - start, np.uint8)
+    file.seek(start)
+    count = file.readinto(data.data)  # type: ignore[attr-defined]
+    if count != len(data):
+        raise FormatError(f"{path}: expected {size} bytes, the file ended after {start + count}")
+    return data
+
+
+def _view_tensor(data: NDArray[np.uint8], entry: Entry) -> NDArray[Any]:
+    """Return the tensor whose bytes these are, without a copy where its numbers can stay as they are."""
     stored = {"F16": "<f2", "BF16": "<u2", "F32": "<f4", "F64": "<f8", "I64": "<i8"}[entry.dtype]
-    values = np.empty(entry.shape, stored)
-    file.seek(entry.begin)
-    count = file.readinto(values.reshape(-1).view(np.uint8).data)  # type: ignore[attr-defined]
-    if count != entry.end - entry.begin:
-        raise FormatError(f"{where}: expected {entry.end - entry.begin} bytes, the file ended after {count}")
-    return widen_bfloat16(values) if entry.dtype == "BF16" else native_float(values)
+    values = data.view(stored).reshape(entry.shape)
+    aligned: NDArray[Any] = np.require(values, requirements="A")
+    return widen_bfloat16(aligned) if entry.dtype == "BF16" else native_float(aligned)
 
 
 def widen_bfloat16(bits: NDArray[Any]) -> NDArray[np.float32]:

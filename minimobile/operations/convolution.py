@@ -65,9 +65,9 @@ class Convolution(Operation):
 
         Shapes: weight (C_out, K_h, K_w, C_in), depthwise (K_h, K_w, C), pointwise (C_out, C_in); bias (C_out).
         """
-        weight, bias = fold_weights(node, weights)
+        weight, bias = fold_weights(node, weights, dtype)
         with np.errstate(over="ignore"):
-            return np.ascontiguousarray(self.arrange(weight).astype(dtype)), _round_bias(bias, dtype)
+            return np.ascontiguousarray(self.arrange(weight)), _round_bias(bias, dtype)
 
     def layout_scaled(
         self, node: Node, weights: Weights, dtype: type[np.floating[Any]]
@@ -78,7 +78,7 @@ class Convolution(Operation):
         """
         weight, factor, bias = scale_sums(node, weights, dtype)
         with np.errstate(over="ignore"):
-            arranged = np.ascontiguousarray(self.arrange(weight).astype(dtype))
+            arranged = np.ascontiguousarray(self.arrange(weight))
             return arranged, _round_bias(bias, dtype), None if factor is None else factor.astype(dtype)
 
     def work(self, node: Node, out: MapShape, weights: WeightShapes) -> Work:

@@ -19,16 +19,19 @@ NORMALIZATION = ("scale", "shift", "mean", "variance")
 VECTOR = 8  # floats, of the instructions that TensorFlow's builds for x86 take
 
 
-def fold_weights(node: Node, weights: Weights) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return weight and bias of a convolution node in float64, batch norm folded in.
+def fold_weights(
+    node: Node, weights: Weights, dtype: type[np.floating[Any]] = np.float64
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return weight and bias of a convolution node, batch norm folded in: computed in float64, and so is the bias.
 
     weight * scale / sqrt(variance + epsilon), and shift - mean * scale / sqrt(variance + epsilon). With the attribute
     "weight_quantization" that is done by `fold_as_trained`, and the folded weight rounded to the grid of that range,
-    in float32. Source: Jacob et al. (arXiv 1712.05877), section 3.2, equation 14.
+    in float32. The weight is rounded once to `dtype`, as it is computed: arrays of float64 in between would take longer
+    than all the rest. Source: Jacob et al. (arXiv 1712.05877), section 3.2, equation 14.
 
     Shapes: weight (C_out, C_in / groups, K_h, K_w), as it is stored; bias (C_out).
     """
-    weight: NDArray[Any] = weights[node.weights["weight"]].astype(np.float64)
+    weight: NDArray[Any] = weights[node.weights["weight"]]
     bias: NDArray[Any] = (
         weights[node.weights["bias"]].astype(np.float64) if "bias" in node.weights else np.zeros(len(weight))
     )
@@ -40,11 +43,14 @@ def fold_weights(node: Node, weights: Weights) -> tuple[NDArray[Any], NDArray[An
                 weight, bias = fold_as_trained(weight, bias, scale, shift, mean, variance, epsilon)
             else:
                 scale = scale / np.sqrt(variance + epsilon)
-                weight = weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+                factor = scale.reshape(-1, *[1] * (weight.ndim - 1))
+                folded = np.empty(weight.shape, dtype)
+                weight = np.multiply(weight, factor, out=folded, dtype=np.float64, casting="same_kind")
                 bias = (bias - mean) * scale + shift
-    if "weight_quantization" in node.attributes:
-        weight = fake_quantize(weight.astype(np.float32), nudge_range(*node.attributes["weight_quantization"]))
-    return weight, bias + 0.0  # -0 becomes 0
+    with np.errstate(over="ignore"):
+        if "weight_quantization" in node.attributes:
+            weight = fake_quantize(weight.astype(np.float32), nudge_range(*node.attributes["weight_quantization"]))
+        return weight.astype(dtype, copy=False), bias + 0.0  # -0 becomes 0
 
 
 def is_folded(node: Node) -> bool:
@@ -55,18 +61,19 @@ def is_folded(node: Node) -> bool:
 def scale_sums(
     node: Node, weights: Weights, dtype: type[np.floating[Any]]
 ) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[Any]]:
-    """Return weight, factor and bias of a convolution node in float64: its sums times the factor, plus the bias.
+    """Return weight, factor and bias of a convolution node: its sums times the factor, plus the bias.
 
-    With batch norm in the weights (`is_folded`) the factor is None. Otherwise the weight is the file's, the factor
-    scale / sqrt(variance + epsilon), and the bias holds batch norm's shift: where folding rounds every weight, only a
-    channel's factor is rounded, to `dtype`, and the bias takes that back at the mean of the sums. (With the bias of the
-    exact factor a detector's error to float64 was 1.06 times as large.) Shapes: as in `fold_weights`, factor (C_out).
+    The weight is rounded to `dtype`, factor and bias are float64. With batch norm in the weights (`is_folded`) the
+    factor is None. Otherwise the weight is the file's, the factor scale / sqrt(variance + epsilon), and the bias holds
+    batch norm's shift: where folding rounds every weight, only a channel's factor is rounded, to `dtype`, and the bias
+    takes that back at the mean of the sums. (With the bias of the exact factor a detector's error to float64 was 1.06
+    times as large.) Shapes: as in `fold_weights`, factor (C_out).
     """
     if is_folded(node) or "scale" not in node.weights:
-        weight, bias = fold_weights(node, weights)
+        weight, bias = fold_weights(node, weights, dtype)
         return weight, None, bias
     plain = {role: name for role, name in node.weights.items() if role not in NORMALIZATION}
-    weight, bias = fold_weights(dataclasses.replace(node, weights=plain), weights)
+    weight, bias = fold_weights(dataclasses.replace(node, weights=plain), weights, dtype)
     factor, shift, mean = normalization_factors(node, weights, ("scale", "shift"))
     with np.errstate(all="ignore"):
         factor = factor.astype(dtype).astype(np.float64)
