@@ -205,7 +205,7 @@ def test_h34_a_full_disk_is_one_sentence_and_leaves_the_old_files(tmp_path: Path
     huggingface.write(tmp_path / "net", tiny_checkpoint())
     hdf5.write(tmp_path / "x.h5", tiny_checkpoint())
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], env=environment, timeout=300, check=True)
+    subprocess.run([sys.executable, "-B", "-c", FULL_DISK, str(tmp_path)], env=environment, timeout=300, check=True)
     for path in (tmp_path / "net", tmp_path / "x.h5"):
         assert len(formats.read(path).weights) == 4
     assert len(list(tmp_path.rglob("*"))) == 5
