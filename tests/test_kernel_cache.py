@@ -214,7 +214,8 @@ def test_a_disk_that_is_full_leaves_no_file_and_no_directory(tmp_path):
     environment = {"NUMBA_CACHE_DIR": str(tmp_path / "new" / "cache"), "PYTHONPATH": ":".join([*sys.path, "."])}
     done = subprocess.run(
         # -B: Python's own bytecode would be cut short, too, and be in the way of whoever comes next
-        [sys.executable, "-B", "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300, check=False,
+        [sys.executable, "-B", "-c", PROGRAM],
+        env=environment, capture_output=True, text=True, timeout=300, check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "False 42\n"), done.stderr

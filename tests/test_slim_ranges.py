@@ -15,6 +15,7 @@ from slim import random_weights, slim_scope, slim_variables
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError
+from minimobile.formats.tensorflow import tensorflow_checkpoint
 from minimobile.formats.tensorflow.slim_ranges import read_ranges
 from minimobile.models.conversion import convert
 from minimobile.networks.build_graph import build_graph
@@ -96,7 +97,7 @@ def test_every_layer_is_what_training_computes(trained: tuple[str, Path]) -> Non
     """Each from the layer's own input, so that one value rounded the other way does not change all that follow."""
     architecture, path = trained
     model = mm.load(path, num_threads=1)
-    variables = {k: np.float64(v) for k, v in formats.tensorflow_checkpoint.open_bundle(path).items()}
+    variables = {k: np.float64(v) for k, v in tensorflow_checkpoint.open_bundle(path).items()}
     image = np.random.default_rng(3).uniform(-1, 1, (1, 33, 33, 3)).astype(np.float32)
     plain = build_graph(model.config, architecture)
     nodes = {node.name: node for node in plain.nodes}
