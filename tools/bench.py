@@ -297,7 +297,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.start:
-        seconds = time_starts(5)
+        seconds = time_starts(11)
         print(json.dumps(seconds) if options.json else starts_table(seconds))
         return 0
     if options.quantized:
