@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import assert_same_bits, open_runner, random_image, random_weights
 
+import minimobile as mm
 from minimobile.execution import crew
 from minimobile.execution.account import Account
 from minimobile.execution.crew import Crew
@@ -109,6 +110,35 @@ def test_calls_go_alone_where_their_account_says_so(monkeypatch):
     ours.run(entries.run, nothing_to_do())  # helpers in any case
     assert begun == [1, 1, 1] and ours._station._fields[CALL] // 2 == 2
     assert account.noted == [(1.0, True), (1.0, False)]
+
+
+def test_helpers_are_roused_before_a_call_only_if_they_had_the_last_one(monkeypatch):
+    roused = []
+    monkeypatch.setattr(crew._Station, "rouse", roused.append)
+    ours, account = Crew(1), WrittenAccount(["share", "rest", "look"])
+    ours.rouse()
+    assert roused == []
+    ours.run(entries.run, nothing_to_do(), account)  # which rouses them itself
+    ours.rouse()
+    assert len(roused) == 2
+    while len(account.answers) > 1:
+        account.answers.pop(0)
+        ours.run(entries.run, nothing_to_do(), account)
+        ours.rouse()
+    assert len(roused) == 2
+
+
+def test_a_model_rouses_the_helpers_before_it_reads_pixel_values(monkeypatch):
+    model, order = mm.load("demo:digits", num_threads=2), []
+    monkeypatch.setattr(type(model.runner), "rouse", lambda runner: order.append("rouse"))
+
+    class Pixels:
+        def __array__(self, dtype=None, copy=None):
+            order.append("read")
+            return np.zeros((1, 3, 32, 32), np.float32)
+
+    model(Pixels())
+    assert order == ["rouse", "read"]
 
 
 def test_helpers_end_with_their_crew(expected):

@@ -41,6 +41,7 @@ class Crew:
     def __init__(self, size: int) -> None:
         self.size = size
         self._station: _Station | None = None
+        self._is_shared = False  # the last call
         self._lock = threading.Lock()
 
     def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None = None) -> None:
@@ -50,12 +51,19 @@ class Crew:
         make calls of this program faster. None: they come in any case.
         """
         if not self.size or (account is not None and account.rests()):
+            self._is_shared = False
             _run_alone(entry, arguments)
             return
         station = self._station
         if station is None or station.process != os.getpid():
             station = self._start()
-        station.run(entry, arguments, account)
+        self._is_shared = station.run(entry, arguments, account)
+
+    def rouse(self) -> None:
+        """Wake the helpers for a call that comes at once, if they had the last one: they listen until then."""
+        station = self._station
+        if self._is_shared and station is not None and station.process == os.getpid():
+            station.rouse()
 
     def _start(self) -> _Station:
         with self._lock:
@@ -125,11 +133,11 @@ class _Station:
         for helper in self._helpers:
             helper.dismiss()
 
-    def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None) -> None:
-        """See `Crew.run`."""
+    def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None) -> bool:
+        """See `Crew.run`; return whether the helpers were asked to come."""
         if not self._lock.acquire(blocking=False):  # the helpers are at the call of another thread
             _run_alone(entry, arguments)
-            return
+            return False
         try:
             start = time.perf_counter()
             shares = account is None or account.chooses_sharing()
@@ -139,9 +147,17 @@ class _Station:
                 _run_alone(entry, arguments)
             if account is not None:
                 account.note(time.perf_counter() - start, shares)
+            return shares
         finally:
             self._is_open = False
             self._lock.release()
+
+    def rouse(self) -> None:
+        """Wake the helpers that sleep, on another processor than this."""
+        here = processors.find_current()
+        for helper in self._helpers:
+            helper.keep_off(here)
+            helper.rouse()
 
     def _share(self, entry: Entry, arguments: tuple[Any, ...]) -> None:
         fields = self._fields
@@ -150,10 +166,7 @@ class _Station:
         self._calls.append((fields[CALL] + 1, call))  # kept from now on, whatever interrupts this thread
         fields[FUNCTION], fields[TABLE] = call.places()
         self._is_open = True
-        here = processors.find_current()
-        for helper in self._helpers:
-            helper.keep_off(here)
-            helper.rouse()
+        self.rouse()
         call(0)
         if fields[IS_VISITED]:
             visited = {fields[HAZARD + index * LINE] for index in range(len(self._helpers))}

@@ -66,6 +66,10 @@ class CompiledRunner(FloatRunner):
         self._arenas.give_back(arena)
         return results
 
+    def rouse(self) -> None:
+        """Wake the helpers; see `Runner.rouse`."""
+        self._crew.rouse()
+
     def time_steps(self, pixel_values: NDArray[Any], data_format: DataFormat) -> dict[tuple[str, ...], float]:
         """Return the microseconds of each step of a run on one thread; see `Runner.time_steps`."""
         return time_nodes(self.graph, self._weights, pixel_values, data_format == "channels_last")

@@ -86,6 +86,9 @@ class Runner(Protocol):
         bytes with what they stand for; the results have the same layout.
         """
 
+    def rouse(self) -> None:
+        """Say that a run comes at once: threads that shall help wake while the caller prepares its pixel values."""
+
     def time_steps(self, pixel_values: Array, data_format: DataFormat) -> dict[tuple[str, ...], float]:
         """Return the microseconds of each step of a run by the names of the nodes done in it; {} without a program."""
 
@@ -111,6 +114,9 @@ class FloatRunner:
     def resolve(self, layer: str | int) -> str:
         """Return the name of a node, given as one of its names or as the index of a hidden state."""
         return self.graph.resolve(layer)
+
+    def rouse(self) -> None:
+        """Do nothing: nobody helps."""
 
     def results(self) -> Mapping[str, str]:
         """Return nothing: a graph of floats ends in logits or features."""

@@ -312,10 +312,8 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
 
     def _take(self, pixel_values: ArrayLike | PixelBytes | None, data_format: DataFormat) -> Pixels:
         """Return pixel values as `_read` does, or as they are where a network of integers can have them as bytes."""
-        is_first = data_format == "channels_first"
-        if isinstance(pixel_values, PixelBytes) and (
-            self.is_quantized and is_first and pixel_values.shape[1] == self.graph.input_channels
-        ):
+        takes_bytes = self.is_quantized and data_format == "channels_first"
+        if takes_bytes and isinstance(pixel_values, PixelBytes) and pixel_values.shape[1] == self.graph.input_channels:
             return pixel_values
         return self._read(pixel_values, data_format)
 
@@ -332,6 +330,7 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
     @within_memory("pixel_values")
     def _run(self, pixel_values: ArrayLike | None, names: Sequence[str], data_format: DataFormat) -> tuple[Array, ...]:
         """Return the output of each node, in the order asked."""
+        self._runner.rouse()
         values = self._take(pixel_values, data_format)
         if not names:
             return ()

@@ -82,6 +82,10 @@ class QuantizedEngine:
                 values.update(self._execute(stage, stage.program, values))
         return {name: values[name] for name in names}
 
+    def rouse(self) -> None:
+        """Wake the helpers; see `Runner.rouse`."""
+        self._crew.rouse()
+
     def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
         network = self.network
         needed: Sequence[Operation] = needed_operations(network.operations, names)

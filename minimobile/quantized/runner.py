@@ -88,6 +88,10 @@ class QuantizedRunner:
         x = x if data_format == "channels_last" else x.transpose(0, 2, 3, 1)
         return np.ascontiguousarray(x if source.dtype == np.float32 else quantize(x, affine(source), source.dtype))
 
+    def rouse(self) -> None:
+        """Wake the helpers; see `Runner.rouse`."""
+        self._engine.rouse()
+
     def run_tensors(self, stored: Array, names: Sequence[str]) -> dict[str, Array]:
         """Return tensors of one picture as they are stored, for input as `store` gives it."""
         return self._engine.run(stored, tuple(names))
