@@ -114,7 +114,7 @@ def test_calls_go_alone_where_their_account_says_so(monkeypatch):
 
 def test_helpers_are_roused_before_a_call_only_if_they_had_the_last_one(monkeypatch):
     roused = []
-    monkeypatch.setattr(crew._Station, "rouse", roused.append)
+    monkeypatch.setattr(crew._Station, "rouse", lambda _: roused.append(1))
     ours, account = Crew(1), WrittenAccount(["share", "rest", "look"])
     ours.rouse()
     assert roused == []
