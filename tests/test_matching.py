@@ -240,7 +240,7 @@ REFUSALS = {
     "hard swish": (V2, lambda x: replace(x, _nth(x, "activation", 4).name, attributes={"function": "hard_swish"}),
                    "expected activation relu6 .*found hard_swish"),
     "hard swish at first": (V2, lambda x: replace(x, "op_2", attributes={"function": "hard_swish"}),
-                            "'op_0': expected relu6 or relu after it, found hard_swish"),
+                            "'op_0': expected relu6, relu or a curve after it, found hard_swish"),
     "activation of a projection": (V2, lambda x: _insert(x, _nth(x, "batch_norm", 5).name, "activation",
                                                          function="relu6"), "expected activation none .*found relu6"),
     "squeeze and excite": (V2, lambda x: _insert(x, _nth(x, "activation", 3).name, "other", kind="MUL"),

@@ -31,7 +31,8 @@ def path(tmp_path):
 
 
 WRONG = {
-    "another activation": ("Clip", [node("HardSwish", ["op_1"], "op_2", label="/act")], "node /act: .*found HardSwish"),
+    "another activation": ("Clip", [node("Softplus", ["op_1"], "op_2", label="/act")], "node /act: .*found Softplus"),
+    "one other activation": ("Clip", [node("HardSwish", ["op_1"], "op_2")], "expected activation hardswish .*relu6"),
     "another domain": ("Clip", [node("Clip", ["op_1"], "op_2", label="/a", domain="com.x")], "found com.x::Clip"),
     "other limits": ("Clip", [initializer("top", np.float32(5)), node("Clip", ["op_1", "", "top"], "op_2")], "limits"),
     "a filter that is computed": ("Conv", [node("Relu", ["pixels"], "w"), node("Conv", ["pixels", "w"], "op_0")],

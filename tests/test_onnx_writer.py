@@ -19,6 +19,7 @@ from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.dialects import DIALECTS, processor_settings
 from minimobile.formats.onnx import write as onnx_file
 from minimobile.networks.build_graph import build_graph
+from minimobile.networks.config import ACTIVATIONS
 from minimobile.networks.ssd import ANCHORS
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile.operations.passes import keep_needed
@@ -36,7 +37,7 @@ NETWORKS = {
     "DeepLab": ("deeplab", {}),
     "DeepLab, output stride 16": ("deeplab", {"output_stride": 16, "image_size": 65}),
     **{f"V1, {name}": ("v1", {"hidden_act": name}) for name in ("relu", "silu", "gelu", "leaky_relu", "hardswish")},
-    **{f"V2, {name}": ("v2", {"hidden_act": name}) for name in ("sigmoid", "tanh", "linear")},
+    **{f"V2, {name}": ("v2", {"hidden_act": name}) for name in ("sigmoid", "tanh")},
 }
 
 
@@ -94,6 +95,26 @@ def test_convert_writes_what_save_does_and_tells_every_array(tmp_path):
         mm.convert(tmp_path / "model.h5", tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("function", sorted({*ACTIVATIONS} - {"relu6", "relu", "swish", "linear"}))
+def test_every_activation_comes_back(function, tmp_path):
+    model = make_network("v1", hidden_act=function, image_size=32)
+    model.save(tmp_path / "model.onnx")
+    again = mm.load(tmp_path / "model.onnx")
+    assert again.config == model.config
+    for name, values in model.state_dict().items():
+        assert again.state_dict()[name].tobytes() == values.tobytes(), name
+
+
+def test_a_file_whose_layers_have_different_activations_is_none_of_ours(tmp_path):
+    path = tmp_path / "model.onnx"
+    make_network("v1", hidden_act="hardswish", image_size=32).save(path)
+    content = path.read_bytes()
+    place = content.rindex(b"HardSwish")  # the last of them: a name of as many letters that is another activation
+    path.write_bytes(content[:place] + b"LeakyRelu" + content[place + 9 :])
+    with pytest.raises(FormatError, match=r"expected activation hardswish .*, found leaky_relu"):
+        mm.load(path)
+
+
 def test_what_has_no_form_in_a_file_is_named_and_nothing_is_written(tmp_path):
     model = make_network("v1")
     name = "mobilenet_v1.layer.3.convolution.weight"
@@ -103,6 +124,9 @@ def test_what_has_no_form_in_a_file_is_named_and_nothing_is_written(tmp_path):
         model.save(tmp_path / "model.onnx", "float16")
     with pytest.raises(FormatError, match=r"one of float32, float16, got 'int8'"):
         model.save(tmp_path / "model.onnx", "int8")
+    for ending in ("onnx", "tflite"):  # and a reader could not tell it from a network whose clamps are its ranges
+        with pytest.raises(FormatError, match=r"expected an activation, got hidden_act 'linear'.*NAME\.h5"):
+            make_network("v1", hidden_act="linear").save(tmp_path / f"model.{ending}")
     assert not list(tmp_path.iterdir())
 
 

@@ -54,6 +54,11 @@ def check_exportable(path: Path, checkpoint: Checkpoint, dtype: str) -> None:
     """Raise FormatError for a type of weights, or a network, for which no file of a runtime has a form."""
     if dtype not in WRITTEN_DTYPES:
         raise FormatError(f"{path}: expected dtype to be one of {', '.join(WRITTEN_DTYPES)}, got {dtype!r}")
+    if checkpoint.config.hidden_act == "linear":
+        raise FormatError(
+            f"{path}: expected an activation, got hidden_act 'linear', which a file of operators does not tell from "
+            "one that is left out; save it as NAME.h5 or in a directory"
+        )
     if checkpoint.ranges:
         raise FormatError(
             f"{path}: expected a network of floats or integers, got one that rounds as in training for quantisation; "

@@ -48,15 +48,19 @@ def fold_nodes(nodes: Sequence[Node]) -> tuple[Node, ...]:
     return tuple(fold(node) for node in nodes)
 
 
-def fuse_activations(graph: Graph) -> Graph:
+def fuse_activations(graph: Graph, has_curves: bool = False) -> Graph:
     """Return the graph in which a clamp (relu, relu6) is done by the convolution or sum before it, where nobody else
     asks for that value. The fused node has the activation's name and an attribute "activation".
+
+    With `has_curves` any activation is, which no kernel does: to compare a graph with another.
     """
     consumers = _count_consumers(graph)
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
         source = nodes.get(node.inputs[0])
         clamp = operation_of(node).clamp(node)
+        if has_curves:
+            clamp = node.attributes.get("function", clamp)
         takes_clamp = source is not None and operation_of(source).takes_clamps and "activation" not in source.attributes
         if clamp is not None and source is not None and takes_clamp and consumers[source.name] == 1:
             attributes = {**source.attributes, "activation": clamp}

@@ -21,7 +21,7 @@ from minimobile.formats.matching.recognition import Finding, describe_layer, rec
 from minimobile.formats.matching.simplification import simplify
 from minimobile.formats.ranges import add_ranges
 from minimobile.networks.build_graph import build_graph
-from minimobile.networks.config import OUTPUT_STRIDES, Config, MobileNetV1Config
+from minimobile.networks.config import ACTIVATIONS, OUTPUT_STRIDES, Config, MobileNetV1Config
 from minimobile.networks.deeplab import HEAD_EPSILON
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.fake_quantization import FakeQuantization
@@ -68,7 +68,7 @@ def match_network(
         weights, dialect, where, image_size=size, called={theirs: ours for ours, theirs in mapped.items()},
         **known,
     )  # fmt: skip
-    _check_graph(fuse_activations(fold_batch_norm(build_graph(found, finding.architecture))), finding, where)
+    _check_graph(_build_fused(found, finding), finding, where)
     found = _settle_padding(found, finding, image_size, dialect, where)
     found = _settle_pool(found, finding, size, where)
     if detector is not None:
@@ -122,11 +122,10 @@ def _name_kernel(finding: Finding, node: str) -> str:
 def _read_fields(finding: Finding, where: str) -> dict[str, Any]:
     """Return the config's fields that strides, activations and the end of the network tell."""
     stem = finding.layers.get("conv_stem") or finding.layers["conv_stem.first_conv"]
-    activation = stem.attributes.get("activation")
-    if activation not in ("relu6", "relu"):
-        raise FormatError(
-            f"{where}: layer {stem.name!r}: expected relu6 or relu after it, found {activation or 'none'}"
-        )
+    activation = stem.attributes.get("activation", "linear")
+    if activation not in ACTIVATIONS or activation == "linear":  # in bytes, none may be a clamp that nobody names
+        found = "none" if activation == "linear" else activation
+        raise FormatError(f"{where}: layer {stem.name!r}: expected relu6, relu or a curve after it, found {found}")
     stride = _total_stride(finding)
     return {
         "hidden_act": activation,
@@ -264,7 +263,7 @@ def _settle_padding(config: Config, finding: Finding, size: Size | None, dialect
 def _find_padding_fault(config: Config, finding: Finding, size: Size | None) -> str | None:
     graph = build_graph(config, finding.architecture)
     shapes = infer_shapes(graph, *size) if size else {}
-    for node in fuse_activations(fold_batch_norm(graph)).nodes:
+    for node in _build_fused(config, finding).nodes:
         layer = finding.layers.get(node.name)
         if layer is None or not is_convolution(node) or layer.op == "dense":
             continue
@@ -314,6 +313,11 @@ def _settle_pool(config: Config, finding: Finding, size: Size | None, where: str
             f"and padding {padding}"
         )
     return config.replace(pool_size=kernel[0])
+
+
+def _build_fused(config: Config, finding: Finding) -> Graph:
+    """Return our graph as a file's layers are: each convolution with its batch norm and activation."""
+    return fuse_activations(fold_batch_norm(build_graph(config, finding.architecture)), has_curves=True)
 
 
 def _check_graph(graph: Graph, finding: Finding, where: str) -> None:

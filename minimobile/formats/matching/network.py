@@ -23,7 +23,7 @@ class Layer:
     | depthwise_conv2d | weight (C, 1, K_h, K_w), bias (C,) or none | stride, dilation, padding |
     | dense | weight (O, I), bias (O,) or none | |
     | batch_norm | any of weight, bias; mean, variance (C,) | epsilon |
-    | activation | | function: relu6, relu, softmax, sigmoid |
+    | activation | | function: relu6, relu, softmax, sigmoid, a curve |
     | add, concatenate | | |
     | average_pool2d | | kernel_size (K_h, K_w) or None for the whole map; stride, padding |
     | resize_bilinear | | align_corners, half_pixel_centers, size (H, W) |

@@ -92,7 +92,8 @@ def _join_to_source(layer: Layer, source: Layer, is_only_reader: bool) -> Layer 
         return dataclasses.replace(joined, attributes=rest, tensor=layer.tensor or layer.name)
     if "activation" in attributes:
         return None
-    if layer.op == "activation" and layer.attributes["function"] not in _OF_LOGITS:
+    is_score = layer.op == "activation" and layer.attributes["function"] in _OF_LOGITS
+    if layer.op == "activation" and (not is_score or layer.attributes.get("is_curve", False)):
         joined = _replace(source, source.inputs, activation=layer.attributes["function"])
         return dataclasses.replace(joined, tensor=layer.tensor or layer.name)
     channels = source.arrays["weight"].shape[0]

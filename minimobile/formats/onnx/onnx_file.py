@@ -19,6 +19,7 @@ from minimobile.formats.matching.matching import match_network
 from minimobile.formats.matching.network import Layer
 from minimobile.formats.matching.other_networks import naming_others
 from minimobile.formats.onnx.constants import Constants
+from minimobile.formats.onnx.curves import join_curves
 from minimobile.formats.onnx.detector import find_detector
 from minimobile.formats.onnx.integer_network import to_network
 from minimobile.formats.onnx.integers import has_integers, spread
@@ -116,7 +117,7 @@ def _translate(model: Model, where: str) -> _Graph:
     model = spread(model) if has_integers(model) else model
     nodes = sort_nodes(model, where)
     constants = Constants(model, nodes)
-    translation, picture, layout = translate(nodes, constants, where)
+    translation, picture, layout = translate(join_curves(nodes, constants.values), constants, where)
     shape = next((value.shape for value in model.inputs if value.name == picture), None)
     sizes = [shape[layout.index(letter)] for letter in "HW"] if shape is not None and len(shape) == 4 else [0]
     image_size = (sizes[0], sizes[1]) if min(sizes) > 0 else None

@@ -12,6 +12,7 @@ from minimobile.errors import FormatError
 from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.formats.onnx.arithmetic import translate_arithmetic, translate_batch_norm, translate_limits
 from minimobile.formats.onnx.constants import IDENTITIES, Constants, read_axes
+from minimobile.formats.onnx.curves import CURVE, translate_curve
 from minimobile.formats.onnx.detector import JOIN
 from minimobile.formats.onnx.layouts import (
     CHANNELS_LAST,
@@ -360,6 +361,7 @@ TRANSLATORS: Mapping[str, Callable[[ModelTranslation, Node], None]] = {
     **dict.fromkeys(("Add", "Sum", "Sub", "Mul", "Div"), translate_arithmetic),
     **dict.fromkeys(("Relu", "Clip", "Min", "Max"), translate_limits),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Sigmoid"), _translate_activation),
+    CURVE: translate_curve,
     "Pad": _translate_pad,
     **dict.fromkeys(("GlobalAveragePool", "AveragePool"), _translate_pool),
     "ReduceMean": _translate_mean,
