@@ -40,6 +40,10 @@ def plant_in_file(path: Path, model: MobileNetModel, name: str) -> None:
 def test_a_fault_in_a_file_is_found_and_named(name: str, tmp_path: Path) -> None:
     """The sound network beside the faulty file in ONNX Runtime; what is wrong with pixels is fed to it."""
     model, pixels, fault = make_network("v2", image_size=32), draw_pixels(), FAULTS[name]
+    if name == "no activation":  # the writer says it already: no MobileNet is without
+        with pytest.raises(mm.FormatError, match="expected an activation, got hidden_act 'linear'"):
+            plant_in_file(tmp_path / "faulty.onnx", model, name)
+        return
     plant_in_file(tmp_path / "faulty.onnx", model, name)
     if not fault.weights(model.state_dict()) and not fault.fields:
 
@@ -49,10 +53,6 @@ def test_a_fault_in_a_file_is_found_and_named(name: str, tmp_path: Path) -> None
             return {layer: found[layer] for layer in compared_layers(model.graph) if layer in found}
 
         report = mm.check(model, pixel_values=pixels, against=against)
-    elif name == "no activation":  # the reader says it already: no MobileNet is without
-        with pytest.raises(mm.FormatError, match=r"conv_stem.*: expected relu6, relu or a curve after it, found none"):
-            mm.check(model, pixel_values=pixels, against="onnxruntime", other=tmp_path / "faulty.onnx")
-        return
     else:
         report = mm.check(model, pixel_values=pixels, against="onnxruntime", other=tmp_path / "faulty.onnx")
     print(f"{name}: {report.first_difference}: {report.diagnosis}")

@@ -18,6 +18,8 @@ import minimobile as mm
 from minimobile import formats
 from minimobile.errors import MinimobileError
 from minimobile.formats.matching.network import PICTURE
+from minimobile.formats.onnx.expose import expose
+from minimobile.formats.onnx.model import read_model
 from minimobile.formats.onnx.onnx_file import read
 from minimobile.models.conversion_report import list_facts
 from minimobile.quantized.definitions import apply
@@ -113,6 +115,16 @@ def test_both_forms_are_one_network_of_integers(tmp_path, dtype, per_channel):
     assert 0 < np.abs(floats - results[0]).max() < 0.5
     mm.load(path).save(tmp_path / "copy.h5")
     assert mm.load(tmp_path / "copy.h5")(pixels).logits.tobytes() == results[0].tobytes()
+
+
+def test_of_bytes_the_numbers_that_they_stand_for_are_compared(tmp_path):
+    (tmp_path / "net.onnx").write_bytes(write_integers("QDQ", UNSIGNED))
+    endpoint = read(tmp_path / "net.onnx").endpoints["layer.3"]
+    exposed = expose(tmp_path / "net.onnx", [endpoint])
+    makers = {name: node for node in read_model(tmp_path / "net.onnx").nodes for name in node.outputs}
+    (output,) = exposed.outputs
+    assert exposed.tensors == (endpoint,)
+    assert (makers[output].op, makers[output].inputs[0]) == ("DequantizeLinear", endpoint)
 
 
 def test_integers_go_from_tflite_to_onnx_and_back(tmp_path):

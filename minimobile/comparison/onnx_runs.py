@@ -24,7 +24,7 @@ def run_onnxruntime(runtime: Any, path: Path, endpoints: Mapping[str, str], pixe
     shape = next(value.shape for value in session.get_inputs() if value.name == exposed.entry)
 
     def run(x: Array) -> list[Array]:
-        found: list[Array] = session.run(list(exposed.tensors), {exposed.entry: x})
+        found: list[Array] = session.run(list(exposed.outputs), {exposed.entry: x})
         return found
 
     return _collect(run, shape, exposed, endpoints, pixels)
@@ -41,7 +41,7 @@ def run_openvino(openvino: Any, path: Path, endpoints: Mapping[str, str], pixels
 
     def run(x: Array) -> list[Array]:
         found = compiled({0: x})
-        return [np.array(found[compiled.output(name)]) for name in exposed.tensors]
+        return [np.array(found[compiled.output(name)]) for name in exposed.outputs]
 
     return _collect(run, shape, exposed, endpoints, pixels)
 

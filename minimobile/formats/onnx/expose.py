@@ -18,11 +18,15 @@ MOVES = ("Pad", "Transpose", "Identity", "Cast")
 
 @dataclass(frozen=True)
 class Exposed:
-    """A file of which tensors were made outputs: its content, what is fed, and which tensors come out."""
+    """A file of which tensors were made outputs: its content, what is fed, which tensors, and what holds their numbers.
+
+    `outputs` are the tensors themselves, or of bytes the numbers that they stand for, where the file computes these.
+    """
 
     content: bytes
     entry: str
     tensors: tuple[str, ...]
+    outputs: tuple[str, ...]
 
 
 def expose(path: Path, tensors: Iterable[str]) -> Exposed:
@@ -37,15 +41,17 @@ def expose(path: Path, tensors: Iterable[str]) -> Exposed:
     makers = {name: node for node in nodes for name in node.outputs}
     existing = {value.name for value in model.outputs}
     wanted = tuple(dict.fromkeys(name for name in tensors if name in makers))
+    numbers = {node.inputs[0]: node.name for node in nodes if node.op == "DequantizeLinear" and node.inputs}
+    outputs = tuple(numbers.get(name, name) for name in wanted)
     content = path.read_bytes()
     if entry in makers:
         before = _names_before(makers, entry)
         content = _cut(content, before, {value.name for value in model.inputs}, entry, str(path))
         existing -= before
-    added = (write_message([(ValueField.NAME, name)]) for name in wanted if name not in existing)
+    added = (write_message([(ValueField.NAME, name)]) for name in outputs if name not in existing)
     graph = write_message([(GraphField.OUTPUT, value) for value in added])
     # A message that comes twice is merged, field by field: what is appended is added to the lists of the graph.
-    return Exposed(content + write_message([(ModelField.GRAPH, graph)]), entry, wanted)
+    return Exposed(content + write_message([(ModelField.GRAPH, graph)]), entry, wanted, outputs)
 
 
 def _find_entry(nodes: list[Node], where: str) -> str:
