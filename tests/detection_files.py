@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import frameworks
@@ -112,9 +113,13 @@ def run_interpreter(interpreter: Any, *inputs: Any) -> list[Any]:
 
 
 def write_detector(
-    config: Any, dtype: str = "float32", options: dict[str, Any] | None = None, seed: int = 0, half: bool = False
-) -> tuple[TFLiteWriter, dict[str, Any]]:
-    """Return the file of a detector with random weights on pictures of 32 x 32, and the weights by canonical name."""
+    config: Any, dtype: str = "float32", options: dict[str, Any] | None = None, seed: int = 0, half: bool = False,
+    moves: Sequence[str] = (),
+) -> tuple[TFLiteWriter, dict[str, Any]]:  # fmt: skip
+    """Return the file of a detector with random weights on pictures of 32 x 32, and the weights by canonical name.
+
+    `moves` are operators behind the scores, QUANTIZE to steps of a fortieth and DEQUANTIZE.
+    """
     graph = ssd.build(config)
     weights = random_weights(graph, seed)
     layers = spell(graph, weights, folded=True)
@@ -139,6 +144,9 @@ def write_detector(
     low = 0 if is_float else int(np.iinfo(dtype).min)
     own = {} if is_float else {"output": as_bytes(dtype, 1 / 256, low)}
     ends[1] = writer.add_operator("LOGISTIC", [ends[1]], (1, total, config.class_count + 1), "scores", **own)
+    for kind in moves:
+        own = {"output": as_bytes(dtype, 1 / 40, low)} if kind == "QUANTIZE" else {}
+        ends[1] = writer.add_operator(kind, [ends[1]], tuple(writer.tensors[ends[1]][0]), f"{kind} of scores", **own)
     if dtype == "int8":
         ends = [
             writer.add_operator("DEQUANTIZE", [end], tuple(writer.tensors[end][0]), f"numbers {end}") for end in ends

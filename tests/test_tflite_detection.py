@@ -28,6 +28,7 @@ FORMS = {
     "class by class": (DENSE, "uint8", {"use_regular_nms": True, "detections_per_class": 4}),
     "several classes an anchor": (DENSE, "uint8", {"max_classes_per_detection": 2}),
 }
+MOVES = [("QUANTIZE",), ("QUANTIZE", "DEQUANTIZE"), ("DEQUANTIZE", "QUANTIZE")]
 PUBLISHED = ("coco_ssd_mobilenet_v1_0.75_300_quant", "ssdlite_mobilenet_v2_coco_int8")
 
 
@@ -71,6 +72,13 @@ def test_integers_on_both_engines_give_the_same_four_outputs(form, tmp_path):
     assert ours[3].min() > 0
     for found, expected in zip(ours, reference, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_scores_brought_to_another_scale_are_rounded_to_it_before_anything_is_found(tmp_path):
+    content = write_detector(DENSE, "uint8", moves=("QUANTIZE", "DEQUANTIZE"))[0]
+    steps = mm.load(save(tmp_path, content)).run_quantized(picture())[2] * np.float32(40)
+    assert steps.max() > 1
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
 
 
 def test_a_picture_comes_to_the_network_byte_by_byte_and_back_as_the_same_detections(tmp_path):
@@ -223,6 +231,14 @@ def test_detections_are_litert_s(form, tmp_path):
         x = picture(seed) if dtype == "uint8" else (picture(seed).astype(np.int16) - 128).astype(np.int8)
         found = [values[0] for values in model.run_quantized(x)]
         assert_same(found, run_interpreter(interpreter, x), each, f"picture({seed})")
+
+
+@pytest.mark.crosscheck
+@pytest.mark.parametrize("moves", MOVES)
+def test_detections_behind_other_scales_and_numbers_are_litert_s(moves, tmp_path):
+    path = save(tmp_path, write_detector(DENSE, "uint8", moves=moves)[0])
+    found, expected = mm.load(path).run_quantized(picture()), run_interpreter(open_litert(path.read_bytes()), picture())
+    assert_same([values[0] for values in found], expected, 1, moves)
 
 
 @pytest.mark.crosscheck

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from minimobile.quantized.network import Network, Operation, Tensor
 
 
@@ -59,11 +61,14 @@ def find_maker(network: Network, name: str) -> Operation | None:
 
 
 def find_stored(network: Network, name: str) -> str:
-    """Return the tensor of the same shape that a tensor's numbers come from, bytes where it can be; or its own name."""
+    """Return the tensor of the same shape whose bytes a tensor of floats stands for; its own name where none is.
+
+    A tensor of bytes is its own: where its scale is another than that of what it is made of, it is rounded.
+    """
     from minimobile.quantized.operations.table import operation_of
 
     made = {operation.output: operation for operation in network.operations}
-    while name in made and operation_of(made[name]).keeps_numbers:
+    while network.tensors[name].dtype == np.float32 and name in made and operation_of(made[name]).keeps_numbers:
         source = made[name].inputs[0]
         if network.tensors[source].shape != network.tensors[name].shape:
             break
