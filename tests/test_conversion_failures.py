@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -16,7 +18,6 @@ from minimobile import formats
 from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.models import conversion
 from minimobile.models.conversion import convert
-from minimobile.storage import directories
 from minimobile.storage.directories import write_directory
 
 FILES = ("model.safetensors", "preprocessor_config.json")
@@ -193,11 +194,56 @@ def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(t
         assert not list(place.glob(".minimobile-*"))
 
 
-def test_what_a_process_that_lives_has_begun_is_left_to_it(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_without_locks_what_another_process_has_begun_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_given: object) -> None:
+        raise OSError
+
     (tmp_path / ".minimobile-1" / "new").mkdir(parents=True)
     for name in ("begun", "new/key"):
         (tmp_path / ".minimobile-1" / name).write_text("key")
-    with directories._holding(tmp_path / ".minimobile-1"), write_directory(tmp_path, "key", ()) as staging:
-        (staging / "key").write_text("another")
+    monkeypatch.setattr("fcntl.flock", refuse)
+    write_files(tmp_path, "another")
     assert (tmp_path / ".minimobile-1" / "new" / "key").exists()
     assert (tmp_path / "key").read_text() == "another"
+
+
+def write_files(directory: Path, text: str) -> None:
+    with write_directory(directory, "key", ("one", "two")) as staging:
+        for name in ("key", "one", "two"):
+            (staging / name).write_text(text)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_two_that_replace_a_directory_at_once_do_it_one_after_the_other(tmp_path: Path) -> None:
+    write_files(tmp_path, "old")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: write_files(tmp_path, str(number)), range(60)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "one", "two"]
+    assert len({path.read_text() for path in tmp_path.iterdir()}) == 1
+
+
+def test_what_a_failed_replacement_leaves_for_a_moment_is_nobodys_to_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(tmp_path, "old")
+    found: list[str] = []
+    replace, cleanup = Path.replace, TemporaryDirectory.cleanup
+
+    def refuse_key(old: Path, new: Path) -> Path:
+        if old.parent.name == "new" and old.name == "key":
+            raise OSError(28, "No space left on device")
+        return replace(old, new)
+
+    def look(folder: TemporaryDirectory[str]) -> None:
+        found.extend(path.name for path in Path(folder.name).iterdir())
+        cleanup(folder)
+
+    monkeypatch.setattr(Path, "replace", refuse_key)
+    monkeypatch.setattr(TemporaryDirectory, "cleanup", look)
+    with pytest.raises(FormatError, match="No space left"):
+        write_files(tmp_path, "new")
+    assert sorted(found) == ["new", "old"]
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"old"}

@@ -40,7 +40,8 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
         # In an existing directory, for it may be a file system of its own, or stand in a folder that is read-only.
         with TemporaryDirectory(dir=directory.parent if is_new else directory, prefix=_PREFIX) as made:
             folder = Path(made)
-            _finish(directory, key, others)
+            with _holding(directory) as is_held:
+                _finish(directory, key, others, is_held)
             staging = folder / _NEW
             staging.mkdir()
             try:
@@ -50,7 +51,8 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
             if is_new:
                 staging.rename(directory)
             else:
-                with _holding(folder):
+                with _holding(directory) as is_held:  # one after another: two at once would mix their models
+                    _finish(directory, key, others, is_held)
                     _replace_files(folder, directory, key, others)
     except OSError as error:
         raise FormatError(f"{directory}: cannot be written ({error.strerror}); nothing was changed") from error
@@ -80,62 +82,66 @@ def make_directory(directory: Path) -> Path:
 
 
 def _replace_files(folder: Path, directory: Path, key: str, others: Sequence[str]) -> None:
-    staging, attic = folder / _NEW, folder / _OLD
+    staging, attic, begun = folder / _NEW, folder / _OLD, folder / _BEGUN
     attic.mkdir()
-    (folder / _BEGUN).write_bytes("\n".join(path.name for path in staging.iterdir()).encode())
-    outgoing = [directory / name for name in (key, *others)]
-    incoming = sorted(staging.iterdir(), key=lambda path: path.name == key)
-    moves = [(path, attic / path.name) for path in outgoing if path.exists() or path.is_symlink()]
-    moves += [(path, directory / path.name) for path in incoming]
-    with contextlib.ExitStack() as undo:
-        for old, new in moves:
-            old.replace(new)
-            undo.callback(new.replace, old)
-        undo.pop_all()
+    try:
+        begun.write_bytes("\n".join(path.name for path in staging.iterdir()).encode())
+        outgoing = [directory / name for name in (key, *others)]
+        incoming = sorted(staging.iterdir(), key=lambda path: path.name == key)
+        moves = [(path, attic / path.name) for path in outgoing if path.exists() or path.is_symlink()]
+        moves += [(path, directory / path.name) for path in incoming]
+        with contextlib.ExitStack() as undo:
+            for old, new in moves:
+                old.replace(new)
+                undo.callback(new.replace, old)
+            undo.pop_all()
+    finally:  # before anything else of the folder goes: nobody is to finish what is left of it
+        with contextlib.suppress(OSError):
+            begun.unlink()
 
 
-def _finish(directory: Path, key: str, others: Sequence[str]) -> None:
-    """Bring to an end what processes that are no more had begun here: new files to their places, `key` last."""
-    for folder in _find_begun(directory):
-        with _holding(folder) as is_abandoned:
-            if not is_abandoned:
-                continue
-            staging, attic = folder / _NEW, folder / _OLD
-            names = (folder / _BEGUN).read_bytes().decode(errors="replace").split("\n")
-            if (staging / key).exists():  # it comes last
-                outgoing = [name for name in (key, *others) if name not in names or (staging / name).exists()]
-                moves = [(directory / name, attic / name) for name in outgoing if (directory / name).exists()]
-                incoming = [name for name in (*others, key) if (staging / name).exists()]
-                moves += [(staging / name, directory / name) for name in incoming]
-                for old, new in moves:
-                    old.replace(new)
-            import shutil  # which takes a while
+def _finish(directory: Path, key: str, others: Sequence[str], is_held: bool) -> None:
+    """Bring to an end what processes that are no more had begun here: new files to their places, `key` last.
 
-            shutil.rmtree(folder)
+    Where the directory cannot be held, they are taken to live.
+    """
+    for folder in _find_begun(directory) if is_held else ():
+        staging, attic = folder / _NEW, folder / _OLD
+        names = (folder / _BEGUN).read_bytes().decode(errors="replace").split("\n")
+        if (staging / key).exists():  # it comes last
+            outgoing = [name for name in (key, *others) if name not in names or (staging / name).exists()]
+            moves = [(directory / name, attic / name) for name in outgoing if (directory / name).exists()]
+            incoming = [name for name in (*others, key) if (staging / name).exists()]
+            moves += [(staging / name, directory / name) for name in incoming]
+            for old, new in moves:
+                old.replace(new)
+        import shutil  # which takes a while
+
+        shutil.rmtree(folder)
 
 
 def _find_begun(directory: Path) -> list[Path]:
-    return [path.parent for path in directory.glob(f"{_PREFIX}*/{_BEGUN}") if not path.parent.is_symlink()]
+    found = directory.glob(f"{_PREFIX}*/{_BEGUN}")
+    return [path.parent for path in found if path.is_file() and not path.parent.is_symlink()]
 
 
 @contextmanager
-def _holding(folder: Path) -> Iterator[bool]:
-    """Lock a folder, which the end of the process undoes; yield whether nobody else holds it.
-
-    False where there are no such locks: then whoever had it is taken to live.
-    """
-    if os.name != "posix":
+def _holding(directory: Path) -> Iterator[bool]:
+    """Lock a directory, which the end of the process undoes, for a few renames; yield whether that can be done."""
+    if os.name != "posix" or not directory.exists():
         yield False
         return
     import fcntl
 
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(directory, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            is_ours = True
-        except OSError:
-            is_ours = False
-        yield is_ours
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            is_held = True
+        except OSError:  # some file systems have no such locks
+            is_held = False
+        yield is_held
     finally:
+        if is_held:
+            fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle, too
         os.close(handle)
