@@ -28,7 +28,8 @@ from minimobile_kernels.host import LANES
 from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")
-TURN = 3e-3  # seconds of calls in a row
+TURN = 15e-3  # seconds of calls in a row: what a turn finds cold is warm soon
+LOOK, LOOKS = 1e-3, 200  # seconds of sleep in which this process shall take no time, and how often that is tried
 TOGETHER = 1e-3  # seconds of one step again and again in one call, so that the call itself does not count
 QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
 INTEGER_AGREEMENT = 0.5  # relative to the largest output: other ranges and roundings, and the same network
@@ -154,14 +155,15 @@ def take_turns(
 ) -> dict[NameT, list[float]]:
     """Return the milliseconds of calls, in turn, for about `seconds` and so many rounds at least.
 
-    A turn is a few calls in a row, of which the first does not count: the threads of those before may still be waiting
-    for work on the processors, and its own are asleep.
+    A turn is a few calls in a row. It begins when the threads of those before have gone to sleep, which wait for more
+    work on the processors for a while, and its first call does not count, for its own are asleep.
     """
     times: dict[NameT, list[float]] = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
     while rounds > 0 or time.perf_counter() < end:
         rounds -= 1
         for name, run in contestants.items():
+            _settle()
             run()
             turn = time.perf_counter() + TURN
             while True:
@@ -172,6 +174,15 @@ def take_turns(
                 if stop > turn:
                     break
     return times
+
+
+def _settle() -> None:
+    """Wait until no thread of this process computes or waits spinning, or until it seems that one always will."""
+    for _ in range(LOOKS):
+        before = time.process_time()
+        time.sleep(LOOK)
+        if time.process_time() - before < LOOK / 4:
+            return
 
 
 def _difference(found: Sequence[NDArray[Any]], ours: Sequence[NDArray[Any]]) -> float:
