@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minimobile.errors import InputError
-from minimobile.execution.byte_detection import ByteDetection
 from minimobile.execution.detection import PostProcessing, convert_scores
 from minimobile.execution.runner import DataFormat, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
@@ -23,13 +21,9 @@ from minimobile.networks.anchors import make_anchors
 from minimobile.networks.config import Config, MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import Graph
 from minimobile.operations.shapes import infer_shapes
-from minimobile.quantized.layout import every_byte, lift
-from minimobile.quantized.network import Tensor
-from minimobile.quantized.operations.operation import affine
-from minimobile.quantized.own_head import find_maker, find_stored
-from minimobile_kernels.quantized.reference_maps import dequantize
 
 if TYPE_CHECKING:
+    from minimobile.quantized.detection import StoredDetection
     from minimobile.tracing.box_explanation import BoxExplanation
 
 Array = NDArray[Any]
@@ -92,16 +86,10 @@ class _ObjectDetector(MobileNetModel):
         classes (N, M), scores (N, M), count (N), all float32; rows behind a picture's count are zeros. Raises
         InputError for another shape or type, and for a model that is not quantised.
         """
-        x = read_stored(array)
-        stored, where = self._runner.run_stored(x, self._stored), "run_quantized"
-        assert self._integers is not None, "a network in floats stores nothing"
-        boxes, scores = (self._integers.tensors[name] for name in self._stored)
-        by_bytes = self._byte_detection((x.shape[1], x.shape[2]))
-        if by_bytes is not None:
-            return by_bytes.run(_as_bytes(stored[0], boxes), _as_bytes(stored[1], scores), where)
-        rules: PostProcessing = self._post_processing((x.shape[1], x.shape[2]))
-        found = rules.run(_as_numbers(stored[0], boxes), _as_numbers(stored[1], scores), where)
-        return found.boxes, found.classes, found.scores, found.counts
+        end = self._stored_detection()
+        stored = self._runner.run_stored(read_stored(array), None if end is None else end.names)
+        assert end is not None, "a network in floats stores nothing"
+        return end.run(stored, "run_quantized")
 
     def explain_box(
         self, pixel_values: ArrayLike | None, rank: int = 0, *, data_format: DataFormat = "channels_first"
@@ -136,10 +124,8 @@ class _ObjectDetector(MobileNetModel):
     def _settle(self, checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> None:
         super()._settle(checkpoint, graph, options)
         self._engine_name = options.engine
-        network = self._integers
-        self._stored = () if network is None else tuple(find_stored(network, name) for name in network.outputs)
         self._post_processing = functools.lru_cache(maxsize=8)(self._make_post_processing)
-        self._byte_detection = functools.lru_cache(maxsize=8)(self._make_byte_detection)
+        self._stored_detection = functools.cache(self._make_stored_detection)
 
     @property
     def _ssd(self) -> Any:
@@ -153,25 +139,14 @@ class _ObjectDetector(MobileNetModel):
             anchors.flags.writeable = False
         return PostProcessing(self._ssd, self.config.class_count, anchors, self._engine_name)
 
-    def _make_byte_detection(self, size: tuple[int, int]) -> ByteDetection | None:
-        """Return what makes detections of the stored bytes; None where they have to become numbers first.
-
-        What an operation computes has a scale above zero, so that a greater byte is a greater number.
-        """
-        network = self._integers
-        assert network is not None, "a network in floats stores nothing"
-        rules: PostProcessing = self._post_processing(size)
-        boxes, scores = (network.tensors[name] for name in self._stored)
-        label_offset = scores.shape[-1] - rules.rules.num_classes
-        is_right = rules.is_compiled and boxes.shape[-1] == 4 and label_offset in (0, 1)
-        for tensor in (boxes, scores):
-            are_bytes = tensor.dtype in (np.uint8, np.int8) and find_maker(network, tensor.name) is not None
-            is_right = is_right and are_bytes and math.prod(tensor.shape[:-1]) == len(rules.anchors)
-        if not is_right:
+    def _make_stored_detection(self) -> StoredDetection | None:
+        """Return what makes detections of a quantised network's results; None for a network in floats."""
+        if self._integers is None:
             return None
-        return ByteDetection(
-            rules, label_offset, *(dequantize(every_byte(tensor), affine(tensor)) for tensor in (boxes, scores))
-        )
+        from minimobile.quantized.detection import StoredDetection  # with what no network in floats needs
+
+        _, height, width, _ = self._integers.tensors[self._integers.inputs[0]].shape
+        return StoredDetection(self._integers, self._post_processing((height, width)))
 
     @classmethod
     def _check_config(cls, config: object) -> Any:
@@ -205,18 +180,6 @@ class MobileNetV2ForObjectDetection(_ObjectDetector):
 def _picture_size(pixel_values: Any, data_format: DataFormat) -> tuple[int, int]:
     shape = np.shape(pixel_values)
     return (shape[1], shape[2]) if data_format == "channels_last" else (shape[2], shape[3])
-
-
-def _as_numbers(stored: Array, tensor: Tensor) -> Array:
-    """Return (N, A, K) of what a file's output holds; of bytes, as its operator reads them: scale * (q - zero)."""
-    values = stored.reshape(len(stored), -1, stored.shape[-1])
-    return dequantize(values, affine(tensor)) if values.dtype in (np.uint8, np.int8) else values
-
-
-def _as_bytes(stored: Array, tensor: Tensor) -> NDArray[np.uint8]:
-    """Return (N, A, K) of bytes that a network stores, unsigned, in the order of what they stand for."""
-    values = np.ascontiguousarray(stored).reshape(len(stored), -1, stored.shape[-1]).view(np.uint8)
-    return values ^ np.uint8(lift(tensor.dtype)) if lift(tensor.dtype) else values
 
 
 def _as_centres(corners: Array) -> Array:
