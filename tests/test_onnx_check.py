@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx_files import run_every_tensor
-from planted import draw_pixels, make_network, with_weights
+from planted import draw_pixels, make_network, with_changed, with_weights
 from planted_exports import FAULTS
 
 import minimobile as mm
@@ -107,3 +107,18 @@ def test_a_session_is_compared_by_its_outputs(tmp_path: Path) -> None:
     assert report.agrees and [layer.name for layer in report.layers] == ["classifier"]
     with pytest.raises(mm.InputError, match=r"the session given: expected it to run on pixel values \(1, 3, 40, 40\)"):
         mm.check(model, pixel_values=draw_pixels(40), against=session)
+
+
+@pytest.mark.parametrize("against", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(("kind", "layer"), [("v1", "layer.3"), ("v2", "layer.3.reduce_1x1")])
+def test_another_weight_is_found_among_integers(kind: str, layer: str, against: str, tmp_path: Path) -> None:
+    """Both round a sum to the next step here and there, which is no difference."""
+    model, pixels = make_network(kind, image_size=32), draw_pixels(32)
+    integers = mm.quantize(model, pixels)
+    integers.save(tmp_path / "sound.onnx")
+    report = mm.check(tmp_path / "sound.onnx", against=against, pixel_values=pixels)
+    assert report.agrees is not False and report.first_difference is None, report
+    other = with_changed(model, f"{layer}.convolution.weight", lambda weight: weight[::-1])
+    mm.quantize(other, pixels).save(tmp_path / "faulty.onnx")
+    report = mm.check(integers, against=against, pixel_values=pixels, other=tmp_path / "faulty.onnx")
+    assert report.agrees is False and report.first_difference == layer, report

@@ -25,6 +25,7 @@ from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
 from minimobile.operations.passes import fold_batch_norm, keep_needed
 from minimobile.operations.shapes import infer_shapes
+from minimobile.quantized.network import Tensor
 
 Array = NDArray[Any]
 
@@ -74,6 +75,8 @@ def run_peer(name: str, peer: Peer, pixels: Array) -> dict[str, Observed]:
         raise InputError(f"against: expected one of {', '.join(PEERS)}, got {name!r}")
     if name == "litert" and runs_file(name, peer):
         return _run_tflite(peer, pixels)
+    if name in ("onnxruntime", "openvino") and runs_file(name, peer) and peer.model.is_quantized:
+        return _observe_integers(peer, PEERS[name](peer, pixels), pixels)
     return {layer: Observed(as_map(np.asarray(values))) for layer, values in PEERS[name](peer, pixels).items()}
 
 
@@ -186,6 +189,29 @@ def _run_onnx(
         layer: values if values.ndim != 4 or values.shape[1] == shapes[layer][0] else _channels_first(values)
         for layer, values in found.items()
     }
+
+
+def _observe_integers(peer: Peer, found: Mapping[str, Array], pixels: Array) -> dict[str, Observed]:
+    """Say of which numbers a file's values are, as its scales have it, and to which of them it rounds pixel values."""
+    network: Any = peer.model.runner.network  # type: ignore[attr-defined]  # of a runner of integers
+    source, first = network.tensors[network.inputs[0]], network.operations[0]
+    grid = _grid_of(network.tensors[first.output] if source.dtype.kind == "f" else source)
+    observed = {
+        layer: Observed(as_map(values), _grid_of(network.tensors[peer.endpoints[layer]]))
+        for layer, values in found.items()
+    }
+    if grid is not None:
+        rounded = np.clip(np.rint(pixels / np.float32(grid.step)) * grid.step, grid.low, grid.high)
+        observed[INPUT] = Observed(rounded.astype(np.float32), grid)
+    return observed
+
+
+def _grid_of(tensor: Tensor) -> Grid | None:
+    """Return the grid of a tensor, or None for one of floats."""
+    if not len(tensor.scales):
+        return None
+    limits, scale = np.iinfo(tensor.dtype), float(tensor.scale)
+    return Grid(scale, scale * (limits.min - tensor.zero), scale * (limits.max - tensor.zero))
 
 
 def _every_layer(peer: Peer, pixels: Array) -> SizedNetwork:
