@@ -18,8 +18,8 @@ from minimobile.bulk.tables import ERROR_COUNTERS
 from minimobile.bulk.tasks import require_task
 from minimobile.bulk.workers import StoppedError, Worker
 from minimobile.errors import InputError
+from minimobile.execution.threads import count_processors
 from minimobile.models.auto import load
-from minimobile.models.stream import count_processors
 
 SUCCESS = "_SUCCESS"
 THREADS_PER_WORKER = 4  # beyond, Python's lock is what they wait for

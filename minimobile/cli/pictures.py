@@ -35,13 +35,14 @@ def work_through(
 ) -> Iterator[Row]:
     """Yield `{"image": path, **work(path)}` for every picture, or `{"image": path, "error": sentence}`, in their order.
 
-    Several pictures are worked on by as many threads as there are processors, and few of them wait for their turn.
-    `keep` makes the row of what `work` returns; it is called for one picture after the other, in their order. One bad
-    picture does not stop the others; anything but a MinimobileError does.
+    Several pictures are worked on by as many threads as there are processors, or as MINIMOBILE_NUM_THREADS says, and
+    few of them wait for their turn. `keep` makes the row of what `work` returns; it is called for one picture after the
+    other, in their order. One bad picture does not stop the others; anything but a MinimobileError does.
     `are_shown` says that stdout has the rows as they come.
     """
+    from minimobile.execution.threads import default_thread_count
     from minimobile.imaging.folders import refuse_folder
-    from minimobile.models.stream import count_processors, in_order
+    from minimobile.models.stream import in_order
 
     def compute(path: Path) -> Any:
         try:
@@ -50,7 +51,7 @@ def work_through(
         except MinimobileError as error:
             return error
 
-    threads = min(count_processors(), len(paths))
+    threads = min(default_thread_count(), len(paths))
     tracked = console.track(paths, describe, beside_rows=are_shown)
     for path, made in zip(tracked, in_order(compute, paths, threads), strict=True):
         try:

@@ -8,13 +8,16 @@ from minimobile.errors import InputError
 
 
 def default_thread_count() -> int:
-    """Return `MINIMOBILE_NUM_THREADS`, or the number of processors that this process may use."""
+    """Return `MINIMOBILE_NUM_THREADS`, or the number of processors that this process may use. Raises InputError."""
     given = os.environ.get("MINIMOBILE_NUM_THREADS")
     if given is not None:
         return check_thread_count(given, "MINIMOBILE_NUM_THREADS")
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return count_processors()
+
+
+def count_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_thread_count(value: object, name: str = "num_threads") -> int:

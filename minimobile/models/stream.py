@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from minimobile.errors import InputError, MinimobileError
+from minimobile.execution.threads import default_thread_count
 from minimobile.imaging.pictures import bring_upright
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Streaming:
         """Yield what the model returns for each picture by itself, in the order of the input.
 
         A few pictures per thread are under way at any time, however many there are; the bits do not depend on the
-        number of `threads` (None: one per processor). A picture that cannot be read has its sentence in `error`, and
-        stops no other. Raises InputError for a model without image-processor settings.
+        number of `threads` (None: one per processor, or MINIMOBILE_NUM_THREADS). A picture that cannot be read has its
+        sentence in `error`, and stops no other. Raises InputError for a model without image-processor settings.
         """
         process = self.processor
         if process is None:
@@ -80,9 +80,4 @@ class Streaming:
             except MinimobileError as error:
                 return StreamedPicture(source, None, str(error))
 
-        return in_order(compute, sources, count_processors() if threads is None else threads)
-
-
-def count_processors() -> int:
-    """Return how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return in_order(compute, sources, default_thread_count() if threads is None else threads)
