@@ -209,7 +209,7 @@ class _LayerWriter:
     def write_activation(self, layer: Layer, inputs: list[str], output: str) -> None:
         function = layer.attributes["function"]
         if function != "relu6":
-            self.add({"relu": "Relu", "softmax": "Softmax", "sigmoid": "Sigmoid"}[function], inputs, output)
+            self.add(function.capitalize(), inputs, output)
         elif self.style == "minmax":
             six = self.constant(f"{output}/six", np.float32(6))
             self.add("Relu", inputs, f"{output}/relu")

@@ -22,6 +22,8 @@ from spelling import random_weights, spell
 
 import minimobile as mm
 from minimobile import formats
+from minimobile.formats.onnx.curves import CURVE, join_curves
+from minimobile.formats.onnx.model import read_model
 from minimobile.formats.onnx.onnx_file import describe, read
 from minimobile.formats.onnx.schema import ModelField
 from minimobile.formats.onnx.write import write_network
@@ -69,6 +71,25 @@ def test_a_network_comes_back_bit_for_bit(path, spelling):
     assert checkpoint.provenance["input"] == "pixels"
     assert_same_numbers(checkpoint, tiny_layers()[1])
     assert set(checkpoint.mapped.values()) == set(checkpoint.weights)
+
+
+@pytest.mark.parametrize("function", ["gelu", "sigmoid"])
+def test_other_activations_stand_before_pads_and_a_mean(path, function):
+    layers, weights = tiny_layers(pads="all")
+    for layer in layers:
+        if layer.attributes.get("function") == "relu6":
+            layer.attributes["function"] = function
+    path.write_bytes(model(*write_layers(layers, 20, style="inputs"), opset=20))
+    checkpoint = formats.read(path)
+    assert checkpoint.config.hidden_act == function
+    assert_same_numbers(checkpoint, weights)
+
+
+def test_a_gelu_by_tanh_is_another_function(path):
+    for approximate, op in (("tanh", "Gelu"), ("none", CURVE)):
+        path.write_bytes(model(node("Gelu", ["pixels"], "logits", approximate=approximate)))
+        (found,) = join_curves(read_model(path).nodes, {})
+        assert found.op == op
 
 
 FOLDED = {

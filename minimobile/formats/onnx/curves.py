@@ -13,8 +13,16 @@ from minimobile.formats.onnx.layouts import ModelTranslation
 from minimobile.formats.onnx.model import Node
 
 CURVE = "an activation"  # what the joined node is called; no file's operator can be
-_SINGLE: Mapping[str, str] = {"LeakyRelu": "leaky_relu", "HardSwish": "hardswish", "Tanh": "tanh", "Sigmoid": "sigmoid"}
-_READERS_OF_MAPS = ("Conv", "GlobalAveragePool", "AveragePool")  # a sigmoid before one of them is no score
+_SINGLE: Mapping[str, str] = {
+    "LeakyRelu": "leaky_relu", "HardSwish": "hardswish", "Tanh": "tanh", "Sigmoid": "sigmoid", "Gelu": "gelu",
+}  # fmt: skip
+_READERS_OF_MAPS = (
+    "Conv",
+    "Pad",
+    "GlobalAveragePool",
+    "AveragePool",
+    "ReduceMean",
+)  # a sigmoid before one of them is no score
 _SLOPE = 0.01  # of our leaky ReLU, and of ONNX's where a file says nothing
 Values = Mapping[str, NDArray[Any]]
 
@@ -22,7 +30,8 @@ Values = Mapping[str, NDArray[Any]]
 def join_curves(nodes: Sequence[Node], values: Values) -> list[Node]:
     """Return the nodes with each activation as one, whose operation is `CURVE`; `values` are the constants.
 
-    x * sigmoid(x) is silu, x / 2 * (1 + erf(x / sqrt 2)) is gelu, as `write_graph` and PyTorch's exporters spell them.
+    x * sigmoid(x) is silu, x / 2 * (1 + erf(x / sqrt 2)) is gelu, as `write_graph` and PyTorch's exporters spell
+    them; from operator set 20 on there is a Gelu.
     """
     makers = {name: node for node in nodes for name in node.outputs}
     readers: dict[str, list[Node]] = {}
@@ -41,7 +50,8 @@ def join_curves(nodes: Sequence[Node], values: Values) -> list[Node]:
             is_score = node.op == "Sigmoid" and not any(
                 reader.op in _READERS_OF_MAPS for reader in readers.get(node.name, ())
             )
-            if not is_score and node.number("alpha", _SLOPE) == _SLOPE:
+            is_ours = node.number("alpha", _SLOPE) == _SLOPE and node.text("approximate", "none") == "none"
+            if is_ours and not is_score:
                 found[node.name] = _SINGLE[node.op], node.inputs[0]
     gone = {name for name in parts if all(each.name in parts or each.name in found for each in readers.get(name, ()))}
     return [
