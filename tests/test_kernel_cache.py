@@ -76,6 +76,11 @@ def test_of_older_sources_the_newest_files_are_kept(directory):
     left = {path.name for path in mine.parent.iterdir()}
     expected = [mine, others[19], *others[: kernel_cache.KEPT - 2], others[20]]
     assert left == {path.name for path in expected}
+    for path in expected:
+        os.utime(path, (2**33, 2**33))  # of a clock that was wrong
+    kernel_cache.write(others[18].name, [])
+    left = {path.name for path in mine.parent.iterdir() if "all" not in path.name}
+    assert others[18].name in left and len(left) == kernel_cache.KEPT
 
 
 def kept_file(directory):

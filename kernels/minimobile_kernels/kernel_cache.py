@@ -91,7 +91,7 @@ def write(name: str, objects: Sequence[bytes]) -> None:
             stacklevel=2,
         )
     else:
-        _drop_oldest(directory, name.rpartition("-")[0])
+        _drop_oldest(directory, name)
 
 
 def can_write() -> bool:
@@ -133,12 +133,14 @@ def _note_use(path: Path) -> None:
             os.utime(path)
 
 
-def _drop_oldest(directory: Path, entry: str) -> None:
+def _drop_oldest(directory: Path, name: str) -> None:
+    """Remove files of the entry of `name`, which was just written and stays, whatever the clock said to others."""
     found = []
-    for path in directory.glob(f"{entry}-*{SUFFIX}"):
-        with contextlib.suppress(OSError):  # another process was quicker
-            found.append((path.stat().st_mtime_ns, path))
-    for _, path in sorted(found, reverse=True)[KEPT:]:
+    with contextlib.suppress(OSError):  # the directory may be gone
+        for path in directory.glob(f"{name.rpartition('-')[0]}-*{SUFFIX}"):
+            with contextlib.suppress(OSError):  # another process was quicker
+                found.append((path.name == name, path.stat().st_mtime_ns, path))
+    for *_, path in sorted(found, reverse=True)[KEPT:]:
         with contextlib.suppress(OSError):
             path.unlink()
 
