@@ -18,6 +18,7 @@ from minimobile.execution.runner import DEFAULTS, RunOptions
 from minimobile.networks.graph import sweep_back
 from minimobile.quantized.definitions import apply
 from minimobile.quantized.layout import Shape, lift
+from minimobile.quantized.look_ups import join_look_ups
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.operations.table import operation_of
 from minimobile.quantized.padding import absorb_padding
@@ -91,7 +92,8 @@ class QuantizedEngine:
         needed: Sequence[Operation] = needed_operations(network.operations, names)
         if self._is_compiled:
             spread, tensors = spread_rows(absorb_padding(needed, names, network.tensors), network.tensors)
-            network, needed = dataclasses.replace(network, tensors=tensors), needed_operations(spread, names)
+            network = dataclasses.replace(network, tensors=tensors)
+            needed = join_look_ups(needed_operations(spread, names), names, tensors, self.bytes_of)
         groups: list[tuple[bool, list[Operation]]] = []
         written: set[str] = set()  # by the last group, to the result: no map that it could read
         for operation in self._gather(needed, network):

@@ -14,6 +14,7 @@ from minimobile.quantized.operations.depthwise_conv2d import DepthwiseConv2d
 from minimobile.quantized.operations.dequantize import Dequantize
 from minimobile.quantized.operations.fully_connected import FullyConnected
 from minimobile.quantized.operations.logistic import Logistic
+from minimobile.quantized.operations.look_up import LookUp
 from minimobile.quantized.operations.mean import Mean
 from minimobile.quantized.operations.operation import QuantizedOperation
 from minimobile.quantized.operations.pad import Pad
@@ -40,6 +41,7 @@ OPERATIONS: Mapping[str, QuantizedOperation] = {
     "pad": Pad(),
     "argmax": Argmax(),
     "rows": Rows(),
+    "look_up": LookUp(),
 }
 
 
