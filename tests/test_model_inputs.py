@@ -45,6 +45,7 @@ def test_what_a_mask_hides_is_not_computed_with(pixels):
     ways = {
         "pixel_values": lambda: model(hidden),
         "pixel_values, one by one": lambda: model(list(hidden)),
+        "pixel_values, channel by channel": lambda: model([list(picture) for picture in hidden]),
         "labels": lambda: model(pixels, labels=np.ma.masked_array([1] * len(pixels), mask=[True] * len(pixels))),
         "image": lambda: mm.load("demo:digits").processor(hidden[0]),
         "state_dict": lambda: mm.load("demo:digits", state_dict={"classifier.bias": hidden[0, 0, 0]}),
