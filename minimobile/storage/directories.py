@@ -128,20 +128,18 @@ def _find_begun(directory: Path) -> list[Path]:
 @contextmanager
 def _holding(directory: Path) -> Iterator[bool]:
     """Lock a directory, which the end of the process undoes, for a few renames; yield whether that can be done."""
-    if os.name != "posix" or not directory.exists():
-        yield False
-        return
-    import fcntl
+    handle, is_held = None, False
+    if os.name == "posix":
+        import fcntl
 
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        try:
+        with contextlib.suppress(OSError):  # there is none yet, it cannot be read, or its file system has no locks
+            handle = os.open(directory, os.O_RDONLY)
             fcntl.flock(handle, fcntl.LOCK_EX)
             is_held = True
-        except OSError:  # some file systems have no such locks
-            is_held = False
+    try:
         yield is_held
     finally:
-        if is_held:
-            fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle, too
-        os.close(handle)
+        if handle is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_UN)  # a child that was forked meanwhile has the handle, too
+            os.close(handle)
