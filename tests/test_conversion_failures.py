@@ -195,16 +195,21 @@ def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(t
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs locks")
+@pytest.mark.parametrize("what", ["fcntl.flock", "os.open"])
 def test_without_locks_what_another_process_has_begun_is_left_to_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    def refuse(*_given: object) -> None:
-        raise OSError
+    original = os.open
+
+    def refuse(path: Any, *given: Any, **named: Any) -> int:
+        if what == "os.open" and path != tmp_path:
+            return original(path, *given, **named)
+        raise PermissionError
 
     (tmp_path / ".minimobile-1" / "new").mkdir(parents=True)
     for name in ("begun", "new/key"):
         (tmp_path / ".minimobile-1" / name).write_text("key")
-    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(what, refuse)
     write_files(tmp_path, "another")
     assert (tmp_path / ".minimobile-1" / "new" / "key").exists()
     assert (tmp_path / "key").read_text() == "another"
