@@ -34,7 +34,7 @@ def test_what_is_faster_is_shared_but_for_a_look_now_and_then():
 
 def test_calls_begin_with_a_rest_where_no_processor_is_free(monkeypatch):
     monkeypatch.setattr(processors, "are_all_taken", lambda: True)
-    account, rest = Account(), int(RISK * MOST_REST / ALONE) + 1
+    account, rest = Account(), int(RISK * LEAST_REST / ALONE) + 1
     assert run(account, 1 + LOOKS + rest, lambda: ALONE / 2)[1] == 1
     assert run(account, LOOKS + EVERY, lambda: ALONE / 2)[1] == EVERY
 

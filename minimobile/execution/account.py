@@ -54,7 +54,7 @@ class Account:
             is_first, self._usual = not self._usual, sorted(self._alone)[LOOKS // 2]
             self._alone.clear()
             if is_first and processors.are_all_taken():
-                self._pay(RISK, MOST_REST)
+                self._pay(RISK, LEAST_REST)
             else:
                 self._to_share = EVERY
 
