@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from lesson_answers import WRONG, Official
+from lesson_answers import Official
+from lesson_mistakes import WRONG
 from PIL import Image
 
 LESSON = Path(__file__).resolve().parent.parent / "docs" / "lesson"
