@@ -76,7 +76,7 @@ def read(name: str) -> tuple[bytes, ...] | None:
 
 
 def write(name: str, objects: Sequence[bytes]) -> None:
-    """Keep object files for the next process, or say in one warning why that cannot be.
+    """Keep object files for the next process, or say in one warning per process why that cannot be.
 
     Of the files of its entry the `KEPT` that were used last stay. Who reads another now has it whole, or compiles.
     """
@@ -85,13 +85,18 @@ def write(name: str, objects: Sequence[bytes]) -> None:
     try:
         _write(directory / name, hashlib.sha256(content).digest() + content)
     except OSError as error:
-        warnings.warn(
-            f"the compiled kernels cannot be kept in {directory} ({error.strerror or error}), so every process "
-            "compiles them anew; NUMBA_CACHE_DIR can name another folder",
-            stacklevel=2,
-        )
+        _warn(directory, error.strerror or str(error))
     else:
         _drop_oldest(directory, name)
+
+
+@functools.cache  # Python's own filter forgets what it showed whenever anybody changes the filters
+def _warn(directory: Path, reason: str) -> None:
+    warnings.warn(
+        f"the compiled kernels cannot be kept in {directory} ({reason}), so every process compiles them anew; the "
+        "environment variable NUMBA_CACHE_DIR can name another folder",
+        stacklevel=3,
+    )
 
 
 def can_write() -> bool:
