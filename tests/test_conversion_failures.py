@@ -8,7 +8,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.models import conversion
 from minimobile.models.conversion import convert
 from minimobile.storage.directories import write_directory
+from minimobile.storage.files import write_whole_bytes
 
 FILES = ("model.safetensors", "preprocessor_config.json")
 
@@ -192,6 +192,14 @@ def test_a_process_that_is_killed_leaves_the_old_the_new_or_nothing_that_loads(t
             raise ZeroDivisionError
         assert formats.read(place).architecture == "MobileNetV1ForImageClassification"
         assert not list(place.glob(".minimobile-*"))
+    left = list(tmp_path.rglob(".*"))
+    assert len([path for path in left if path.parent == tmp_path and path.is_dir()]) >= 3  # of new directories
+    assert len([path for path in left if path.parent != tmp_path and path.is_dir()]) >= 3  # of those that were there
+    assert len([path for path in left if path.suffix == ".tmp"]) >= 3
+    for number in range(28):
+        write_whole_bytes(tmp_path / f"x{number}.h5", b"another")
+        write_files(tmp_path / f"x{number}", "another")
+    assert not list(tmp_path.rglob(".*"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs locks")
@@ -235,19 +243,19 @@ def test_what_a_failed_replacement_leaves_for_a_moment_is_nobodys_to_finish(
 ) -> None:
     write_files(tmp_path, "old")
     found: list[str] = []
-    replace, cleanup = Path.replace, TemporaryDirectory.cleanup
+    replace, remove = Path.replace, shutil.rmtree
 
     def refuse_key(old: Path, new: Path) -> Path:
         if old.parent.name == "new" and old.name == "key":
             raise OSError(28, "No space left on device")
         return replace(old, new)
 
-    def look(folder: TemporaryDirectory[str]) -> None:
-        found.extend(path.name for path in Path(folder.name).iterdir())
-        cleanup(folder)
+    def look(folder: Path) -> None:
+        found.extend(path.name for path in folder.iterdir())
+        remove(folder)
 
     monkeypatch.setattr(Path, "replace", refuse_key)
-    monkeypatch.setattr(TemporaryDirectory, "cleanup", look)
+    monkeypatch.setattr(shutil, "rmtree", look)
     with pytest.raises(FormatError, match="No space left"):
         write_files(tmp_path, "new")
     assert sorted(found) == ["new", "old"]

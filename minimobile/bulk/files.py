@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import platform
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -13,14 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from minimobile.errors import FormatError
+from minimobile.storage.temporary import host_name
 
 _TEMPORARY = re.compile(r"^_.*\.(?P<host>[^.]*)-(?P<process>\d+)\.tmp$")
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
-
-
-def host_name() -> str:
-    """Return this machine's name as file names hold it."""
-    return re.sub(r"[^A-Za-z0-9_-]", "_", platform.node()) or "host"
 
 
 def temporary_name(path: Path) -> Path:

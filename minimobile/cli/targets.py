@@ -63,7 +63,7 @@ def write_arrays(
         write_hdf5(path, arrays, attributes, overwrite=overwrite)
         return
     # Not by np.savez, whose own arguments take names away from layers, and are others in every release of NumPy.
-    with write_whole(path, overwrite=overwrite) as temporary, zipfile.ZipFile(temporary, "x") as archive:
+    with write_whole(path, overwrite=overwrite) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, values in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, values, allow_pickle=False)

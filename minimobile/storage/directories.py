@@ -10,9 +10,9 @@ from pathlib import Path
 
 from minimobile.errors import FormatError
 from minimobile.storage.files import check_destination
+from minimobile.storage.temporary import BEGUN, FOLDERS, temporary_folder
 
-_PREFIX, _NEW, _OLD = ".minimobile-", "new", "old"
-_BEGUN = "begun"  # a file in the folder for what is written: from here on the new files are whole, and old ones go
+_NEW, _OLD = "new", "old"  # in a temporary folder; where BEGUN is there, too, the new files are whole, and old ones go
 
 
 @contextmanager
@@ -34,12 +34,9 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
         directory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FormatError(f"{directory}: cannot be made ({error.strerror}: {error.filename})") from error
-    from tempfile import TemporaryDirectory  # which takes a while, and reading needs none
-
     try:
         # In an existing directory, for it may be a file system of its own, or stand in a folder that is read-only.
-        with TemporaryDirectory(dir=directory.parent if is_new else directory, prefix=_PREFIX) as made:
-            folder = Path(made)
+        with temporary_folder(directory.parent if is_new else directory, directory) as folder:
             with _holding(directory) as is_held:
                 _finish(directory, key, others, is_held)
             staging = folder / _NEW
@@ -82,7 +79,7 @@ def make_directory(directory: Path) -> Path:
 
 
 def _replace_files(folder: Path, directory: Path, key: str, others: Sequence[str]) -> None:
-    staging, attic, begun = folder / _NEW, folder / _OLD, folder / _BEGUN
+    staging, attic, begun = folder / _NEW, folder / _OLD, folder / BEGUN
     attic.mkdir()
     try:
         begun.write_bytes("\n".join(path.name for path in staging.iterdir()).encode())
@@ -107,7 +104,7 @@ def _finish(directory: Path, key: str, others: Sequence[str], is_held: bool) -> 
     """
     for folder in _find_begun(directory) if is_held else ():
         staging, attic = folder / _NEW, folder / _OLD
-        names = (folder / _BEGUN).read_bytes().decode(errors="replace").split("\n")
+        names = (folder / BEGUN).read_bytes().decode(errors="replace").split("\n")
         if (staging / key).exists():  # it comes last
             outgoing = [name for name in (key, *others) if name not in names or (staging / name).exists()]
             moves = [(directory / name, attic / name) for name in outgoing if (directory / name).exists()]
@@ -121,7 +118,7 @@ def _finish(directory: Path, key: str, others: Sequence[str], is_held: bool) -> 
 
 
 def _find_begun(directory: Path) -> list[Path]:
-    found = directory.glob(f"{_PREFIX}*/{_BEGUN}")
+    found = directory.glob(f"{FOLDERS}*/{BEGUN}")
     return [path.parent for path in found if path.is_file() and not path.parent.is_symlink()]
 
 

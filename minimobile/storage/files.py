@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from minimobile.errors import FormatError, InputError, MissingError
+from minimobile.storage.temporary import remove_file, temporary_file
 
 _NOT_IN_A_NAME = re.compile(r'[\\/:*?"<>|]')  # of a file, on one system or another
 _LONGEST_NAME = 255
@@ -175,23 +176,21 @@ def check_apart(source: Path, *targets: Path) -> None:
 def write_whole(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and give it the name `path` once everything is on the disk.
 
-    Whatever goes wrong before that, `path` is as it was and the temporary file is gone. Where a file may be written,
-    `check_destination` says.
+    Whatever goes wrong before that, `path` is as it was and the temporary file is gone; that of a process that was
+    killed goes when `path` is written the next time. Where a file may be written, `check_destination` says.
     """
     check_destination(path, overwrite=overwrite)
-    temporary = _temporary_beside(path)
     try:
-        yield temporary
-        _sync_file(temporary)
-        check_destination(path, overwrite=overwrite)  # once more, for somebody else may have been quicker
-        temporary.replace(path)
-        _sync_directory(path.parent)
+        with temporary_file(path) as temporary:
+            yield temporary
+            _sync_file(temporary)
+            check_destination(path, overwrite=overwrite)  # once more, for somebody else may have been quicker
+            temporary.replace(path)
+            _sync_directory(path.parent)
     except MissingError:  # an OSError, too, of another file
         raise
     except OSError as error:
         raise FormatError(f"{path}: cannot be written ({_reason(error)}); nothing was changed") from error
-    finally:
-        _remove(temporary)
 
 
 def write_whole_bytes(path: Path, content: bytes, *, overwrite: bool = True) -> None:
@@ -209,17 +208,16 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
         try:
             for path in contents:
                 check_destination(path, overwrite=overwrite)
-            written = {path: _temporary_beside(path) for path in contents}
+            written = {path: rubbish.enter_context(temporary_file(path)) for path in contents}
             for path, temporary in written.items():
-                rubbish.callback(_remove, temporary)
                 temporary.write_bytes(contents[path])
                 _sync_file(temporary)
             with contextlib.ExitStack() as undo:
                 for path, temporary in written.items():
                     if path.exists():
-                        aside = _temporary_beside(path)
+                        aside = path.with_name(f".{path.name[:50]}.{os.urandom(6).hex()}.tmp")
                         path.replace(aside)
-                        rubbish.callback(_remove, aside)
+                        rubbish.callback(remove_file, aside)  # by nobody else: it is the user's
                         undo.callback(aside.replace, path)
                     temporary.replace(path)
                     undo.callback(path.unlink, missing_ok=True)
@@ -227,16 +225,6 @@ def write_together(contents: Mapping[Path, bytes], *, overwrite: bool) -> None:
         except OSError as error:
             names = " and ".join(map(str, contents))
             raise FormatError(f"{names}: cannot be written ({_reason(error)}); nothing was changed") from error
-
-
-def _remove(path: Path) -> None:
-    """Remove a file that need not be there: a file system that is read-only refuses even that."""
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
-def _temporary_beside(path: Path) -> Path:
-    return path.with_name(f".{path.name[:50]}.{os.urandom(6).hex()}.tmp")
 
 
 def _sync_file(path: Path) -> None:
