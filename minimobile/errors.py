@@ -7,14 +7,12 @@ clauses catch it.
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError
 from typing import ParamSpec, TypeVar
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
-_MOST_AXES = 4  # of what is given as a list of lists
 
 
 class MinimobileError(ValueError):
@@ -51,24 +49,6 @@ class UnavailableError(MinimobileError):
 
 class UnreachableError(UnavailableError, ConnectionError):
     """The hub cannot be reached: an OSError, too, as in transformers."""
-
-
-def refuse_masked(values: object, what: str) -> None:
-    """Raise InputError for a NumPy array that hides entries behind its mask, or lists (of lists) with such an array.
-
-    `numpy.asarray` drops the mask, and what it hides would be computed with.
-    """
-    masked = sys.modules.get("numpy.ma")  # where nobody has imported it, there is no such array
-    if masked is None:
-        return
-    items = [values]
-    for _axis in range(_MOST_AXES + 1):
-        if any(isinstance(item, masked.MaskedArray) and masked.is_masked(item) for item in items):
-            raise InputError(
-                f"{what}: expected an array whose entries all count, got a masked one; put numbers in the place of "
-                "what is masked with its filled()"
-            )
-        items = [part for item in items if isinstance(item, list | tuple) for part in item]
 
 
 def within_memory(what: str) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:

@@ -99,7 +99,7 @@ def test_segmentation_without_any_pixel_that_counts():
         ([0.5, 1.0], 2, "single_label_classification", "integer type, got float64"),
         ([1.0, 2.0, 3.0], 1, None, "shape (2,) for regression, got (3,)"),
         (["a", "b"], 2, None, "expected numbers, got <U1"),
-        ([[1], [1, 2]], 2, None, "NumPy cannot read it"),
+        ([[1], [1, 2]], 2, None, "that NumPy cannot read"),
         ([1j, 2j], 1, None, "expected numbers, got complex128"),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ import minimobile as mm
         (np.zeros((1, 3, 8, 8), object), {}, "got object"),
         (np.full((1, 3, 8, 8), "a"), {}, "got <U1"),
         ("photo.jpg", {}, "got <U9"),
-        ([np.zeros((3, 8, 8)), np.zeros((3, 9, 8))], {}, "NumPy cannot read it"),
+        ([np.zeros((3, 8, 8)), np.zeros((3, 9, 8))], {}, "that NumPy cannot read"),
         (np.full((1, 3, 8, 8), 1e39), {}, "float32 can hold"),
         (np.full((1, 3, 8, 8), 2**24 + 1), {}, "expected integers up to 16777216"),
         (np.zeros((1, 3, 8, 8)), {"data_format": "NCHW"}, "channels_first or channels_last, got 'NCHW'"),
@@ -87,5 +87,5 @@ def test_tensors_are_taken_like_arrays(pixels):
     model = make(mm.MobileNetV1ForImageClassification, V1)
     out = model(torch.from_numpy(pixels), labels=torch.tensor([1, 2]))
     assert np.array_equal(out.logits, model(pixels).logits) and out.loss == model(pixels, labels=[1, 2]).loss
-    with pytest.raises(mm.InputError, match="NumPy cannot read it"):
+    with pytest.raises(mm.InputError, match="that NumPy cannot read"):
         model(torch.from_numpy(pixels).requires_grad_())

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arrays import read_array
 from minimobile.calibration.data_free import Moments
 from minimobile.calibration.ranges import Range
-from minimobile.errors import InputError, MinimobileError, refuse_masked
+from minimobile.errors import InputError, MinimobileError
 from minimobile.formats.dialects import IMAGENET, read_normalization
 from minimobile.imaging.folders import list_pictures, refuse_folder
 from minimobile.imaging.pictures import describe_source
@@ -63,8 +64,7 @@ class Pictures:
 
     def _read(self, item: Any) -> Floats:
         if isinstance(self.items, np.ndarray):
-            refuse_masked(item, "pixel_values")
-            values = np.asarray(item, np.float32)[None]
+            values = read_array(item, "pixel_values").astype(np.float32)[None]
         elif self.model.processor is None:
             raise InputError(
                 "pictures: expected pixel values (N, C, H, W) for a model without image-processor settings"

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from minimobile.errors import InputError, refuse_masked
+from minimobile.arrays import read_array
+from minimobile.errors import InputError
 from minimobile.imaging.pictures import check_image, convert_image, describe_source, open_upright
 from minimobile.imaging.transforms import flatten_alpha
 
@@ -43,11 +44,7 @@ def to_array(value: Any, name: str) -> NDArray[Any]:
     """Make an array of whatever offers one (NumPy, torch, jax, ...), without a copy where that is possible."""
     if not hasattr(value, "__array__"):
         raise InputError(f"{name}: expected a path, bytes, a PIL image or an array, got {type(value).__name__}")
-    refuse_masked(value, name)
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # each framework has its own: a tensor that needs grad, lies on a GPU, is bfloat16
-        raise InputError(f"{name}: {type(value).__name__} cannot be made a NumPy array ({error})") from error
+    array = read_array(value, name)
     if array.dtype.kind not in "buif":
         raise InputError(f"{name}: expected an array of integers, floats or booleans, got {array.dtype}")
     return array
@@ -96,10 +93,9 @@ def bring_channels_first(array: NDArray[Any], chosen: SimpleNamespace, name: str
 
 def open_labels(item: Any, name: str) -> NDArray[Any]:
     """Make an array of class ids (H, W) of an array, a PIL image or a file; palette images give their indices."""
-    refuse_masked(item, name)
     if not isinstance(item, np.ndarray):
-        item = np.asarray(check_image(item) if isinstance(item, Image.Image) else open_upright(item))
-    labels: NDArray[Any] = item
+        item = check_image(item) if isinstance(item, Image.Image) else open_upright(item)
+    labels = read_array(item, name)
     if labels.ndim != 2:
         raise InputError(f"{name}: expected class ids (H, W), as a palette or grey image has them, got {labels.shape}")
     if labels.dtype.kind == "f" and not np.array_equal(labels, np.rint(labels)):

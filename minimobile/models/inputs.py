@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from minimobile.errors import InputError, refuse_masked, within_memory
+from minimobile.arrays import read_array
+from minimobile.errors import InputError, within_memory
 
 LARGEST_EXACT_INTEGER = 2**24  # in float32
 
@@ -27,14 +28,7 @@ def read_pixel_values(
         raise InputError(f"data_format: expected channels_first or channels_last, got {data_format!r}")
     if pixel_values is None:
         raise InputError("pixel_values: expected images, got None; you have to specify pixel_values")
-    refuse_masked(pixel_values, "pixel_values")
-    try:
-        values = np.asarray(pixel_values)
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = str(error).split("\n", maxsplit=1)[0][:120]
-        raise InputError(
-            f"pixel_values: expected an array of images of one size, NumPy cannot read it ({reason})"
-        ) from None
+    values = read_array(pixel_values, "pixel_values", "an array of images of one size")
     if values.dtype.kind not in "fiu":
         raise InputError(f"pixel_values: expected floating-point numbers, got {values.dtype}")
     layout = "(N, C, H, W)" if data_format == "channels_first" else "(N, H, W, C)"
@@ -67,8 +61,7 @@ def _convert(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 def read_stored(array: ArrayLike) -> NDArray[Any]:
     """Return what is to go into a quantised file as it is; the runner says whether it fits."""
-    refuse_masked(array, "run_quantized")
-    return np.asarray(array)
+    return read_array(array, "run_quantized")
 
 
 def read_layers(layers: object, name: str) -> list[str | int]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.errors import InputError, refuse_masked, within_memory
+from minimobile.arrays import read_array
+from minimobile.errors import InputError, within_memory
 from minimobile.networks.config import MobileNetConfig, MobileNetV2Config
 from minimobile_kernels.reference import blend, interpolation_points
 
@@ -122,12 +123,7 @@ def _read_numbers(labels: ArrayLike) -> Array:
 
 
 def _read_array(labels: ArrayLike) -> Array:
-    refuse_masked(labels, "labels")
-    try:
-        return np.asarray(labels)
-    except (ValueError, TypeError, RuntimeError) as error:  # ragged lists, tensors that need a gradient
-        reason = str(error).split("\n", maxsplit=1)[0][:120]
-        raise InputError(f"labels: expected an array or evenly nested lists, NumPy cannot read it ({reason})") from None
+    return read_array(labels, "labels", "an array or evenly nested lists")
 
 
 def _check_range(targets: Array, class_count: int, ignored: int) -> None:

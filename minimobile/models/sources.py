@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile import formats
+from minimobile.arrays import read_array
 from minimobile.demo.sources import open_source
-from minimobile.errors import ConfigError, InputError, refuse_masked
+from minimobile.errors import ConfigError, InputError
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.description import Description
 from minimobile.formats.huggingface import canonical_weights, choose_architecture, part_counters
@@ -98,11 +99,7 @@ def _read_state_dict(arrays: Mapping[str, Any], config: Config | None) -> Checkp
 def _read_weight(name: str, values: Any) -> NDArray[Any]:
     values = values.detach() if hasattr(values, "detach") else values
     values = values.float() if "bfloat16" in str(getattr(values, "dtype", "")) else values
-    refuse_masked(values, f"state_dict: {name}")
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"state_dict: {name} cannot be made a NumPy array ({str(error)[:120]})") from None
+    array = read_array(values, f"state_dict: {name}")
     if array.dtype.kind not in "fiu":
         raise InputError(f"state_dict: expected numbers for {name}, got {array.dtype}")
     return array.astype(np.float32) if array.dtype.kind == "f" else array.copy()  # the caller's may change later
