@@ -1,4 +1,4 @@
-"""The register tile: a block of pixels times a panel of output channels, whose sums never leave the vector registers.
+"""The register tile: some pixels times a panel of output channels, whose sums of a block of terms stay in registers.
 
 This is where a network spends its time: pointwise convolutions, the stem and the classifier are all made of it.
 """
