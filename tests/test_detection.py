@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minimobile.errors import InputError
 from minimobile.execution.byte_detection import ByteDetection
-from minimobile.execution.detection import PostProcessing
+from minimobile.execution.detection import PostProcessor
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile_kernels import elementwise
 from minimobile_kernels.detection_rules import BLOCK, pack_rules, work_sizes
@@ -163,7 +163,7 @@ def draw_bytes(seed):
 
 
 def with_rules(rules, anchors, engine):
-    chosen = PostProcessing(MobileNetSSDConfig(), rules.num_classes, anchors, engine)
+    chosen = PostProcessor(MobileNetSSDConfig(), rules.num_classes, anchors, engine)
     chosen.rules = rules
     return chosen
 

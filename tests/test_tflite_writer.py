@@ -14,7 +14,7 @@ from spelling import random_weights, spell
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError, InputError, MinimobileError
-from minimobile.execution.detection import PostProcessing
+from minimobile.execution.detection import PostProcessor
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.tflite import tflite
 from minimobile.formats.tflite.flatbuffer import FlatBuffer
@@ -298,7 +298,7 @@ def test_litert_predicts_what_we_do_and_finds_our_boxes_among_its_own_prediction
     theirs = run_litert(path.read_bytes(), x)
     found = {output: theirs[output].transpose(0, 3, 1, 2) for output in model.graph.outputs}
     assert_agrees(model, x.transpose(0, 3, 1, 2), found)
-    rules = PostProcessing(settings(model.config), model.config.class_count, model.anchors(*size))
+    rules = PostProcessor(settings(model.config), model.config.class_count, model.anchors(*size))
     ours = rules.run(theirs["box_encodings"], theirs["class_scores"])
     count = int(ours.counts[0])
     assert count > 5

@@ -43,7 +43,7 @@ from minimobile.comparison.bench import (
 from minimobile.comparison.memory import MEASURED, measure_memory
 from minimobile.comparison.photograph import PhotographTimes, compare_photographs
 from minimobile.comparison.sized_network import Shape
-from minimobile.execution.detection import PostProcessing, convert_scores
+from minimobile.execution.detection import PostProcessor, convert_scores
 from minimobile.imaging.folders import list_pictures
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import Graph
@@ -234,7 +234,7 @@ def time_detections(encodings: np.ndarray, scores: np.ndarray, anchors: np.ndarr
         "class by class": MobileNetSSDConfig(use_regular_nms=True),
         "TensorFlow's": MobileNetSSDConfig(post_processing="tensorflow"),
     }.items():
-        rules = PostProcessing(ssd, 90, anchors).rules._replace(label_offset=scores.shape[1] - 90)
+        rules = PostProcessor(ssd, 90, anchors).rules._replace(label_offset=scores.shape[1] - 90)
         shape, size = work_sizes(len(anchors), 90)
         out, count = np.zeros((ssd.max_detections, 6), np.float32), np.zeros(2, np.int64)
         call = entries.detect.bind(

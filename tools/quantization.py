@@ -24,7 +24,7 @@ from PIL import Image, ImageOps
 import minimobile as mm
 from minimobile.calibration.method import Method
 from minimobile.calibration.quantize import quantize_by
-from minimobile.execution.detection import PostProcessing
+from minimobile.execution.detection import PostProcessor
 from minimobile.imaging.folders import list_pictures
 from minimobile.networks.ssd import settings
 
@@ -84,7 +84,7 @@ def detect(model: mm.MobileNetV1Model, found: Found) -> list[list[tuple[int, np.
     """Return class and corners of what a network finds in every picture, by the rules of the model."""
     side = model.config.image_size
     anchors = model.anchors(*((side, side) if isinstance(side, int) else side))
-    rules = PostProcessing(settings(model.config), model.config.class_count, anchors)
+    rules = PostProcessor(settings(model.config), model.config.class_count, anchors)
     result = rules.run(found.boxes, found.scores.transpose(0, 2, 1).astype(np.float32))
     return [
         [(int(rows.classes[row]), rows.boxes[row]) for row in range(len(rows.scores)) if rows.scores[row] > LEAST_SCORE]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.execution.detection import PostProcessing
+from minimobile.execution.detection import PostProcessor
 from minimobile_kernels.detection_rules import CLASS, SCORE, pack_rules, work_sizes
 from minimobile_kernels.entries import detect_bytes
 
@@ -14,12 +14,12 @@ Floats = NDArray[np.float32]
 
 
 class ByteDetection:
-    """What `PostProcessing` makes of the numbers that bytes stand for, bit for bit, and sooner.
+    """What `PostProcessor` makes of the numbers that bytes stand for, bit for bit, and sooner.
 
     Scores of bytes are compared as bytes, and only the detections' own become numbers.
     """
 
-    def __init__(self, rules: PostProcessing, label_offset: int, encodings: Floats, scores: Floats) -> None:
+    def __init__(self, rules: PostProcessor, label_offset: int, encodings: Floats, scores: Floats) -> None:
         """Keep the rules; `encodings` and `scores` (256) are what each byte stands for, scores from the least on.
 
         `label_offset` (0 or 1) columns of scores come before those of the classes.
@@ -34,7 +34,7 @@ class ByteDetection:
         self._most = own.max_detections * own.max_classes_per_detection
 
     def run(self, encodings: Bytes, scores: Bytes, where: str) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return boxes, classes, scores and counts as `Detections` has them; errors as of `PostProcessing.run`.
+        """Return boxes, classes, scores and counts as `Detections` has them; errors as of `PostProcessor.run`.
 
         Shapes: encodings (N, A, 4), scores (N, A, label_offset + num_classes).
         """
@@ -51,7 +51,7 @@ class ByteDetection:
         return rows[..., :4].copy(), rows[..., CLASS].copy(), rows[..., SCORE].copy(), counts
 
 
-def _find_byte(scores: Floats, threshold: np.float32, rules: PostProcessing) -> np.float32:
+def _find_byte(scores: Floats, threshold: np.float32, rules: PostProcessor) -> np.float32:
     """Return the threshold of bytes that allows those whose scores a threshold allows; -1 and 256 are no bytes."""
     if rules.rules.is_tensorflow:  # a score has to be above it
         return np.float32(np.searchsorted(scores, threshold, "right") - 1)

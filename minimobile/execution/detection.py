@@ -52,8 +52,8 @@ def warm_up() -> None:
     sigmoid_scores(scores, np.zeros(2 * BLOCK, np.int64), scores.copy())
 
 
-class PostProcessing:
-    """The rules of one detector with its anchors (A, 4); `columns` are those of its scores."""
+class PostProcessor:
+    """Makes detections of predictions, by the rules of one detector and its anchors (A, 4)."""
 
     def __init__(self, ssd: MobileNetSSDConfig, num_classes: int, anchors: Floats, engine: str = "compiled") -> None:
         self.ssd = ssd

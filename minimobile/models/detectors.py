@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minimobile.errors import InputError
-from minimobile.execution.detection import PostProcessing, convert_scores
+from minimobile.execution.detection import PostProcessor, convert_scores
 from minimobile.execution.runner import DataFormat, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.models.base_model import AskedStates, MobileNetModel
@@ -124,20 +124,20 @@ class _ObjectDetector(MobileNetModel):
     def _settle(self, checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> None:
         super()._settle(checkpoint, graph, options)
         self._engine_name = options.engine
-        self._post_processing = functools.lru_cache(maxsize=8)(self._make_post_processing)
+        self._post_processing = functools.lru_cache(maxsize=8)(self._make_post_processor)
         self._stored_detection = functools.cache(self._make_stored_detection)
 
     @property
     def _ssd(self) -> Any:
         return ssd.settings(self.config)
 
-    def _make_post_processing(self, size: tuple[int, int]) -> PostProcessing:
+    def _make_post_processor(self, size: tuple[int, int]) -> PostProcessor:
         anchors = self._weights.get(ssd.ANCHORS)
         if anchors is None:
             shapes = infer_shapes(self.graph, *size)
             anchors = make_anchors(self._ssd, size, [shapes[name][1:] for name in self.graph.outputs[: ssd.MAPS]])
             anchors.flags.writeable = False
-        return PostProcessing(self._ssd, self.config.class_count, anchors, self._engine_name)
+        return PostProcessor(self._ssd, self.config.class_count, anchors, self._engine_name)
 
     def _make_stored_detection(self) -> StoredDetection | None:
         """Return what makes detections of a quantised network's results; None for a network in floats."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.execution.byte_detection import ByteDetection
-from minimobile.execution.detection import PostProcessing
+from minimobile.execution.detection import PostProcessor
 from minimobile.quantized.layout import every_byte, lift
 from minimobile.quantized.network import Network, Tensor
 from minimobile.quantized.operations.operation import affine
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 class StoredDetection:
     """The rules of a detector on what its network stores; `names` are the tensors that are read, boxes and scores."""
 
-    def __init__(self, network: Network, rules: PostProcessing) -> None:
+    def __init__(self, network: Network, rules: PostProcessor) -> None:
         self.names = tuple(find_stored(network, name) for name in network.outputs)
         self._tensors = tuple(network.tensors[name] for name in self.names)
         self._rules = rules
@@ -32,7 +32,7 @@ class StoredDetection:
         self._by_bytes = self._make_byte_detection() if are_bytes and rules.is_compiled else None
 
     def run(self, stored: Sequence[Array], where: str) -> tuple[Array, Array, Array, Array]:
-        """Return boxes, classes, scores and counts as `Detections` has them; errors as of `PostProcessing.run`.
+        """Return boxes, classes, scores and counts as `Detections` has them; errors as of `PostProcessor.run`.
 
         Shapes: stored: encodings (N, A, 4), scores (N, A, K), of the types of their tensors.
         """

@@ -57,8 +57,8 @@ def find_ending(model: Model, where: str) -> Ending | None:
 
 
 @dataclass(frozen=True)
-class PostProcessing:
-    """What a file says of the operator: its options, its anchors (A, 4) float32, and the rows of its results."""
+class PostProcessOperator:
+    """TFLite_Detection_PostProcess as a file has it: its options, its anchors (A, 4) float32, and the rows of its results."""
 
     options: Mapping[str, Number]
     anchors: NDArray[np.float32]
@@ -83,7 +83,7 @@ def settle_rules(checkpoint: Checkpoint) -> tuple[Checkpoint, tuple[str, ...]]:
     return dataclasses.replace(checkpoint, config=checkpoint.config.replace(ssd=settled)), (note,)
 
 
-def describe_post_processing(checkpoint: Checkpoint, network: Network, where: str) -> PostProcessing | None:
+def describe_post_processing(checkpoint: Checkpoint, network: Network, where: str) -> PostProcessOperator | None:
     """Return the operator for a detector's network; None for a network of another kind.
 
     Raises FormatError for rules that the operator has not got, and anchors of another number than the predictions.
@@ -120,7 +120,7 @@ def describe_post_processing(checkpoint: Checkpoint, network: Network, where: st
         "nms_iou_threshold": ssd.iou_threshold,
         **dict(zip(_SCALES, ssd.box_scales, strict=True)),
     }
-    return PostProcessing(options, anchors, ssd.max_detections * ssd.max_classes_per_detection)
+    return PostProcessOperator(options, anchors, ssd.max_detections * ssd.max_classes_per_detection)
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from minimobile.errors import FormatError
 from minimobile.formats.signatures import TFLITE
 from minimobile.formats.tflite.flatbuffer_writer import Fields, Scalar, write_flatbuffer
 from minimobile.formats.tflite.flexbuffer import write_numbers
-from minimobile.formats.tflite.tflite_detection import OPERATOR, PostProcessing
+from minimobile.formats.tflite.tflite_detection import OPERATOR, PostProcessOperator
 from minimobile.formats.tflite.tflite_schema import ACTIVATIONS, CUSTOM, KINDS, PADDINGS, TENSOR_TYPES
 from minimobile.quantized.network import Network, Operation, Tensor
 
@@ -30,7 +30,7 @@ def write_model(
     description: str,
     metadata: Mapping[str, bytes] | None = None,
     dtype: str = "float32",
-    detection: PostProcessing | None = None,
+    detection: PostProcessOperator | None = None,
 ) -> bytes:
     """Return a TFLite file that computes a network; the reader gives the same network back.
 
@@ -65,7 +65,7 @@ class _ModelWriter:
         self.operators: list[Fields] = []
         self.codes: dict[tuple[str, int], int] = {}
 
-    def write(self, description: str, metadata: Mapping[str, bytes], detection: PostProcessing | None) -> bytes:
+    def write(self, description: str, metadata: Mapping[str, bytes], detection: PostProcessOperator | None) -> bytes:
         network = self.network
         inputs = np.array([self.number(name) for name in network.inputs], np.int32)
         for operation in network.operations:
@@ -140,7 +140,7 @@ class _ModelWriter:
             inputs.append(self.add_constant(f"{out.name}.{what}", values))
         self.add_operator(kind, _version(kind, x, operation), inputs, self.number(out.name), options)
 
-    def add_post_processing(self, detection: PostProcessing) -> tuple[str, ...]:
+    def add_post_processing(self, detection: PostProcessOperator) -> tuple[str, ...]:
         """Add the operator that finds boxes; returns the names of its four results."""
         inputs = [self.number(name) for name in self.network.outputs]
         inputs.append(self.add_constant("anchors", detection.anchors))
