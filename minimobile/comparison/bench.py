@@ -29,7 +29,7 @@ from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")
 TURN = 15e-3  # seconds of calls in a row: what a turn finds cold is warm soon
-LOOK, LOOKS = 1e-3, 200  # seconds of sleep in which this process shall take no time, and how often that is tried
+LOOK, LOOKS = 12e-3, 20  # seconds of sleep in which this process shall take no time, and how often that is tried
 TOGETHER = 1e-3  # seconds of one step again and again in one call, so that the call itself does not count
 QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
 INTEGER_AGREEMENT = 0.5  # relative to the largest output: other ranges and roundings, and the same network
@@ -177,7 +177,11 @@ def take_turns(
 
 
 def _settle() -> None:
-    """Wait until no thread of this process computes or waits spinning, or until it seems that one always will."""
+    """Wait until no thread of this process computes or waits spinning, or until it seems that one always will.
+
+    Linux counts the time of another thread at the ticks of its clock, 100 to 1000 in a second: a look that is shorter
+    than a tick mostly sees nothing of a thread that spins.
+    """
     for _ in range(LOOKS):
         before = time.process_time()
         time.sleep(LOOK)
