@@ -58,7 +58,7 @@ def find_ending(model: Model, where: str) -> Ending | None:
 
 @dataclass(frozen=True)
 class PostProcessOperator:
-    """TFLite_Detection_PostProcess as a file has it: its options, its anchors (A, 4) float32, and the rows of its results."""
+    """The operator as a file has it: its options, its anchors (A, 4) float32, and the rows of its results."""
 
     options: Mapping[str, Number]
     anchors: NDArray[np.float32]
