@@ -223,6 +223,28 @@ def test_without_locks_what_another_process_has_begun_is_left_to_it(
     assert (tmp_path / "key").read_text() == "another"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_what_was_begun_before_another_wrote_a_whole_model_is_not_put_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process is killed half-way, the next one writes where it cannot hold the directory, the third one fails."""
+    write_files(tmp_path, "old")
+    folder = tmp_path / ".minimobile-1"
+    for part in ("new", "old"):
+        (folder / part).mkdir(parents=True)
+    for name in ("key", "one", "two"):
+        (folder / "new" / name).write_text("begun")
+    (folder / "begun").write_text("key\none\ntwo")
+    (tmp_path / "key").replace(folder / "old" / "key")
+    (folder / "new" / "one").replace(tmp_path / "one")
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", lambda *_: os.open(tmp_path / "none", os.O_RDONLY))
+        write_files(tmp_path, "newer")
+    with pytest.raises(ZeroDivisionError), write_directory(tmp_path, "key", ("one", "two")):
+        raise ZeroDivisionError
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(("key", "one", "two"), "newer")
+
+
 def write_files(directory: Path, text: str) -> None:
     with write_directory(directory, "key", ("one", "two")) as staging:
         for name in ("key", "one", "two"):

@@ -100,12 +100,13 @@ def _replace_files(folder: Path, directory: Path, key: str, others: Sequence[str
 def _finish(directory: Path, key: str, others: Sequence[str], is_held: bool) -> None:
     """Bring to an end what processes that are no more had begun here: new files to their places, `key` last.
 
-    Where the directory cannot be held, they are taken to live.
+    What was begun beside a `key` that is there, came no further, or is done, or is older than what another wrote where
+    nothing can be held: it goes. Where the directory cannot be held now, the processes are taken to live.
     """
     for folder in _find_begun(directory) if is_held else ():
         staging, attic = folder / _NEW, folder / _OLD
         names = (folder / BEGUN).read_bytes().decode(errors="replace").split("\n")
-        if (staging / key).exists():  # it comes last
+        if (staging / key).exists() and not (directory / key).exists():  # it goes first and comes last
             outgoing = [name for name in (key, *others) if name not in names or (staging / name).exists()]
             moves = [(directory / name, attic / name) for name in outgoing if (directory / name).exists()]
             incoming = [name for name in (*others, key) if (staging / name).exists()]
