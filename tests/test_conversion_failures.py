@@ -15,6 +15,7 @@ from conversions import make_checkpoint, write
 
 from minimobile import formats
 from minimobile.errors import FormatError, InputError, MinimobileError
+from minimobile.formats import huggingface
 from minimobile.models import conversion
 from minimobile.models.conversion import convert
 from minimobile.storage.directories import write_directory
@@ -243,6 +244,29 @@ def test_what_was_begun_before_another_wrote_a_whole_model_is_not_put_over_it(
     with pytest.raises(ZeroDivisionError), write_directory(tmp_path, "key", ("one", "two")):
         raise ZeroDivisionError
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(("key", "one", "two"), "newer")
+
+
+@pytest.mark.parametrize("what", ["read", "describe"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_replaced_while_it_is_read_is_no_mixture_of_two_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, fails: bool
+) -> None:
+    place, other = write(tmp_path / "place", make_checkpoint()), write(tmp_path / "other", make_checkpoint())
+    original = getattr(huggingface, what)
+
+    def read(path: Path, **named: Any) -> Any:
+        found = original(path, **named)
+        with write_directory(place, "config.json", FILES) as staging:
+            shutil.copytree(other, staging, dirs_exist_ok=True)
+        if fails:
+            raise FormatError("as of a file that is not there for a moment")
+        return found
+
+    monkeypatch.setattr(huggingface, what, read)
+    with pytest.raises(FormatError, match=r"place: expected a model that stays .* replaced meanwhile; read it again$"):
+        getattr(formats, what)(place)
+    monkeypatch.undo()
+    assert formats.read(place).architecture == "MobileNetV1ForImageClassification"
 
 
 def write_files(directory: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from minimobile.formats.replaced_config import settle_quantized
 from minimobile.formats.tensorflow import checkpoint_files
 from minimobile.formats.validation import check_weights
 from minimobile.networks.config import Config
-from minimobile.storage.directories import refuse_half_replaced
+from minimobile.storage.directories import refusing_replacement
 from minimobile.storage.files import read_start, regular_file_size, user_path
 from minimobile.storage.hub import CONFIG, NO_OPTIONS, HubOptions, locate, locate_checkpoint
 
@@ -99,9 +99,10 @@ def read(
     that is missing, damaged, hostile or unknown, ConfigError for a config that is none of ours, UnavailableError where
     the hub cannot be reached.
     """
-    path = _locate(source, options)
-    entry = _find_format(path)
-    checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
+    path = locate_checkpoint(source, options)
+    with refusing_replacement(path, CONFIG):
+        entry = _find_format(path)
+        checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
     return _add_source(checkpoint, path, source, options)
 
 
@@ -115,7 +116,12 @@ def describe(source: str | Path, options: HubOptions = NO_OPTIONS) -> Descriptio
 
 def examine(source: str | Path, options: HubOptions = NO_OPTIONS) -> tuple[Description, Checkpoint | None]:
     """Return what `describe` does, and what `read` does, or None where that fails: then `problem` says why."""
-    path = _locate(source, options)
+    path = locate_checkpoint(source, options)
+    with refusing_replacement(path, CONFIG):
+        return _examine(path, source, options)
+
+
+def _examine(path: Path, source: str | Path, options: HubOptions) -> tuple[Description, Checkpoint | None]:
     try:
         entry = next((entry for entry in FORMATS if entry.recognise(path)), None)
     except MinimobileError as error:  # begins as a known format does, and is too damaged to tell which
@@ -131,12 +137,6 @@ def examine(source: str | Path, options: HubOptions = NO_OPTIONS) -> tuple[Descr
     except MinimobileError as error:
         return dataclasses.replace(description, problem=str(error)), None
     return dataclasses.replace(description, problem=None), checkpoint
-
-
-def _locate(source: str | Path, options: HubOptions) -> Path:
-    path = locate_checkpoint(source, options)
-    refuse_half_replaced(path, CONFIG)
-    return path
 
 
 def _find_format(path: Path) -> Format:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from minimobile.errors import FormatError
+from minimobile.errors import FormatError, MinimobileError
 from minimobile.storage.files import check_destination
 from minimobile.storage.temporary import BEGUN, FOLDERS, temporary_folder
 
@@ -55,18 +55,29 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
         raise FormatError(f"{directory}: cannot be written ({error.strerror}); nothing was changed") from error
 
 
-def refuse_half_replaced(directory: Path, key: str) -> None:
-    """Raise FormatError for a directory without `key` whose files `write_directory` has begun to replace."""
+@contextmanager
+def refusing_replacement(directory: Path, key: str) -> Iterator[None]:
+    """Raise FormatError for a directory without `key` whose files `write_directory` has begun to replace.
+
+    And where it replaces them while the block reads: `key` goes first and comes last, so that what was read between two
+    sights of the same `key` is of one model. No lock is taken, for who holds one could keep every reader waiting.
+    """
+    before = _identify(directory / key)
+    if before is None:
+        for folder in _find_begun(directory):
+            raise FormatError(
+                f"{directory}: expected a whole model, found one whose replacement was cut short, or goes on; its "
+                f"files are there and in {folder} ({_OLD}, {_NEW}), and writing a model there again (--force) puts "
+                "that right"
+            )
     try:
-        if (directory / key).exists() or not directory.is_dir():
-            return
-    except OSError:  # said by who opens it
-        return
-    for folder in _find_begun(directory):
-        raise FormatError(
-            f"{directory}: expected a whole model, found one whose replacement was cut short, or goes on; its files "
-            f"are there and in {folder} ({_OLD}, {_NEW}), and writing a model there again (--force) puts that right"
-        )
+        yield
+    except MinimobileError as error:
+        if _identify(directory / key) != before:
+            raise _replaced(directory) from error
+        raise
+    if _identify(directory / key) != before:
+        raise _replaced(directory)
 
 
 def make_directory(directory: Path) -> Path:
@@ -116,6 +127,22 @@ def _finish(directory: Path, key: str, others: Sequence[str], is_held: bool) -> 
         import shutil  # which takes a while
 
         shutil.rmtree(folder)
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Return what another file of this name would differ in; None where there is none."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # said by who opens it
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _replaced(directory: Path) -> FormatError:
+    return FormatError(
+        f"{directory}: expected a model that stays as it is while it is read, found one that another process replaced "
+        "meanwhile; read it again"
+    )
 
 
 def _find_begun(directory: Path) -> list[Path]:
