@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from minimobile import cli
+from minimobile import classify, cli
 from minimobile.cli import console
+from minimobile.errors import FormatError
 from tests.conftest import Run
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
@@ -153,3 +154,11 @@ def test_python_m_minimobile_passes_the_exit_code_on() -> None:
 def test_an_empty_path_is_not_the_current_folder(run: Run, words: tuple[str, ...]) -> None:
     code, out, err = run(*words)
     assert (code, out) == (2, "") and "expected a path, got an empty text" in err
+
+
+@pytest.mark.parametrize("words", [("classify", "x.png", "--model", ""), ("check", "", "x.png")])
+def test_an_empty_name_is_not_the_default_model(run: Run, words: tuple[str, ...]) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (1, "") and "source: expected a path, a hub id or one of demo:digits" in err
+    with pytest.raises(FormatError, match="source: expected a path, a hub id or one of demo:digits"):
+        classify("x.png", "")

@@ -15,9 +15,9 @@ def load_model(source: str | None, num_threads: int | None = None) -> Any:
     from minimobile.models.auto import DEFAULT_MODEL, load
 
     try:
-        return load(source or DEFAULT_MODEL, num_threads=num_threads)
+        return load(DEFAULT_MODEL if source is None else source, num_threads=num_threads)
     except UnavailableError as error:
-        if source:
+        if source is not None:
             raise
         reason = str(error).split(";")[0]
         if find_spec("huggingface_hub") is None:

@@ -87,7 +87,7 @@ def choose_model(
     named = os.environ.get(MODEL_VARIABLE) if model is None else None
     with blaming_the_variable(named):
         if not isinstance(model, MobileNetModel):
-            source = model or named or (DEFAULT_MODEL if task == CLASSIFICATION else None)
+            source = (named or (DEFAULT_MODEL if task == CLASSIFICATION else None)) if model is None else model
             if source is None:
                 raise InputError(
                     f"model: expected one for {task}, got none; name one, or set ${MODEL_VARIABLE} ('demo:scenes' is "
