@@ -208,7 +208,16 @@ class _LayerWriter:
 
     def write_activation(self, layer: Layer, inputs: list[str], output: str) -> None:
         function = layer.attributes["function"]
-        if function != "relu6":
+        if function == "gelu" and self.opset < 20:  # as PyTorch's older exporter spells it
+            root, one, half = (
+                self.constant(f"{output}/{number}", np.float32(number)) for number in (np.sqrt(2), 1, 0.5)
+            )
+            self.add("Div", [*inputs, root], f"{output}/scaled")
+            self.add("Erf", [f"{output}/scaled"], f"{output}/erf")
+            self.add("Add", [f"{output}/erf", one], f"{output}/raised")
+            self.add("Mul", [*inputs, f"{output}/raised"], f"{output}/whole")
+            self.add("Mul", [f"{output}/whole", half], output)
+        elif function != "relu6":
             self.add(function.capitalize(), inputs, output)
         elif self.style == "minmax":
             six = self.constant(f"{output}/six", np.float32(6))

@@ -73,16 +73,39 @@ def test_a_network_comes_back_bit_for_bit(path, spelling):
     assert set(checkpoint.mapped.values()) == set(checkpoint.weights)
 
 
-@pytest.mark.parametrize("function", ["gelu", "sigmoid"])
-def test_other_activations_stand_before_pads_and_a_mean(path, function):
+@pytest.mark.parametrize(("function", "opset"), [("gelu", 20), ("gelu", 17), ("sigmoid", 20)])
+def test_other_activations_stand_before_pads_and_a_mean(path, function, opset):
     layers, weights = tiny_layers(pads="all")
     for layer in layers:
         if layer.attributes.get("function") == "relu6":
             layer.attributes["function"] = function
-    path.write_bytes(model(*write_layers(layers, 20, style="inputs"), opset=20))
+    path.write_bytes(model(*write_layers(layers, opset, style="inputs"), opset=opset))
     checkpoint = formats.read(path)
     assert checkpoint.config.hidden_act == function
     assert_same_numbers(checkpoint, weights)
+
+
+@pytest.mark.parametrize("reader", [("HardSwish", "Sigmoid", []), ("Add", "Add", ["one"])])
+def test_what_others_read_of_a_joined_activation_stays(path, reader):
+    """The sigmoid of a silu that another activation reads; the sum of a gelu that is added to it."""
+    op, part, more = reader
+    if part == "Sigmoid":
+        nodes = [node(part, ["pixels"], "part"), node("Mul", ["pixels", "part"], "curve")]
+    else:
+        nodes = [node("Mul", ["pixels", "root"], "scaled"), node("Erf", ["scaled"], "erf")]
+        nodes += [node(part, ["erf", "one"], "part"), node("Mul", ["pixels", "half"], "halved")]
+        nodes.append(node("Mul", ["halved", "part"], "curve"))
+    constants = {"one": np.float32(1), "half": np.float32(0.5), "root": np.sqrt(np.float32(0.5))}
+    nodes = [
+        *(initializer(name, number) for name, number in constants.items()),
+        *nodes,
+        node(op, ["part", *more], "other"),
+    ]
+    path.write_bytes(model(*nodes, node("Add", ["curve", "other"], "logits")))
+    joined = join_curves(read_model(path).nodes, constants)
+    assert [each.op for each in joined if each.name == "curve"] == [CURVE]
+    made = {"pixels", *constants, *(each.name for each in joined)}
+    assert made.issuperset(name for each in joined for name in each.inputs)
 
 
 def test_a_gelu_by_tanh_is_another_function(path):

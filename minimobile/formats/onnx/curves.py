@@ -30,8 +30,8 @@ Values = Mapping[str, NDArray[Any]]
 def join_curves(nodes: Sequence[Node], values: Values) -> list[Node]:
     """Return the nodes with each activation as one, whose operation is `CURVE`; `values` are the constants.
 
-    x * sigmoid(x) is silu, x / 2 * (1 + erf(x / sqrt 2)) is gelu, as `write_graph` and PyTorch's exporters spell
-    them; from operator set 20 on there is a Gelu.
+    x * sigmoid(x) is silu; x / 2 * (1 + erf(x / sqrt 2)) is gelu, as `write_graph` and PyTorch's exporters spell it,
+    the older one halved at the end; from operator set 20 on there is a Gelu.
     """
     makers = {name: node for node in nodes for name in node.outputs}
     readers: dict[str, list[Node]] = {}
@@ -53,7 +53,13 @@ def join_curves(nodes: Sequence[Node], values: Values) -> list[Node]:
             is_ours = node.number("alpha", _SLOPE) == _SLOPE and node.text("approximate", "none") == "none"
             if is_ours and not is_score:
                 found[node.name] = _SINGLE[node.op], node.inputs[0]
-    gone = {name for name in parts if all(each.name in parts or each.name in found for each in readers.get(name, ()))}
+    gone: set[str] = set()
+    for node in reversed(nodes):  # readers first: what one of those that stay reads, stays
+        if node.name in parts and all(
+            each.name in gone or (each.name in found and found[each.name][1] != node.name)
+            for each in readers.get(node.name, ())
+        ):
+            gone.add(node.name)
     return [
         dataclasses.replace(node, op=CURVE, inputs=found[node.name][1:], attributes={"function": found[node.name][0]})
         if node.name in found
@@ -83,15 +89,24 @@ def _find_silu(node: Node, makers: Mapping[str, Node]) -> Found:
 
 
 def _find_gelu(node: Node, makers: Mapping[str, Node], values: Values) -> Found:
-    for halved, raised in _pairs(node, "Mul"):
+    whole = _less_constant(node, "Mul", 0.5, values)
+    for first, raised in _pairs(makers.get(whole or node.name), "Mul"):
+        x = first if whole else _less_constant(makers.get(first), "Mul", 0.5, values)
         error = _less_constant(makers.get(raised), "Add", 1.0, values)
         erf = makers.get(error or "")
-        x = _less_constant(makers.get(halved), "Mul", 0.5, values)
-        if x is None or error is None or erf is None or erf.op != "Erf":
+        if x is None or error is None or erf is None or erf.op != "Erf" or not erf.inputs:
             continue
-        if _less_constant(makers.get(erf.inputs[0]), "Mul", np.sqrt(0.5), values) == x:
-            return "gelu", x, {halved, raised, error, erf.inputs[0]}
+        if _find_scaled(makers.get(erf.inputs[0]), values) == x:
+            return "gelu", x, {whole or first, raised, error, erf.inputs[0]}
     return None
+
+
+def _find_scaled(node: Node | None, values: Values) -> str | None:
+    """Return the tensor that an operator divides by the square root of 2."""
+    divided = _less_constant(node, "Div", np.sqrt(2), values)
+    if divided is not None and node is not None and divided == node.inputs[0]:
+        return divided
+    return _less_constant(node, "Mul", np.sqrt(0.5), values)
 
 
 def _less_constant(node: Node | None, op: str, number: float, values: Values) -> str | None:
