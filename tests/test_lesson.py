@@ -71,7 +71,8 @@ def test_the_readers_commands_work(tmp_path: Path, capsys: pytest.CaptureFixture
     mine.write_text("def fewest_channels(kernel_size, saving):\n    return 9\n")
     assert check.main(["1", str(mine)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "1.2  fewest_channels      wrong: for kernel_size=3, saving=8 expected 72, got 9"
+    wrong = "wrong: for kernel_size=3, saving=8 expected 72, got 9; 9 do 0.2222 of the work, 0.1250 is the most"
+    assert lines[1] == f"1.2  fewest_channels      {wrong}"
     assert lines[0].startswith("1.1  count_multiply_adds  stops with AttributeError")
 
 
@@ -113,13 +114,16 @@ def test_the_official_answers_are_right() -> None:
 @pytest.mark.parametrize(
     ("name", "index"), [(name, index) for name, answers in WRONG.items() for index in range(len(answers))]
 )
-def test_a_wrong_answer_is_told_so(name: str, index: int) -> None:
+def test_a_wrong_answer_is_told_so_with_what_helps(name: str, index: int) -> None:
     check = importlib.import_module("check")
     (chapter,) = [number for number, checks in enumerate(check.CHAPTERS, 1) if f"check_{name}" in map(name_of, checks)]
-    answers = SimpleNamespace(**{name: WRONG[name][index]})
-    (verdict,) = [verdict for verdict in check.judge(answers, [chapter]) if verdict.name == name]
+    answer, hint = WRONG[name][index]
+    (verdict,) = [
+        verdict for verdict in check.judge(SimpleNamespace(**{name: answer}), [chapter]) if verdict.name == name
+    ]
     assert verdict.sentence.startswith("wrong: ")
-    assert len(verdict.sentence) < 200
+    assert hint in verdict.sentence
+    assert len(verdict.sentence) < 240
 
 
 def name_of(function: object) -> str:

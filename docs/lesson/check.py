@@ -1,4 +1,4 @@
-"""Say which of the answers to the lesson's exercises are right.
+"""Say which of the answers to the lesson's exercises are right, and of a wrong one for which input, with a hint.
 
 `python docs/lesson/check.py` looks at all answers in exercises.py, `check.py 2` at those of chapter 2, and `check.py
 mine.py` at another file. The exit code is 0 when all are right.

@@ -1,8 +1,8 @@
-"""How an answer is asked, compared and told that it is wrong."""
+"""How an answer is asked, compared and told that it is wrong, with a hint where the mistake is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 Answer: TypeAlias = Callable[..., Any]
 Check: TypeAlias = Callable[[Answer], None]
 Array: TypeAlias = NDArray[Any]
+Hints: TypeAlias = Sequence[tuple[object, str]]
+"""What mistakes give in place of the right result, and what helps who made them; `...` stands for any other result."""
+
+TOLERANCE = 1e-9  # of the largest value wanted, or of 1: for rounding in float64
 
 
 class WrongAnswerError(Exception):
@@ -23,24 +27,44 @@ def expect(is_right: bool, sentence: str) -> None:
         raise WrongAnswerError(sentence)
 
 
-def ask(answer: Answer, wanted: object, **arguments: object) -> None:
+def give_hint(got: object, hints: Hints) -> str:
+    """Return what to add to a sentence about a wrong result: the first hint that fits it, or nothing.
+
+    >>> give_hint((1, 0), [((1, 0), "the odd zero comes after"), (..., "never fewer than 0")])
+    '; the odd zero comes after'
+    """
+    for mistake, sentence in hints:
+        if mistake is ... or (np.shape(mistake) == np.shape(got) and _is_close(got, mistake)):
+            return f"; {sentence}"
+    return ""
+
+
+def _is_close(got: object, wanted: object) -> bool:
+    try:
+        values, others = np.asarray(got, np.float64), np.asarray(wanted, np.float64)
+    except (TypeError, ValueError):  # no numbers
+        return False
+    return bool(np.allclose(values, others, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(others).max(initial=0)))))
+
+
+def ask(answer: Answer, wanted: object, hints: Hints = (), **arguments: object) -> None:
     """Call the answer and compare what it returns, a number, a truth value or a tuple of these."""
     case = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
     got = answer(**arguments)
     is_same = bool(np.shape(got) == np.shape(wanted) and np.all(np.asarray(got) == np.asarray(wanted)))
-    expect(is_same, f"for {case} expected {wanted!r}, got {got!r}")
+    expect(is_same, f"for {case} expected {wanted!r}, got {got!r}{give_hint(got, hints)}")
 
 
-def compare(got: object, wanted: Array, case: str) -> None:
+def compare(got: object, wanted: Array, case: str, hints: Hints = ()) -> None:
     """Compare an array with the wanted one, but for rounding in float64."""
     expect(isinstance(got, np.ndarray), f"{case}: expected an array, got {type(got).__name__}")
-    values = np.asarray(got)
-    expect(values.shape == wanted.shape, f"{case}: expected the shape {wanted.shape}, got {values.shape}")
-    expect(bool(np.isfinite(values).all()), f"{case}: expected numbers, got NaN or infinity")
+    values, hint = np.asarray(got), give_hint(got, hints)
+    expect(values.shape == wanted.shape, f"{case}: expected the shape {wanted.shape}, got {values.shape}{hint}")
+    expect(bool(np.isfinite(values).all()), f"{case}: expected numbers, got NaN or infinity{hint}")
     difference = np.abs(values - wanted)
-    if difference.size and difference.max() > 1e-9 * max(1.0, float(np.abs(wanted).max())):
+    if difference.size and difference.max() > TOLERANCE * max(1.0, float(np.abs(wanted).max())):
         place = tuple(int(index) for index in np.unravel_index(difference.argmax(), difference.shape))
-        expect(False, f"{case}: at {place} expected {wanted[place]:.6g}, got {values[place]:.6g}")
+        expect(False, f"{case}: at {place} expected {wanted[place]:.6g}, got {values[place]:.6g}{hint}")
 
 
 def draw_integers(seed: int, *shape: int) -> Array:
