@@ -217,6 +217,8 @@ class _LayerWriter:
             self.add("Add", [f"{output}/erf", one], f"{output}/raised")
             self.add("Mul", [*inputs, f"{output}/raised"], f"{output}/whole")
             self.add("Mul", [f"{output}/whole", half], output)
+        elif function in ("silu", "hardswish"):
+            self.write_product(function, inputs[0], output)
         elif function != "relu6":
             self.add(function.capitalize(), inputs, output)
         elif self.style == "minmax":
@@ -228,6 +230,27 @@ class _LayerWriter:
             self.add("Clip", [*inputs, *limits], output)
         else:
             self.add("Clip", inputs, output, min=0.0, max=6.0)
+
+    def write_product(self, function: str, x: str, output: str) -> None:
+        """Write an activation as operators: `style` "channels last" with transposes between them, too."""
+        if self.style == "channels last":
+            self.add("Transpose", [x], f"{output}/moved", perm=[0, 3, 1, 2])
+            x, whole = f"{output}/moved", x
+        if function == "silu":
+            self.add("Sigmoid", [x], f"{output}/factor")
+        elif self.style == "torch":
+            self.add("HardSigmoid", [x], f"{output}/factor", alpha=1 / 6, beta=0.5)
+        else:
+            three, low, high = (self.constant(f"{output}/{number}", np.float32(number)) for number in (3, 0, 6))
+            sixth = self.constant(f"{output}/sixth", np.float32(1 / 6))
+            self.add("Add", [x, three], f"{output}/raised")
+            self.add("Clip", [f"{output}/raised", low, high], f"{output}/clipped")
+            self.add("Mul", [f"{output}/clipped", sixth], f"{output}/factor")
+        if self.style == "channels last":
+            self.add("Transpose", [f"{output}/factor"], f"{output}/back", perm=[0, 2, 3, 1])
+            self.add("Mul", [whole, f"{output}/back"], output)
+        else:
+            self.add("Mul", [x, f"{output}/factor"], output)
 
     def write_pad(self, layer: Layer, inputs: list[str], output: str) -> None:
         (top, bottom), (left, right) = layer.attributes["padding"]
