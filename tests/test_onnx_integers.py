@@ -12,7 +12,7 @@ import pytest
 from graph_writer import field
 from onnx_exports import Export, run_with_values, write
 from onnx_models import initializer, model, node, tiny_layers
-from quantizable import V1, make
+from quantizable import DEEPLAB, V1, make
 
 import minimobile as mm
 from minimobile import formats
@@ -143,6 +143,17 @@ def test_integers_go_from_tflite_to_onnx_and_back(tmp_path):
     steps = np.array([found - logits[0] for found in logits]) / first.tensors[first.outputs[0]].scale
     assert np.abs(steps).max() <= 2  # whose bytes: TFLite's or ONNX's
     assert len({repr(model.id2label) for model in models}) == len({repr(model.processor) for model in models}) == 1
+
+
+@pytest.mark.parametrize("architecture", [V1, DEEPLAB])
+def test_every_layer_of_integers_comes_back_with_every_byte(architecture, tmp_path):
+    """A mean of 2 x 2 bytes is rounded as it was; DeepLab's logits differ from the bytes before by their type alone."""
+    integers = mm.quantize(make(architecture, {}))
+    integers.save(tmp_path / "net.onnx")
+    checkpoint, model = formats.read(tmp_path / "net.onnx"), mm.load(tmp_path / "net.onnx", bytes_of="litert")
+    assert set(checkpoint.endpoints.values()) <= set(checkpoint.quantized.tensors)
+    pixels = np.random.default_rng(0).normal(0, 1, (2, 3, 33, 33)).astype(np.float32)
+    assert np.array_equal(model(pixels).logits, integers(pixels).logits)
 
 
 def test_what_has_no_form_in_integers_is_said_and_runs_in_floats(tmp_path):

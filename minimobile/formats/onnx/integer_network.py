@@ -39,11 +39,12 @@ class Scales(NamedTuple):
 
 def to_network(
     model: Model, nodes: Sequence[Node], constants: Constants, picture: str, layout: str, where: str
-) -> Network:
+) -> tuple[Network, dict[str, str]]:
     """Return the checked network of integers of a graph; `layout` says which axis of its picture is which.
 
-    Maps are int8: where the file has uint8, its bytes less 128, which stand for the same. Raises FormatError, naming
-    the node, for what has no form in integers.
+    Maps are int8: where the file has uint8, its bytes less 128, which stand for the same. A tensor of the file that
+    differs from another by its type alone is that one: with the network comes {its name: that one's}. Raises
+    FormatError, naming the node, for what has no form in integers.
     """
     return _Translator(model, nodes, constants, where).run(picture, layout)
 
@@ -59,7 +60,7 @@ class _Translator:
         self.operations: list[Operation] = []
         self.types: dict[str, np.dtype[Any]] = {}  # of maps, in the file
 
-    def run(self, picture: str, layout: str) -> Network:
+    def run(self, picture: str, layout: str) -> tuple[Network, dict[str, str]]:
         shape = self.constants.shapes.get(picture)
         if shape is None:
             raise FormatError(f"{self.where}: expected an input of a fixed size, found one that is open")
@@ -81,7 +82,7 @@ class _Translator:
         tensors = {name: tensor for name, tensor in self.tensors.items() if name == tensor.name}
         network = Network(tensors, tuple(self.operations), (picture,), outputs, self.find_rounding())
         check_network(network, self.where)
-        return network
+        return network, {name: tensor.name for name, tensor in self.tensors.items() if name != tensor.name}
 
     def find_rounding(self) -> str:
         """Return whose bytes are computed: those of the type that maps have in the file, where that is of interest."""
@@ -277,10 +278,16 @@ def _add_mean(self: _Translator, source: Node, node: Node, activation: str) -> N
         axis % 4 for axis in read_axes(source, self.constants.values.get(source.inputs[-1])) or ()
     ) != [2, 3]:
         self.fail(source, "a mean over height and width", "another")
-    if source.op == "AveragePool" and source.integers("kernel_shape", ()) != x.shape[1:3]:
-        self.fail(source, f"a window over the whole map ({x.shape[1]} x {x.shape[2]})", "a smaller one")
     keeps = bool(source.op != "ReduceMean" or source.integer("keepdims", 1))
     shape = (x.shape[0], 1, 1, x.shape[3]) if keeps else (x.shape[0], x.shape[3])
+    if source.op == "AveragePool":
+        if source.integers("kernel_shape", ()) != x.shape[1:3]:
+            self.fail(source, f"a window over the whole map ({x.shape[1]} x {x.shape[2]})", "a smaller one")
+        out = self.put(node, shape, self.read_scales(node))
+        if (x.scale, x.zero) == (out.scale, out.zero):  # as LiteRT has it, whose bytes can be asked for
+            window = {"kernel_size": x.shape[1:3], "stride": 1, "padding": "VALID", "activation": "linear"}
+            self.operations.append(Operation("average_pool2d", (x.name,), node.name, window))
+            return
     self.add("mean", [x.name], node, shape, axes=(1, 2), keep_dims=keeps)
 
 

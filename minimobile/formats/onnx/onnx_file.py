@@ -29,7 +29,6 @@ from minimobile.formats.onnx.own_metadata import read_own
 from minimobile.networks.config import Config
 from minimobile.networks.ssd import ANCHORS
 from minimobile.networks.ssd_config import MobileNetSSDConfig
-from minimobile.quantized.network import Network
 
 # Parts of the names of parameters and nodes, as PyTorch's exporters keep them.
 _SCHOOLS = (
@@ -66,8 +65,7 @@ def read(path: Path, config: Config | None = None) -> Checkpoint:
             detector=None if found is None else found[1],
         )
     if has_integers(model):
-        integers, obstacle = _read_integers(graph, where)
-        checkpoint = dataclasses.replace(checkpoint, quantized=integers, obstacle=obstacle)
+        checkpoint = _add_integers(checkpoint, graph, where)
     if own is not None:
         return dataclasses.replace(checkpoint, processor=own.processor)
     said = _say_padding(checkpoint.config, layers, image_size)
@@ -136,12 +134,14 @@ def _read_anchors(model: Model, settings: MobileNetSSDConfig | None, where: str)
     return values
 
 
-def _read_integers(graph: _Graph, where: str) -> tuple[Network | None, Obstacle | None]:
-    """Return the network of integers, or why it cannot be run as one: then it can still be dequantised."""
+def _add_integers(checkpoint: Checkpoint, graph: _Graph, where: str) -> Checkpoint:
+    """Return the checkpoint with its network of integers, or why it has none: then it can still be dequantised."""
     try:
-        return to_network(graph.model, graph.nodes, graph.constants, graph.picture, graph.layout, where), None
+        network, same = to_network(graph.model, graph.nodes, graph.constants, graph.picture, graph.layout, where)
     except FormatError as error:
-        return None, Obstacle(str(error))
+        return dataclasses.replace(checkpoint, obstacle=Obstacle(str(error)))
+    endpoints = {node: same.get(tensor, tensor) for node, tensor in checkpoint.endpoints.items()}
+    return dataclasses.replace(checkpoint, quantized=network, endpoints=endpoints)
 
 
 def _list_names(model: Model) -> Iterable[str]:

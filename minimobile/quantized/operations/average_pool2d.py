@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from minimobile.quantized.arithmetic import activation_range
 from minimobile.quantized.network import Operation, Tensor
+from minimobile.quantized.operations.mean import Mean
 from minimobile.quantized.operations.operation import Array, Call, Limits, QuantizedOperation
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile_kernels.quantized import reference
+from minimobile_kernels.quantized.reference import ONNX_RUNTIME
 
 if TYPE_CHECKING:
     from minimobile.quantized.builder import Builder
@@ -31,6 +33,8 @@ class AveragePool2d(QuantizedOperation):
 
     def define(self, call: Call) -> Array:
         """Compute the result on its definition."""
+        if _is_mean(call.attributes, call.inputs[0], call.bytes_of):
+            return Mean().define(call._replace(attributes={"axes": (1, 2), "keep_dims": True}))
         _, low, high = activation_range(call.attributes["activation"], call.out)
         return reference.average_pool2d(call.arrays[0], call.slide(call.attributes["kernel_size"]), low, high)
 
@@ -41,6 +45,9 @@ class AveragePool2d(QuantizedOperation):
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add its step."""
+        if _is_mean(operation.attributes, builder.tensor(operation.inputs[0]), builder.bytes_of):
+            Mean().add_steps(builder, operation)
+            return
         out = builder.tensor(operation.output)
         kernel_height, kernel_width = operation.attributes["kernel_size"]
         builder.add_step(
@@ -48,3 +55,9 @@ class AveragePool2d(QuantizedOperation):
             activation_range(operation.attributes["activation"], out), kernel_height=kernel_height,
             kernel_width=kernel_width, stride=operation.attributes["stride"],
         )  # fmt: skip
+
+
+def _is_mean(attributes: Mapping[str, Any], x: Tensor, bytes_of: str) -> bool:
+    """Tell whether it is a mean: ONNX Runtime knows no other rule for whole maps; LiteRT rounds halves from zero."""
+    is_whole = (*attributes["kernel_size"], attributes["padding"]) == (*x.shape[1:3], "VALID")
+    return bytes_of in ONNX_RUNTIME and is_whole and attributes["activation"] == "linear"
