@@ -76,6 +76,15 @@ def test_the_readers_commands_work(tmp_path: Path, capsys: pytest.CaptureFixture
     assert lines[0].startswith("1.1  count_multiply_adds  stops with AttributeError")
 
 
+@pytest.mark.parametrize("words", [["9"], ["0"], ["mine.txt"], ["nowhere.py"], ["2", "--all"]])
+def test_a_command_that_was_not_meant_says_what_is(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("check", "run"):
+        with pytest.raises(SystemExit) as stop:
+            importlib.import_module(name).main(words)
+        assert stop.value.code == 2
+        assert words[-1] in capsys.readouterr().err
+
+
 def test_a_changed_output_is_noticed_and_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,6 @@
 """The same bits everywhere: hashes of every layer of fifteen networks, held against those of `tests/bits.json`.
 
-`python tools/bits.py` runs the two embedded models and twelve random networks (V1, V2 and DeepLab, in floats,
+`python tools/bits.py` runs the three embedded models and twelve random networks (V1, V2 and DeepLab, in floats,
 rounded as in training for quantisation, and in integers) compiled and by the NumPy definitions. It ends with exit code
 1 where a bit is another one than the file says: by another processor, another library, or a change of the code.
 `--write` makes the file anew, which is right only where a definition has changed.

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -110,10 +111,13 @@ def make_rows() -> Iterator[str]:
         yield f"| {cause.words} | `{report.first_difference}` | {figures} | {said} |"
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Print the table, or write it into the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into the page")
+    arguments = parser.parse_args(words)
     table = "\n".join(make_rows())
-    if "--write" not in sys.argv[1:]:
+    if not arguments.write:
         sys.stdout.write(f"{table}\n")
         return
     text = PAGE.read_text(encoding="utf-8")
@@ -122,4 +126,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -6,6 +6,7 @@ there is any. It reads the sources and imports none of them.
 
 from __future__ import annotations
 
+import argparse
 import ast
 import configparser
 import re
@@ -261,7 +262,9 @@ def _find_circles(graph: Mapping[str, Mapping[str, object]]) -> Iterator[list[st
 
 def main(arguments: list[str]) -> int:
     """Check the tree at ROOT (default: the one this file stands in) and return the exit code."""
-    root = Path(arguments[0]) if arguments else Path(__file__).resolve().parent.parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", type=Path, nargs="?", default=Path(__file__).resolve().parent.parent, metavar="ROOT")
+    root = parser.parse_args(arguments).root
     modules = read_modules(root)
     faults = [fault for check in CHECKS for fault in check(modules)]
     faults += [*check_packaging(root, modules), *check_machine_paths(root)]

@@ -6,6 +6,7 @@ stores what it prints. Tables and pages that a cell shows are not stored: they a
 
 from __future__ import annotations
 
+import argparse
 import ast
 import contextlib
 import io
@@ -59,17 +60,21 @@ def describe(path: Path) -> str:
 
 def main(words: list[str]) -> int:
     """Run notebooks; the exit code is 1 where a cell prints something else than is stored."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", type=Path, nargs="+", metavar="NOTEBOOK")
+    parser.add_argument("--write", action="store_true", help="put what is printed into the notebook")
+    arguments = parser.parse_args(words)
     differences = 0
-    for path in (Path(word).resolve() for word in words if not word.startswith("-")):
+    for path in (given.resolve() for given in arguments.notebooks):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         with folder_of_a_reader():
             for cell, ran in run_cells(path.name, notebook["cells"]):
-                if ran.printed != stored_output(cell) and "--write" not in words:
+                if ran.printed != stored_output(cell) and not arguments.write:
                     differences += 1
                     print(f"--- {path.name}\n{ran.printed}--- stored is\n{stored_output(cell)}", end="")
                 lines = ran.printed.splitlines(keepends=True)
                 cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": lines}] if lines else []
-        if "--write" in words:
+        if arguments.write:
             path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return 1 if differences else 0
 

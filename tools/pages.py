@@ -7,6 +7,7 @@ and in blocks of sh the commands of minimobile; a block of text behind one is wh
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -102,16 +103,20 @@ def folder_of_a_reader() -> Iterator[Path]:
 
 def main(words: list[str]) -> int:
     """Run pages; the exit code is 1 where one prints something else."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", type=Path, nargs="+", metavar="PAGE")
+    parser.add_argument("--write", action="store_true", help="put what is printed into the page")
+    arguments = parser.parse_args(words)
     differences = 0
-    for path in (Path(word).resolve() for word in words if not word.startswith("-")):
+    for path in (given.resolve() for given in arguments.pages):
         text = path.read_text(encoding="utf-8")
         blocks = read_blocks(text)
         with folder_of_a_reader():
             printed = list(run_blocks(path.name, blocks))
-        if "--write" in words:
+        if arguments.write:
             path.write_text(write_outputs(text, blocks, printed), encoding="utf-8")
         for block, output in zip(blocks, printed, strict=True):
-            if output != block.output and block.output and "--write" not in words:
+            if output != block.output and block.output and not arguments.write:
                 differences += 1
                 print(f"--- {path.name}, line {block.line}\n{output}--- the text says\n{block.output}", end="")
     return 1 if differences else 0

@@ -5,6 +5,7 @@ Writes SVG files to docs/quantisation/; a test draws them again and compares eve
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -166,12 +167,14 @@ def draw(folder: Path) -> Iterable[Path]:
         yield folder / name
 
 
-def main() -> int:
+def main(words: list[str]) -> int:
     """Draw, and say what was drawn."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(words)
     for path in draw(FOLDER):
         print(f"{path}, {path.stat().st_size:,} bytes")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -54,8 +55,11 @@ def draw_quantised(path: Path) -> None:
             raise SystemExit(1)
 
 
-def main(folder: Path) -> None:
+def main(words: list[str]) -> None:
     """Write all pictures into the folder: photographs as JPEG, which keeps each below 100 kB."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="one that exists")
+    folder: Path = parser.parse_args(words).folder
     files = {
         "classify.png": encode_png(draw_classes()),
         "features.png": encode_png(draw_features()),
@@ -68,4 +72,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(sys.argv[1:])

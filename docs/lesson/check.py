@@ -6,6 +6,7 @@ mine.py` at another file. The exit code is 0 when all are right.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -54,11 +55,23 @@ def read_answers(path: Path) -> object:
     return module
 
 
+def read_word(word: str) -> int | Path:
+    """Return the chapter or the file of answers that a word names."""
+    if word.isdecimal() and 1 <= int(word) <= len(CHAPTERS):
+        return int(word)
+    if word.endswith(".py") and Path(word).is_file():
+        return Path(word)
+    raise argparse.ArgumentTypeError(f"expected a chapter from 1 to {len(CHAPTERS)} or a .py file, got {word!r}")
+
+
 def main(words: list[str]) -> int:
     """Print the verdicts on the chapters and the file given; the exit code is 0 if all are right."""
-    chapters = [int(word) for word in words if word.isdigit()] or list(range(1, len(CHAPTERS) + 1))
-    files = [Path(word) for word in words if word.endswith(".py")] or [Path(__file__).with_name("exercises.py")]
-    verdicts = list(judge(read_answers(files[0]), chapters))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("words", type=read_word, nargs="*", metavar="CHAPTER|FILE")
+    found = parser.parse_args(words).words
+    chapters = [word for word in found if isinstance(word, int)] or list(range(1, len(CHAPTERS) + 1))
+    files = [word for word in found if isinstance(word, Path)] or [Path(__file__).with_name("exercises.py")]
+    verdicts = list(judge(read_answers(files[-1]), chapters))
     for verdict in verdicts:
         print(f"{verdict.number}  {verdict.name:20} {verdict.sentence}")
     return 0 if all(verdict.is_right for verdict in verdicts) else 1

@@ -7,6 +7,7 @@ in a chapter's `ladder` when it has run.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import os
@@ -77,23 +78,29 @@ def write_outputs(path: Path, printed: list[str]) -> None:
 
 def main(words: list[str]) -> int:
     """Run the chapters whose numbers are among `words`; the exit code is 1 where one prints something else."""
-    numbers = [word for word in words if word.isdigit()]
+    chapters = {int(path.name[0]): path for path in find_chapters()}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapters", type=int, nargs="*", metavar="CHAPTER", help=f"of 1 to {len(chapters)}; none: all")
+    parser.add_argument("--write", action="store_true", help="put what is printed into the text")
+    parser.add_argument("--time", action="store_true", help="measure the functions in a chapter's `ladder`")
+    arguments = parser.parse_args(words)
+    unknown = [chapter for chapter in arguments.chapters if chapter not in chapters]
+    if unknown:
+        parser.error(f"expected chapters from 1 to {len(chapters)}, got {unknown[0]}")
     differences = 0
     os.chdir(FOLDER)
-    for path in find_chapters():
-        if numbers and path.name[0] not in numbers:
-            continue
+    for path in [chapters[chapter] for chapter in sorted(set(arguments.chapters or chapters))]:
         blocks, printed = read_blocks(path.read_text(encoding="utf-8")), []
         variables: dict[str, Any] = {}
         for block, output in zip(blocks, run_blocks(path.name, blocks, variables), strict=True):
             printed.append(output)
             print(f"--- {path.name}, line {block.line}\n{output}", end="")
-            if output != block.output and "--write" not in words:
+            if output != block.output and not arguments.write:
                 differences += 1
                 print(f"--- the text says\n{block.output}", end="")
-        if "--write" in words:
+        if arguments.write:
             write_outputs(path, printed)
-        if "--time" in words:
+        if arguments.time:
             print("\n".join(time_ladder(variables.get("ladder", {}))))
     return 1 if differences else 0
 
