@@ -42,7 +42,8 @@ def to_network(
 ) -> tuple[Network, dict[str, str]]:
     """Return the checked network of integers of a graph; `layout` says which axis of its picture is which.
 
-    Maps are int8: where the file has uint8, its bytes less 128, which stand for the same. A tensor of the file that
+    Maps are int8: where the file has uint8, its bytes less 128, which stand for the same; but uint8 where weights of
+    that type have zero points other than 128. A tensor of the file that
     differs from another by its type alone is that one: with the network comes {its name: that one's}. Raises
     FormatError, naming the node, for what has no form in integers.
     """
@@ -59,6 +60,7 @@ class _Translator:
         self.tensors: dict[str, Tensor] = {}
         self.operations: list[Operation] = []
         self.types: dict[str, np.dtype[Any]] = {}  # of maps, in the file
+        self.lift = 0 if any(map(self.has_zeros, nodes)) else 128  # what is taken off bytes of uint8
 
     def run(self, picture: str, layout: str) -> tuple[Network, dict[str, str]]:
         shape = self.constants.shapes.get(picture)
@@ -83,6 +85,16 @@ class _Translator:
         network = Network(tensors, tuple(self.operations), (picture,), outputs, self.find_rounding())
         check_network(network, self.where)
         return network, {name: tensor.name for name, tensor in self.tensors.items() if name != tensor.name}
+
+    def has_zeros(self, node: Node) -> bool:
+        """Return whether a node gives the numbers of weights of uint8 that have other zero points than 128."""
+        steps = self.constants.values.get(node.inputs[0]) if node.op == DEQUANTIZE else None
+        return steps is not None and steps.dtype == np.uint8 and bool((self.read_scales(node).zero != 128).any())
+
+    def store(self, dtype: np.dtype[Any]) -> tuple[np.dtype[Any], int]:
+        """Return as what the network has bytes of a type of the file, and how much less they are there."""
+        shift = self.lift if dtype == np.uint8 else 0
+        return (np.dtype(np.int8), shift) if shift else (dtype, 0)
 
     def find_rounding(self) -> str:
         """Return whose bytes are computed: those of the type that maps have in the file, where that is of interest."""
@@ -126,11 +138,11 @@ class _Translator:
         return Scales(scale.astype(np.float32).ravel(), zero.astype(np.int64).ravel(), zero.dtype)
 
     def put(self, node: Node, shape: Sequence[int], scales: Scales) -> Tensor:
-        """Add the tensor of a map, in int8."""
+        """Add the tensor of a map."""
         if scales.dtype not in (np.uint8, np.int8) or scales.scale.size != 1:
             self.fail(node, "maps of uint8 or int8 with one scale", f"{scales.dtype} with {scales.scale.size}")
-        zero = scales.zero - (128 if scales.dtype == np.uint8 else 0)
-        found = Tensor(node.name, tuple(shape), np.dtype(np.int8), scales.scale, zero)
+        dtype, shift = self.store(scales.dtype)
+        found = Tensor(node.name, tuple(shape), dtype, scales.scale, scales.zero - shift)
         self.tensors[node.name], self.types[node.name] = found, scales.dtype
         return found
 
@@ -152,7 +164,7 @@ class _Translator:
     def move(self, node: Node) -> None:
         """Add an operation on bytes themselves, which keep their scale."""
         x = self.tensors[node.inputs[0]]
-        if x.dtype != np.int8:
+        if x.dtype == np.float32:
             return  # the picture's own numbers
         resized = _resizing(self, node) if node.op == "Resize" else None
         shape = self.shape(node) if resized else (x.shape[0], int(np.prod(x.shape[1:])))
@@ -191,8 +203,8 @@ class _Translator:
         if maker is None or steps is None or steps.dtype not in (np.uint8, np.int8):
             self.fail(node, "a weight of bytes with scales", "another")
         scales = self.read_scales(maker)
-        shift = 128 if steps.dtype == np.uint8 else 0
-        values = (steps.astype(np.int64) - shift).astype(np.int8).transpose(order)
+        dtype, shift = self.store(steps.dtype)
+        values = (steps.astype(np.int64) - shift).astype(dtype).transpose(order)
         name = maker.inputs[0]
         self.tensors[name] = Tensor(
             name, values.shape, values.dtype, scales.scale, scales.zero - shift, axis, np.ascontiguousarray(values)
@@ -313,6 +325,15 @@ def _add_scores(self: _Translator, source: Node, node: Node, activation: str) ->
     self.add("logistic", [x.name], node, x.shape)
 
 
+def _add_pad(self: _Translator, source: Node, node: Node, activation: str) -> None:
+    x, given = self.restored(source, 0), source.integers("pads", ())
+    amounts = given or tuple(int(amount) for amount in self.constants.values[source.inputs[1]].ravel()[:8])
+    if len(amounts) != 8 or len(source.inputs) > 3:
+        self.fail(source, "two amounts for each of four axes", f"{amounts}")
+    padding = tuple((amounts[axis], amounts[axis + 4]) for axis in map(PLAIN.index, CHANNELS_LAST))
+    self.add("pad", [x.name], node, self.shape(source), padding=padding)
+
+
 def _resizing(self: _Translator, source: Node) -> dict[str, bool]:
     """Return the attributes of a bilinear resize."""
     rule = source.text("coordinate_transformation_mode", "half_pixel")
@@ -332,7 +353,7 @@ def _add_concatenation(self: _Translator, source: Node, node: Node, activation: 
     names = []
     for index in range(len(source.inputs)):
         x = self.restored(source, index)
-        zero = int(scales.zero[0]) - (128 if scales.dtype == np.uint8 else 0)
+        zero = int(scales.zero[0]) - self.store(scales.dtype)[1]
         if x.scale != scales.scale[0] or x.zero != zero:
             numbers, name = f"{node.name}/{index}/numbers", f"{node.name}/{index}"
             self.tensors[numbers] = Tensor(numbers, x.shape, np.dtype(np.float32))
@@ -357,6 +378,7 @@ _OPERATIONS: Mapping[str, Callable[[_Translator, Node, Node, str], None]] = {
     "ReduceMean": _add_mean,
     "Concat": _add_concatenation,
     "Resize": _add_resize,
+    "Pad": _add_pad,
     "Move": _add_move,
     "Sigmoid": _add_scores,
     DEQUANTIZE: _add_change,
