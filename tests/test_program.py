@@ -5,7 +5,8 @@ import pytest
 from cases import random_weights
 
 from minimobile.errors import InputError
-from minimobile.execution.program import compile_program, pack_weights, padded
+from minimobile.execution.packing import pack_weights, padded
+from minimobile.execution.program import compile_program
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 from minimobile.networks.graph import INPUT

@@ -18,7 +18,8 @@ from minimobile.comparison.sized_network import Shape, compared_outputs
 from minimobile.errors import InputError
 from minimobile.execution.arena import aligned_floats
 from minimobile.execution.engine import CompiledRunner
-from minimobile.execution.program import compile_program, multiply_adds, pack_weights
+from minimobile.execution.packing import pack_weights
+from minimobile.execution.program import compile_program, multiply_adds
 from minimobile.execution.runner import RunOptions
 from minimobile.execution.timing import SteppedProgram, run_steps
 from minimobile.imaging.charts import Bar, draw_bars

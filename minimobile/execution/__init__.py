@@ -1,1 +1,1 @@
-"""From a graph to a run: the program of kernel calls, its arena, its threads, and its time step by step."""
+"""From a graph to a run: the program of kernel calls, its arena, threads and times; and what a detector's run found."""

@@ -11,14 +11,8 @@ from numpy.typing import NDArray
 from minimobile.execution.account import Account
 from minimobile.execution.arena import ArenaPool, aligned_floats
 from minimobile.execution.crew import Crew
-from minimobile.execution.program import (
-    PackedWeights,
-    Program,
-    compile_program,
-    pack_weights,
-    read_map,
-    weight_key,
-)
+from minimobile.execution.packing import PackedWeights, pack_weights, weight_key
+from minimobile.execution.program import Program, compile_program, read_map
 from minimobile.execution.recent import Recent
 from minimobile.execution.runner import DEFAULTS, DataFormat, FloatRunner, Pixels, RunOptions
 from minimobile.execution.timing import time_nodes

@@ -1,10 +1,9 @@
-"""Graph + input shape -> program: steps, arena offsets, padding, and weights in the order that kernels read."""
+"""Graph + input shape -> program: a step for each call of a kernel, with its sizes, its padding and its places."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,30 +11,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError
-from minimobile.execution.arena import Arena, aligned_floats
+from minimobile.execution.arena import Arena
+from minimobile.execution.packing import PackedWeights, padded, weight_key
 from minimobile.execution.parts import MOST, count_parts
 from minimobile.networks.graph import INPUT, Graph, Node
-from minimobile.operations.operation import MapShape, Weights
+from minimobile.operations.operation import MapShape
 from minimobile.operations.shapes import infer_shapes, sliding_window
-from minimobile.operations.table import CONVOLUTIONS, is_convolution, operation_of
+from minimobile.operations.table import operation_of
 from minimobile_kernels.elementwise import CLAMPS
 from minimobile_kernels.geometry import Window
 from minimobile_kernels.host import LANES
 from minimobile_kernels.step import KINDS, PANEL_VECTORS, STEP
 
 MAXIMUM_ARENA_BYTES = 1 << 36
-
-
 LEAST_PART, GOOD_PART = 50_000, 1_000_000  # multiply-adds: about a microsecond, and twenty
 PER_WEIGHT = 8  # multiply-adds in the time that a weight takes to come from memory
-SCRATCH_BYTES = (
-    7 << 16
-)  # for the rows of an expanded map that are filtered next: 56 x 56 pixels of a panel, in the cache
-
-
-def padded(channels: int) -> int:
-    """Return the channels of a map in the arena: whole vectors."""
-    return -(-channels // LANES) * LANES
+# For the rows of an expanded map that are filtered next: 56 x 56 pixels of a panel, in the cache.
+SCRATCH_BYTES = 7 << 16
 
 
 def read_map(program: Program, arena: NDArray[np.float32], name: str, is_channels_last: bool) -> NDArray[np.float32]:
@@ -49,15 +41,6 @@ def read_map(program: Program, arena: NDArray[np.float32], name: str, is_channel
     else:
         y = split.transpose(1, 0, 4, 2, 3).reshape(program.batch, -1, height, width)[:, :channels]
     return np.array(y, np.float32, order="C")  # a copy always: a contiguous view would stay in the arena
-
-
-@dataclass(frozen=True)
-class PackedWeights:
-    """All weights of a graph in one array, and where each node's begin."""
-
-    values: NDArray[np.float32]
-    offsets: Mapping[str, int]  # by `weight_key`
-    finite: frozenset[str]  # the keys of those without infinities and NaN
 
 
 @dataclass(frozen=True)
@@ -97,62 +80,6 @@ class Program:
         return int(step["out_plane"]) * padded(int(step["out_channels"])) // LANES
 
 
-def weight_key(node: Node) -> str:
-    """Return the name under which a convolution's packed weights are kept: folded and plain ones differ."""
-    return ("folded " if "scale" in node.weights else "plain ") + node.weights["weight"]
-
-
-def pack_weights(nodes: Sequence[Node], weights: Weights) -> PackedWeights:
-    """Fold and pack the weights of all convolutions among `nodes`.
-
-    Dense and pointwise: panels of `PANEL_VECTORS` vectors of output channels, each [terms + 2][channels], the sums'
-    factors and the bias last; the factor is 1 where batch norm is in the weights, which changes no bit of a sum.
-    Depthwise: one vector of channels after the other, each [K_h*K_w + 2][LANES], likewise.
-    """
-    nodes_by_key: dict[str, Node] = {}
-    for node in filter(is_convolution, nodes):
-        nodes_by_key.setdefault(weight_key(node), node)
-    sizes = [_packed_size(weights[node.weights["weight"]].shape) for node in nodes_by_key.values()]
-    ends = list(itertools.accumulate(sizes, initial=0))
-    offsets = dict(zip(nodes_by_key, ends, strict=False))
-    packed = aligned_floats(ends[-1])
-    finite = set()
-    for (key, node), size in zip(nodes_by_key.items(), sizes, strict=True):
-        place = packed[offsets[key] : offsets[key] + size]
-        _pack(node, weights, place)
-        if np.isfinite(place).all():
-            finite.add(key)
-    return PackedWeights(packed, offsets, frozenset(finite))
-
-
-def _packed_size(shape: tuple[int, ...]) -> int:
-    """Return how many floats a weight (C_out, C_in / groups, K_h, K_w) takes, with factors, bias, and whole vectors."""
-    return (math.prod(shape[1:]) + 2) * padded(shape[0])
-
-
-def _pack(node: Node, weights: Weights, place: NDArray[np.float32]) -> None:
-    """Write a convolution's weights to where they are read, (`_packed_size`): whole panels, and what is left over."""
-    operation = CONVOLUTIONS[node.op]
-    weight, bias, factor = operation.layout_scaled(node, weights, np.float32)
-    if operation.is_by_channel:
-        rows, panel = weight.reshape(-1, weight.shape[2]), LANES  # (K_h*K_w, C)
-    else:
-        rows, panel = weight.reshape(weight.shape[0], -1).T, PANEL_VECTORS * LANES  # (terms, C_out)
-    terms, channels = rows.shape
-    factor = np.ones(channels, np.float32) if factor is None else factor
-    whole = channels // panel * panel
-    for first, last, width in ((0, whole, panel), (whole, channels, padded(channels - whole))):
-        if first == last:
-            continue
-        count = min(last - first, width)  # of channels in a panel
-        end = first + (last - first) // count * width
-        panels = place[(terms + 2) * first : (terms + 2) * end].reshape(-1, terms + 2, width)
-        panels[..., count:] = 0
-        panels[:, :-2, :count] = rows[:, first:last].reshape(terms, -1, count).swapaxes(0, 1)
-        panels[:, -2, :count] = factor[first:last].reshape(-1, count)
-        panels[:, -1, :count] = bias[first:last].reshape(-1, count)
-
-
 def multiply_adds(step: np.void) -> int:
     """Return the multiply-adds of a convolution step; zero for others."""
     kind = KINDS[step["kind"]]
@@ -187,6 +114,8 @@ def compile_program(
 
 
 class _Compiler:
+    """One compilation: the steps so far, and where the maps that are still needed lie."""
+
     def __init__(
         self,
         graph: Graph,
@@ -206,45 +135,21 @@ class _Compiler:
         self.offsets: list[int] = []
         self.arena = Arena()
         self.scratch_size = 0
-        self.fused: frozenset[str] = frozenset()
+        self.fused = self._find_fused()
+        self.joined = self._find_joined()
 
     def compile(self) -> Program:
-        for name, shape in self.shapes.items():
-            if min(shape) < 1:
-                raise InputError(
-                    f"pixel_values: expected an image large enough for {name}, got {self.height}x{self.width} pixels, "
-                    f"which leaves it {shape[1]}x{shape[2]}"
-                )
-        last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
-        fused = self._find_fused()
-        joined = self._find_joined(fused)
-        self.fused = frozenset(fused)
-        for index, node in enumerate(self.graph.nodes):
-            for name in node.inputs:
-                last_use[name] = max(last_use.get(name, 0), index + (node.name in fused))
-        for name, node in joined.items():
-            last_use[node.name] = max(last_use[node.name], last_use[name])
+        self._check_maps()
+        last_use = self._find_last_use()
         if any(self._reads_packed_pixels(node) for node in self.graph.nodes):
             self._place(INPUT)
             self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides())
         for index, node in enumerate(self.graph.nodes):
-            if node.name in fused:
-                self._place_scratch(node, fused[node.name])
-            elif node.name in joined:
-                self._place_joined(joined[node.name])
-            elif node not in joined.values():
-                self._place(node.name)
-            if node not in joined.values():
-                operation_of(node).add_rows(self, node)
+            self._add_node(node)
             for name in self.arena.names():
                 if last_use.get(name, index) <= index:
                     self.arena.release(name)
-        if self.arena.size * 4 > MAXIMUM_ARENA_BYTES:
-            raise InputError(
-                f"pixel_values: expected an input whose maps fit {MAXIMUM_ARENA_BYTES >> 30} GiB, got {self.batch} "
-                f"images of {self.height}x{self.width} pixels, which need {self.arena.size * 4 >> 30} GiB; "
-                "use smaller batches"
-            )
+        self._check_arena()
         return Program(
             np.concatenate(self.steps, dtype=STEP),  # of one step NumPy would make another dtype, which is not STEP
             tuple(self.names),
@@ -254,6 +159,46 @@ class _Compiler:
             self.num_threads,
             {name: (self.arena.offsets[name], self.shapes[name]) for name in self.graph.outputs},
         )
+
+    def _check_maps(self) -> None:
+        """Raise InputError where the image is so small that nothing is left of it."""
+        for name, shape in self.shapes.items():
+            if min(shape) < 1:
+                raise InputError(
+                    f"pixel_values: expected an image large enough for {name}, got {self.height}x{self.width} pixels, "
+                    f"which leaves it {shape[1]}x{shape[2]}"
+                )
+
+    def _check_arena(self) -> None:
+        """Raise InputError where the maps take more memory than a run may ask for."""
+        if self.arena.size * 4 > MAXIMUM_ARENA_BYTES:
+            raise InputError(
+                f"pixel_values: expected an input whose maps fit {MAXIMUM_ARENA_BYTES >> 30} GiB, got {self.batch} "
+                f"images of {self.height}x{self.width} pixels, which need {self.arena.size * 4 >> 30} GiB; "
+                "use smaller batches"
+            )
+
+    def _find_last_use(self) -> dict[str, int]:
+        """Return the index of the last node that needs each map; an output's lies behind all nodes."""
+        last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
+        for index, node in enumerate(self.graph.nodes):
+            for name in node.inputs:  # what is fused is computed with the node after it
+                last_use[name] = max(last_use.get(name, 0), index + (node.name in self.fused))
+        for name, node in self.joined.items():
+            last_use[node.name] = max(last_use[node.name], last_use[name])
+        return last_use
+
+    def _add_node(self, node: Node) -> None:
+        """Give a node's map its place, and add its rows."""
+        if node in self.joined.values():
+            return  # its inputs have been written side by side
+        if node.name in self.fused:
+            self._place_scratch(node, self.fused[node.name])
+        elif node.name in self.joined:
+            self._place_joined(self.joined[node.name])
+        else:
+            self._place(node.name)
+        operation_of(node).add_rows(self, node)
 
     def _reads_packed_pixels(self, node: Node) -> bool:
         """Tell whether a node needs the image in the arena's layout; a dense convolution reads it as it is."""
@@ -272,13 +217,13 @@ class _Compiler:
             and uses.count(node.name) == 1
         }
 
-    def _find_joined(self, fused: Mapping[str, Node]) -> dict[str, Node]:
+    def _find_joined(self) -> dict[str, Node]:
         """Return the maps that are computed where a concatenation wants them, so that nothing is left for it to do.
 
         That needs whole vectors of channels in the first map, and a map may be at one place only.
         """
         joined: dict[str, Node] = {}
-        produced = {node.name for node in self.graph.nodes} - fused.keys()
+        produced = {node.name for node in self.graph.nodes} - self.fused.keys()
         for node in self.graph.nodes:
             if not operation_of(node).joins or self.shapes[node.inputs[0]][0] % LANES:
                 continue

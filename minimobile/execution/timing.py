@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from minimobile.execution.arena import aligned_floats
 from minimobile.execution.crew import Crew
-from minimobile.execution.program import PackedWeights, Program, compile_program, pack_weights
+from minimobile.execution.packing import PackedWeights, pack_weights
+from minimobile.execution.program import Program, compile_program
 from minimobile.networks.graph import Graph
 from minimobile.operations.operation import Weights
 from minimobile.operations.passes import lower

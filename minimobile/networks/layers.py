@@ -1,4 +1,4 @@
-"""A graph under construction: the layers of V1, V2 and DeepLab, each adding its nodes and the shapes of its weights."""
+"""A graph under construction: the layers that all networks are made of, each adding nodes and its weights' shapes."""
 
 from __future__ import annotations
 
