@@ -276,6 +276,31 @@ def write_files(directory: Path, text: str) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_whoever_finishes_what_was_begun_puts_the_key_to_its_place_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, replace = tmp_path / ".minimobile-1", Path.replace
+    for part in ("new", "old"):
+        (folder / part).mkdir(parents=True)
+    for name in ("key", "one", "two"):
+        (folder / "new" / name).write_text("begun")
+    (folder / "begun").write_text("key\none\ntwo")
+
+    def refuse_two(old: Path, new: Path) -> Path:
+        if old == folder / "new" / "two":
+            raise OSError(28, "No space left on device")
+        return replace(old, new)
+
+    with monkeypatch.context() as patch, pytest.raises(FormatError, match="No space left"):
+        patch.setattr(Path, "replace", refuse_two)
+        write_files(tmp_path, "another")
+    assert not (tmp_path / "key").exists()
+    with pytest.raises(ZeroDivisionError), write_directory(tmp_path, "key", ("one", "two")):
+        raise ZeroDivisionError
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(("key", "one", "two"), "begun")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
 def test_two_that_replace_a_directory_at_once_do_it_one_after_the_other(tmp_path: Path) -> None:
     write_files(tmp_path, "old")
     with ThreadPoolExecutor(4) as pool:

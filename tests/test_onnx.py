@@ -209,9 +209,11 @@ def test_what_others_read_of_a_joined_activation_stays(path, reader):
     assert made.issuperset(name for each in joined for name in each.inputs)
 
 
-def test_a_gelu_by_tanh_is_another_function(path):
-    for approximate, op in (("tanh", "Gelu"), ("none", CURVE)):
-        path.write_bytes(model(node("Gelu", ["pixels"], "logits", approximate=approximate)))
+def test_a_gelu_by_tanh_and_another_slope_are_other_functions(path):
+    cases = [("Gelu", {"approximate": "tanh"}, "Gelu"), ("Gelu", {"approximate": "none"}, CURVE), ("Gelu", {}, CURVE)]
+    cases += [("LeakyRelu", {"alpha": slope}, op) for slope, op in ((0.1, "LeakyRelu"), (0.01, CURVE))]
+    for written, attributes, op in cases:
+        path.write_bytes(model(node(written, ["pixels"], "logits", **attributes)))
         (found,) = join_curves(read_model(path).nodes, {})
         assert found.op == op
 

@@ -28,14 +28,27 @@ CONTRIB = "com.microsoft"
 UNSIGNED, SIGNED = np.uint8, np.int8
 
 
-def write_integers(form: str, dtype: Any, per_channel: bool = False, **options: Any) -> bytes:
-    """Return a V1 of bytes as ONNX Runtime's quantiser writes it, clamps left to the bytes; scales from no data."""
+def write_integers(
+    form: str, dtype: Any, per_channel: bool = False, pool: Any = None, is_moved: bool = False, **options: Any
+) -> bytes:
+    """Return a V1 of bytes as ONNX Runtime's quantiser writes it, clamps left to the bytes; scales from no data.
+
+    QDQ: `pool` are the attributes of an AveragePool in the place of the mean; `is_moved` brings the picture to another
+    zero point, which holds nothing below -1.
+    """
     layers, _ = tiny_layers(folded=True, pads="strided")
     zero = dtype(np.iinfo(dtype).min)
     parts = [initializer("six", np.float32(6 / 255)), initializer("low", zero), initializer("none", np.int8(0))]
     parts += [initializer("wide", np.float32(0.05)), initializer("middle", dtype(int(zero) + 128))]
     parts.append(node("QuantizeLinear", ["pixels", "wide", "middle"], "picture"))
     names, grids, pads = {PICTURE: "picture"}, {"picture": ("wide", "middle")}, {}
+    if is_moved:
+        parts += [
+            initializer("near", dtype(int(zero) + 20)),
+            node("DequantizeLinear", ["picture", *grids["picture"]], "x"),
+        ]
+        parts.append(node("QuantizeLinear", ["x", "wide", "near"], "moved"))
+        names, grids = {PICTURE: "moved"}, {"moved": ("wide", "near")}
     for layer in layers:
         source = names[layer.inputs[0]]
         if layer.op in ("activation", "pad"):  # the bytes clamp; zeros go to the convolution
@@ -85,6 +98,8 @@ def write_integers(form: str, dtype: Any, per_channel: bool = False, **options: 
             scales = [f"{out}.{name}" for name in grid]
             parts.append(node("DequantizeLinear", [f"{out}.{role}", *scales], f"{out}/{role}", axis=0))
             plain.append(f"{out}/{role}")
+        if pool and op == "GlobalAveragePool":
+            op, attributes = "AveragePool", pool
         parts += [node(op, plain, f"{out}/y", **attributes), node("QuantizeLinear", [f"{out}/y", *y], out)]
     last = layers[-1].name
     parts.append(node("DequantizeLinear", [last, *grids[last]], "logits"))
@@ -115,6 +130,29 @@ def test_both_forms_are_one_network_of_integers(tmp_path, dtype, per_channel):
     assert 0 < np.abs(floats - results[0]).max() < 0.5
     mm.load(path).save(tmp_path / "copy.h5")
     assert mm.load(tmp_path / "copy.h5")(pixels).logits.tobytes() == results[0].tobytes()
+
+
+def test_bytes_of_another_zero_point_hold_other_numbers(tmp_path):
+    pixels = np.random.default_rng(0).normal(0, 1, (1, 3, 32, 32)).astype(np.float32)
+    results = []
+    for is_moved, x in ((False, np.maximum(pixels, -1)), (True, pixels)):
+        (tmp_path / "net.onnx").write_bytes(write_integers("QDQ", SIGNED, is_moved=is_moved))
+        results.append(mm.load(tmp_path / "net.onnx")(x).logits)
+    assert results[0].tobytes() == results[1].tobytes()
+
+
+def test_a_pool_is_a_mean_if_its_window_is_the_whole_map(tmp_path):
+    path = tmp_path / "net.onnx"
+    pixels = np.random.default_rng(0).normal(0, 1, (1, 3, 64, 64)).astype(np.float32)
+    results = []
+    for pool in (None, {"kernel_shape": [2, 2]}):
+        path.write_bytes(write_integers("QDQ", SIGNED, shape=(1, 3, 64, 64), pool=pool))
+        results.append(mm.load(path)(pixels).logits)
+    assert results[0].tobytes() == results[1].tobytes()
+    smaller = {"kernel_shape": [1, 1], "strides": [2, 2]}
+    path.write_bytes(write_integers("QDQ", SIGNED, shape=(1, 3, 64, 64), pool=smaller))
+    with pytest.raises(MinimobileError, match=r"expected a window over the whole map \(2 x 2\), found a smaller one"):
+        mm.load(path)
 
 
 def test_of_bytes_the_numbers_that_they_stand_for_are_compared(tmp_path):

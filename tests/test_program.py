@@ -107,6 +107,15 @@ def test_an_image_that_leaves_nothing_is_refused():
         compile_program(graph, packed, (1, 3, 4, 9), is_channels_last=False)
 
 
+def test_every_number_of_the_packed_weights_is_written(monkeypatch):
+    """Beside the last channels of a panel zeros: what lay there before could be NaN, and would be computed with."""
+    monkeypatch.setattr(f"{pack_weights.__module__}.aligned_floats", lambda size: np.full(size, np.nan, np.float32))
+    for graph in (V1, V2):
+        _, packed, _ = compiled(graph, graph.outputs)
+        assert not np.isnan(packed.values).any()
+        assert packed.finite == packed.offsets.keys()
+
+
 def test_an_absurd_batch_is_refused_before_memory_is_taken():
     graph, packed, _ = compiled(V1, V1.outputs)
     with pytest.raises(InputError, match="use smaller batches"):

@@ -153,6 +153,16 @@ def test_we_are_never_laxer_than_safetensors(tmp_path: Path, case: str) -> None:
             safetensors.safe_open(path, "numpy").__enter__()
 
 
+def test_numbers_that_no_file_aligns_are_aligned_in_memory(tmp_path: Path) -> None:
+    """A float16, then a float32 two bytes behind it: kernels read vectors where arrays say that numbers lie."""
+    path = tmp_path / "model.safetensors"
+    data = np.float16([3]).tobytes() + np.float32([1, 2]).tobytes()
+    path.write_bytes(pack({"a": entry("F16", [1], 0, 2), "b": entry("F32", [2], 2, 10)}, data))
+    read = read_tensors(path)
+    assert [values.tolist() for values in read.values()] == [[3], [1, 2]]
+    assert all(values.flags.aligned and values.flags.c_contiguous for values in read.values())
+
+
 def test_h10_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     content = pack({"a": ONE}, DATA)

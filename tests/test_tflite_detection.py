@@ -12,6 +12,7 @@ from test_tflite import pack
 
 import minimobile as mm
 from minimobile.errors import FormatError, InputError
+from minimobile.execution.detection import PostProcessor
 from minimobile.formats.tflite import tflite
 from minimobile.formats.tflite.flexbuffer import read_numbers
 from minimobile.networks.ssd_config import MobileNetSSDConfig
@@ -72,6 +73,16 @@ def test_integers_on_both_engines_give_the_same_four_outputs(form, tmp_path):
     assert ours[3].min() > 0
     for found, expected in zip(ours, reference, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("form", ["SSDLite on V2, int8", "SSD on V1, uint8"])
+def test_of_bytes_no_numbers_are_made_first(form, tmp_path, monkeypatch):
+    """And where somebody does, nothing but the time would tell."""
+    config, dtype, options = FORMS[form]
+    model = mm.load(save(tmp_path, write_detector(config, dtype, options)[0]))
+    monkeypatch.setattr(PostProcessor, "run", None)
+    x = picture() if dtype == "uint8" else (picture().astype(np.int16) - 128).astype(np.int8)
+    assert model.run_quantized(x)[3].min() > 0
 
 
 def test_scores_brought_to_another_scale_are_rounded_to_it_before_anything_is_found(tmp_path):
