@@ -75,7 +75,7 @@ def run_peer(name: str, peer: Peer, pixels: Array) -> dict[str, Observed]:
         raise InputError(f"against: expected one of {', '.join(PEERS)}, got {name!r}")
     if name == "litert" and runs_file(name, peer):
         return _run_tflite(peer, pixels)
-    if name in ("onnxruntime", "openvino") and runs_file(name, peer) and peer.model.is_quantized:
+    if computes_integers(name, peer):
         return _observe_integers(peer, PEERS[name](peer, pixels), pixels)
     return {layer: Observed(as_map(np.asarray(values))) for layer, values in PEERS[name](peer, pixels).items()}
 
@@ -91,6 +91,11 @@ def runs_file(name: str, peer: Peer) -> bool:
     if not peer.endpoints or peer.path.suffix.lower() not in OWN_FILES.get(name, ()):
         return False
     return not (is_hdf5(peer.path) and hdf5_kinds.is_ours(peer.path))
+
+
+def computes_integers(name: str, peer: Peer) -> bool:
+    """Whether a framework that joins operators, but for those between which it has to show something, runs integers."""
+    return name in ("onnxruntime", "openvino") and runs_file(name, peer) and peer.model.is_quantized
 
 
 def as_map(values: Array) -> Array:
@@ -199,6 +204,7 @@ def _observe_integers(peer: Peer, found: Mapping[str, Array], pixels: Array) -> 
     observed = {
         layer: Observed(as_map(values), _grid_of(network.tensors[peer.endpoints[layer]]))
         for layer, values in found.items()
+        if peer.endpoints[layer] in network.tensors  # which has none between two changes of scale that it joined
     }
     if grid is not None:
         rounded = np.clip(np.rint(pixels / np.float32(grid.step)) * grid.step, grid.low, grid.high)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from minimobile.comparison.answers import Answers
 from minimobile.comparison.array_differences import ArrayComparison, list_differences
 from minimobile.comparison.array_differences import tabulate as tabulate_arrays
 from minimobile.comparison.array_relations import EQUAL
@@ -60,7 +61,8 @@ class Report(Verdict):
     cannot be told, and `doubt` says why. `arrays` says of every array what the other side has for it, where those are
     at hand, whether that shows or not; `pixels` what the other's image processor makes of the picture, and `processors`
     in which settings the two differ, which a comparison on the same pixels does not see. `worst` is the value that is
-    farthest off, of the first layer that differs; `environment` has versions and the processor.
+    farthest off, of the first layer that differs; `environment` has versions and the processor. `answers` says of a
+    file of integers, where layers that are shown leave a doubt, whether the last is ours when nothing else is shown.
     """
 
     against: str
@@ -70,6 +72,7 @@ class Report(Verdict):
     pixels: PixelComparison | None = None
     worst: WorstValue | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    answers: Answers | None = None
 
     def __repr__(self) -> str:
         return f"Report(against {self.against}: {self.sentences()[0]})"
@@ -145,7 +148,9 @@ class Report(Verdict):
                 yield str(self.worst)
             yield self.diagnosis or "no known fault explains it"
         elif self.agrees is None:
-            yield f"cannot tell: {self.doubt}"
+            yield f"cannot tell: {self.doubt}" + ("" if self.answers is None else f"; {self.answers}")
+        elif self.answers is not None:
+            yield f"agrees: {self.answers}; where its layers are shown, rounding explains every difference in them"
         else:
             yield f"agrees: rounding explains every difference in {len(self.layers)} layers"
         if self.processors is not None:
