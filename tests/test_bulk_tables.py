@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bulk_runs import digit_run, make_pictures
 from PIL import Image
 
 import minimobile as mm
+from minimobile.bulk.options import BulkOptions
 from minimobile.bulk.tables import ERROR_COUNTERS, ROWS_PER_GROUP, WRITERS
 from minimobile.bulk.tasks import COMMON, Column
 
@@ -121,6 +123,25 @@ def test_objects_are_lists_of_one_length_and_their_boxes(tmp_path: Path) -> None
     for name in ("index", "label", "score"):
         assert row[name] == [found[name] for found in expected]
     assert row["box"] == [list(found["box"].values()) for found in expected]
+
+
+def test_sizes_boxes_and_masks_of_a_draft_are_those_of_the_whole_picture(tmp_path: Path) -> None:
+    """The decoder halves a picture that lies on its side twice; what a row says is in the pixels of the upright one."""
+    with Image.open(Path(mm.__file__).parent / "demo/scene.png") as scene:
+        upright = scene.convert("RGB").crop((0, 40, 480, 420)).resize((1920, 1520))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=95, exif=turned)
+    path = str(tmp_path / "turned.jpg")
+    (row,) = mm.PartRunner(BulkOptions("demo:boxes", "detect", "csv", draft=True)).compute([path])
+    assert (row["width"], row["height"]) == (1920, 1520)
+    whole = [list(found["box"].values()) for found in mm.detect(path, model="demo:boxes")]
+    assert np.abs(np.subtract(row["box"], whole)).max() < 40  # of discs of 500 pixels
+    runner = mm.PartRunner(BulkOptions("demo:scenes", "segment", "csv", overlay=True, draft=True))
+    (row,) = runner.compute([path])
+    with Image.open(io.BytesIO(row["mask"])) as mask, Image.open(io.BytesIO(row["overlay"])) as overlay:
+        assert mask.size == (1920, 1520) and overlay.width == 1920 and overlay.height > 1520
+        assert (np.asarray(mask) == mm.segment(path, "demo:scenes").classes).mean() > 0.99
 
 
 @pytest.mark.crosscheck

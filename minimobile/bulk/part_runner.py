@@ -16,9 +16,9 @@ from minimobile.bulk.maps import MapFiles
 from minimobile.bulk.options import BulkOptions, fingerprint
 from minimobile.bulk.plan import Part
 from minimobile.bulk.tables import ERROR_COUNTERS, WRITERS
-from minimobile.bulk.tasks import TASKS, Result, columns_of, require_task
+from minimobile.bulk.tasks import TASKS, Photo, Result, columns_of, require_task
 from minimobile.errors import FormatError, MinimobileError
-from minimobile.imaging.pictures import open_image
+from minimobile.imaging.pictures import find_whole_size, open_image
 from minimobile.models.auto import load
 from minimobile.models.stream import in_order
 from minimobile.storage.files import read_limited
@@ -64,7 +64,8 @@ class PartRunner:
         sizes = (self.model.processor.size, self.model.processor.crop_size)
         sides = [side for size in sizes if size for side in size.values()]
         self._cells = CellReader()
-        self._draft = max(sides, default=None) if options.draft else None
+        is_resized = self.model.processor.do_resize or options.task == "segment"
+        self._draft = max(sides, default=None) if options.draft and is_resized else None
 
     def run(
         self,
@@ -125,8 +126,9 @@ class PartRunner:
             content = entry if isinstance(entry, bytes) else _read(entry, root, self._cells)
             cells["sha256"] = hashlib.sha256(content).hexdigest()
             picture = open_image(content, draft=self._draft)
-            cells |= {"width": picture.width, "height": picture.height}
-            result = TASKS[self.options.task].compute(self.model, picture, self.options)
+            height, width = (picture.height, picture.width) if self._draft is None else find_whole_size(content)
+            cells |= {"width": width, "height": height}
+            result = TASKS[self.options.task].compute(self.model, Photo(picture, (height, width)), self.options)
         except MinimobileError as error:
             return _Row({**cells, "error": _say(error, name, root)}, Result())
         except MemoryError:

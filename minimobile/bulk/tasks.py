@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from minimobile.imaging.drawing import encode_png
 from minimobile.models.classification import classify
 from minimobile.models.detection import find_objects
 from minimobile.models.outputs import require_finite
-from minimobile.models.segmentation import segment
+from minimobile.models.segmentation import Segmentation, find_classes
 
 
 class Column(NamedTuple):
@@ -45,12 +46,19 @@ class Result:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
+class Photo(NamedTuple):
+    """A picture in RGB, and the (height, width) that it has in its file: a draft of it is smaller."""
+
+    picture: Image.Image
+    size: tuple[int, int]
+
+
 class Task(NamedTuple):
-    """One task: the class of models it needs (the end of its name), its columns, and its work on one RGB picture."""
+    """One task: the class of models it needs (the end of its name), its columns, and its work on one picture."""
 
     model: str
     columns: Callable[[Any, BulkOptions], tuple[Column, ...]]
-    compute: Callable[[Any, Image.Image, BulkOptions], Result]
+    compute: Callable[[Any, Photo, BulkOptions], Result]
 
 
 def columns_of(model: Any, options: BulkOptions) -> tuple[Column, ...]:
@@ -58,8 +66,8 @@ def columns_of(model: Any, options: BulkOptions) -> tuple[Column, ...]:
     return (*COMMON, *TASKS[options.task].columns(model, options))
 
 
-def _classify(model: Any, picture: Image.Image, options: BulkOptions) -> Result:
-    found = classify(picture, model=model, top=options.top)
+def _classify(model: Any, photo: Photo, options: BulkOptions) -> Result:
+    found = classify(photo.picture, model=model, top=options.top)
     return Result({name: [row[name] for row in found] for name in ("index", "label", "probability", "logit")})
 
 
@@ -72,9 +80,9 @@ def _classify_columns(model: Any, options: BulkOptions) -> tuple[Column, ...]:
     )
 
 
-def _features(model: Any, picture: Image.Image, options: BulkOptions) -> Result:
+def _features(model: Any, photo: Photo, options: BulkOptions) -> Result:
     asked = {name: int(name) if name.lstrip("-").isdecimal() else name for name in options.layers}
-    found = model.features(model.processor.prepare(picture), layers=list(asked.values()))
+    found = model.features(model.processor.prepare(photo.picture), layers=list(asked.values()))
     cells: dict[str, Any] = {}
     maps: dict[str, NDArray[np.float32]] = {}
     for name, key in asked.items():
@@ -89,18 +97,20 @@ def _features(model: Any, picture: Image.Image, options: BulkOptions) -> Result:
 
 def _features_columns(model: Any, options: BulkOptions) -> tuple[Column, ...]:
     """A layer of one pixel is a cell of fixed length; of any other the cell names the file of its maps."""
-    found = _features(model, Image.new("RGB", (64, 64)), options)
+    found = _features(model, Photo(Image.new("RGB", (64, 64)), (64, 64)), options)
     return tuple(
         Column(name, "list<float32>", len(found.cells[name])) if name in found.cells else Column(name, "string")
         for name in options.layers
     )
 
 
-def _segment(model: Any, picture: Image.Image, options: BulkOptions) -> Result:
-    found = segment(picture, model=model)
+def _segment(model: Any, photo: Photo, options: BulkOptions) -> Result:
+    height, width = photo.size
+    found = Segmentation(find_classes(model, photo.picture, size=photo.size), model.id2label, photo.picture)
     files = {"mask": encode_png(found.mask())}
     if options.overlay:
-        files["overlay"] = encode_png(found.overlay())
+        whole = photo.picture if photo.picture.size == (width, height) else photo.picture.resize((width, height))
+        files["overlay"] = encode_png(dataclasses.replace(found, photo=whole).overlay())
     return Result({name: [row[name] for row in found.shares] for name in ("index", "label", "share")}, files=files)
 
 
@@ -109,8 +119,8 @@ def _segment_columns(model: Any, options: BulkOptions) -> tuple[Column, ...]:
     return (*shares, *(Column(kind, "file") for kind in ("mask", *(["overlay"] if options.overlay else []))))
 
 
-def _detect(model: Any, picture: Image.Image, options: BulkOptions) -> Result:
-    found = find_objects(model, picture, options.threshold)
+def _detect(model: Any, photo: Photo, options: BulkOptions) -> Result:
+    found = find_objects(model, photo.picture, options.threshold, size=photo.size)
     cells = {name: [row[name] for row in found] for name in ("index", "label", "score")}
     return Result({**cells, "box": [list(row["box"].values()) for row in found]})
 

@@ -38,6 +38,7 @@ _UPRIGHT = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)  # those that change width for height
 _ORIENTATION_HOLDERS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
 _FILTER_LOCK = threading.Lock()  # warning filters belong to the whole process
 
@@ -54,7 +55,7 @@ def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, draft: int 
         source: a path, the bytes of a file (JPEG, PNG, WEBP, BMP, GIF or TIFF), or a PIL image, which is never changed.
         max_pixels: refuse larger pictures before they are decoded.
         draft: let a JPEG be decoded at a half, a quarter or an eighth of its size, no side smaller than this: faster,
-            and other pixels than those of the whole picture.
+            and other pixels than those of the whole picture, whose size `find_whole_size` tells.
 
     Raises:
         FormatError: naming the file, for whatever cannot be read as a picture.
@@ -79,6 +80,18 @@ def open_upright(source: ImageSource, *, max_pixels: int = MAX_PIXELS, draft: in
         raise FormatError(f"{name}: pictures are read from files only; download it first and pass its path")
     with open_regular(Path(source)) as stream:
         return _open_stream(stream, name, max_pixels, draft)
+
+
+def find_whole_size(content: bytes) -> tuple[int, int]:
+    """Return (height, width) of a picture, upright and not drafted, from the bytes of a file that was opened before."""
+    with _FILTER_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it was warned of when it was opened
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        try:
+            is_turned = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+        except Exception:  # as in `_bring_upright`
+            is_turned = False
+    return (image.width, image.height) if is_turned else (image.height, image.width)
 
 
 def bring_upright(image: Any) -> Any:

@@ -38,14 +38,17 @@ def detect(
     return find_objects(model, open_photo(image), threshold)
 
 
-def find_objects(model: Any, photo: Image.Image, threshold: float = 0.5, processor: Any = None) -> list[dict[str, Any]]:
+def find_objects(
+    model: Any, photo: Image.Image, threshold: float = 0.5, processor: Any = None, size: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
     """Find the objects in a photo, as `detect` lists them; `processor` stands in for the model's own.
 
-    The whole picture is looked at, without the crop of a classifier's processor.
+    The whole picture is looked at, without the crop of a classifier's processor. `size` (height, width) is that of the
+    picture in whose pixels the boxes are, None: the photo.
     """
     process = require_processor(model) if processor is None else processor
     outputs = model(process.prepare(photo), return_dict=True)
-    (found,) = process.post_process_object_detection(outputs, threshold, [(photo.height, photo.width)])
+    (found,) = process.post_process_object_detection(outputs, threshold, [size or (photo.height, photo.width)])
     labels = model.id2label
     return [
         {

@@ -110,11 +110,17 @@ def segment(image: Any, model: MobileNetModel | str | Path | None = None) -> Seg
     return Segmentation(find_classes(model, photo, where), model.id2label, photo)
 
 
-def find_classes(model: Any, photo: Image.Image, where: object = "photo", processor: Any = None) -> NDArray[Any]:
+def find_classes(
+    model: Any,
+    photo: Image.Image,
+    where: object = "photo",
+    processor: Any = None,
+    size: tuple[int, int] | None = None,
+) -> NDArray[Any]:
     """Return the class of every pixel of the photo, (H, W) in the smallest unsigned type.
 
-    `processor` stands in for the model's own. Raises InputError, beginning with `where`, for logits that are NaN or
-    infinite.
+    `processor` stands in for the model's own; `size` (height, width) is that of the result, None: the photo's. Raises
+    InputError, beginning with `where`, for logits that are NaN or infinite.
     """
     process = require_processor(model) if processor is None else processor
     whole: dict[str, Any] = {"central_fraction": None, "do_center_crop": False}
@@ -123,7 +129,7 @@ def find_classes(model: Any, photo: Image.Image, where: object = "photo", proces
         whole |= {"do_resize": True, "size": {"height": height, "width": width}}
     outputs: Any = model(process.prepare(photo, **whole), return_dict=True)
     require_finite(outputs.logits, where, "logits")
-    (found,) = process.find_class_maps(outputs, target_sizes=[(photo.height, photo.width)])
+    (found,) = process.find_class_maps(outputs, target_sizes=[size or (photo.height, photo.width)])
     class_map: NDArray[Any] = found
     return class_map
 
