@@ -150,6 +150,11 @@ def test_a_package_that_is_not_installed_is_found(check: Check) -> None:
     ]
 
 
+def test_a_long_script_of_a_page_is_found(check: Check) -> None:
+    files = {f"minimobile/explorer/page/{name}.js": "//\n" * lines for name, lines in (("short", 400), ("long", 401))}
+    assert check(files) == ["minimobile/explorer/page/long.js:1: 401 lines; a script has at most 400"]
+
+
 def test_kernels_know_neither_models_nor_other_packages(check: Check) -> None:
     lines = check({
         "kernels/minimobile_kernels/pooling.py": HEAD + "import h5py\nimport minimobile.networks.graph\n",

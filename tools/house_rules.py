@@ -148,6 +148,14 @@ def check_sizes(modules: Modules) -> Iterator[Fault]:
             yield module.fault(None, f"{lines} lines; a module has at most {MAX_LINES}")
 
 
+def check_scripts(root: Path) -> Iterator[Fault]:
+    """No script of a page is longer than MAX_LINES, either."""
+    for path in sorted((root / "minimobile").rglob("*.js")):
+        lines = path.read_text(encoding="utf-8").count("\n")
+        if lines > MAX_LINES:
+            yield Fault(path.relative_to(root), 1, f"{lines} lines; a script has at most {MAX_LINES}")
+
+
 def check_calls(modules: Modules) -> Iterator[Fault]:
     """What HOMES names stands only there, and the switches in NEVER_ON are never on."""
     last_words = {rule.rpartition(".")[2] for rule in HOMES}
@@ -267,7 +275,7 @@ def main(arguments: list[str]) -> int:
     root = parser.parse_args(arguments).root
     modules = read_modules(root)
     faults = [fault for check in CHECKS for fault in check(modules)]
-    faults += [*check_packaging(root, modules), *check_machine_paths(root)]
+    faults += [*check_scripts(root), *check_packaging(root, modules), *check_machine_paths(root)]
     for fault in sorted(faults):
         print(f"{fault.path}:{fault.line}: {fault.sentence}")
     print(f"house rules: {len(modules)} modules, {len(faults)} {'fault' if len(faults) == 1 else 'faults'}")
