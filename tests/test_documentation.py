@@ -58,4 +58,4 @@ def test_links_lead_to_where_things_stand_in_the_site(documentation: ModuleType)
 
 
 def test_what_is_shown_as_it_is_has_no_meaning_for_markdown(documentation: ModuleType) -> None:
-    assert documentation.escape("a*b_c <d> | `x*y`") == r"a\*b\_c \<d\> \| `x*y`"
+    assert documentation.escape("a*b_c <d> | `x*y`") == r"a\*b\_c &lt;d\> \| `x*y`"

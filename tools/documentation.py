@@ -43,6 +43,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made: MkDocs calls this when it has listed `docs/`."""
     from mkdocs.structure.files import File
 
+    if str(ROOT) not in sys.path:  # while MkDocs reads this file it keeps no change of sys.path
+        sys.path.insert(0, str(ROOT))
     import minimobile
     from tools.notebooks import describe
 
@@ -163,10 +165,12 @@ def _describe_command(name: str, command: Any) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Return a text that Markdown shows as it is; what stands between backticks stays code."""
+    """Return a text that Markdown shows as it is; what stands between backticks stays code.
+
+    Of < no backslash takes its meaning: Python-Markdown shows both.
+    """
     pieces = re.split(r"(`[^`]*`)", text)
-    return "".join(piece if piece.startswith("`") else re.sub(r"([\\*_<>\[\]|#])", r"\\\1", piece) for piece in pieces)
-
-
-if str(ROOT) not in sys.path:  # MkDocs reads this file by its path, from wherever it is called
-    sys.path.insert(0, str(ROOT))
+    return "".join(
+        piece if piece.startswith("`") else re.sub(r"([\\*_>\[\]|#])", r"\\\1", piece).replace("<", "&lt;")
+        for piece in pieces
+    )
