@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from statistics import fmean
+
 from minimobile.execution import processors
 
-LOOKS = 3  # calls alone, whose median is what a call alone takes
-EVERY = 300  # shared calls, after which that is looked at again: what it costs is below a hundredth
-LEAST_REST, MOST_REST = 10, 100  # times what was lost; it doubles from trial to trial
+LOOKS, KEPT = 3, 5  # calls alone before sharing is tried, and of how many the mean is what a call alone takes
+SOON, EVERY = 10, 100  # shared calls until the next look, twice as many each time: it costs less than a hundredth
+HELD_UP = 3  # times the median: such a look says nothing of what calls take; the first one after a pause takes twice
+LEAST_REST, MOST_REST, GROWTH = 10, 200, 4  # times what was lost; what a rest grows by from trial to trial
+UNSEEN = 1e-5  # seconds that sharing a call, timing and noting it take beyond those noted, where caches are cold
+WAKING = 3e-4  # seconds that a trial may lose: a helper that sleeps costs the first call more than it takes alone
 LIMIT = 0.01  # seconds that are won or lost at most: two or three turns of another process on a processor
 RISK = 0.002  # seconds: what sharing is thought to lose at first where no processor is free
 
@@ -16,20 +21,24 @@ class Account:
 
     How long helpers take to come, and whether other processes or the host of a virtual machine let them run, is not
     known beforehand. So each shared call adds to the balance what it was faster than a call alone, or takes from it
-    what it was slower. Where more than one call's time is lost, calls go alone for ten times as long as what was lost,
-    and then sharing is tried again; if that loses, too, for twenty times as long, and so on up to a hundred. They begin
-    with a rest where no processor is free. So in the long run calls take about a hundredth longer than alone at most,
-    and a machine that has become free is noticed. Calls that rest are not even timed: where they come one by one, the
-    processor's caches know nothing of Python, and each line of it counts.
+    what it was slower. What a call alone takes is the mean of the last looks: a mean, as the balance sums whole times
+    and the first call after a pause counts like others, and of looks that lie apart, for the same call takes a quarter
+    longer in some seconds than in others. Where more is lost than a call takes, or than waking a helper may cost, calls
+    go alone for ten times as long as what was lost, and then sharing is tried again; if that loses, too, for forty
+    times as long, and so on up to two hundred. They begin with a rest where no processor is free. So in the long run
+    calls take less than a hundredth longer than alone, and a machine that has become free is noticed. Calls that rest
+    are not even timed: where they come one by one, the processor's caches know nothing of Python, and each line of it
+    counts.
     """
 
     def __init__(self) -> None:
         self._balance = 0.0  # seconds
         self._rest = 0  # calls
-        self._alone: list[float] = []  # seconds of the looks
+        self._alone: list[float] = []  # seconds of the last looks since calls rested
         self._usual = 0.0  # seconds of a call alone, once that is known
         self._factor = LEAST_REST
         self._to_share = 1  # calls until the next look; the first one of all finds everything cold
+        self._spacing = SOON
 
     def rests(self) -> bool:
         """Tell whether the call that comes now goes alone, with nothing to note."""
@@ -47,26 +56,33 @@ class Account:
         if was_shared:
             self._to_share -= 1
             if self._usual:
-                self._settle(self._usual - seconds)
+                self._settle(self._usual - seconds - UNSEEN)
             return
         self._alone.append(seconds)
-        if len(self._alone) == LOOKS:
-            is_first, self._usual = not self._usual, sorted(self._alone)[LOOKS // 2]
-            self._alone.clear()
-            if is_first and processors.are_all_taken():
-                self._pay(RISK, LEAST_REST)
-            else:
-                self._to_share = EVERY
+        if len(self._alone) < LOOKS:
+            return
+        is_first, self._usual = not self._usual, self._find_usual()
+        if is_first and processors.are_all_taken():
+            self._pay(RISK, LEAST_REST)
+        else:
+            self._to_share = self._spacing
+            self._spacing = min(EVERY, 2 * self._spacing)
+
+    def _find_usual(self) -> float:
+        del self._alone[:-KEPT]
+        middle = sorted(self._alone)[len(self._alone) // 2]
+        return fmean(each for each in self._alone if each < HELD_UP * middle)
 
     def _settle(self, won: float) -> None:
         self._balance = max(-LIMIT, min(LIMIT, self._balance + won))
         if self._balance == LIMIT:
             self._factor = LEAST_REST
-        elif self._balance < -min(self._usual, LIMIT / 2):
+        elif self._balance < -min(max(self._usual, WAKING), LIMIT / 2):
             self._pay(-self._balance, self._factor)
-            self._factor = min(MOST_REST, 2 * self._factor)
-            self._balance, self._to_share = 0.0, 0
+            self._factor = min(MOST_REST, GROWTH * self._factor)
 
     def _pay(self, lost: float, factor: int) -> None:
         """Rest for so many times as long as what was lost, and then look again."""
         self._rest = int(factor * lost / self._usual) + 1
+        self._balance, self._to_share, self._spacing = 0.0, 0, SOON
+        self._alone.clear()
