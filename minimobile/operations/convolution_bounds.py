@@ -27,11 +27,10 @@ Evaluate = Callable[[Node, Weights, Sequence[Array]], Array]
 
 def find_noise(evaluate: Evaluate, node: Node, weights: Weights, x: Array, value: Array) -> Noise:
     """Return the deviations of a convolution's own roundings. Shapes: x, value (N, H, W, C)."""
-    names = [name for role, name in node.weights.items() if role in ("weight", "bias")]
     attributes = {name: setting for name, setting in node.attributes.items() if name != "weight_quantization"}
-    roles = {role: name for role, name in node.weights.items() if name in names}
+    roles = {role: name for role, name in node.weights.items() if role in ("weight", "bias")}
     plain = Node(node.name, node.op, node.inputs, attributes, roles)
-    squares = evaluate(plain, {name: weights[name].astype(np.float64) ** 2 for name in names}, [x**2])
+    squares = evaluate(plain, {name: weights[name].astype(np.float64) ** 2 for name in roles.values()}, [x**2])
     if "scale" in node.weights:  # folded in
         squares = squares * normalization_factors(node, weights, ("scale", "shift"))[0] ** 2
     terms = math.prod(weights[node.weights["weight"]].shape[1:])
@@ -42,15 +41,14 @@ def estimate_convolution(evaluate: Evaluate, node: Node, weights: Weights, x: Es
     """Estimate a convolution; `evaluate` computes a node in float64."""
     value = evaluate(node, weights, [x.value])
     absolute = {name: np.abs(weights[name]) for name in node.weights.values()}
+    without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
     terms = math.prod(weights[node.weights["weight"]].shape[1:])
     magnitude = evaluate(node, absolute, [x.reach])
     error = gamma(terms + 1) * magnitude + terms * SMALLEST_NORMAL
     if x.error.any():
-        without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
         error = error + evaluate(node, without_bias, [x.error])
     deviation = np.hypot(*find_noise(evaluate, node, weights, x.value, value))
     if x.deviation.any():  # as if they had one sign: they may have one source
-        without_bias = {**absolute, **{node.weights[role]: np.zeros(1) for role in ("bias",) if role in node.weights}}
         deviation = deviation + evaluate(node, without_bias, [x.deviation])
     return Estimate(value, error, magnitude, deviation)
 
