@@ -20,11 +20,12 @@ from minimobile.costs.profile import layer_names
 from minimobile.errors import InputError
 from minimobile.execution.definitions import run_reference
 from minimobile.formats import hdf5_kinds
+from minimobile.formats.onnx.layouts import CHANNELS_LAST
+from minimobile.formats.onnx.onnx_file import read_layouts
 from minimobile.formats.signatures import SAVED_MODEL, is_hdf5
 from minimobile.models.classes import MobileNetModel
 from minimobile.networks.graph import INPUT, Graph, needed_nodes
 from minimobile.operations.passes import fold_batch_norm, keep_needed
-from minimobile.operations.shapes import infer_shapes
 from minimobile.quantized.network import Tensor
 
 Array = NDArray[Any]
@@ -189,9 +190,9 @@ def _run_onnx(
     assert peer.path is not None
     with explaining(peer.path, name):
         found: dict[str, Array] = run(framework, peer.path, peer.endpoints, pixels)
-    shapes = infer_shapes(peer.model.graph, *pixels.shape[2:])
+    layouts = read_layouts(peer.path)
     return {
-        layer: values if values.ndim != 4 or values.shape[1] == shapes[layer][0] else _channels_first(values)
+        layer: _channels_first(values) if layouts.get(peer.endpoints[layer]) == CHANNELS_LAST else values
         for layer, values in found.items()
     }
 
@@ -204,7 +205,6 @@ def _observe_integers(peer: Peer, found: Mapping[str, Array], pixels: Array) -> 
     observed = {
         layer: Observed(as_map(values), _grid_of(network.tensors[peer.endpoints[layer]]))
         for layer, values in found.items()
-        if peer.endpoints[layer] in network.tensors  # which has none between two changes of scale that it joined
     }
     if grid is not None:
         rounded = np.clip(np.rint(pixels / np.float32(grid.step)) * grid.step, grid.low, grid.high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,10 +96,15 @@ def describe(path: Path) -> Description:
     )
 
 
+def read_layouts(path: Path) -> Mapping[str, str]:
+    """Return which axis is which, as "NCHW" or "NHWC", of the tensors of an ONNX file that hold maps."""
+    return _translate(read_model(path), str(path)).layouts
+
+
 class _Graph(NamedTuple):
     """A model's nodes in the order of computation, its layers, and its picture; `layout` says which axis is which.
 
-    `image_size` is (height, width), None where it is open.
+    `layouts` says that of every tensor. `image_size` is (height, width), None where it is open.
     """
 
     model: Model
@@ -109,6 +114,7 @@ class _Graph(NamedTuple):
     picture: str
     layout: str
     image_size: tuple[int, int] | None
+    layouts: Mapping[str, str]
 
 
 def _translate(model: Model, where: str) -> _Graph:
@@ -119,7 +125,8 @@ def _translate(model: Model, where: str) -> _Graph:
     shape = next((value.shape for value in model.inputs if value.name == picture), None)
     sizes = [shape[layout.index(letter)] for letter in "HW"] if shape is not None and len(shape) == 4 else [0]
     image_size = (sizes[0], sizes[1]) if min(sizes) > 0 else None
-    return _Graph(model, nodes, constants, list(translation.layers.values()), picture, layout, image_size)
+    layers = list(translation.layers.values())
+    return _Graph(model, nodes, constants, layers, picture, layout, image_size, translation.layouts)
 
 
 def _read_anchors(model: Model, settings: MobileNetSSDConfig | None, where: str) -> NDArray[np.float32] | None:
