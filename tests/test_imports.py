@@ -73,7 +73,7 @@ def test_loading_a_directory_imports_no_reader_of_another_format_and_nothing_tha
         "print({name.split('.')[2] for name in sys.modules if name.startswith('minimobile.formats.')}); "
         "unused = ('minimobile.tracing', 'minimobile.costs', 'minimobile.quantized.operations'); "
         "print({name for name in sys.modules if name.startswith(unused)}); "
-        "print({'concurrent.futures', 'tempfile', 'safetensors'} & set(sys.modules) - theirs)"
+        "print({'concurrent.futures', 'tempfile', 'safetensors', 'statistics'} & set(sys.modules) - theirs)"
     )
     words = [sys.executable, "-c", program, str(tmp_path / "model")]
     done = subprocess.run(words, capture_output=True, text=True, check=True)

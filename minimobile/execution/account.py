@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from statistics import fmean
-
 from minimobile.execution import processors
 
 LOOKS, KEPT = 3, 5  # calls alone before sharing is tried, and of how many the mean is what a call alone takes
@@ -71,7 +69,8 @@ class Account:
     def _find_usual(self) -> float:
         del self._alone[:-KEPT]
         middle = sorted(self._alone)[len(self._alone) // 2]
-        return fmean(each for each in self._alone if each < HELD_UP * middle)
+        alone = [each for each in self._alone if each <= HELD_UP * middle]
+        return sum(alone) / len(alone)
 
     def _settle(self, won: float) -> None:
         self._balance = max(-LIMIT, min(LIMIT, self._balance + won))
