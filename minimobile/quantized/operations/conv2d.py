@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from minimobile.quantized.operations.product import (
     put_scales,
 )
 from minimobile.quantized.operations.reading import Reading, Shape
+from minimobile_kernels.geometry import Window
 from minimobile_kernels.quantized import reference
 
 if TYPE_CHECKING:
@@ -62,47 +64,66 @@ class Conv2d(Product):
         return (kernel_size, operation.attributes["stride"], same_size) != ([1, 1], 1, True)
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:
-        """Add a product of a map's pixels and a matrix, or of the windows of an image that is packed first.
-
-        The image is the caller's where the input has no place in the arena.
-        """
+        """Add a product of a map's pixels and a matrix, or of the windows of an image that is packed first."""
         x, weight, _, out = operands(builder, operation)
-        _, kernel_height, kernel_width, channels = weight.shape
         values = values_of(weight).astype(np.int64) - weight.zero_points.reshape(-1, *[1] * 3)
+        matrix = values.reshape(len(values), -1)  # (C_out, terms)
         if not self.reads_image(operation, builder.network):
-            add_product(builder, operation, values.reshape(len(values), channels))
+            add_product(builder, operation, matrix)
             return
-        window = slide(operation.attributes, x.shape, (kernel_height, kernel_width))
-        # Rows with all channels together: a row of the window is one stretch of bytes, or, dilated, several.
-        stretch = kernel_width * channels if window.dilation == 1 else channels
-        per_row = 1 if window.dilation == 1 else kernel_width
-        padded = -(-stretch // builder.group) * builder.group
-        rows = np.zeros((len(values), kernel_height * per_row, padded), np.int64)
-        rows[:, :, :stretch] = values.reshape(len(values), kernel_height * per_row, stretch)
-        height = (window.out_height - 1) * window.stride + (kernel_height - 1) * window.dilation + 1
-        width = (window.out_width - 1) * window.stride + (kernel_width - 1) * window.dilation + 1
-        height, width = max(height, window.pad_top + x.shape[1]), max(width, window.pad_left + x.shape[2])
-        packed = f"{out.name} packed"
-        builder.reserve(packed, x.shape[0] * height * width * channels + SLACK)
-        place = builder.places[packed]
-        is_from_image = x.name not in builder.places
-        source = builder.tensor(builder.network.inputs[0]) if is_from_image else x
-        builder.add_step(
-            "pack", x.name, x.name, x.shape[0] * height * width * channels, out=place, out_height=height,
-            out_width=width, pad_top=window.pad_top, pad_left=window.pad_left, is_from_image=int(is_from_image),
-            is_signed=int(source.dtype == np.int8),
-        )  # fmt: skip
-        line = width * channels
-        taps = [
-            (ky * line + kx * channels) * window.dilation + byte
-            for ky in range(kernel_height)
-            for kx in range(per_row)
-            for byte in range(0, padded, builder.group)
-        ]
+        window = slide(operation.attributes, x.shape, weight.shape[1:3])
+        height, width = _packed_size(window)
+        place = _add_packing(builder, x, f"{out.name} packed", window, (height, width))
+        channels, line = x.shape[3], width * x.shape[3]
+        rows, taps = _stretch(values, window, line, builder.group)
         builder.add_step(
             "conv2d", x.name, out.name, values.size * window.out_height * window.out_width,
             activation_range(operation.attributes["activation"], out), x=place, x_image=height * line, x_row=line,
-            x_pixel=window.stride * channels, stride=window.stride,
-            **builder.put_panels(rows.reshape(len(values), -1), np.array(taps)),
-            **put_scales(builder, operation, values.reshape(len(values), -1)),
+            x_pixel=window.stride * channels, stride=window.stride, **builder.put_panels(rows, taps),
+            **put_scales(builder, operation, matrix),
         )  # fmt: skip
+
+
+def _packed_size(window: Window) -> tuple[int, int]:
+    """Return the rows and columns of an image with its padding, as far as its windows reach."""
+    height = (window.out_height - 1) * window.stride + (window.kernel_height - 1) * window.dilation + 1
+    width = (window.out_width - 1) * window.stride + (window.kernel_width - 1) * window.dilation + 1
+    return max(height, window.pad_top + window.height), max(width, window.pad_left + window.width)
+
+
+def _add_packing(builder: Builder, x: Tensor, name: str, window: Window, size: tuple[int, int]) -> int:
+    """Add the step that packs an image; returns where it lies then.
+
+    The image is the caller's where the input has no place in the arena.
+    """
+    height, width = size
+    count = math.prod((x.shape[0], height, width, x.shape[3]))
+    builder.reserve(name, count + SLACK)
+    is_from_image = x.name not in builder.places
+    source = builder.tensor(builder.network.inputs[0]) if is_from_image else x
+    builder.add_step(
+        "pack", x.name, x.name, count, out=builder.places[name], out_height=height, out_width=width,
+        pad_top=window.pad_top, pad_left=window.pad_left, is_from_image=int(is_from_image),
+        is_signed=int(source.dtype == np.int8),
+    )  # fmt: skip
+    return builder.places[name]
+
+
+def _stretch(values: Array, window: Window, line: int, group: int) -> tuple[Array, Array]:
+    """Return weights (C_out, K_h, K_w, C) as (C_out, groups * group), and where each group's bytes lie.
+
+    A packed image has rows of `line` bytes, all channels of a pixel together: a row of a window is one stretch of
+    bytes, or, dilated, several. The places are those from the window's first byte.
+    """
+    count, kernel_height, kernel_width, channels = values.shape
+    stretch, per_row = (kernel_width * channels, 1) if window.dilation == 1 else (channels, kernel_width)
+    padded = -(-stretch // group) * group
+    rows = np.zeros((count, kernel_height * per_row, padded), np.int64)
+    rows[:, :, :stretch] = values.reshape(count, -1, stretch)
+    places = [
+        (ky * line + kx * channels) * window.dilation + byte
+        for ky in range(kernel_height)
+        for kx in range(per_row)
+        for byte in range(0, padded, group)
+    ]
+    return rows.reshape(count, -1), np.array(places)
