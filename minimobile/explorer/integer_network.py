@@ -41,7 +41,10 @@ def describe_integers(runner: QuantizedRunner, pixel_values: NDArray[np.float32]
     shows the engine's own bytes. Raises InputError for bytes of another runtime than LiteRT's reference kernels.
     """
     if runner.bytes_of != "litert":
-        raise InputError(f"explore: expected a model of LiteRT's bytes, got bytes_of={runner.bytes_of!r}")
+        raise InputError(
+            f"explore: expected a model of LiteRT's bytes, got bytes_of={runner.bytes_of!r}; load it with "
+            'bytes_of="litert", or take what `minimobile convert SRC NAME.tflite` makes of it'
+        )
     network = runner.network
     stored = runner.store(pixel_values)
     operations = needed_operations(network.operations, network.outputs)
