@@ -8,7 +8,6 @@ import pytest
 from minimobile.execution import processors
 from minimobile.execution.account import (
     EVERY,
-    GROWTH,
     LEAST_REST,
     LIMIT,
     LOOKS,
@@ -110,15 +109,15 @@ def test_an_accident_is_over_in_a_second():
     assert run(account, 1 + LOOKS + 10, lambda: ALONE / 2)[1] >= 10
 
 
-def test_rests_grow_until_sharing_pays_again():
+def test_rests_double_until_sharing_pays_again():
     account, rests = Account(), []
-    for _ in range(5):
+    for _ in range(7):
         run(account, 1 + LOOKS, lambda: ALONE)
         run(account, 1, lambda: 3 * ALONE)
         rests.append(account._rest)
         run(account, rests[-1], lambda: ALONE)
     most = MOST_REST // LEAST_REST
-    assert [round(rest / rests[0]) for rest in rests] == [1, GROWTH, GROWTH**2, most, most]
+    assert [round(rest / rests[0]) for rest in rests] == [1, 2, 4, 8, 16, most, most]
     run(account, 1000, lambda: ALONE / 2)
     run(account, 1, lambda: 1.0)
     assert account._rest == int(LEAST_REST * LIMIT / ALONE) + 1

@@ -7,7 +7,7 @@ from minimobile.execution import processors
 LOOKS, KEPT = 3, 5  # calls alone before sharing is tried, and of how many the mean is what a call alone takes
 SOON, EVERY = 10, 100  # shared calls until the next look, twice as many each time: it costs less than a hundredth
 HELD_UP = 3  # times the median: such a look says nothing of what calls take; the first one after a pause takes twice
-LEAST_REST, MOST_REST, GROWTH = 10, 200, 4  # times what was lost; what a rest grows by from trial to trial
+LEAST_REST, MOST_REST = 10, 200  # times what was lost; it doubles from trial to trial
 UNSEEN = 1e-5  # seconds that sharing a call, timing and noting it take beyond those noted, where caches are cold
 WAKING = 3e-4  # seconds that a trial may lose: a helper that sleeps costs the first call more than it takes alone
 LIMIT = 0.01  # seconds that are won or lost at most: two or three turns of another process on a processor
@@ -22,7 +22,7 @@ class Account:
     what it was slower. What a call alone takes is the mean of the last looks: a mean, as the balance sums whole times
     and the first call after a pause counts like others, and of looks that lie apart, for the same call takes a quarter
     longer in some seconds than in others. Where more is lost than a call takes, or than waking a helper may cost, calls
-    go alone for ten times as long as what was lost, and then sharing is tried again; if that loses, too, for forty
+    go alone for ten times as long as what was lost, and then sharing is tried again; if that loses, too, for twenty
     times as long, and so on up to two hundred. They begin with a rest where no processor is free. So in the long run
     calls take less than a hundredth longer than alone, and a machine that has become free is noticed. Calls that rest
     are not even timed: where they come one by one, the processor's caches know nothing of Python, and each line of it
@@ -78,7 +78,7 @@ class Account:
             self._factor = LEAST_REST
         elif self._balance < -min(max(self._usual, WAKING), LIMIT / 2):
             self._pay(-self._balance, self._factor)
-            self._factor = min(MOST_REST, GROWTH * self._factor)
+            self._factor = min(MOST_REST, 2 * self._factor)
 
     def _pay(self, lost: float, factor: int) -> None:
         """Rest for so many times as long as what was lost, and then look again."""
