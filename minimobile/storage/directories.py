@@ -129,13 +129,16 @@ def _finish(directory: Path, key: str, others: Sequence[str], is_held: bool) -> 
         shutil.rmtree(folder)
 
 
-def _identify(path: Path) -> tuple[int, int] | None:
-    """Return what another file of this name would differ in; None where there is none."""
+def _identify(path: Path) -> tuple[int, int, int] | None:
+    """Return what another file of this name would differ in; None where there is none.
+
+    Not the number of its inode: file systems in user space may make another one up at every look.
+    """
     try:
         status = path.stat()
     except (OSError, ValueError):  # said by who opens it
         return None
-    return status.st_ino, status.st_mtime_ns
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size
 
 
 def _replaced(directory: Path) -> FormatError:
