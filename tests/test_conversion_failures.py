@@ -18,7 +18,8 @@ from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.formats import huggingface
 from minimobile.models import conversion
 from minimobile.models.conversion import convert
-from minimobile.storage.directories import write_directory
+from minimobile.storage import directories
+from minimobile.storage.directories import refusing_replacement, write_directory
 from minimobile.storage.files import write_whole_bytes
 
 FILES = ("model.safetensors", "preprocessor_config.json")
@@ -267,6 +268,46 @@ def test_what_is_replaced_while_it_is_read_is_no_mixture_of_two_models(
         getattr(formats, what)(place)
     monkeypatch.undo()
     assert formats.read(place).architecture == "MobileNetV1ForImageClassification"
+
+
+def test_what_has_no_key_at_either_sight_may_be_replaced_for_the_second_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One replacement ends while its folder is looked for, and another one begins while the model is read."""
+    folder, find = tmp_path / ".minimobile-1", directories._find_begun
+
+    def end(directory: Path) -> list[Path]:
+        monkeypatch.setattr(directories, "_find_begun", find)
+        (tmp_path / "key").write_text("first")
+        return []
+
+    monkeypatch.setattr(directories, "_find_begun", end)
+    with pytest.raises(FormatError, match="replaced meanwhile"), refusing_replacement(tmp_path, "key"):
+        folder.mkdir()
+        (folder / "begun").write_text("key")
+        (tmp_path / "key").rename(folder / "key")
+    assert directories._is_replaced(tmp_path, "key", None)
+    shutil.rmtree(folder)
+    assert not directories._is_replaced(tmp_path, "key", None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_two_may_remove_what_was_begun_and_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a process that was killed when all its files were in their places."""
+    write_files(tmp_path, "old")
+    (tmp_path / ".minimobile-1" / "old").mkdir(parents=True)
+    (tmp_path / ".minimobile-1" / "begun").write_text("key")
+    remove_entry, late = os.rmdir, ["old"]
+
+    def be_late(path: Any, **named: Any) -> None:
+        remove_entry(path, **named)
+        if path in late:
+            raise FileNotFoundError(2, "No such file or directory", late.pop())
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", be_late)
+        write_files(tmp_path, "new")
+    assert {path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {"new"}
 
 
 def write_files(directory: Path, text: str) -> None:

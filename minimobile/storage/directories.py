@@ -10,7 +10,7 @@ from pathlib import Path
 
 from minimobile.errors import FormatError, MinimobileError
 from minimobile.storage.files import check_destination
-from minimobile.storage.temporary import BEGUN, FOLDERS, temporary_folder
+from minimobile.storage.temporary import BEGUN, FOLDERS, remove_left_folder, temporary_folder
 
 _NEW, _OLD = "new", "old"  # in a temporary folder; where BEGUN is there, too, the new files are whole, and old ones go
 
@@ -70,13 +70,14 @@ def refusing_replacement(directory: Path, key: str) -> Iterator[None]:
                 f"files are there and in {folder} ({_OLD}, {_NEW}), and writing a model there again (--force) puts "
                 "that right"
             )
+        before = _identify(directory / key)  # what was seen just before its end is no directory without
     try:
         yield
     except MinimobileError as error:
-        if _identify(directory / key) != before:
+        if _is_replaced(directory, key, before):
             raise _replaced(directory) from error
         raise
-    if _identify(directory / key) != before:
+    if _is_replaced(directory, key, before):
         raise _replaced(directory)
 
 
@@ -124,9 +125,8 @@ def _finish(directory: Path, key: str, others: Sequence[str], is_held: bool) -> 
             moves += [(staging / name, directory / name) for name in incoming]
             for old, new in moves:
                 old.replace(new)
-        import shutil  # which takes a while
-
-        shutil.rmtree(folder)
+        (folder / BEGUN).unlink()  # from here on any writer may remove what is left
+        remove_left_folder(folder)
 
 
 def _identify(path: Path) -> tuple[int, int, int] | None:
@@ -139,6 +139,11 @@ def _identify(path: Path) -> tuple[int, int, int] | None:
     except (OSError, ValueError):  # said by who opens it
         return None
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+def _is_replaced(directory: Path, key: str, before: tuple[int, int, int] | None) -> bool:
+    now = _identify(directory / key)
+    return now != before or (now is None and bool(_find_begun(directory)))
 
 
 def _replaced(directory: Path) -> FormatError:

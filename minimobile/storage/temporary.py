@@ -46,6 +46,11 @@ def temporary_folder(place: Path, target: Path) -> Iterator[Path]:
         yield path
 
 
+def remove_left_folder(path: Path) -> None:
+    """Remove a temporary folder that a process that is no more has left, unless another one is at it."""
+    _remove_left(path, _remove_folder)
+
+
 def remove_file(path: Path) -> None:
     """Remove a file, as far as that can be done."""
     with contextlib.suppress(OSError):  # it need not be there, and a file system that is read-only refuses even that
