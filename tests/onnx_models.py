@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -331,3 +331,14 @@ def rewrite(path: Path, old: str, *new: bytes, **options: Any) -> None:
     at = [index for index, part in enumerate(parts) if field(4, old) in part]
     parts[at[0] : at[0] + 1] = new
     path.write_bytes(model(*parts, **options))
+
+
+def assert_same_numbers(
+    checkpoint: Any, weights: Mapping[str, NDArray[Any]], change: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray
+) -> None:
+    """Require that a checkpoint has these weights, float32, bit for bit, after `change`."""
+    assert set(checkpoint.weights) == set(weights)
+    for name, values in weights.items():
+        found = checkpoint.weights[name]
+        assert found.dtype == np.float32
+        assert found.tobytes() == np.ascontiguousarray(change(values), np.float32).tobytes(), name
