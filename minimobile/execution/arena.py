@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,28 +16,34 @@ def aligned_floats(size: int) -> NDArray[np.float32]:
 
 
 class ArenaPool:
-    """Arenas that calls take and give back: memory that was used before need not be asked of the system again."""
+    """Arenas that calls take and give back: memory that was used before need not be asked of the system again.
+
+    It needs no lock, which a process that is forked meanwhile would find closed for ever: a deque's own methods do
+    their work wholly before another thread is let in.
+    """
 
     KEPT = 4
 
     def __init__(self) -> None:
-        self._arenas: list[NDArray[np.float32]] = []
-        self._lock = threading.Lock()
+        self._arenas: deque[NDArray[np.float32]] = deque(maxlen=self.KEPT)
 
     def take(self, size: int) -> NDArray[np.float32]:
-        """Return an arena of at least `size` floats that nobody else has."""
-        with self._lock:
-            for index, arena in enumerate(self._arenas):
-                if size <= arena.size <= 4 * size:
-                    return self._arenas.pop(index)
-            self._arenas.clear()
+        """Return an arena of at least `size` floats that nobody else has; the others are forgotten if none fits."""
+        passed: list[NDArray[np.float32]] = []
+        while self._arenas:
+            try:
+                arena = self._arenas.pop()
+            except IndexError:  # another thread was quicker
+                break
+            if size <= arena.size <= 4 * size:
+                self._arenas.extend(passed)
+                return arena
+            passed.append(arena)
         return aligned_floats(max(size, 1))
 
     def give_back(self, arena: NDArray[np.float32]) -> None:
         """Let another call have the arena."""
-        with self._lock:
-            if len(self._arenas) < self.KEPT:
-                self._arenas.append(arena)
+        self._arenas.append(arena)
 
 
 class Arena:

@@ -13,6 +13,7 @@ import numpy as np
 
 from minimobile.execution import processors
 from minimobile.execution.account import Account
+from minimobile.execution.process_lock import ProcessLock
 from minimobile_kernels import entries
 from minimobile_kernels.mailbox import (
     CALL,
@@ -42,7 +43,7 @@ class Crew:
         self.size = size
         self._station: _Station | None = None
         self._is_shared = False  # the last call
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
 
     def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None = None) -> None:
         """Call an entry whose last parameters are control, mailbox, threads and thread, with helpers if that is faster.
@@ -66,7 +67,7 @@ class Crew:
             station.rouse()
 
     def _start(self) -> _Station:
-        with self._lock:
+        with self._lock.here():
             station = self._station
             if station is None or station.process != os.getpid():
                 station = _Station(self.size)
