@@ -1,14 +1,16 @@
-"""What is made once and kept, and the arenas of calls: beside other threads, and in a forked child."""
+"""What calls share: what is made once and kept, arenas and locks; beside other threads, and in a forked child."""
 
 import os
 import signal
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from minimobile.execution.arena import ArenaPool
 from minimobile.execution.recent import MOST, Recent
+from minimobile.imaging import pictures
 from minimobile_kernels import entries, kernel_cache, native
 
 PATIENCE = 60  # seconds; a lock that nobody opens is a failure, and no test that never ends
@@ -95,6 +97,27 @@ def test_a_process_is_forked_after_what_is_loading_is_loaded(monkeypatch):
     has_begun.wait(PATIENCE)
     assert exit_code_of_child(lambda: fresh.load() or fresh.address != 0) == 0
     loading.join(PATIENCE)
+
+
+@forks
+@quietly
+def test_a_process_is_forked_after_warnings_of_pictures_are_back_in_place(photos):
+    has_begun, may_end, own = threading.Event(), threading.Event(), list(warnings.filters)
+
+    def look_at_a_header():
+        with pictures._naming_warnings("a.png"):
+            has_begun.set()
+            may_end.wait(0.05)
+
+    looking = threading.Thread(target=look_at_a_header)
+    looking.start()
+    has_begun.wait(PATIENCE)
+
+    def opens():
+        return pictures.open_image(photos / "a.png").size == (40, 50) and warnings.filters == own
+
+    assert exit_code_of_child(opens) == 0
+    looking.join(PATIENCE)
 
 
 def test_arenas_that_do_not_fit_are_kept_for_those_whom_they_fit():

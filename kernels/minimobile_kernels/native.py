@@ -7,9 +7,7 @@ Numba compiles them (`_jit.py`). Where the machine code of all that is called li
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
-import threading
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -18,6 +16,7 @@ import numpy as np
 
 from minimobile_kernels import elf, kernel_cache
 from minimobile_kernels.abi import CALL, THREAD, UNFIT, Array, Parameter
+from minimobile_kernels.forks import make_lock
 
 _BYTES_HEAD = bytes.__basicsize__ - 1  # of a bytes object; its content, which ends with a zero, comes after it
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_char_p, ctypes.c_int64)
@@ -63,11 +62,7 @@ class Entry:
         self._count = len(self._types)
         numbers = "".join("d" if each.dtype == "float64" else "q" for each in self._shared[self._count :])
         self._pack = struct.Struct(f"={self._count}q{numbers}{self._count}q").pack
-        self._lock = threading.RLock()  # a signal's handler may call, or fork, in the midst of a load
-        if hasattr(os, "register_at_fork"):  # a child has no thread to end what one of its parent's has begun
-            os.register_at_fork(
-                before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._lock.release
-            )
+        self._lock = make_lock()
         self._engine: Any = None
         self._function: Any = None
         self.address = 0  # of the machine code, once it is loaded

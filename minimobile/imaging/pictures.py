@@ -6,7 +6,6 @@ Pillow decodes in C; what is refused is refused before that: unknown formats, sp
 from __future__ import annotations
 
 import io
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from PIL.Image import Transpose
 
 from minimobile.errors import FormatError, InputError
 from minimobile.storage.files import open_regular
+from minimobile_kernels.forks import make_lock
 
 ImageSource: TypeAlias = str | Path | bytes | bytearray | Image.Image
 
@@ -40,7 +40,7 @@ _UPRIGHT = {
 }
 _SIDEWAYS = (5, 6, 7, 8)  # those that change width for height
 _ORIENTATION_HOLDERS = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
-_FILTER_LOCK = threading.Lock()  # warning filters belong to the whole process
+_FILTER_LOCK = make_lock()  # warning filters belong to the whole process
 
 
 def open_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, draft: int | None = None) -> Image.Image:
