@@ -2,7 +2,8 @@
 
 Between two calls nothing is done (`row`), or the process sleeps (`sleep 5`: 5 ms), or NumPy sorts (`work 5`). `--loads`
 says how many other processes keep the processors busy meanwhile. The mean counts: what holds up a call now and then is
-what hurts. A ratio is the mean of several threads over that of one, from blocks of both in turn.
+what hurts. A ratio is the mean of several threads over that of one, from blocks of both in turn; `control` is the ratio
+of one thread to one thread, of a network opened a second time: what it is away from 1, nobody is slower or faster.
 """
 
 from __future__ import annotations
@@ -44,12 +45,15 @@ Open = Callable[[int], Call]
 
 
 class Cell(NamedTuple):
-    """Milliseconds of single calls of one network in floats or bytes, with a gap and a load, by number of threads."""
+    """Milliseconds of single calls of one network in floats or bytes, with a gap and a load.
+
+    `times` has those on one thread, on several, and on one again.
+    """
 
     network: str
     gap: str
     load: int
-    times: dict[int, list[float]]
+    times: list[list[float]]
 
 
 def prepare_floats(network: Network, folder: Path) -> Open:
@@ -113,20 +117,20 @@ def wait_as(gap: str, values: np.ndarray) -> None:
         np.sort(values)
 
 
-def time_calls(open_network: Open, counts: Sequence[int], gap: str, seconds: float) -> dict[int, list[float]]:
-    """Return the milliseconds of single calls by number of threads, a block of each in turn.
+def time_calls(open_network: Open, counts: Sequence[int], gap: str, seconds: float) -> list[list[float]]:
+    """Return the milliseconds of single calls for each number of threads, a block of each in turn.
 
     The network is opened anew several times: how its memory happens to lie makes a tenth, where caches are cold. The
     first block of each is not counted, in which it is found out whether helpers make calls faster.
     """
-    times: dict[int, list[float]] = {threads: [] for threads in counts}
+    times: list[list[float]] = [[] for _ in counts]
     values = np.random.default_rng(0).standard_normal(30_000)
     for _ in range(OPENED):
-        calls = {threads: open_network(threads) for threads in counts}
+        calls = [open_network(threads) for threads in counts]
         for block in range(1 + max(1, round(seconds / OPENED / BLOCK / len(counts)))):
-            for threads, call in calls.items():
+            for own, call in zip(times, calls, strict=True):
                 taken = time_block(call, gap, values)
-                times[threads] += taken if block else []
+                own.extend(taken if block else [])
     return times
 
 
@@ -142,18 +146,19 @@ def time_block(call: Call, gap: str, values: np.ndarray) -> list[float]:
     return times
 
 
-def heading(counts: Sequence[int]) -> str:
-    """Return the first two lines of a Markdown table: mean and median by number of threads, and a ratio of means."""
-    heads = ["network", "between calls", "busy", *(f"{each}, {n}" for each in ("mean", "median") for n in counts)]
-    return "| " + " | ".join([*heads, "ratio"]) + " |\n" + "|---" * (len(heads) + 1) + "|"
+def heading(threads: int) -> str:
+    """Return the first two lines of a Markdown table: mean and median by number of threads, and ratios of means."""
+    heads = ["network", "between calls", "busy", *(f"{each}, {n}" for each in ("mean", "median") for n in (1, threads))]
+    heads += ["ratio", "control"]
+    return "| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|"
 
 
 def row(cell: Cell) -> str:
-    """Return a line of the table; the ratio is the mean of several threads over that of one."""
-    means = [statistics.fmean(taken) for taken in cell.times.values()]
-    medians = [statistics.median(taken) for taken in cell.times.values()]
-    figures = " | ".join(f"{each:.3f}" for each in (*means, *medians))
-    return f"| {cell.network} | {cell.gap} | {cell.load} | {figures} | {means[-1] / means[0]:.2f} |"
+    """Return a line of the table; ratios are means of several threads, and of one thread again, over that of one."""
+    one, several, again = (statistics.fmean(taken) for taken in cell.times)
+    medians = [statistics.median(taken) for taken in cell.times[:2]]
+    figures = " | ".join(f"{each:.3f}" for each in (one, several, *medians))
+    return f"| {cell.network} | {cell.gap} | {cell.load} | {figures} | {several / one:.2f} | {again / one:.2f} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,11 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gaps", nargs="+", type=read_gap, default=GAPS, metavar="GAP", help=f"of: {', '.join(GAPS)}")
     parser.add_argument("--loads", nargs="+", type=int, default=[0, 1], help="busy processes beside this one")
     parser.add_argument("--threads", type=int, default=2, help="two or more")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each row of the table")
+    parser.add_argument("--seconds", type=float, default=4.5, help="for each row of the table")
     given = parser.parse_args(arguments)
     if given.threads < 2 or min(given.loads) < 0 or given.seconds <= 0:
         parser.error("expected two threads or more, no fewer than 0 busy processes, and some seconds")
-    counts = 1, given.threads
+    counts = 1, given.threads, 1
     with tempfile.TemporaryDirectory() as folder:
         kinds = {"floats": prepare_floats, "bytes": prepare_bytes}
         networks = {
@@ -176,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for name in given.networks
             for kind in given.kinds
         }
-        sys.stdout.write(heading(counts) + "\n")
+        sys.stdout.write(heading(given.threads) + "\n")
         for load in given.loads:
             with busy_processes(load):
                 for name, open_network in networks.items():

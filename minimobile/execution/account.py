@@ -8,6 +8,7 @@ LOOKS, KEPT = 3, 5  # calls alone before sharing is tried, and of how many the m
 SOON, EVERY = 10, 100  # shared calls until the next look, twice as many each time: it costs less than a hundredth
 HELD_UP = 3  # times the median: such a look says nothing of what calls take; the first one after a pause takes twice
 LEAST_REST, MOST_REST = 10, 200  # times what was lost; it doubles from trial to trial
+UNPROVEN_REST = 0.1  # seconds of calls at least, where sharing has never won: nobody misses what he never had
 UNSEEN = 1e-5  # seconds that sharing a call, timing and noting it take beyond those noted, where caches are cold
 WAKING = 3e-4  # seconds that a trial may lose: a helper that sleeps costs the first call more than it takes alone
 LIMIT = 0.01  # seconds that are won or lost at most: two or three turns of another process on a processor
@@ -23,10 +24,11 @@ class Account:
     and the first call after a pause counts like others, and of looks that lie apart, for the same call takes a quarter
     longer in some seconds than in others. Where more is lost than a call takes, or than waking a helper may cost, calls
     go alone for ten times as long as what was lost, and then sharing is tried again; if that loses, too, for twenty
-    times as long, and so on up to two hundred. They begin with a rest where no processor is free. So in the long run
-    calls take less than a hundredth longer than alone, and a machine that has become free is noticed. Calls that rest
-    are not even timed: where they come one by one, the processor's caches know nothing of Python, and each line of it
-    counts.
+    times as long, and so on up to two hundred. Where sharing has never won, they rest for a tenth of a second at least,
+    so that short calls which cannot win lose no more than one trial at first. They begin with a rest where no processor
+    is free. So in the long run calls take less than a hundredth longer than alone, and a machine that has become free
+    is noticed. Calls that rest are not even timed: where they come one by one, the processor's caches know nothing of
+    Python, and each line of it counts.
     """
 
     def __init__(self) -> None:
@@ -35,6 +37,7 @@ class Account:
         self._alone: list[float] = []  # seconds of the last looks since calls rested
         self._usual = 0.0  # seconds of a call alone, once that is known
         self._factor = LEAST_REST
+        self._has_won = False
         self._to_share = 1  # calls until the next look; the first one of all finds everything cold
         self._spacing = SOON
 
@@ -61,7 +64,7 @@ class Account:
             return
         is_first, self._usual = not self._usual, self._find_usual()
         if is_first and processors.are_all_taken():
-            self._pay(RISK, LEAST_REST)
+            self._pause(LEAST_REST * RISK)
         else:
             self._to_share = self._spacing
             self._spacing = min(EVERY, 2 * self._spacing)
@@ -75,13 +78,14 @@ class Account:
     def _settle(self, won: float) -> None:
         self._balance = max(-LIMIT, min(LIMIT, self._balance + won))
         if self._balance == LIMIT:
-            self._factor = LEAST_REST
+            self._factor, self._has_won = LEAST_REST, True
         elif self._balance < -min(max(self._usual, WAKING), LIMIT / 2):
-            self._pay(-self._balance, self._factor)
+            seconds = self._factor * -self._balance
+            self._pause(seconds if self._has_won else max(seconds, UNPROVEN_REST))
             self._factor = min(MOST_REST, 2 * self._factor)
 
-    def _pay(self, lost: float, factor: int) -> None:
-        """Rest for so many times as long as what was lost, and then look again."""
-        self._rest = int(factor * lost / self._usual) + 1
+    def _pause(self, seconds: float) -> None:
+        """Have as many calls rest as take so long, and then look again."""
+        self._rest = int(seconds / self._usual) + 1
         self._balance, self._to_share, self._spacing = 0.0, 0, SOON
         self._alone.clear()
