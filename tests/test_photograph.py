@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from minimobile.comparison.photograph import PhotographTimes, compare_photographs
-from tools.bench import photograph_table
+from tools.bench_tables import photograph_table
 
 
 def test_every_photograph_counts_the_same() -> None:

@@ -27,25 +27,26 @@ from minimobile.costs.profile import profile
 from minimobile.execution.engine import CompiledRunner
 from minimobile.execution.runner import RunOptions
 from minimobile.models.classes import MobileNetModel
-from tools import bench, speed
+from tools import speed
+from tools.bench_cases import detector, random_weights, segmentation, v1, v2
 
 ROUNDS = 3
 DEMANDS = ((100_000_000, 1.8), (15_000_000, 1.4), (0, 1.0))  # multiply-adds and the ratio that is demanded from there
 FLOATS: dict[str, tuple[Callable[[], MobileNetModel], Shape]] = {
-    "V1 0.25 128": (partial(bench.v1, 0.25), (1, 3, 128, 128)),
-    "V2 0.35 128": (partial(bench.v2, 0.35), (1, 3, 128, 128)),
-    "V1 0.25 224": (partial(bench.v1, 0.25), (1, 3, 224, 224)),
-    "V2 0.35 224": (partial(bench.v2, 0.35), (1, 3, 224, 224)),
-    "V1 0.5 224": (partial(bench.v1, 0.5), (1, 3, 224, 224)),
-    "V1 0.75 224": (partial(bench.v1, 0.75), (1, 3, 224, 224)),
-    "V1 1.0 192": (partial(bench.v1, 1.0), (1, 3, 192, 192)),
-    "V1 1.0 224": (partial(bench.v1, 1.0), (1, 3, 224, 224)),
-    "V2 0.75 224": (partial(bench.v2, 0.75), (1, 3, 224, 224)),
-    "V2 1.0 224": (partial(bench.v2, 1.0), (1, 3, 224, 224)),
-    "V2 1.4 224": (partial(bench.v2, 1.4), (1, 3, 224, 224)),
-    "V2 1.0 224 batch 8": (partial(bench.v2, 1.0), (8, 3, 224, 224)),
-    "SSDLite V2 1.0 300": (bench.detector, (1, 3, 300, 300)),
-    "DeepLab V2 1.0 513": (bench.segmentation, (1, 3, 513, 513)),
+    "V1 0.25 128": (partial(v1, 0.25), (1, 3, 128, 128)),
+    "V2 0.35 128": (partial(v2, 0.35), (1, 3, 128, 128)),
+    "V1 0.25 224": (partial(v1, 0.25), (1, 3, 224, 224)),
+    "V2 0.35 224": (partial(v2, 0.35), (1, 3, 224, 224)),
+    "V1 0.5 224": (partial(v1, 0.5), (1, 3, 224, 224)),
+    "V1 0.75 224": (partial(v1, 0.75), (1, 3, 224, 224)),
+    "V1 1.0 192": (partial(v1, 1.0), (1, 3, 192, 192)),
+    "V1 1.0 224": (partial(v1, 1.0), (1, 3, 224, 224)),
+    "V2 0.75 224": (partial(v2, 0.75), (1, 3, 224, 224)),
+    "V2 1.0 224": (partial(v2, 1.0), (1, 3, 224, 224)),
+    "V2 1.4 224": (partial(v2, 1.4), (1, 3, 224, 224)),
+    "V2 1.0 224 batch 8": (partial(v2, 1.0), (8, 3, 224, 224)),
+    "SSDLite V2 1.0 300": (detector, (1, 3, 300, 300)),
+    "DeepLab V2 1.0 513": (segmentation, (1, 3, 513, 513)),
 }
 Run = Callable[[], Any]
 Row = dict[str, Any]
@@ -55,7 +56,7 @@ def open_floats(name: str, threads: Sequence[int]) -> tuple[int, list[Run]]:
     """Return the multiply-adds of a float network, and its call for every number of threads."""
     make, shape = FLOATS[name]
     model = make()
-    weights, outputs = bench.random_weights(model.graph), compared_outputs(model.graph)
+    weights, outputs = random_weights(model.graph), compared_outputs(model.graph)
     x = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     runners = [CompiledRunner(model.graph, weights, RunOptions(num_threads=count)) for count in threads]
     work = profile(model.graph, shape[2:]).multiply_adds * shape[0]

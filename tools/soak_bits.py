@@ -26,7 +26,7 @@ import numpy as np
 
 import minimobile as mm
 from minimobile.execution.runner import RunOptions
-from tools.bench import random_weights
+from tools.bench_cases import random_weights
 
 Open = Callable[..., Callable[[Any], str]]
 """From `num_threads` and `engine` to a function from a picture to the hash of all that is computed from it."""

@@ -1,6 +1,6 @@
 """All tables of docs/speed.md in one command: `python -m tools.speed [FILE.tflite...] --out MACHINE.json`.
 
-Needs the extra `bench`. Times the float networks of `bench.CASES`, the quantised networks of `NETWORKS`, which it makes
+Needs the extra `bench`. Times the float networks of `bench_cases`, the quantised networks of `NETWORKS`, which it makes
 itself, and the files that are named, on one thread and on two, and prints the tables; `--out` keeps the figures. Then
 come the tables of the other tools, one after the other (`--only-networks` leaves them out), that of photographs where
 `--photograph MODEL... --pictures FOLDER` names what to classify.
@@ -25,7 +25,7 @@ import numpy as np
 import minimobile as mm
 from minimobile.comparison.bench import QUANTIZED_RIVALS, Timing, compare, compare_quantized, measure_peak
 from minimobile.costs.profile import profile
-from tools import bench
+from tools.bench_cases import CASES, random_weights, v1, v2
 
 FLOAT_RIVALS = ("onnxruntime", "openvino", "litert", "torch")
 ONE_BY_ONE, IN_MEMORY = ("V1 0.25 128", "V2 0.35 224"), ("V1 1.0 224", "V2 1.0 224")
@@ -43,15 +43,15 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "V1 1.0 224, int8": Network(bench.v1, 1.0, 224),
-    "V2 1.0 224, int8": Network(bench.v2, 1.0, 224),
-    "V1 0.5 224, int8": Network(bench.v1, 0.5, 224),
-    "V1 0.25 224, int8": Network(bench.v1, 0.25, 224),
-    "V1 0.25 96, int8": Network(bench.v1, 0.25, 96),
-    "V2 0.35 224, int8": Network(bench.v2, 0.35, 224),
-    "V2 0.35 128, int8": Network(bench.v2, 0.35, 128),
-    "V1 0.75 192, uint8": Network(bench.v1, 0.75, 192, False),
-    "V2 1.0 224, uint8": Network(bench.v2, 1.0, 224, False),
+    "V1 1.0 224, int8": Network(v1, 1.0, 224),
+    "V2 1.0 224, int8": Network(v2, 1.0, 224),
+    "V1 0.5 224, int8": Network(v1, 0.5, 224),
+    "V1 0.25 224, int8": Network(v1, 0.25, 224),
+    "V1 0.25 96, int8": Network(v1, 0.25, 96),
+    "V2 0.35 224, int8": Network(v2, 0.35, 224),
+    "V2 0.35 128, int8": Network(v2, 0.35, 128),
+    "V1 0.75 192, uint8": Network(v1, 0.75, 192, False),
+    "V2 1.0 224, uint8": Network(v2, 1.0, 224, False),
 }
 
 
@@ -60,7 +60,7 @@ def quantize(network: Network, path: Path) -> None:
     random = network.model(network.width)
     config = dataclasses.replace(random.config, image_size=network.size)
     checkpoint = type(random)(config, seed=0).to_checkpoint()
-    weights = bench.random_weights(random.graph)
+    weights = random_weights(random.graph)
     model = type(random).from_checkpoint(dataclasses.replace(checkpoint, weights=weights))
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 3, network.size, network.size)).astype(np.float32)
     made = mm.quantize(model, pictures, per_channel=network.per_channel, ranges="min_max", correct_bias=False)
@@ -70,9 +70,9 @@ def quantize(network: Network, path: Path) -> None:
 def time_floats(threads: Sequence[int], seconds: float) -> list[Row]:
     """Return a row per float network and number of threads."""
     rows = []
-    for case, (model, shape) in bench.CASES.items():
+    for case, (model, shape) in CASES.items():
         work = profile(model.graph, shape[2:]).multiply_adds * shape[0]
-        weights = bench.random_weights(model.graph)
+        weights = random_weights(model.graph)
         for count in threads:
             timings = compare(model.graph, weights, shape, FLOAT_RIVALS, count, seconds)
             rows.append(_row(case, count, work, timings))

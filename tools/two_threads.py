@@ -24,16 +24,16 @@ import numpy as np
 import minimobile as mm
 from minimobile.execution.engine import CompiledRunner
 from minimobile.execution.runner import RunOptions
-from tools import bench
+from tools.bench_cases import random_weights, v1, v2
 from tools.speed import Network, quantize
 
 NETWORKS = {
-    "V1 0.25 96": Network(bench.v1, 0.25, 96),
-    "V1 0.25 128": Network(bench.v1, 0.25, 128),
-    "V2 0.35 128": Network(bench.v2, 0.35, 128),
-    "V2 0.35 224": Network(bench.v2, 0.35, 224),
-    "V1 0.5 160": Network(bench.v1, 0.5, 160),
-    "V2 1.0 224": Network(bench.v2, 1.0, 224),
+    "V1 0.25 96": Network(v1, 0.25, 96),
+    "V1 0.25 128": Network(v1, 0.25, 128),
+    "V2 0.35 128": Network(v2, 0.35, 128),
+    "V2 0.35 224": Network(v2, 0.35, 224),
+    "V1 0.5 160": Network(v1, 0.5, 160),
+    "V2 1.0 224": Network(v2, 1.0, 224),
 }
 GAPS = ("row", "sleep 1", "sleep 5", "sleep 20", "work 5")
 BLOCK = 0.25  # seconds: several turns of a scheduler
@@ -59,7 +59,7 @@ class Cell(NamedTuple):
 def prepare_floats(network: Network, folder: Path) -> Open:
     """Return what opens the network in floats."""
     graph = network.model(network.width).graph
-    weights = bench.random_weights(graph)
+    weights = random_weights(graph)
     x = np.random.default_rng(0).uniform(-1, 1, (1, 3, network.size, network.size)).astype(np.float32)
 
     def open_network(threads: int) -> Call:
