@@ -12,7 +12,7 @@ from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
 from minimobile_kernels.simd import add, broadcast, clamp, fma, keep_apart, load, store
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
-from minimobile_kernels.tile import PANEL, TILE_PIXELS, Terms, Windows, finish_of, make_tile
+from minimobile_kernels.tile import PANEL, TILE_PIXELS, TapWindows, Terms, finish_of, make_tile
 
 SMALL = TILE_PIXELS[1]  # fourteen pixels at once were no faster: their addresses do not fit the registers
 
@@ -98,7 +98,7 @@ def _tile_row(step: Any, arrays: Arrays, n: int, i: int, first: int, last: int, 
     j = first
     while j < last:
         j = min(j, last - SMALL)
-        x = Windows(_first_tap(step, n, i, j), step.stride * step.x_pixel, step.taps)
+        x = TapWindows(_first_tap(step, n, i, j), step.stride * step.x_pixel, step.taps)
         term = 0
         while term < count:
             terms = Terms(weight, count, term, step.block)

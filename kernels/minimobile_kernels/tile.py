@@ -32,7 +32,7 @@ class Terms(NamedTuple):
     block: int
 
 
-class Windows(NamedTuple):
+class TapWindows(NamedTuple):
     """Neighbouring windows of an image: where the first begins, the next one's distance, and where `taps` begin."""
 
     start: int
@@ -64,7 +64,7 @@ def make_tile(shapes: Sequence[tuple[int, int]]) -> Any:
     sums to `out`, the next ones add theirs to what rests there, and the last one, which may be short, takes factor,
     bias and y and clamps. The last of the shapes is taken where no other fits. Where the parts lie:
 
-    - x[p,k] in `source`: of `Windows`, at x.start + p*x.step + taps[x.taps + k]; or of the pixels of a `Map`;
+    - x[p,k] in `source`: of `TapWindows`, at x.start + p*x.step + taps[x.taps + k]; or of the pixels of a `Map`;
     - in the weights: weight [terms][vectors * LANES], then factor and bias;
     - out[p,o] in the `Map` out of the arena, and y[p,o] `finish.residual` further.
     """
@@ -118,7 +118,7 @@ class _Tile:
         """Emit the address of one vector of the result."""
         return self.at(self.out, self.scaled(self.out_plane, vector), pixel * LANES)
 
-    def emit(self, x: Map | Windows, finish: Finish) -> None:
+    def emit(self, x: Map | TapWindows, finish: Finish) -> None:
         """Emit the whole tile."""
         builder, first, count = self.builder, self.terms.first, self.terms.number
         after = builder.add(first, self.terms.block)
@@ -126,7 +126,7 @@ class _Tile:
         for slot in self.sums.values():
             builder.store(ir.Constant(simd.VECTOR, [0.0] * LANES), slot)
         last = builder.select(is_last, count, after)
-        if isinstance(x, Windows):
+        if isinstance(x, TapWindows):
             self.sum_windows(x, first, last)
         else:
             self.sum_map(x, first, last)
@@ -139,7 +139,7 @@ class _Tile:
                 for cell, slot in self.sums.items():
                     simd.store_vector(builder, builder.load(slot), self.place(*cell))
 
-    def sum_windows(self, x: Windows, first: Any, last: Any) -> None:
+    def sum_windows(self, x: TapWindows, first: Any, last: Any) -> None:
         """Emit the sums over terms that lie where the taps say."""
         builder = self.builder
         source, taps = self.at(self.source, x.start), self.at(self.taps, x.taps)
