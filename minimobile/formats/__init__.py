@@ -100,7 +100,7 @@ def read(
     the hub cannot be reached.
     """
     path = locate_checkpoint(source, options)
-    with refusing_replacement(path, CONFIG):
+    with refusing_replacement(_read_together(path), CONFIG):
         entry = _find_format(path)
         checkpoint = entry.read(path) if config is None else entry.read(path, config=config)
     return _add_source(checkpoint, path, source, options)
@@ -117,7 +117,7 @@ def describe(source: str | Path, options: HubOptions = NO_OPTIONS) -> Descriptio
 def examine(source: str | Path, options: HubOptions = NO_OPTIONS) -> tuple[Description, Checkpoint | None]:
     """Return what `describe` does, and what `read` does, or None where that fails: then `problem` says why."""
     path = locate_checkpoint(source, options)
-    with refusing_replacement(path, CONFIG):
+    with refusing_replacement(_read_together(path), CONFIG):
         return _examine(path, source, options)
 
 
@@ -137,6 +137,15 @@ def _examine(path: Path, source: str | Path, options: HubOptions) -> tuple[Descr
     except MinimobileError as error:
         return dataclasses.replace(description, problem=str(error)), None
     return dataclasses.replace(description, problem=None), checkpoint
+
+
+def _read_together(path: Path) -> Path:
+    """Return the directory whose config.json is read with a path: itself, or where a single file of weights lies."""
+    try:
+        is_single = path.is_file() and with_one_error(signatures.is_torch_weights)(path)
+    except MinimobileError:  # said when it is read
+        is_single = False
+    return path.parent if is_single else path
 
 
 def _find_format(path: Path) -> Format:

@@ -57,8 +57,8 @@ def is_native(file: GuardedFile) -> bool:
     return file.attributes[""].get("format") == "minimobile"
 
 
-def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
-    """Write `checkpoint` to `path`, wholly or not at all.
+def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32", *, overwrite: bool = True) -> None:
+    """Write `checkpoint` to `path`, wholly or not at all; in place of a file that is there, where `overwrite` says so.
 
     `dtype` is how weights are stored: "float32", or "float16" at half the size. A finite value too large for it raises
     FormatError, as does float16 for integers, which are stored as they are.
@@ -110,7 +110,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
         else:
             arrays[name] = np.array(encoded)
     attributes.update({name: {"sha256": value} for name, value in sums.items()})
-    write_hdf5(path, arrays, attributes)
+    write_hdf5(path, arrays, attributes, overwrite=overwrite)
 
 
 def read(path: str | Path, config: Config | None = None) -> Checkpoint:

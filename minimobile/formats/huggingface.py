@@ -90,11 +90,11 @@ def describe(path: str | Path) -> Description:
     )
 
 
-def write(directory: str | Path, checkpoint: Checkpoint) -> None:
+def write(directory: str | Path, checkpoint: Checkpoint, *, overwrite: bool = True) -> None:
     """Write config.json, model.safetensors and, where known, preprocessor_config.json: all of them or none.
 
-    Other files of an existing directory stay. Raises FormatError for a network that rounds as in its training, which
-    this layout cannot tell.
+    Other files of an existing directory stay; without `overwrite` it must have none, at the end, too (InputError).
+    Raises FormatError for a network that rounds as in its training, which this layout cannot tell.
     """
     if checkpoint.ranges:
         raise FormatError(
@@ -105,7 +105,8 @@ def write(directory: str | Path, checkpoint: Checkpoint) -> None:
     texts: dict[str, Mapping[str, Any]] = {CONFIG: values}
     if checkpoint.processor is not None:
         texts[PROCESSOR] = checkpoint.processor
-    with write_directory(user_path(directory, "directory"), CONFIG, (WEIGHTS[0], PROCESSOR)) as staging:
+    others = (WEIGHTS[0], PROCESSOR)
+    with write_directory(user_path(directory, "directory"), CONFIG, others, overwrite=overwrite) as staging:
         for name, content in texts.items():
             text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
             write_whole_bytes(staging / name, text.encode("utf-8"))

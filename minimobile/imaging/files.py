@@ -13,7 +13,7 @@ from minimobile.errors import FormatError, InputError, MissingError
 from minimobile.formats.signatures import is_torch_weights
 from minimobile.formats.tensorflow.checkpoint_files import is_checkpoint
 from minimobile.storage import hub
-from minimobile.storage.directories import make_directory
+from minimobile.storage.directories import make_directory, refuse_begun
 from minimobile.storage.files import user_path, write_whole_bytes
 from minimobile.storage.strict_json import read_json_object
 
@@ -83,6 +83,7 @@ def _locate(source: str | Path, names: Sequence[str], options: hub.HubOptions) -
             return path
         if path.is_dir():
             path = path / options.subfolder
+            refuse_begun(path, hub.CONFIG)
         is_directory = path.is_dir()
     except (OSError, ValueError) as error:
         raise MissingError(f"{source!r}: the path cannot be read ({error})") from error

@@ -25,6 +25,7 @@ from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config
 from minimobile.networks.ssd import ANCHORS
 from minimobile.operations.passes import keep_needed
+from minimobile.storage.directories import check_directory
 from minimobile.storage.files import check_apart, check_destination, user_path
 from minimobile.storage.hub import WEIGHTS
 
@@ -80,13 +81,13 @@ def convert(
     complete = dataclasses.replace(fitted, weights={**fitted.weights, **idle_weights(idle)})
     complete, rules_notes = settle_rules(complete) if layout == TFLITE else (complete, ())
     if layout == NATIVE:
-        hdf5.write(path, dataclasses.replace(complete, quantized=None), dtype)
+        hdf5.write(path, dataclasses.replace(complete, quantized=None), dtype, overwrite=overwrite)
         written = tuple(complete.weights)
     elif layout in KEEP_INTEGERS:
-        KEEP_INTEGERS[layout](path, dataclasses.replace(complete, ranges={}), dtype)
+        KEEP_INTEGERS[layout](path, dataclasses.replace(complete, ranges={}), dtype, overwrite=overwrite)
         written = tuple(sorted(kept))
     else:
-        huggingface.write(path, dataclasses.replace(complete, ranges={}))
+        huggingface.write(path, dataclasses.replace(complete, ranges={}), overwrite=overwrite)
         written = tuple(huggingface.name_weights(complete))
     return ConversionReport(
         source=str(source),
@@ -115,10 +116,8 @@ def _check_place(path: Path, layout: str, overwrite: bool) -> None:
         check_destination(path, overwrite=True)
         if path.exists():
             raise InputError(f"{path}: expected a directory, found a file of that name")
-    elif not overwrite and any(path.iterdir()):
-        raise InputError(
-            f"{path}: expected a new or empty directory, but it holds files; --force (overwrite=True) replaces them"
-        )
+    else:
+        check_directory(path, overwrite=overwrite)
 
 
 def _names(checkpoint: Checkpoint) -> Mapping[str, str]:

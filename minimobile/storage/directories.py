@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from minimobile.errors import FormatError, MinimobileError
+from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.storage.files import check_destination
 from minimobile.storage.temporary import BEGUN, FOLDERS, remove_left_folder, temporary_folder
 
@@ -16,29 +16,31 @@ _NEW, _OLD = "new", "old"  # in a temporary folder; where BEGUN is there, too, t
 
 
 @contextmanager
-def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterator[Path]:
+def write_directory(directory: Path, key: str, others: Sequence[str], *, overwrite: bool = True) -> Iterator[Path]:
     """Yield an empty folder to write into, and bring its files to `directory` once all of them are on the disk.
 
     A new directory appears whole or not at all. Of an existing one the files `key` and `others` are replaced (removed
     where no new one has the name), the rest stays. `key` is the file without which nobody takes the others for a model:
     it goes first and comes last, so that a process killed in between leaves nothing that loads: what it had begun, the
     next one to write there finishes. After any error the directory is as it was. Raises FormatError where it cannot be
-    written.
+    written, and, where `overwrite` does not allow to replace anything, InputError as `check_directory` does: also for
+    what another process has written meanwhile.
 
     (To exchange two directories by one rename, Linux's renameat2, would take the files of others along.)
     """
     is_new = not directory.exists()
-    for name in () if is_new else (key, *others):
-        check_destination(directory / name, overwrite=True)
+    _check(directory, (key, *others), overwrite=True)  # what was begun there is finished before anything is refused
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FormatError(f"{directory}: cannot be made ({error.strerror}: {error.filename})") from error
     try:
-        # In an existing directory, for it may be a file system of its own, or stand in a folder that is read-only.
-        with temporary_folder(directory.parent if is_new else directory, directory) as folder:
+        with contextlib.ExitStack() as stack:
+            # In an existing directory, for it may be a file system of its own, or stand in a folder that is read-only.
+            folder = stack.enter_context(temporary_folder(directory.parent if is_new else directory, directory))
             with _holding(directory) as is_held:
                 _finish(directory, key, others, is_held)
+            check_directory(directory, overwrite=overwrite)
             staging = folder / _NEW
             staging.mkdir()
             try:
@@ -46,13 +48,34 @@ def write_directory(directory: Path, key: str, others: Sequence[str]) -> Iterato
             except FormatError as error:
                 raise FormatError(str(error).replace(str(staging), str(directory))) from error
             if is_new:
-                staging.rename(directory)
-            else:
-                with _holding(directory) as is_held:  # one after another: two at once would mix their models
-                    _finish(directory, key, others, is_held)
-                    _replace_files(folder, directory, key, others)
+                if _appear(staging, directory):
+                    return
+                folder = stack.enter_context(temporary_folder(directory, directory))
+                staging.replace(folder / _NEW)
+            with _holding(directory) as is_held:  # one after another: two at once would mix their models
+                _finish(directory, key, others, is_held)
+                _check(directory, (key, *others), overwrite)
+                _replace_files(folder, directory, key, others)
     except OSError as error:
         raise FormatError(f"{directory}: cannot be written ({error.strerror}); nothing was changed") from error
+
+
+def check_directory(directory: Path, *, overwrite: bool) -> None:
+    """Refuse a directory that holds files, unless `overwrite` says that some are replaced. Raises InputError.
+
+    The temporary folders of those who are about to write there, or were, are no files of anybody.
+    """
+    if overwrite or not directory.is_dir():
+        return
+    try:
+        is_taken = any(not entry.name.startswith(FOLDERS) for entry in directory.iterdir())
+    except OSError as error:
+        raise InputError(f"{directory}: the directory cannot be read ({error.strerror})") from None
+    if is_taken:
+        raise InputError(
+            f"{directory}: expected a new or empty directory, but it holds files; --force (overwrite=True) replaces "
+            "them"
+        )
 
 
 @contextmanager
@@ -62,15 +85,8 @@ def refusing_replacement(directory: Path, key: str) -> Iterator[None]:
     And where it replaces them while the block reads: `key` goes first and comes last, so that what was read between two
     sights of the same `key` is of one model. No lock is taken, for who holds one could keep every reader waiting.
     """
+    refuse_begun(directory, key)
     before = _identify(directory / key)
-    if before is None:
-        for folder in _find_begun(directory):
-            raise FormatError(
-                f"{directory}: expected a whole model, found one whose replacement was cut short, or goes on; its "
-                f"files are there and in {folder} ({_OLD}, {_NEW}), and writing a model there again (--force) puts "
-                "that right"
-            )
-        before = _identify(directory / key)  # what was seen just before its end is no directory without
     try:
         yield
     except MinimobileError as error:
@@ -81,6 +97,15 @@ def refusing_replacement(directory: Path, key: str) -> Iterator[None]:
         raise _replaced(directory)
 
 
+def refuse_begun(directory: Path, key: str) -> None:
+    """Raise FormatError for a directory without `key` whose files `write_directory` has begun to replace."""
+    for folder in _find_begun(directory) if _identify(directory / key) is None else ():
+        raise FormatError(
+            f"{directory}: expected a whole model, found one whose replacement was cut short, or goes on; its files "
+            f"are there and in {folder} ({_OLD}, {_NEW}), and writing a model there again (--force) puts that right"
+        )
+
+
 def make_directory(directory: Path) -> Path:
     """Make a directory, and those above it, where it is missing; return it. Raises FormatError where that cannot be."""
     try:
@@ -88,6 +113,23 @@ def make_directory(directory: Path) -> Path:
     except OSError as error:
         raise FormatError(f"{directory}: the directory cannot be made ({error.strerror})") from error
     return directory
+
+
+def _check(directory: Path, names: Sequence[str], overwrite: bool) -> None:
+    check_directory(directory, overwrite=overwrite)
+    for name in names if directory.exists() else ():
+        check_destination(directory / name, overwrite=True)
+
+
+def _appear(staging: Path, directory: Path) -> bool:
+    """Give a folder the name of a new directory; return False where another process has made that meanwhile."""
+    try:
+        staging.rename(directory)
+    except OSError:
+        if not directory.is_dir():
+            raise
+        return False
+    return True
 
 
 def _replace_files(folder: Path, directory: Path, key: str, others: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from minimobile.errors import FormatError, InputError, MinimobileError, MissingError, UnavailableError, UnreachableError
+from minimobile.storage.directories import refuse_begun
 from minimobile.storage.files import user_path
 from minimobile.storage.strict_json import read_json_object
 
@@ -146,11 +147,13 @@ def locate_checkpoint(source: str | Path, options: HubOptions = NO_OPTIONS) -> P
 def locate(source: str | Path, filenames: Sequence[str], options: HubOptions = NO_OPTIONS) -> Path:
     """Return the local path of the first of `filenames` that a directory or hub repository has.
 
-    Errors are those of `locate_checkpoint`; where `source` is a file, it must have one of the names.
+    Errors are those of `locate_checkpoint`; where `source` is a file, it must have one of the names. Raises FormatError
+    for a directory that is half replaced, too.
     """
     local = _find_local(source, options)
     if local is None:
         return _fetch(str(source), filenames, options)
+    refuse_begun(local, CONFIG)
     candidates = [local / name for name in filenames] if local.is_dir() else [local] * (local.name in filenames)
     for path in candidates:
         if path.exists():

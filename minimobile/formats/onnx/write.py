@@ -27,14 +27,15 @@ _RESULTS = {"Model": ("last_hidden_state", "pooler_output"), "ForImageClassifica
             "ForSemanticSegmentation": ("logits",)}  # fmt: skip
 
 
-def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
+def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32", *, overwrite: bool = True) -> None:
     """Write a network for pictures of the config's size and any number of them (operator set 17, N, C, H, W).
 
     Its input is `pixel_values`, its outputs are transformers': `logits`, or `last_hidden_state` and `pooler_output`; a
     detector's are the maps of its predictors, and `anchors` where it has its own. Nodes are called as our layers are.
     The classes' names and the preprocessing are in the metadata. `dtype` "float16" halves the weights of floats; the
     file itself widens them.
-    Written wholly or not at all. Raises FormatError for a network that has no form in such a file.
+    Written wholly or not at all. Raises FormatError for a network that has no form in such a file, InputError for a
+    file that is there, unless `overwrite`.
     """
     path = user_path(path)
     check_exportable(path, checkpoint, dtype)
@@ -43,7 +44,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> N
     else:
         model = _write_floats(checkpoint, dtype, str(path))
     model = dataclasses.replace(model, description=checkpoint.architecture, metadata=describe(checkpoint))
-    write_whole_bytes(path, write_model(model))
+    write_whole_bytes(path, write_model(model), overwrite=overwrite)
 
 
 def write_network(graph: Graph, weights: Weights, shape: tuple[int, int, int, int]) -> bytes:

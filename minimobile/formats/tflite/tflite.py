@@ -97,16 +97,16 @@ def _read_network(model: Model, path: Path, config: Config | None) -> Checkpoint
     return checkpoint if own is None else dataclasses.replace(checkpoint, processor=own.processor)
 
 
-def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32") -> None:
+def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32", *, overwrite: bool = True) -> None:
     """Write a network's integers, or its floats with batch norm folded, to a file that every runtime of TFLite reads.
 
     The classes' names are packed with it, and its metadata says how pictures come in. `dtype` "float16" halves the
     weights of floats; the file itself widens them. Written wholly or not at all. Raises FormatError for a network that
-    has no form in such a file.
+    has no form in such a file, InputError for a file that is there, unless `overwrite`.
     """
     path = user_path(path)
     check_exportable(path, checkpoint, dtype)
-    write_whole_bytes(path, pack_labels(pack(checkpoint, str(path), dtype), checkpoint))
+    write_whole_bytes(path, pack_labels(pack(checkpoint, str(path), dtype), checkpoint), overwrite=overwrite)
 
 
 def pack(checkpoint: Checkpoint, where: str, dtype: str = "float32") -> bytes:
