@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
 from minimobile.errors import FormatError, InputError, MinimobileError, UnavailableError
+from minimobile.imaging.folders import is_picture, walk_pictures
 from minimobile.imaging.pictures import PICTURE_SUFFIXES
 from minimobile.storage.extras import import_extra
 from minimobile.storage.files import open_regular
@@ -34,8 +35,8 @@ def list_entries(sources: Sequence[str | Path], column: str | None = None, stdin
     """Return what the sources name, sorted, each entry once.
 
     A source is a folder (with all below it), a picture, a glob, a list (.txt, .list: a path a line), a table (.csv,
-    .parquet), an address of a bucket, or "-" for a list on standard input. Folders are searched for pictures by their
-    suffix. A folder that cannot be listed is an entry by itself: it gets a row that says so.
+    .parquet), an address of a bucket, or "-" for a list on standard input. What a folder stands for says
+    `imaging.folders.walk_pictures`. A folder that cannot be listed is an entry by itself: it gets a row that says so.
 
     Args:
         sources: what to compute.
@@ -97,7 +98,7 @@ def _list_source(text: str, column: str | None) -> Iterable[Entry]:
         return _list_addresses(text)
     path = Path(text)
     if path.is_dir():
-        return _walk(text)
+        return walk_pictures(text)
     if path.suffix.lower() in LIST_SUFFIXES and path.exists():
         return _read_list(path)
     if path.suffix.lower() in TABLE_SUFFIXES and path.exists():
@@ -108,32 +109,6 @@ def _list_source(text: str, column: str | None) -> Iterable[Entry]:
         found = glob.iglob(text, recursive=True)  # noqa: PTH207  # patterns of any place, not below one folder
         return (name for name in found if not Path(name).is_dir())
     raise InputError(f"{text}: expected a folder, a picture, a list, a table or a glob, found nothing of that name")
-
-
-def _walk(folder: str, above: tuple[tuple[int, int], ...] = ()) -> Iterator[str]:
-    """Yield the pictures of a folder and of those below it; links to folders are followed, but never in a circle."""
-    try:
-        status = Path(folder).stat()
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            return
-        with os.scandir(folder) as names:
-            for name in names:
-                if name.name.startswith((".", "_")):
-                    continue
-                if _is_folder(name):
-                    yield from _walk(name.path, (*above, identity))
-                elif os.path.splitext(name.name)[1].lower() in PICTURE_SUFFIXES:  # noqa: PTH122  # a million times
-                    yield name.path
-    except OSError:
-        yield folder  # its row will say why
-
-
-def _is_folder(name: os.DirEntry[str]) -> bool:
-    try:
-        return name.is_dir()
-    except OSError:  # a link to itself: opening it will say why
-        return False
 
 
 def _read_list(path: Path) -> list[str]:
@@ -196,7 +171,7 @@ def _list_addresses(address: str) -> Iterator[str]:
         if glob.has_magic(path):
             found = filesystem.glob(path)
         elif filesystem.isdir(path):
-            found = [name for name in filesystem.find(path) if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+            found = [name for name in filesystem.find(path) if is_picture(name.removeprefix(path).lstrip("/"))]
         else:
             found = None
     if found is None:

@@ -26,8 +26,8 @@ Track = Callable[[Any], Iterable[Any]]
 class Pictures:
     """Pictures for calibration, read anew at every pass: one is held at a time.
 
-    Folders stand for the pictures in them, an array for pixel values (N, C, H, W). What cannot be read is left out, and
-    the sentences that say why are kept in `skipped`; `used` is how many there are otherwise, after a whole pass.
+    Folders stand for all pictures below them, an array for pixel values (N, C, H, W). What cannot be read is left out,
+    and the sentences that say why are kept in `skipped`; `used` is how many there are otherwise, after a whole pass.
     """
 
     def __init__(self, model: MobileNetModel, pictures: Any, track: Track = iter) -> None:

@@ -51,7 +51,7 @@ def detect(
     check_threshold(threshold, "--threshold")
     if out is not None:
         targets.check_folder("--out", out)
-    paths = pictures.expand_folders(images)
+    paths = pictures.expand_folders(images, out)
     network = open_model(model, "ObjectDetection", len(paths))
     different = list(dict.fromkeys(paths))
     names = dict(zip(different, choose_names(different), strict=True))

@@ -45,7 +45,7 @@ _A_MODEL = "A directory, a file of any known format, a hub id, or demo:digits, d
 
 Pictures = Annotated[
     list[Path],
-    path_argument(metavar="IMAGE", help="Pictures, or folders of pictures.", show_default=False),
+    path_argument(metavar="IMAGE", help="Pictures, or folders with all pictures below them.", show_default=False),
 ]
 Model = Annotated[
     str | None,

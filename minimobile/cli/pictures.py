@@ -12,8 +12,8 @@ from minimobile.errors import MinimobileError
 Row = Mapping[str, Any]
 
 
-def expand_folders(paths: Iterable[Path]) -> list[Path]:
-    """Return the paths with every folder replaced by what is called a picture in it (not below it), sorted by name.
+def expand_folders(paths: Iterable[Path], out: Path | None = None) -> list[Path]:
+    """Return the paths with every folder replaced by the pictures in it and below it, sorted by name, but not in `out`.
 
     Broken links, pipes and files that cannot be read are among them, to be reported like any bad picture; so is a
     folder without pictures, in its place.
@@ -22,7 +22,7 @@ def expand_folders(paths: Iterable[Path]) -> list[Path]:
 
     expanded: list[Path] = []
     for path in paths:
-        expanded += list_pictures(path) or [path]
+        expanded += list_pictures(path, besides=out) or [path]
     return expanded
 
 

@@ -48,8 +48,8 @@ def quantize(
         path_option(
             "--calibrate",
             metavar="PICTURE",
-            help="A picture like those that the model will see, or a folder of them; may be given again. Without any, "
-            "batch norm's statistics tell what to expect.",
+            help="A picture like those that the model will see, or a folder with all below it; may be given again. "
+            "Without any, batch norm's statistics tell what to expect.",
             show_default=False,
         ),
     ] = None,

@@ -60,7 +60,7 @@ def segment(
     from minimobile.storage.files import check_destination, write_together
 
     targets.check_folder("--out", out)
-    paths = pictures.expand_folders(images)
+    paths = pictures.expand_folders(images, out)
     network = open_model(model, "SemanticSegmentation", len(paths))
     different = list(dict.fromkeys(paths))
     names = dict(zip(different, choose_names(different), strict=True))
