@@ -152,6 +152,21 @@ def test_the_dialect_stays_with_the_weights(tmp_path: Path) -> None:
 def test_a_dot_in_a_name_is_no_suffix(tmp_path: Path) -> None:
     source = write(tmp_path / "source", make_checkpoint())
     assert convert(source, tmp_path / "mobilenet_v1_0.1_32").layout == layouts.DIRECTORY
+    names = (
+        "mobilenet_v2_1.0_224 mobilenet_v2_1.0-rc1 net.v2 net.V1 net-1.5 run.2026-11-22 net.ckpt-90 .hidden a.b_c net."
+    )
+    assert {choose_layout(tmp_path / name) for name in names.split()} == {layouts.DIRECTORY}
+
+
+@pytest.mark.parametrize("name", ["net.xyz", "net.hf", "net.XML", "net_1.0_224.savedmodel", "net.pt2", "net.tar.gz"])
+def test_an_unknown_ending_makes_no_directory_unless_it_is_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(
+        InputError, match=r"or a directory \(.*\) without a suffix, or one that exists, got the suffix '\."
+    ):
+        convert("demo:digits", tmp_path / name)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / name).mkdir()
+    assert choose_layout(tmp_path / name) == layouts.DIRECTORY
 
 
 @pytest.mark.parametrize("name", ["net.tfilte", "net.onx", "net.TFL", "net.hdf"])
@@ -160,8 +175,13 @@ def test_a_misspelt_ending_makes_no_directory_and_no_file(tmp_path: Path, name: 
         with pytest.raises(InputError, match=r"did you mean net\.(tflite|onnx|hdf5)\?"):
             write_there(tmp_path / name)
     assert not list(tmp_path.iterdir())
-    (tmp_path / name).mkdir()
-    assert choose_layout(tmp_path / name) == choose_layout(tmp_path / "net.hf") == layouts.DIRECTORY
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors", "net.keras", "net.pb"])
+def test_a_file_of_ours_is_not_saved_under_the_ending_of_another_format(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"expected a name ending in \.h5, \.tflite or \.onnx, got '\."):
+        mm.load("demo:digits").save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_no_network_of_ours_is_refused(tmp_path: Path) -> None:

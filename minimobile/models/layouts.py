@@ -16,47 +16,42 @@ NATIVE, DIRECTORY, TFLITE, ONNX = "native HDF5 file", "Hugging Face directory", 
 FILES = (NATIVE, TFLITE, ONNX)
 LAYOUTS: Mapping[str, str] = {".h5": NATIVE, ".hdf5": NATIVE, tflite.SUFFIX: TFLITE, onnx_file.SUFFIX: ONNX}
 """The layout of a file by its name's suffix."""
-_VERSION = re.compile(r"\.v?\d\w*")  # as in mobilenet_v2_1.0_224
-_ALIKE, _SHORTEST = 0.7, len(".tfl")  # difflib's ratio: .tfilte, .lite, .onx and .hdf are misspelt, .hf a folder's
+_ENDING = re.compile(r"\.(?!v?\d)[a-z][a-z0-9]{0,9}")  # a file's; the dot of mobilenet_v2_1.0_224 begins none, nor .v2
+_ALIKE, _SHORTEST = 0.7, len(".tfl")  # difflib's ratio: .tfilte, .lite, .onx and .hdf are misspelt, .hf is not
 
 
 def choose_layout(destination: Path) -> str:
     """Return `NATIVE` for a name ending in .h5 or .hdf5, `TFLITE` for .tflite, `ONNX` for .onnx, else `DIRECTORY`.
 
-    Raises InputError for a name with another file's ending, or with one of these misspelt, unless it is a directory's.
+    Raises InputError for a name with any other file's ending, unless a directory has it.
+
+    >>> choose_layout(Path("net.h5")), choose_layout(Path("mobilenet_v2_1.0_224")), choose_layout(Path("net.v2"))
+    ('native HDF5 file', 'Hugging Face directory', 'Hugging Face directory')
     """
     suffix = destination.suffix
     if suffix.lower() in LAYOUTS:
         return LAYOUTS[suffix.lower()]
-    if destination.is_dir():
+    if destination.is_dir() or not _ENDING.fullmatch(suffix.lower()):
         return DIRECTORY
-    meant = find_misspelt(destination)
-    if meant is None and not has_file_ending(destination.name):
-        return DIRECTORY
-    hint = "" if meant is None else f"; did you mean {destination.stem}{meant}?"
     raise InputError(
-        f"{destination}: expected a name ending in .h5 (native file), .tflite or .onnx, or a directory without a "
-        f"suffix (Hugging Face layout), got the suffix {suffix!r}{hint}"
+        f"{destination}: expected a name ending in .h5 (native file), .tflite or .onnx, or a directory (Hugging Face "
+        f"layout) without a suffix, or one that exists, got the suffix {suffix!r}{_suggest(destination)}"
     )
 
 
-def find_misspelt(destination: Path) -> str | None:
-    """Return the suffix of a file of ours that a name's own is nearly, None where it is one, or like none.
-
-    >>> find_misspelt(Path("net.tfilte")), find_misspelt(Path("net.tflite")), find_misspelt(Path("mobilenet_v2_1.0"))
-    ('.tflite', None, None)
-    """
-    suffix = destination.suffix.lower()
-    if suffix in LAYOUTS or len(suffix) < _SHORTEST or _VERSION.fullmatch(suffix):
-        return None
-    return next(iter(difflib.get_close_matches(suffix, LAYOUTS, n=1, cutoff=_ALIKE)), None)
-
-
-def refuse_misspelt(destination: Path) -> None:
-    """Raise InputError for a file's name whose suffix is nearly one of ours."""
-    meant = find_misspelt(destination)
-    if meant is not None:
+def refuse_foreign(destination: Path) -> None:
+    """Raise InputError for a file's name whose suffix is another format's, or nearly one of ours."""
+    is_ours = destination.suffix.lower() in LAYOUTS
+    hint = "" if is_ours else _suggest(destination)
+    if hint or (has_file_ending(destination.name) and not is_ours):
         raise InputError(
-            f"{destination}: expected a name ending in .h5, .tflite or .onnx, got {destination.suffix!r}; did you mean "
-            f"{destination.stem}{meant}?"
+            f"{destination}: expected a name ending in .h5, .tflite or .onnx, got {destination.suffix!r}{hint}"
         )
+
+
+def _suggest(destination: Path) -> str:
+    """Return what to say of a suffix that is nearly one of ours, which it is not."""
+    suffix = destination.suffix.lower()
+    is_ending = len(suffix) >= _SHORTEST and _ENDING.fullmatch(suffix)
+    meant = difflib.get_close_matches(suffix, LAYOUTS, n=1, cutoff=_ALIKE) if is_ending else ()
+    return "".join(f"; did you mean {destination.stem}{each}?" for each in meant)

@@ -38,14 +38,14 @@ class Saving:
         """Write our native HDF5 file, or what a name ending in .tflite or .onnx says; `dtype="float16"` halves any.
 
         All of them keep integers as they are. Raises FormatError for what has no form in a file, and writes none,
-        InputError for an ending that is one of these misspelt.
+        InputError for an ending that is another format's, or one of these misspelt.
         """
         from minimobile.formats import hdf5
         from minimobile.formats.onnx import write as onnx_file
         from minimobile.formats.tflite import tflite
-        from minimobile.models.layouts import refuse_misspelt
+        from minimobile.models.layouts import refuse_foreign
 
-        refuse_misspelt(user_path(path))
+        refuse_foreign(user_path(path))
         name = str(path).lower()
         if name.endswith(tflite.SUFFIX):
             tflite.write(path, self._as_checkpoint(), dtype)
