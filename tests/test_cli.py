@@ -105,6 +105,34 @@ def test_a_broken_or_missing_model_is_one_sentence_and_code_1(run: Run, tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"broken.h5"}
 
 
+FAILING: dict[str, list[str]] = {
+    "demo": ["--out", "FOLDER/none/x.png"],
+    "classify": ["a.png", "--model", "FOLDER/none"],
+    "segment": ["a.png", "--model", "FOLDER/none", "--out", "FOLDER/o"],
+    "detect": ["a.png", "--model", "FOLDER/none"],
+    "features": ["a.png", "--model", "FOLDER/none", "--layer", "layer.1", "--out", "FOLDER/x.npz"],
+    "inspect": ["FOLDER/none"],
+    "trace": ["FOLDER/none", "a.png"],
+    "explore": ["FOLDER/none", "a.png", "--out", "FOLDER/x.html"],
+    "convert": ["FOLDER/none", "FOLDER/x.h5"],
+    "quantize": ["FOLDER/none", "FOLDER/x.tflite"],
+    "check": ["FOLDER/none", "a.png", "--against", "reference"],
+    "bench": ["FOLDER/none"],
+}
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name not in ("run", "warmup")])
+def test_json_is_whole_or_nothing(run: Run, tmp_path: Path, command: str) -> None:
+    words = [word.replace("FOLDER", str(tmp_path)) for word in FAILING[command]]
+    code, out, err = run(command, *words, "--format", "json")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {tmp_path}/none") and err.count("\n") == 1
+    code, out, err = run(command, *words, "--format", "json", "--no-such-option")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: No such option") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("spoilt", ["nan", "inf"])
 @pytest.mark.parametrize("command", ["classify", "segment", "features"])

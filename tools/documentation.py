@@ -144,12 +144,16 @@ def describe_commands() -> str:
     os.environ.pop("MINIMOBILE_MODEL", None)
     group: Any = typer.main.get_command(build_app())
     parts = [
-        "# The commands\n\nWhat `minimobile --help` and `minimobile COMMAND --help` say. Exit codes: 0, all went well; "
-        "1, something failed, as one sentence on standard error says; 2, wrong usage; 3, `check` cannot tell.\n"
+        f"# The commands\n\nWhat `minimobile --help` and `minimobile COMMAND --help` say.\n\n{_last_paragraph(group)}\n"
     ]
     for name, command in group.commands.items():
         parts.append("\n".join(_describe_command(f"minimobile {name}", command)))
     return "\n".join(parts)
+
+
+def _last_paragraph(group: Any) -> str:
+    """Return what the program's own help says of its output and its exit codes."""
+    return " ".join(group.help.split("\n\n")[-1].split())
 
 
 def _describe_command(name: str, command: Any) -> Iterator[str]:

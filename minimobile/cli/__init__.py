@@ -115,6 +115,10 @@ def _describe_program(
     """Run MobileNet V1, V2, DeepLabV3+ and SSD on pictures, with no deep-learning framework.
 
     Start with `minimobile demo`: it needs no network and no file.
+
+    Results go to stdout, and what went wrong to stderr, in one line each. With --format json stdout has one whole
+    document, or, where the command itself fails, nothing; a bad picture among others is an item with an "error".
+    Exit codes: 0, all went well; 1, something failed; 2, wrong usage; 3, `check` cannot tell.
     """
 
 
