@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,3 +74,15 @@ def test_links_to_folders_are_followed_but_not_in_a_circle(folder: Path) -> None
     expected = [*(str(folder / name) for name in TAKEN), str(folder / "link" / "c.png")]
     assert [str(path) for path in list_pictures(folder)] == expected
     assert list_entries([folder]) == expected
+
+
+def test_folders_may_lie_deeper_than_functions_call_one_another(tmp_path: Path) -> None:
+    deepest = tmp_path.joinpath(*["d"] * 120)
+    deepest.mkdir(parents=True)
+    (deepest / "a.png").touch()
+    before = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+        assert list_pictures(tmp_path) == [deepest / "a.png"]
+    finally:
+        sys.setrecursionlimit(before)

@@ -28,27 +28,30 @@ def list_pictures(path: Path, besides: Path | None = None) -> list[Path]:
     return [Path(name) for name in sorted(walk_pictures(str(path), real))]
 
 
-def walk_pictures(folder: str, besides: str | None = None, above: tuple[Identity, ...] = ()) -> Iterator[str]:
+def walk_pictures(folder: str, besides: str | None = None) -> Iterator[str]:
     """Yield what is called a picture in a folder and in those below it but `besides`, in no order.
 
-    Hidden files and folders are passed over. Links to folders are followed, but not back into one of those `above`.
+    Hidden files and folders are passed over. Links to folders are followed, but not back into one of those above.
     Broken links, pipes, and files that cannot be read are among the pictures, and a folder that cannot be listed stands
     for itself: who opens it says why.
     """
-    try:
-        status = os.stat(folder)  # noqa: PTH116  # as all below, of a million names
-        identity = (status.st_dev, status.st_ino)
-        if identity in above and status.st_ino:  # some file systems have no such numbers
-            return
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _is_folder(entry):
-                    if not entry.name.startswith(HIDDEN_FOLDERS) and os.path.realpath(entry.path) != besides:
-                        yield from walk_pictures(entry.path, besides, (*above, identity))
-                elif is_picture(entry.name):
-                    yield entry.path
-    except (OSError, ValueError):
-        yield folder
+    waiting: list[tuple[str, tuple[Identity, ...]]] = [(folder, ())]  # no recursion: they may lie thousands deep
+    while waiting:
+        place, above = waiting.pop()
+        try:
+            status = os.stat(place)  # noqa: PTH116  # as all below, of a million names
+            identity = (status.st_dev, status.st_ino)
+            if identity in above and status.st_ino:  # some file systems have no such numbers
+                continue
+            with os.scandir(place) as entries:
+                for entry in entries:
+                    if _is_folder(entry):
+                        if not entry.name.startswith(HIDDEN_FOLDERS) and os.path.realpath(entry.path) != besides:
+                            waiting.append((entry.path, (*above, identity)))
+                    elif is_picture(entry.name):
+                        yield entry.path
+        except (OSError, ValueError):
+            yield place
 
 
 def is_picture(path: str) -> bool:
