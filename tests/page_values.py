@@ -60,9 +60,11 @@ def rebuild_pixels(model: Any, document: dict[str, Any]) -> Array:
 
 
 def as_map(array: Array) -> Array:
-    """Return a tensor of one picture as (H, W, C); what has no pixels is a row of them."""
+    """Return a tensor of one picture as (H, W, C); what has no pixels is a row; classes have no channels."""
     if array.ndim == 4:
         return array[0]
+    if array.ndim == 3 and array.dtype == np.int64:
+        return array[0][..., None]
     return array.reshape(1, -1, array.shape[-1] if array.ndim > 1 else 1)
 
 

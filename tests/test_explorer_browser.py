@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import page_checks
 import pytest
+import quantized_models
 from page_values import DATA, DEMO, Array, add_again, click_value, find_values, open_layer
 
 import minimobile as mm
@@ -106,6 +107,15 @@ def test_rounding_twice_would_be_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (careless.features(image, ["layer.1"])["layer.1"] != expected).any()
 
 
+def make_labels(folder: Path) -> mm.MobileNetModel:
+    """Return a DeepLab of bytes that ends in an argmax: its classes are integers of 64 bits."""
+    architecture, dtype, tail, fields = quantized_models.FORMS["DeepLab"]
+    folder.mkdir()
+    return mm.load(
+        quantized_models.save(folder, quantized_models.build(architecture, dtype=dtype, tail=tail, **fields))
+    )
+
+
 EMBEDDED: dict[str, tuple[Callable[[Path], Any], Path]] = {
     "v1": (lambda _: mm.load("demo:digits"), DEMO / "digit_7.png"),
     "unfolded": (lambda _: mm.load("demo:digits", folds_batch_norm=False), DEMO / "digit_3.png"),
@@ -115,6 +125,7 @@ EMBEDDED: dict[str, tuple[Callable[[Path], Any], Path]] = {
     "detection": (lambda _: mm.load("demo:boxes"), DEMO / "scene.png"),
     "quantized": (lambda _: mm.quantize("demo:digits"), DEMO / "digit_3.png"),
     "quantized deeplab": (lambda _: mm.quantize("demo:scenes"), DEMO / "scene.png"),
+    "quantized classes": (make_labels, DEMO / "scene.png"),
 }
 REAL = {
     "real v1": ("huggingface/mobilenet_v1_0.25_128", "cat.bmp"),
@@ -122,6 +133,7 @@ REAL = {
     "real deeplab": ("huggingface/deeplabv3_mobilenet_v2_0.5_257", "bird_segmentation.bmp"),
     "real detection": ("detection/ssdlite_mobilenet_v2_coco_float32.tflite", "cats_and_dogs.jpg"),
     "real quantized v2": ("tflite/mobilenet_v2_1.0_224_quant.tflite", "cat.bmp"),
+    "real quantized deeplab": ("tflite/deeplabv3_mnv2_dm05_pascal_quant.tflite", "cat.bmp"),
     "real fake-quantized": ("tensorflow/deeplabv3_mobilenet_v2_0.5_513_portrait_quant_frozen.pb", "grace_hopper.bmp"),
 }
 
@@ -178,6 +190,11 @@ def check_field(model: Any, page: Any, layer: str) -> None:
     assert expected in facts
 
 
+CUT = """() => [...document.querySelectorAll('.facts dt, .facts dd, button, input[step=any]')]
+  .filter((element) => element.scrollWidth > element.clientWidth)
+  .map((element) => element.textContent || `${element.name} ${element.value}`)"""
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1280, "light"), (1280, "dark"), (3840, "dark")])
 def test_everyone_can_use_the_page(width: int, scheme: str, open_page: Callable[..., Opened], tmp_path: Path) -> None:
     """Contrast, names and the keyboard, from a phone to 4k; pictures of it are kept where EXPLORER_SHOTS says."""
@@ -195,6 +212,7 @@ def test_everyone_can_use_the_page(width: int, scheme: str, open_page: Callable[
         for summary in page.locator("summary").all():
             summary.click()
         assert page_checks.check_everyone(page) > 100
+        assert page.evaluate(CUT) == []
         if width == 1280:
             assert page_checks.check_keyboard(page) > 30
         if "EXPLORER_SHOTS" in os.environ:
@@ -266,6 +284,82 @@ def test_changes_are_followed_as_the_engine_would(open_page: Callable[..., Opene
     assert [read_value(page, "classifier", (0, 0, index)) for index in range(3)] == before
 
 
+def complain(page: Any, name: str, value: str, button: str) -> str:
+    """Fill one field with what it cannot take, press the button, and return what is said below; then as it was."""
+    field = page.locator(f"input[name='{name}']")
+    before = field.input_value()
+    field.fill(value)
+    page.click(f"text={button}")
+    assert page.evaluate("() => document.activeElement.name") == name
+    said: str = page.locator(f".row:has([name='{name}']) + .complaint").inner_text()
+    field.fill(before)
+    return said
+
+
+def test_wrong_numbers_are_told_in_one_sentence(open_page: Callable[..., Opened]) -> None:
+    opened = open_page(mm.explore("demo:digits", DEMO / "digit_7.png"))
+    page = opened.page
+    page.wait_for_selector("#status[data-state=same]")
+    open_layer(page, 3)
+    page.locator("canvas.grid").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#value-body[data-at]")
+    page.click("text=Change a weight of the file")
+    expected = "row: expected a whole number from 0 to 15, got 16."
+    assert complain(page, "value row", "16", "Write it out") == expected
+    assert complain(page, "value channel", "0.5", "Write it out").endswith(" from 0 to 15, got 0.5.")
+    assert complain(page, "pixel row", "64", "Set the pixel").endswith(" from 0 to 63, got 64.")
+    assert complain(page, "channel 1", "", "Set the pixel").startswith("green: expected a number from -3.4")
+    assert complain(page, "weight output", "-1", "Set the weight").endswith(" from 0 to 15, got -1.")
+    assert complain(page, "weight value", "4e38", "Set the weight").endswith("e+38, got 4e38.")
+    page.keyboard.press("Enter")  # as the button does
+    wait_until_changed(page)
+    # The editor is made anew: without a complaint, open as it was, and with the focus.
+    page.wait_for_selector("details[open] .complaint:empty", state="attached")
+    assert page.evaluate("() => document.activeElement.name") == "weight value"
+    assert opened.complaints == []
+
+
+def test_a_tall_photograph_is_read_under_the_pointer(open_page: Callable[..., Opened]) -> None:
+    """And it is no taller than a screen, which a picture of 900 x 3 would be by hundreds."""
+    tall = np.arange(90 * 30 * 3, dtype=np.uint8).reshape(90, 30, 3)
+    for photo in (tall, np.zeros((900, 3, 3), np.uint8)):
+        page = open_page(mm.explore("demo:boxes", photo)).page
+        page.wait_for_selector("#status[data-state=same]")
+        heights = page.evaluate("() => [...document.querySelectorAll('canvas')].map((each) => each.clientHeight)")
+        assert max(heights) <= 800
+        box = page.locator("figure canvas").first.bounding_box()
+        page.mouse.move(box["x"] + 0.95 * box["width"], box["y"] + 0.95 * box["height"])
+        row, column = int(photo.shape[0] * 0.95), int(photo.shape[1] * 0.95)
+        said = page.locator("figure .readout").first.inner_text()
+        if photo is tall:
+            assert said == f"row {row}, column {column}: {', '.join(map(str, tall[row, column]))}"
+
+
+def test_the_colour_bar_of_bytes_ends_in_bytes(open_page: Callable[..., Opened]) -> None:
+    model = mm.quantize("demo:digits")
+    page = open_page(mm.explore(model, DEMO / "digit_3.png")).page
+    page.wait_for_selector("#status[data-state=same]")
+    values = find_values(model, page)["layer.3"]
+    assert values.min() == -128  # the zero point: what follows is a ReLU
+    names = page.locator("button.layer").evaluate_all("(all) => all.map((button) => button.title)")
+    open_layer(page, names.index("layer.3"))
+    assert page.inner_text("#layer-body .ends").split() == ["-128", str(values.max())]
+
+
+def test_what_goes_wrong_in_a_run_is_told(open_page: Callable[..., Opened]) -> None:
+    made = mm.explore("demo:digits", DEMO / "digit_7.png")
+    known = '"op":"global_average_pool2d"'
+    assert made.html.count(known) == 1
+    broken = made.html.replace(known, '"op":"an operation that no page knows"')
+    page = open_page(type(made)(broken, "broken")).page
+    page.wait_for_selector("#status[data-state=other]")
+    assert page.inner_text("#status") == (
+        "The network cannot be computed here, please report this: Error: no such operation: "
+        "an operation that no page knows"
+    )
+
+
 def test_hostile_names_are_shown_as_text(open_page: Callable[..., Opened], tmp_path: Path) -> None:
     hostile = "<img src=x onerror=alert(1)> </script><script>alert(2)</script> \" ' \u202e"
     model = mm.load("demo:digits")
@@ -284,5 +378,15 @@ def test_a_notebook_s_frame_computes(open_page: Callable[..., Opened], tmp_path:
     exploration = mm.explore("demo:digits", DEMO / "digit_7.png")
     frame = type(exploration)(f"<!DOCTYPE html><title>a notebook</title>{exploration._repr_html_()}", "a notebook")
     opened = open_page(frame)
-    opened.page.frame_locator("iframe").locator("#status[data-state=same]").wait_for()
+    inner = opened.page.frame_locator("iframe")
+    inner.locator("#status[data-state=same]").wait_for()
+    inner.locator("nav a", has_text="Network").click()  # not to that part of the notebook
+    inner.locator("button.layer").nth(3).click()
+    inner.locator("#layer-body[data-layer]").wait_for()
+    inner.locator("canvas.grid").focus()
+    opened.page.keyboard.press("Enter")
+    inner.locator("#value-body[data-at='layer.2 0 0 0']").wait_for()
+    inner.locator("input[name='value row']").fill("5")
+    inner.locator("text=Write it out").click()
+    inner.locator("#value-body[data-at='layer.2 5 0 0']").wait_for()
     assert opened.complaints == []

@@ -96,14 +96,17 @@ class _Describer:
                 parameters = sum(math.prod(tensor.shape) for tensor in tensors[1:])
                 multiply_adds = math.prod(weight.shape) * (math.prod(out.shape[1:3]) if len(out.shape) == 4 else 1)
         else:
+            if values.dtype == np.int64:  # classes: JavaScript's whole numbers of 64 bits mix with no others
+                values = values.astype(np.int32)
             node |= {"op": "carried", "attributes": {"values": self.add(np.ascontiguousarray(values))}}
+        is_classes = operation.op == "argmax" and len(out.shape) == 3  # a map without channels
         size = node["attributes"].get("kernel_size")
         title = KINDS.get(operation.op, operation.op.replace("_", " "))
         return {
             "name": name,
             "inputs": [self.names[tensor.name] for tensor in maps],
             "nodes": [node],
-            "shape": as_map(out.shape),
+            "shape": [1, *out.shape[1:]] if is_classes else as_map(out.shape),
             "kind": f"{title} {size[0]}x{size[1]}" if size else title,
             "block": find_block(name, self.graph) if name in {each.name for each in self.graph.nodes} else "other",
             "parameters": parameters,

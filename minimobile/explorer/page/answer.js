@@ -1,7 +1,7 @@
 // The answer: labels with bars, a mask over the photograph, or boxes with their anchors.
 
 import { exponential, sigmoid } from "./curves.js";
-import { field, find, make, percent, scroller, short } from "./dom.js";
+import { field, find, make, percent, scroller, setSize, short } from "./dom.js";
 import { paint } from "./colours.js";
 
 export class Answer {
@@ -75,10 +75,9 @@ export class Answer {
     this.canvas = make("canvas", {
       class: "crisp answer",
       role: "img",
-      width: shape[1],
-      height: shape[0],
       "aria-label": "The photograph, each class in its colour",
     });
+    setSize(this.canvas, shape[1], shape[0]);
     const slider = make("input", {
       type: "range",
       min: 0,
@@ -150,15 +149,15 @@ export class Answer {
     this.canvas = make("canvas", {
       class: "crisp answer",
       role: "img",
-      width: shape[1],
-      height: shape[0],
       "aria-label": `The photograph with ${boxes.length} boxes`,
     });
-    const draw = (chosen) => {
+    setSize(this.canvas, shape[1], shape[0]);
+    const opened = new Set(); // of none that is open, all are drawn
+    const draw = () => {
       const context = this.canvas.getContext("2d");
       paint(context, 0, 0, shape[0], shape[1], 1, (row, column) => values.subarray(3 * (row * shape[1] + column)));
       boxes.forEach(
-        (box, rank) => (chosen === null || chosen === rank) && this.drawBox(context, box, shape, chosen === rank),
+        (box, rank) => (!opened.size || opened.has(rank)) && this.drawBox(context, box, shape, opened.has(rank)),
       );
     };
     const list = boxes.map((box, rank) =>
@@ -167,7 +166,12 @@ export class Answer {
         {},
         make(
           "details",
-          { ontoggle: (event) => draw(event.target.open ? rank : null) },
+          {
+            ontoggle: (event) => {
+              opened[event.target.open ? "add" : "delete"](rank);
+              draw();
+            },
+          },
           make("summary", {}, make("bdi", {}, box.label), ` ${box.score.toFixed(3)}`),
           this.writeBox(box),
         ),
@@ -183,7 +187,7 @@ export class Answer {
       make("ol", { class: "boxes" }, list),
       this.note,
     );
-    draw(null);
+    draw();
   }
 
   drawBox(context, box, [height, width], isChosen) {

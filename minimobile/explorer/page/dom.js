@@ -1,6 +1,6 @@
 // Elements, and numbers as text. Whatever comes from a file is put in as text, never as markup.
 
-import { fround } from "./fma.js";
+import { LARGEST, fround } from "./fma.js";
 
 // make("button", { class: "plain", onclick }, "text", child): attributes, or properties where the value is no text.
 export function make(tag, attributes = {}, ...children) {
@@ -15,6 +15,13 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 export const find = (id) => document.getElementById(id);
+
+// Put other children into an element; the focus stays with the field or button of the same name.
+export function refill(element, ...children) {
+  const name = element.contains(document.activeElement) ? document.activeElement.name : "";
+  element.replaceChildren(...children);
+  if (name) element.querySelector(`[name="${CSS.escape(name)}"]`)?.focus({ preventScroll: true });
+}
 
 // A table that scrolls by itself where it is too wide or long.
 export function scroller(label, table) {
@@ -33,6 +40,49 @@ export function field(label, input) {
 
 export function numberInput(attributes) {
   return make("input", { type: "number", inputmode: "decimal", step: "any", ...attributes });
+}
+
+// A field for any number of float32.
+export function float32Input(attributes) {
+  return numberInput({ min: -LARGEST, max: LARGEST, ...attributes });
+}
+
+export const isRight = (input) => input.value !== "" && input.validity.valid;
+
+// Fields of numbers in a row and a button that does something with them, as Enter does; or one sentence about the first
+// that is wrong. Not a form: the frame of a notebook lets none be sent.
+export function entries(fields, text, act) {
+  const complaint = make("p", { class: "complaint", role: "alert" });
+  const go = () => {
+    const wrong = fields.find(([, input]) => !isRight(input));
+    complaint.textContent = wrong ? complain(...wrong) : "";
+    if (wrong) wrong[1].focus();
+    else act();
+  };
+  for (const [, input] of fields) {
+    input.onkeydown = (event) => {
+      if (event.key === "Enter") go();
+    };
+  }
+  const button = make("button", { type: "button", name: text, onclick: go }, text);
+  return make(
+    "div",
+    {},
+    make("div", { class: "row" }, fields.map(([label, input]) => field(label, input)), button),
+    complaint,
+  );
+}
+
+function complain(label, { min, max, step, value }) {
+  const kind = step === "any" ? "a number" : "a whole number";
+  return `${label}: expected ${kind} from ${min} to ${max}, got ${value === "" ? "none" : value}.`;
+}
+
+// A picture takes the room that there is, and its style sheet bounds its height by this: were it fitted into a box of
+// another shape, other pixels than those under the pointer would be read.
+export function setSize(canvas, width, height) {
+  Object.assign(canvas, { width, height });
+  canvas.style.setProperty("--ratio", width / height);
 }
 
 // The fewest digits that give a float32 back, and give it to whoever adds the numbers of this page again.

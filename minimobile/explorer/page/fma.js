@@ -2,7 +2,7 @@
 
 export const fround = Math.fround;
 const OVERFLOW = 2 ** 128 - 2 ** 103; // halfway between the largest float32 and 2**128
-const LARGEST = 2 ** 128 - 2 ** 104;
+export const LARGEST = 2 ** 128 - 2 ** 104; // of float32
 
 // x * w + sum, rounded once. The product of two float32 is exact in float64. The sum is rounded to float64 first, and
 // that does no harm unless it falls halfway between two float32: then the error of that rounding (two-sum of Knuth)

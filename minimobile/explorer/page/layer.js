@@ -148,7 +148,7 @@ export class LayerView {
     const zero = this.layer.stands?.zero ?? 0; // bytes have the colours of what they stand for
     const scaleOf = (...range) =>
       makeScale(this.state.document.scales, ...rangeOf(map.values, ...range).map((value) => value - zero));
-    const context = grid.getContext("2d"),
+    const context = grid.getContext("2d", { willReadFrequently: true }),
       whole = scaleOf();
     for (let k = 0; k < plan.shown; k++) {
       const channel = this.first + k;
@@ -171,17 +171,18 @@ export class LayerView {
     );
     grid.dataset.plan = JSON.stringify(plan);
     this.plain = context.getImageData(0, 0, grid.width, grid.height); // without the cursor
-    this.drawBar(whole);
+    this.drawBar(whole, zero);
     this.markCursor();
   }
 
-  drawBar(scale) {
+  // The ends are numbers of the map: bytes of a network of bytes, at the places of the scale around their zero.
+  drawBar(scale, zero) {
     const context = this.bar.getContext("2d");
     paint(context, 0, 0, 12, 256, 1, (row, column) =>
       scale.of(scale.start + ((scale.end - scale.start) * column) / 255),
     );
     const text =
-      this.scale === "layer" ? [short(scale.start), short(scale.end)] : ["each channel's least", "its greatest"];
+      this.scale === "layer" ? [scale.start, scale.end].map((end) => short(end + zero)) : ["each channel's least", "its greatest"];
     this.ends.replaceChildren(...text.map((end) => make("span", {}, end)));
     this.bar.setAttribute("aria-label", `Colour bar from ${text[0]} to ${text[1]}`);
   }

@@ -70,8 +70,7 @@ class State {
     const url = URL.createObjectURL(new Blob([find("worker").textContent], { type: "text/javascript" }));
     this.worker = new Worker(url);
     this.worker.onmessage = ({ data }) => this.hear(data);
-    this.worker.onerror = (event) =>
-      (find("status").textContent = `The network cannot be computed here: ${event.message}`);
+    this.worker.onerror = (event) => this.fail(event.message);
     const { input, layers, outputs, weights, arithmetic, tensors } = this.document;
     const { fields } = await this.ask("start", {
       description: { input, layers, outputs, weights, arithmetic, tensors },
@@ -90,12 +89,18 @@ class State {
   hear(message) {
     if (message.event === "layer") this.settleLayer(message);
     else if (message.event === "done") this.finish(message);
+    else if (message.event === "failed") this.fail(message.error);
     else {
       const { resolve, reject } = this.waiting.get(message.id);
       this.waiting.delete(message.id);
       if (message.error) reject(new Error(message.error));
       else resolve(message.result);
     }
+  }
+
+  fail(reason) {
+    find("status").textContent = `The network cannot be computed here, please report this: ${reason}`;
+    find("status").dataset.state = "other";
   }
 
   settleLayer(message) {
@@ -184,8 +189,20 @@ function chooseTheme() {
   show(query.matches);
 }
 
+// In a notebook's frame a link to a part of this page would lead to the notebook: there it is followed by hand.
+function followLinks() {
+  if (location.protocol !== "about:") return;
+  for (const link of document.querySelectorAll("a[href^='#']")) {
+    link.onclick = (event) => {
+      event.preventDefault();
+      find(link.hash.slice(1)).scrollIntoView();
+    };
+  }
+}
+
 async function main() {
   chooseTheme();
+  followLinks();
   const state = new State(JSON.parse(find("document").textContent), await unpack(find("pictures").textContent));
   state.begin();
   if (document.readyState === "loading")

@@ -6,7 +6,6 @@ const TYPES = {
   uint8: Uint8Array,
   int8: Int8Array,
   int32: Int32Array,
-  int64: BigInt64Array,
 };
 
 // Return what reads an array {at, shape, type} out of the text of a payload.

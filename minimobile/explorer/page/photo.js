@@ -1,7 +1,7 @@
 // The photograph at every step, with the numbers of the pixel under the pointer; and changing a pixel.
 
 import { paint, pointAt, rangeOf } from "./colours.js";
-import { announce, exact, field, find, make, numberInput, sizes } from "./dom.js";
+import { announce, entries, exact, find, float32Input, isRight, make, numberInput, setSize, sizes } from "./dom.js";
 
 export class Photograph {
   constructor(state) {
@@ -51,7 +51,7 @@ export class Photograph {
   draw(stage, map) {
     const [height, width, channels] = map.shape;
     Object.assign(stage, { values: map.values, shape: [height, width], channels });
-    Object.assign(stage.canvas, { width, height });
+    setSize(stage.canvas, width, height);
     const [low, high] = rangeOf(map.values);
     const isBytes = low >= 0 && high > 1.001 && high <= 255;
     const [from, reach] = isBytes ? [0, 255] : [Math.min(low, -1e-9), Math.max(high - low, 1e-9)];
@@ -106,24 +106,26 @@ export class Photograph {
   }
 
   addEditor() {
-    const [channels] = this.state.document.input.shape;
-    this.places = ["row", "column"].map((name) => numberInput({ min: 0, step: 1, name: `pixel ${name}` }));
-    this.numbers = Array.from({ length: channels }, (_, c) => numberInput({ name: `channel ${c}` }));
+    const [channels, height, width] = this.state.document.input.shape;
+    this.places = [
+      ["row", height],
+      ["column", width],
+    ].map(([name, size]) => numberInput({ min: 0, max: size - 1, step: 1, name: `pixel ${name}` }));
+    this.numbers = Array.from({ length: channels }, (_, c) => float32Input({ name: `channel ${c}` }));
     const names = channels === 3 ? ["red", "green", "blue"] : this.numbers.map((_, c) => `channel ${c}`);
-    const button = make("button", { type: "button", onclick: () => this.apply() }, "Set the pixel");
+    const fields = [
+      ["row", this.places[0]],
+      ["column", this.places[1]],
+      ...this.numbers.map((input, c) => [names[c], input]),
+    ];
     find("pixel-edit").append(
       make("h3", {}, "Change a pixel of what the network reads"),
-      make(
-        "div",
-        { class: "row" },
-        field("row", this.places[0]),
-        field("column", this.places[1]),
-        this.numbers.map((input, c) => field(names[c], input)),
-        button,
-      ),
+      entries(fields, "Set the pixel", () => this.apply()),
     );
     for (const input of this.places)
-      input.onchange = () => this.choose(...this.places.map((place) => Number(place.value)));
+      input.onchange = () => {
+        if (this.places.every(isRight)) this.choose(...this.places.map((place) => Number(place.value)));
+      };
   }
 
   choose(row, column) {
@@ -139,7 +141,6 @@ export class Photograph {
 
   async apply() {
     for (const [channel, input] of this.numbers.entries()) {
-      if (input.value === "" || !Number.isFinite(Number(input.value))) continue;
       await this.state.change("setPixel", { position: [this.row, this.column, channel], value: Number(input.value) });
     }
     this.showInput(await this.state.ask("map", { name: this.state.document.input.name }));

@@ -1,6 +1,6 @@
 // One value: every term of the sum that made it, the blocks, the bias and the rest, to the last bit of the engine's.
 
-import { bitsOf, countUlps, exact, field, find, make, numberInput, scroller } from "./dom.js";
+import { bitsOf, countUlps, entries, exact, find, make, numberInput, refill, scroller } from "./dom.js";
 
 export class ValueView {
   constructor(state) {
@@ -15,7 +15,8 @@ export class ValueView {
     delete find("value-body").dataset.at;
     find("value-title").textContent = `5. A value of ${name}`;
     this.state.mark(name, position);
-    find("value-body").replaceChildren(
+    refill(
+      find("value-body"),
       this.makePlace(layer, position),
       this.writeResult(written),
       this.makeMoves(layer, position),
@@ -35,22 +36,11 @@ export class ValueView {
       name,
       numberInput({ min: 0, max: limits[axis] - 1, step: 1, value: position[axis], name: `value ${name}` }),
     ]);
-    const go = () =>
+    return entries(inputs, "Write it out", () =>
       this.state.openValue(
         layer.name,
-        inputs.map(([, input], axis) => Math.min(limits[axis] - 1, Math.max(0, Math.trunc(Number(input.value)) || 0))),
-      );
-    return make(
-      "form",
-      {
-        class: "row",
-        onsubmit: (event) => {
-          event.preventDefault();
-          go();
-        },
-      },
-      inputs.map(([name, input]) => field(name, input)),
-      make("button", { type: "submit" }, "Write it out"),
+        inputs.map(([, input]) => Number(input.value)),
+      ),
     );
   }
 

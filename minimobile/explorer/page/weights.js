@@ -1,7 +1,7 @@
 // The weights of a layer as pictures, a tile for every output, and changing one of them.
 
 import { makeScale, paint, pointAt, rangeOf } from "./colours.js";
-import { exact, field, make, numberInput, short } from "./dom.js";
+import { entries, exact, float32Input, isRight, make, numberInput, refill, short } from "./dom.js";
 
 export function showWeights(state, layer, body, weights) {
   if (!weights) {
@@ -43,7 +43,8 @@ export function showWeights(state, layer, body, weights) {
     const value = weights.folded[found.output * count + found.term];
     readout.textContent = `output ${found.output}, term ${found.term}: ${exact(value)}`;
   };
-  body.replaceChildren(
+  refill(
+    body,
     make("h3", {}, "Weights"),
     make(
       "p",
@@ -53,36 +54,35 @@ export function showWeights(state, layer, body, weights) {
     ),
     canvas,
     readout,
-    state.canEdit ? makeWeightEditor(state, layer, weights) : "",
+    state.canEdit ? makeWeightEditor(state, layer, weights, body.querySelector("details")) : "",
   );
 }
 
-function makeWeightEditor(state, layer, weights) {
+// `before` is the editor of the same layer that this one takes the place of: it stays open, and at the same weight.
+function makeWeightEditor(state, layer, weights, before) {
   const names = ["output", "input", "ky", "kx"];
   const inputs = names.map((name, axis) =>
-    numberInput({ min: 0, max: weights.shape[axis] - 1, step: 1, value: 0, name: `weight ${name}` }),
+    numberInput({
+      min: 0,
+      max: weights.shape[axis] - 1,
+      step: 1,
+      value: before?.querySelector(`[name="weight ${name}"]`).value ?? 0,
+      name: `weight ${name}`,
+    }),
   );
-  const value = numberInput({ name: "weight value" });
-  const place = () =>
-    inputs.map((input, axis) => Math.min(weights.shape[axis] - 1, Math.max(0, Math.trunc(Number(input.value)) || 0)));
-  const fill = () =>
-    (value.value = exact(weights.values[place().reduce((at, index, axis) => at * weights.shape[axis] + index, 0)]));
+  const value = float32Input({ name: "weight value" });
+  const place = () => inputs.map((input) => Number(input.value));
+  const fill = () => {
+    if (!inputs.every(isRight)) return;
+    value.value = exact(weights.values[place().reduce((at, index, axis) => at * weights.shape[axis] + index, 0)]);
+  };
   for (const input of inputs) input.onchange = fill;
   fill();
-  const set = () =>
-    value.value !== "" &&
-    Number.isFinite(Number(value.value)) &&
-    state.change("setWeight", { name: layer.name, position: place(), value: Number(value.value) });
+  const set = () => state.change("setWeight", { name: layer.name, position: place(), value: Number(value.value) });
   return make(
     "details",
-    {},
+    { open: before?.open },
     make("summary", {}, "Change a weight of the file"),
-    make(
-      "div",
-      { class: "row" },
-      inputs.map((input, axis) => field(names[axis], input)),
-      field("value", value),
-      make("button", { type: "button", onclick: set }, "Set the weight"),
-    ),
+    entries([...inputs.map((input, axis) => [names[axis], input]), ["value", value]], "Set the weight", set),
   );
 }

@@ -34,6 +34,11 @@ async function computeLayers(layers) {
   postMessage({ event: "done", isEdited, seconds: (performance.now() - start) / 1000, outputs });
 }
 
+// Nobody waits for a run: what goes wrong in it is told.
+function begin(layers) {
+  computeLayers(layers).catch((error) => postMessage({ event: "failed", error: String(error) }));
+}
+
 // Range and shares of a layer's values, and whether they are the engine's, to the bit.
 function measure(layer, map) {
   const limit = network.limit(layer),
@@ -74,7 +79,7 @@ const CALLS = {
       description.weights.map(read),
     );
     network.outputs = description.outputs;
-    computeLayers(network.layers);
+    begin(network.layers);
     return { fields: [...network.fields()] };
   },
   map: ({ name }) => (waiting.has(name) ? null : network.maps.get(name)),
@@ -87,14 +92,14 @@ const CALLS = {
   undo: () => {
     network.undo();
     isEdited = false;
-    computeLayers(network.layers);
+    begin(network.layers);
     return { fields: [...network.fields()] };
   },
 };
 
 function change(layers) {
   isEdited = true;
-  computeLayers(layers);
+  begin(layers);
   return { fields: [...network.fields()] };
 }
 
