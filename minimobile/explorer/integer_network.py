@@ -17,6 +17,7 @@ from minimobile.quantized.arithmetic import activation_range, change_of_scale, f
 from minimobile.quantized.engine import needed_operations
 from minimobile.quantized.layout import values_of
 from minimobile.quantized.network import Network, Operation, Tensor
+from minimobile.quantized.operations.table import operation_of
 from minimobile.quantized.runner import QuantizedRunner
 from minimobile.tables import printable
 from minimobile_kernels.quantized.reference import Range, Scaling, add_scalings
@@ -99,7 +100,7 @@ class _Describer:
             if values.dtype == np.int64:  # classes: JavaScript's whole numbers of 64 bits mix with no others
                 values = values.astype(np.int32)
             node |= {"op": "carried", "attributes": {"values": self.add(np.ascontiguousarray(values))}}
-        is_classes = operation.op == "argmax" and len(out.shape) == 3  # a map without channels
+        is_classes = operation_of(operation).result == "classes" and len(out.shape) == 3  # a map without channels
         size = node["attributes"].get("kernel_size")
         title = KINDS.get(operation.op, operation.op.replace("_", " "))
         return {
