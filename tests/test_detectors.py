@@ -158,6 +158,9 @@ def test_what_is_no_detector_is_refused():
         mm.detect("nowhere.png", mm.load("demo:digits"))
     with pytest.raises(InputError, match="expected the outputs of a detector"):
         Processor().post_process_object_detection({"logits": np.zeros((1, 2))})
+    for nothing in (None, 3, object()):
+        with pytest.raises(InputError, match="expected the outputs of a detector"):
+            Processor().post_process_object_detection(nothing)
     with pytest.raises(InputError, match=r"expected target_sizes to be 2 pairs"):
         Processor().post_process_object_detection(make()(pixels()), 0.5, [(1, 2)])
     with pytest.raises(ConfigError, match="expected a MobileNetV1Config"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,3 +73,15 @@ def test_a_model_without_a_processor_has_no_stream() -> None:
     model = mm.MobileNetV1Model(mm.MobileNetV1Config(depth_multiplier=0.25))
     with pytest.raises(InputError, match="expected a model with image-processor settings"):
         model.stream(["x.png"])
+
+
+@pytest.mark.parametrize("threads", [0, -1, float("nan"), "two", True])
+def test_a_stream_has_a_number_of_threads(threads: Any) -> None:
+    with pytest.raises(InputError, match="threads: expected a whole number from 1 to 1024"):
+        mm.load("demo:digits").stream(["x.png"], threads=threads)
+
+
+@pytest.mark.parametrize("sources", ["photo.jpg", b"GIF", Path("photo.jpg"), None, 3])
+def test_a_stream_has_several_pictures(sources: Any) -> None:
+    with pytest.raises(InputError, match="stream: expected several pictures, such as a list of paths, got"):
+        mm.load("demo:digits").stream(sources)

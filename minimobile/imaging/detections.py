@@ -39,18 +39,29 @@ def reach(
     return canvas["height"] * size[0] / height, canvas["width"] * size[1] / width
 
 
+Detections = tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+
+
+def read_detections(outputs: Any, where: str) -> Detections:
+    """Return the boxes (N, M, 4), classes (N, M) and scores (N, M) of a detector's outputs.
+
+    Raises InputError for outputs that are no detector's.
+    """
+    boxes, labels, scores = (to_array(_read(outputs, name, where), where) for name in FIELDS)
+    if boxes.ndim != 3 or boxes.shape[2] != 4 or not labels.shape == scores.shape == boxes.shape[:2]:
+        raise InputError(f"{where}: expected detection_boxes (N, M, 4), got {boxes.shape} with scores {scores.shape}")
+    return boxes, labels, scores
+
+
 def list_detections(
-    outputs: Any, threshold: float, sizes: Sequence[tuple[float, float] | None], where: str
+    found: Detections, threshold: float, sizes: Sequence[tuple[float, float] | None]
 ) -> list[dict[str, NDArray[Any]]]:
     """Return {"scores" (D), "labels" (D) int64, "boxes" (D, 4) as xmin, ymin, xmax, ymax} for each picture.
 
     What scores more than `threshold` is kept, the best first. `sizes` are (height, width), None to leave boxes relative
-    to what the detector saw. Raises InputError for outputs that are no detector's.
+    to what the detector saw.
     """
-    found = [to_array(_read(outputs, name, where), where) for name in FIELDS]
     boxes, labels, scores = found
-    if boxes.ndim != 3 or boxes.shape[2] != 4 or not labels.shape == scores.shape == boxes.shape[:2]:
-        raise InputError(f"{where}: expected detection_boxes (N, M, 4), got {boxes.shape} with scores {scores.shape}")
     results = []
     for index, size in enumerate(sizes):
         is_kept = scores[index] > threshold  # rows behind the last one that was found have the score 0

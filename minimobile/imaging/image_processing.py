@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from minimobile.errors import ConfigError, InputError, MinimobileError, within_memory
 from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
-from minimobile.imaging.detections import check_threshold, list_detections, reach
+from minimobile.imaging.detections import check_threshold, list_detections, reach, read_detections
 from minimobile.imaging.files import format_settings, read_processor, write_processor
 from minimobile.imaging.inputs import flatten_images
 from minimobile.imaging.pipeline import prepare_image, process_image, process_map
@@ -262,10 +262,11 @@ class _ImageProcessor:
             Per picture {"scores" (D) float32, "labels" (D) int64, "boxes" (D, 4) float32: xmin, ymin, xmax, ymax}.
         """
         where = "post_process_object_detection"
-        count = len(outputs["detection_scores"]) if "detection_scores" in outputs else 0
+        found = read_detections(outputs, where)
         resize = self.size if self.do_resize else None
-        sizes = [reach(size, resize, self.canvas_size) for size in check_target_sizes(target_sizes, count, where)]
-        return list_detections(outputs, check_threshold(threshold, where), sizes, where)
+        asked = check_target_sizes(target_sizes, len(found[0]), where)
+        sizes = [reach(size, resize, self.canvas_size) for size in asked]
+        return list_detections(found, check_threshold(threshold, where), sizes)
 
 
 class MobileNetV1ImageProcessor(_ImageProcessor):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from minimobile.errors import InputError, MinimobileError
-from minimobile.execution.threads import default_thread_count
+from minimobile.execution.threads import check_thread_count, default_thread_count
 from minimobile.imaging.pictures import bring_upright
+from minimobile.imaging.settings import show
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -68,11 +70,15 @@ class Streaming:
 
         A few pictures per thread are under way at any time, however many there are; the bits do not depend on the
         number of `threads` (None: one per processor, or MINIMOBILE_NUM_THREADS). A picture that cannot be read has its
-        sentence in `error`, and stops no other. Raises InputError for a model without image-processor settings.
+        sentence in `error`, and stops no other. Raises InputError for a model without image-processor settings, for one
+        picture in place of several, and for no such number of threads.
         """
         process = self.processor
         if process is None:
             raise InputError(f"{type(self).__name__}.stream: expected a model with image-processor settings, got none")
+        if isinstance(sources, str | bytes | Path) or not isinstance(sources, Iterable):
+            raise InputError(f"stream: expected several pictures, such as a list of paths, got {show(sources)}")
+        count = default_thread_count() if threads is None else check_thread_count(threads, "threads")
 
         def compute(source: Any) -> StreamedPicture:
             try:
@@ -80,4 +86,4 @@ class Streaming:
             except MinimobileError as error:
                 return StreamedPicture(source, None, str(error))
 
-        return in_order(compute, sources, default_thread_count() if threads is None else threads)
+        return in_order(compute, sources, count)
