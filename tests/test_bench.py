@@ -1,8 +1,11 @@
 """Turns of a benchmark: what may disturb one is waited for."""
 
+import itertools
+
 import pytest
 
 from minimobile.comparison import bench
+from minimobile.errors import InputError
 
 
 class Clock:
@@ -35,3 +38,31 @@ def test_a_thread_that_always_spins_is_waited_for_no_longer_than_a_moment(monkey
     monkeypatch.setattr(bench, "time", clock)
     bench._settle()
     assert clock.now == pytest.approx(bench.LOOKS * bench.LOOK)
+
+
+@pytest.mark.parametrize(("pause", "calls"), [(0.0, 15), (20.0, 8)])
+def test_calls_of_a_turn_come_in_a_row_or_apart(monkeypatch, pause, calls):
+    clock, begun = Clock(0.0, 250), []
+
+    def run():
+        begun.append(clock.now)
+        clock.now += 1e-3
+
+    monkeypatch.setattr(bench, "time", clock)
+    (times,) = bench.take_turns({"ours": run}, 0.0, 1, pause).values()
+    assert times == pytest.approx([1.0] * calls, rel=1e-6)
+    apart = {round(1e3 * (later - earlier), 6) for earlier, later in itertools.pairwise(begun)}
+    assert apart == {1.0 + pause}
+
+
+def test_of_calls_apart_the_median_counts():
+    assert bench.Timing("ours", 1, 0.5, 0.7, 0.0).time == 0.5
+    assert bench.Timing("ours", 1, 0.5, 0.7, 0.0, pause=20.0).time == 0.7
+
+
+@pytest.mark.parametrize("pause", [-1.0, 10_001.0, float("nan")])
+def test_what_is_no_pause_is_refused(pause):
+    with pytest.raises(InputError, match="pause: expected 0 to 10000 milliseconds"):
+        bench.compare(None, {}, (1, 3, 32, 32), [], 1, 0.0, pause)
+    with pytest.raises(InputError, match="pause: expected 0 to 10000 milliseconds"):
+        bench.compare_quantized("none.tflite", [], 1, 0.0, pause)

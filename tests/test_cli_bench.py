@@ -11,6 +11,7 @@ from quantized_files import write_quantized
 from spelling import random_weights, spell
 
 import minimobile as mm
+from minimobile.comparison.bench import Timing
 from minimobile.networks.build_graph import build_graph
 from tests.conftest import Run
 
@@ -32,6 +33,19 @@ def test_bench_gives_a_row_per_number_of_threads(run: Run, classifier: Path) -> 
     assert code == 0
     assert [(row["name"], row["num_threads"]) for row in timings] == [("minimobile", 1), ("minimobile", 2)]
     assert all(0 < row["minimum"] <= row["median"] for row in timings)
+
+
+def test_bench_of_calls_apart_compares_medians(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def compare(*arguments: object) -> list[Timing]:
+        given.append(arguments[-1])
+        return [Timing("minimobile", 1, 1.0, 3.0, 0.0, 20.0), Timing("litert", 1, 2.0, 4.0, 0.0, 20.0)]
+
+    monkeypatch.setattr("minimobile.comparison.bench.compare", compare)
+    code, out, _ = run("bench", "demo:digits", "--against", "litert", "--threads", 1, "--pause", 20)
+    assert (code, given) == (0, [20.0])
+    assert out.splitlines()[-1].split()[-1] == "0.75"
 
 
 def test_bench_takes_the_model_s_own_size(run: Run) -> None:

@@ -1,6 +1,7 @@
 """Time minimobile beside other runtimes: `python tools/bench.py [--cases ...] [--against ...] [--threads ...]`.
 
-Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster.
+Needs the extra `bench`. The ratio is our minimum over the fastest rival's of the same run: below 1 we are faster. With
+`--pause 20` calls come 20 ms apart, as a camera's pictures do, caches are cold, and times are medians.
 `--quantized` times quantised TFLite files beside LiteRT, and the network in the integers of ONNX Runtime and OpenVINO;
 `--layers` lists our own steps, and how much faster several threads do each; `--memory` measures the peak memory of a
 process per runtime; `--start` times whole processes, first ones that compile the kernels and later ones; `--json`
@@ -64,6 +65,7 @@ def read_options() -> Options:
     parser.add_argument("--against", nargs="+", choices=RIVALS, default=["onnxruntime", "openvino", "torch"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=4.0, help="per case and number of threads")
+    parser.add_argument("--pause", type=float, default=0.0, metavar="MS", help="between calls; of --quantized, too")
     parser.add_argument("--layers", action="store_true", help="list our own steps instead")
     parser.add_argument("--start", action="store_true", help="seconds of whole processes, the first and later, instead")
     parser.add_argument("--quantized", nargs="+", metavar="FILE.tflite", help="time these files instead")
@@ -85,7 +87,7 @@ def is_given(options: Options, name: str) -> bool:
 def measure_floats(options: Options) -> Report:
     """Time the float networks beside other runtimes."""
     found = {
-        (case, threads): compare(*weighted(case), options.against, threads, options.seconds)
+        (case, threads): compare(*weighted(case), options.against, threads, options.seconds, options.pause)
         for case in options.cases
         for threads in options.threads
     }
@@ -95,7 +97,7 @@ def measure_floats(options: Options) -> Report:
 def measure_quantized(options: Options) -> Report:
     """Time quantised files beside other runtimes of integers."""
     found = {
-        (Path(path).stem, threads): compare_quantized(path, QUANTIZED_RIVALS, threads, options.seconds)
+        (Path(path).stem, threads): compare_quantized(path, QUANTIZED_RIVALS, threads, options.seconds, options.pause)
         for path in options.quantized
         for threads in options.threads
     }

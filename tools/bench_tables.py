@@ -12,31 +12,31 @@ from minimobile.comparison.photograph import PhotographTimes
 
 
 def float_table(results: Mapping[tuple[str, int], list[Timing]]) -> str:
-    """Return a Markdown table: milliseconds (minimum) of everyone, and our ratio to the fastest float32 rival."""
+    """Return a Markdown table: milliseconds (`Timing.time`) of everyone, and our ratio to the fastest float32 rival."""
     names = [timing.name for timing in next(iter(results.values()))]
     lines = ["| network | threads | " + " | ".join(names) + " | ratio |", "|---" * (len(names) + 3) + "|"]
     ratios = []
     for (case, threads), timings in results.items():
-        ratios.append(timings[0].minimum / best_rival(timings))
-        times = " | ".join(f"{timing.minimum:.2f}" for timing in timings)
+        ratios.append(timings[0].time / best_rival(timings))
+        times = " | ".join(f"{timing.time:.2f}" for timing in timings)
         lines.append(f"| {case} | {threads} | {times} | {ratios[-1]:.2f} |")
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
     return "\n".join(lines) + f"\n\nGeometric mean of the ratios: {mean:.2f}"
 
 
 def best_rival(timings: list[Timing]) -> float:
-    """Return the smallest minimum among the float32 rivals."""
-    return min(timing.minimum for timing in timings[1:] if not timing.name.endswith("bf16"))
+    """Return the time of the fastest of the float32 rivals."""
+    return min(timing.time for timing in timings[1:] if not timing.name.endswith("bf16"))
 
 
 def quantized_table(results: Mapping[tuple[str, int], list[Timing]]) -> str:
-    """Return a Markdown table of quantised files: milliseconds (minimum), and our ratios to LiteRT and the fastest."""
+    """Return a Markdown table of quantised files: milliseconds (`Timing.time`), ratios to LiteRT and the fastest."""
     names = ("minimobile", *QUANTIZED_RIVALS, "minimobile float32")
     heads = ["file", "threads", *names, "of LiteRT", "of the fastest"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     ratios = []
     for (case, threads), timings in results.items():
-        times = {timing.name: timing.minimum for timing in timings}
+        times = {timing.name: timing.time for timing in timings}
         ours, litert = times["minimobile"], times["litert"]
         ratios.append(ours / litert)
         fastest = min(times[name] for name in QUANTIZED_RIVALS if name in times)

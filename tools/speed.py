@@ -29,6 +29,7 @@ from tools.bench_cases import CASES, random_weights, v1, v2
 
 FLOAT_RIVALS = ("onnxruntime", "openvino", "litert", "torch")
 ONE_BY_ONE, IN_MEMORY = ("V1 0.25 128", "V2 0.35 224"), ("V1 1.0 224", "V2 1.0 224")
+AS_FRAMES = ("V1 0.25 128", "V2 0.35 128", *IN_MEMORY)
 PER_FMA = 4  # multiply-adds of bytes in the time of one of float32, where the processor multiplies four bytes at once
 Row = dict[str, Any]
 
@@ -157,10 +158,13 @@ def other_tables(files: Sequence[str], models: Sequence[str], pictures: str | No
     tables = {
         "Two threads beside one": ["tools.scaling", *files],
         "Calls that come one by one": ["tools.two_threads", "--gaps", "row", "sleep 5", "--networks", *ONE_BY_ONE],
+        "Calls 20 ms apart": ["tools.bench", "--pause", "20", "--cases", *AS_FRAMES, "--against", *FLOAT_RIVALS[:3]],
         "Detections from predictions": ["tools.bench", "--detections"],
         "Peak memory, MiB": ["tools.bench", "--memory", "--cases", *IN_MEMORY, "--against", *FLOAT_RIVALS[:3]],
         "Whole processes, seconds": ["tools.bench", "--start"],
     }
+    if files:
+        tables["Calls 20 ms apart, quantised files"] = ["tools.bench", "--pause", "20", "--quantized", *files]
     if models and pictures:
         rivals = ["--against", *FLOAT_RIVALS]
         tables["From the photograph"] = ["tools.bench", "--photograph", *models, "--pictures", pictures, *rivals]

@@ -30,6 +30,8 @@ from minimobile_kernels.step import KINDS
 
 RIVALS = (*PACKAGES, "openvino-bf16")
 TURN = 15e-3  # seconds of calls in a row: what a turn finds cold is warm soon
+APART = 8  # calls of a turn, at most, where there is a pause before each
+LONGEST_PAUSE = 10_000  # milliseconds
 LOOK, LOOKS = 12e-3, 20  # seconds of sleep in which this process shall take no time, and how often that is tried
 TOGETHER = 1e-3  # seconds of one step again and again in one call, so that the call itself does not count
 QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
@@ -40,23 +42,43 @@ NameT = TypeVar("NameT", bound=Hashable)
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of one contestant at one number of threads, and its largest difference from our output."""
+    """Milliseconds of one contestant at one number of threads, and its largest difference from our output.
+
+    `pause` is how many milliseconds lie between two calls.
+    """
 
     name: str
     num_threads: int
     minimum: float
     median: float
     difference: float
+    pause: float = 0.0
+
+    @property
+    def time(self) -> float:
+        """The milliseconds that count: the minimum of calls in a row; the median of calls apart, for caches are cold.
+
+        How cold is chance, and no fault of a measurement.
+        """
+        return self.median if self.pause else self.minimum
 
 
 def compare(
-    graph: Graph, weights: Weights, shape: Shape, against: Sequence[str], num_threads: int, seconds: float = 4.0
+    graph: Graph,
+    weights: Weights,
+    shape: Shape,
+    against: Sequence[str],
+    num_threads: int,
+    seconds: float = 4.0,
+    pause: float = 0.0,
 ) -> list[Timing]:
     """Time one inference of `shape` (N, C, H, W) in turn by our engine and each rival, for about `seconds`.
 
+    With a `pause` of up to 10,000 milliseconds the process sleeps before each call, as between a camera's pictures.
     Our time covers the whole call from NumPy array to NumPy array, as theirs does. A rival whose output differs from
     ours by more than rounding is refused: it would not be the same network (bf16 is there for the record).
     """
+    _check_pause(pause)
     unknown = [name for name in against if name not in RIVALS]
     if unknown:
         raise InputError(f"against: expected some of {', '.join(RIVALS)}, got {unknown[0]!r}")
@@ -73,15 +95,13 @@ def compare(
             raise InputError(
                 f"{name}: expected our output within {AGREEMENT}, got a difference of {differences[name]:.2g}"
             )
-    times = take_turns({name: partial(run, x) for name, run in contestants.items()}, seconds)
-    return [
-        Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
-        for name, taken in times.items()
-    ]
+    return _time({name: partial(run, x) for name, run in contestants.items()}, differences, num_threads, seconds, pause)
 
 
-def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int, seconds: float = 4.0) -> list[Timing]:
-    """Time a quantised file in turn: our integers, our floats of the same network, and rivals.
+def compare_quantized(
+    path: str | Path, against: Sequence[str], num_threads: int, seconds: float = 4.0, pause: float = 0.0
+) -> list[Timing]:
+    """Time a quantised file in turn: our integers, our floats of the same network, and rivals; `pause` as in `compare`.
 
     LiteRT runs the file with its default kernels, from the file's input tensor to its output tensor as we do, on the
     same random input; its difference is in steps of the output. ONNX Runtime and OpenVINO run the same network as ONNX
@@ -91,6 +111,7 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
     """
     from minimobile.models.auto import load
 
+    _check_pause(pause)
     unknown = [name for name in against if name not in QUANTIZED_RIVALS]
     if unknown:
         raise InputError(
@@ -135,9 +156,24 @@ def compare_quantized(path: str | Path, against: Sequence[str], num_threads: int
                     f"{differences[name]:.2g}"
                 )
             contestants[name] = partial(run, pixels)
-    times = take_turns(contestants, seconds)
+    return _time(contestants, differences, num_threads, seconds, pause)
+
+
+def _check_pause(pause: float) -> None:
+    if not 0 <= pause <= LONGEST_PAUSE:  # NaN, too
+        raise InputError(f"pause: expected 0 to {LONGEST_PAUSE} milliseconds, got {pause}")
+
+
+def _time(
+    contestants: Mapping[str, Callable[[], Any]],
+    differences: Mapping[str, float],
+    num_threads: int,
+    seconds: float,
+    pause: float,
+) -> list[Timing]:
+    times = take_turns(contestants, seconds, pause=pause)
     return [
-        Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name])
+        Timing(name, num_threads, min(taken), float(np.median(taken)), differences[name], pause)
         for name, taken in times.items()
     ]
 
@@ -152,12 +188,13 @@ def _choose_result(results: Any) -> NDArray[Any]:
 
 
 def take_turns(
-    contestants: Mapping[NameT, Callable[[], Any]], seconds: float, rounds: int = 5
+    contestants: Mapping[NameT, Callable[[], Any]], seconds: float, rounds: int = 5, pause: float = 0.0
 ) -> dict[NameT, list[float]]:
     """Return the milliseconds of calls, in turn, for about `seconds` and so many rounds at least.
 
-    A turn is a few calls in a row. It begins when the threads of those before have gone to sleep, which wait for more
-    work on the processors for a while, and its first call does not count, for its own are asleep.
+    A turn is a few calls, in a row or with a `pause` in milliseconds before each. It begins when the threads of those
+    before have gone to sleep, which wait for more work on the processors for a while, and its first call does not
+    count, for its own are asleep.
     """
     times: dict[NameT, list[float]] = {name: [] for name in contestants}
     end = time.perf_counter() + seconds
@@ -166,8 +203,10 @@ def take_turns(
         for name, run in contestants.items():
             _settle()
             run()
-            turn = time.perf_counter() + TURN
+            turn = time.perf_counter() + (APART * pause / 1e3 if pause else TURN)
             while True:
+                if pause:
+                    time.sleep(pause / 1e3)
                 start = time.perf_counter()
                 run()
                 stop = time.perf_counter()
