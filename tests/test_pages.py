@@ -66,23 +66,31 @@ def test_the_description_of_a_cluster_is_yaml() -> None:
     assert {"cluster_name", "provider", "head_start_ray_commands"} <= yaml.safe_load(block).keys()
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_a_notebook_prints_what_is_stored(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a cell shows has to be something that a notebook can show: HTML or a picture."""
+@pytest.mark.parametrize(
+    ("name", "tables", "pictures", "words"),
+    [
+        ("export.ipynb", 1, 0, "padding: symmetric, as PyTorch's; ours is SAME"),
+        ("photograph.ipynb", 6, 1, "# A photograph in ten lines\n"),
+    ],
+)
+def test_a_notebook_prints_what_is_stored_and_its_page_shows_the_rest(
+    name: str, tables: int, pictures: int, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("MINIMOBILE_MODEL", raising=False)
     cells = json.loads((DOCS / "notebooks" / name).read_text(encoding="utf-8"))["cells"]
+    results = []
     with pages.folder_of_a_reader():
         for cell, ran in notebooks.run_cells(name, cells):
             assert ran.printed == notebooks.stored_output(cell), "python -m tools.notebooks ... --write"
-            if ran.shown is not None:
-                show = getattr(ran.shown, "_repr_html_", None) or ran.shown._repr_png_
-                assert show()
+            results.append(ran)
+    page = notebooks.write_page(name, cells, results)
+    assert words in page and "```python\nimport minimobile as mm\n" in page.replace("import numpy as np\n\n", "")
+    assert (page.count("<table>"), page.count("<img ")) == (tables, pictures)
+    assert page.count("explore/index.md") == page.count("mm.explore(")
 
 
 def test_there_are_two_notebooks_of_which_the_site_makes_pages() -> None:
     assert NOTEBOOKS == ["export.ipynb", "photograph.ipynb"]
-    text = notebooks.describe(DOCS / "notebooks" / "photograph.ipynb")
-    assert text.startswith("# A photograph in ten lines\n") and "```python\nimport minimobile as mm\n" in text
 
 
 def test_a_block_that_prints_something_else_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,15 @@
 """Run notebooks without Jupyter: cells in order, what they print, and what their last expressions show.
 
 `python -m tools.notebooks docs/notebooks/*.ipynb` says where a cell prints something else than is stored; `--write`
-stores what it prints. Tables and pages that a cell shows are not stored: they are made when the notebook is run.
+stores what it prints. Tables and pages that a cell shows are not stored (some have times in them): they are made when
+the notebook is run, and when the site is built.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import contextlib
 import io
 import json
@@ -16,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from minimobile import Exploration
 from tools.pages import folder_of_a_reader
 
 
@@ -48,14 +51,42 @@ def stored_output(cell: dict[str, Any]) -> str:
 
 
 def describe(path: Path) -> str:
-    """Return a notebook as a page of the site: its texts, its code, and what that prints."""
-    parts = []
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+    """Return a notebook as a page of the site: its texts, its code, what that prints, and what it shows."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    with folder_of_a_reader():
+        return write_page(path.name, cells, [ran for _, ran in run_cells(path.name, cells)])
+
+
+def write_page(name: str, cells: list[dict[str, Any]], results: list[Ran]) -> str:
+    """Return the page of the notebook `name`; `results` are those of its cells of code."""
+    parts, rest = [], iter(results)
+    for cell in cells:
         source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
-        if cell["cell_type"] == "code" and stored_output(cell):
-            parts.append(f"```text\n{stored_output(cell)}```")
-    return "\n\n".join([*parts, f"[The notebook itself]({path.name}), to be opened in Jupyter.\n"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        ran = next(rest)
+        parts.append(f"```python\n{source}\n```")
+        parts += [f"```text\n{ran.printed}```"] if ran.printed else []
+        parts += [show(ran.shown)] if ran.shown is not None else []
+    return "\n\n".join([*parts, f"[The notebook itself]({name}), to be opened in Jupyter.\n"])
+
+
+def show(value: Any) -> str:
+    """Return what a notebook shows of a value, for a page: its table, its picture, or where such a page can be clicked.
+
+    >>> from minimobile.tables import Table
+    >>> class Shown:
+    ...     _repr_html_ = Table(["layer"], [["conv_stem"]]).to_html
+    >>> show(Shown()).count("<td")
+    1
+    """
+    if isinstance(value, Exploration):
+        return "It shows [a run to click](../explore/index.md)."
+    if hasattr(value, "_repr_html_"):
+        return f"<div>{value._repr_html_()}</div>"
+    letters = base64.b64encode(value._repr_png_()).decode("ascii")
+    return f'<img alt="What the cell above shows" src="data:image/png;base64,{letters}">'
 
 
 def main(words: list[str]) -> int:
