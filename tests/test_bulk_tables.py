@@ -17,6 +17,7 @@ import minimobile as mm
 from minimobile.bulk.options import BulkOptions
 from minimobile.bulk.tables import ERROR_COUNTERS, ROWS_PER_GROUP, WRITERS
 from minimobile.bulk.tasks import COMMON, Column
+from minimobile.imaging.pictures import open_image
 
 COLUMNS = (*COMMON, Column("logit", "list<float32>"), Column("label", "list<string>"), Column("mask", "file"))
 ROWS: list[dict[str, Any]] = [
@@ -133,6 +134,7 @@ def test_sizes_boxes_and_masks_of_a_draft_are_those_of_the_whole_picture(tmp_pat
     turned[0x0112] = 6
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=95, exif=turned)
     path = str(tmp_path / "turned.jpg")
+    assert [open_image(path, draft=side).size for side in (300, 1600)] == [(480, 380), (1920, 1520)]
     (row,) = mm.PartRunner(BulkOptions("demo:boxes", "detect", "csv", draft=True)).compute([path])
     assert (row["width"], row["height"]) == (1920, 1520)
     whole = [list(found["box"].values()) for found in mm.detect(path, model="demo:boxes")]

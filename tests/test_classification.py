@@ -33,8 +33,9 @@ def test_classify_names_the_likeliest_first(tmp_path: Path) -> None:
     everything = mm.classify(image, model, top=50)
     assert len(everything) == 5 and sum(item["probability"] for item in everything) == pytest.approx(1, abs=1e-12)
     json.dumps(everything)
-    with pytest.raises(mm.InputError, match="top"):
-        mm.classify(image, model, top=0)
+    for top in (0, True, 1.5):
+        with pytest.raises(mm.InputError, match="top"):
+            mm.classify(image, model, top=top)
     with pytest.raises(mm.InputError, match="image-processor settings"):
         mm.classify(image, make(mm.MobileNetV1ForImageClassification, V1))
     with pytest.raises(mm.InputError, match="expected one for image classification"):

@@ -192,6 +192,8 @@ def test_an_error_says_that_the_environment_named_the_model(
     )
     with pytest.raises(InputError, match=r"^\$MINIMOBILE_MODEL: .*, got a MobileNetV2ForSemanticSegmentation$"):
         mm.classify(photos / "a.png")
+    with pytest.raises(InputError, match=r"^model: .*, got a MobileNetV2ForSemanticSegmentation$"):
+        mm.classify(photos / "a.png", model=segmenter)  # the environment named another
 
 
 def test_a_model_for_something_else_is_answered_with_its_command(run: Run, photos: Path) -> None:

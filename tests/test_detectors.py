@@ -131,6 +131,8 @@ def test_boxes_on_a_canvas_come_back_to_the_picture():
     for size, side in (((300, 400), 400), ((800, 200), 800)):
         (found,) = processor.post_process_object_detection(outputs, 0.5, [size])
         np.testing.assert_allclose(found["boxes"] / side, [[0, 0, 1, 1], [0.25, 0.125, 0.5, 0.375]], rtol=1e-6)
+    (found,) = processor.post_process_object_detection(outputs)
+    assert found["boxes"].tolist() == [[0, 0, 1, 1], [0.25, 0.125, 0.5, 0.375]]  # relative to what the detector saw
 
 
 def test_detect_lists_objects_by_name_and_leaves_out_those_without():

@@ -16,6 +16,7 @@ import pytest
 import twins
 
 import minimobile as mm
+from minimobile.models.weights import list_differences
 
 LOADERS = (
     mm.load,
@@ -116,6 +117,12 @@ def test_a_head_of_another_size_is_refused_or_drawn_anew(classifier: Path, pixel
     assert info["unexpected_keys"] == {"classifier.weight", "classifier.bias"} and isinstance(
         backbone, mm.MobileNetV1Model
     )
+
+
+def test_counters_of_training_are_left_out_without_a_word() -> None:
+    used, stored = {"norm.weight": np.ones(3)}, {"norm.num_batches_tracked": np.ones((), np.int64), "other": np.ones(1)}
+    report = list_differences({**used, **stored}, used)
+    assert report["unexpected_keys"] == {"other"} and report["missing_keys"] == set()
 
 
 def test_weights_given_as_a_state_dict(classifier: Path, pixels: np.ndarray) -> None:

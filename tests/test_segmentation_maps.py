@@ -75,6 +75,11 @@ def test_post_processing() -> None:
     maps = processor.post_process_semantic_segmentation({"logits": logits}, target_sizes=[(1, 4), (3, 5)])
     assert [(classes.shape, classes.dtype) for classes in maps] == [((1, 4), np.int64), ((3, 5), np.int64)]
     assert maps[0].tolist() == [[0, 2, 2, 2]]  # class 2 rises as 0, 1/4, 3/4, 1, class 0 stays at 0
+    many = np.zeros((1, 257, 2, 2), np.float32)
+    many[0, 256, 1] = 1  # a class that a byte does not hold
+    for sizes in (None, [(2, 2)]):
+        (found,) = processor.find_class_maps(many, sizes)
+        assert found.tolist() == [[0, 0], [256, 256]]
     scored = processor.post_process_semantic_segmentation(logits, [(1, 4), (3, 5)], return_segmentation_scores=True)
     assert scored[0].segmentation_scores[2].tolist() == [[0, 0.25, 0.75, 1]]
     assert all(np.array_equal(record.segmentation, classes) for record, classes in zip(scored, maps, strict=True))
