@@ -25,6 +25,8 @@ def read_array(given: object, what: str, expected: str = "an array") -> NDArray[
     Raises:
         InputError: NumPy cannot read it, or it hides entries behind a mask, which would be computed with.
     """
+    if type(given) is np.ndarray:  # most of them, without a look into subclasses, lists and what else may be masked
+        return given
     _refuse_masked(given, what)
     try:
         return np.asarray(given)

@@ -63,7 +63,7 @@ class QuantizedEngine:
         self.num_threads = options.thread_count
         self._is_compiled = options.engine == "compiled"
         self._crew = Crew(self.num_threads - 1)
-        self._stages: Recent[list[_Stage]] = Recent()
+        self._plans: Recent[tuple[dict[str, Array], list[_Stage]]] = Recent()
         self._arenas = ArenaPool()
 
     def run(self, x: Array, outputs: Sequence[str] | None = None) -> dict[str, Array]:
@@ -72,10 +72,9 @@ class QuantizedEngine:
         Shapes: x as the network's input tensor says, and of its type; the results likewise as their tensors say.
         """
         names = tuple(self.network.outputs if outputs is None else outputs)
-        constants = {name: self.network.tensors[name].values for name in names}
-        values: dict[str, Array] = {name: value for name, value in constants.items() if value is not None}
-        values[self.network.inputs[0]] = x
-        for stage in self._stages.find(names, lambda: self._plan(names)):
+        constants, stages = self._plans.find(names, lambda: self._plan(names))
+        values: dict[str, Array] = {**constants, self.network.inputs[0]: x}
+        for stage in stages:
             if stage.program is None:
                 (operation,) = stage.operations
                 values[operation.output] = apply(operation, stage.tensors, values, self.bytes_of)
@@ -87,8 +86,10 @@ class QuantizedEngine:
         """Wake the helpers; see `Runner.rouse`."""
         self._crew.rouse()
 
-    def _plan(self, names: tuple[str, ...]) -> list[_Stage]:
+    def _plan(self, names: tuple[str, ...]) -> tuple[dict[str, Array], list[_Stage]]:
+        """Return those of the tensors that are constants, and what computes the others."""
         network = self.network
+        values = {name: network.tensors[name].values for name in names}
         needed: Sequence[Operation] = needed_operations(network.operations, names)
         if self._is_compiled:
             spread, tensors = spread_rows(absorb_padding(needed, names, network.tensors), network.tensors)
@@ -119,7 +120,7 @@ class QuantizedEngine:
             if has_kernel:
                 program = compile_program(network, group, kept, self.bytes_of, self.num_threads)
             stages.append(_Stage(network.tensors, tuple(group), reads, program, Account()))
-        return stages
+        return {name: value for name, value in values.items() if value is not None}, stages
 
     def _has_kernel(self, operation: Operation, network: Network) -> bool:
         return self._is_compiled and is_compiled(operation, network)
