@@ -149,6 +149,17 @@ def test_what_the_best_scores_do_not_decide_is_chosen_among_all(case, is_tensorf
     np.testing.assert_array_equal(found.view(np.int32), expected.view(np.int32))
 
 
+def test_a_score_as_good_as_the_last_one_looked_at_is_looked_at_too():
+    scores, encodings = np.full((60, 2), 0.25, np.float32), np.zeros((60, 4), np.float32)
+    scores[:, 1] = scores[59, 0] = 0.5  # of the second class all, and of the first class, which is first, the last one
+    anchors = np.column_stack([np.arange(60), np.arange(60), np.ones(60), np.ones(60)]).astype(np.float32)
+    rules = Rules(2, 0, 1, 1, 1, True, False, np.float32(0.1), np.float32(0.5))
+    for run in (run_compiled, run_definition):
+        found, _ = run(encodings, scores, anchors, rules)
+        assert found[0, 4:].tolist() == [0, 0.5]
+        assert found[0, :2].tolist() == [58.5, 58.5]
+
+
 def draw_bytes(seed):
     """Return encodings and scores of two pictures in bytes, what each byte stands for, anchors and rules."""
     rng = np.random.default_rng(seed)

@@ -30,6 +30,10 @@ def test_labels_of_pictures(classifier: Path, photos: Path) -> None:
     assert [(row["label"], row["score"]) for row in found] == [(row["label"], row["probability"]) for row in expected]
     both = [photos / "a.png", photos / "b.jpg"]
     assert pipe(both, top_k=1) == [pipe(path)[:1] for path in both] == mm.pipeline(model=pipe.model, top_k=1)(both)
+    taken: list[Path] = []
+    results = pipe((taken.append(path) or path for path in both), top_k=1)  # type: ignore[func-returns-value]
+    assert [next(results)] == pipe(both[:1], top_k=1) and taken == both[:1]  # one by one
+    assert list(results) == pipe(both[1:], top_k=1)
     with Image.open(photos / "a.png") as photo:
         assert pipe(photo) == pipe(images=photo) == found
     assert pipe.device == "cpu" and "MobileNetV1ForImageClassification" in repr(pipe)

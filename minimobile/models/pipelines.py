@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,14 +50,16 @@ class _Pipeline:
     def __call__(self, inputs: Any = None, **parameters: Any) -> Any:
         """Return the result of one picture, or the list of those of a list of pictures.
 
-        A picture is a path, a PIL image (turned by its EXIF orientation) or an array. The `parameters` are those of the
-        pipeline, for this call. Raises InputError for what is no parameter or no picture, FormatError for a file that
-        cannot be read.
+        A picture is a path, a PIL image (turned by its EXIF orientation) or an array. A generator of pictures gives a
+        generator of results, one by one. The `parameters` are those of the pipeline, for this call. Raises InputError
+        for what is no parameter or no picture, FormatError for a file that cannot be read.
         """
         pictures = parameters.pop("images", inputs)
         chosen = {**self._parameters, **self._check(parameters)}
         if isinstance(pictures, list | tuple):
             return [self._run(picture, chosen) for picture in pictures]
+        if isinstance(pictures, Generator):
+            return (self._run(picture, chosen) for picture in pictures)
         if pictures is None:
             raise InputError(f"{self.task}: expected a picture or a list of pictures, got None")
         return self._run(pictures, chosen)
