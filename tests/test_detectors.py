@@ -212,6 +212,15 @@ def test_boxes_that_reach_beyond_the_picture_are_drawn_as_far_as_it_goes():
     assert draw_boxes(Image.new("RGB", (30, 20)), items).size == (30, 20)
 
 
+def test_a_caption_that_does_not_fit_in_the_picture_is_left_out():
+    box = {"xmin": 2.0, "ymin": 2.0, "xmax": 10.0, "ymax": 10.0}
+    found = [{"score": 0.9, "label": "cup", "index": 4, "box": box}]
+    for size in ((17, 13), (90, 8), (12, 400)):
+        drawn = np.asarray(draw_boxes(Image.new("RGB", size), found))
+        assert drawn.any() and not drawn[:, 12:].any() and not drawn[12:].any()  # the box, and nothing beside it
+        assert not drawn[4:6, 4:9].any()  # nor in it
+
+
 @pytest.mark.parametrize("version", CLASSES)
 def test_a_box_written_out_step_by_step_is_that_of_the_run(version):
     model, x = make(version), pixels()[:1]

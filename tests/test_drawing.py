@@ -94,5 +94,14 @@ def test_a_legend_has_a_field_for_every_class() -> None:
         assert (pixels[90 + y + 3, x + 3] == colour).all()
 
 
+def test_a_legend_that_would_be_cut_off_is_left_out() -> None:
+    entries = [{"index": index, "label": f"class {index}", "share": 0.5} for index in range(2)]
+    for size in ((1, 1), (17, 13), (20, 1200), (60, 60)):
+        legend = lay_out(size, entries)
+        assert (legend.texts, legend.height) == ((), 0)
+        legend.draw(Image.new("RGB", size), size[1])
+    assert len(lay_out((150, 13), entries).texts) == 2
+
+
 def test_a_hostile_label_is_shown_as_text() -> None:
-    assert lay_out((90, 90), [{"index": 1, "label": "a\x1b[2J\n", "share": 1.0}]).texts == ("a\\x1b[2J: 100.0 %",)
+    assert lay_out((190, 90), [{"index": 1, "label": "a\x1b[2J\n", "share": 1.0}]).texts == ("a\\x1b[2J: 100.0 %",)

@@ -32,8 +32,9 @@ def test_the_whole_picture_is_looked_at(model: mm.MobileNetV2ForSemanticSegmenta
     )
     assert found.class_map.dtype == np.uint8
     assert found.overlay(0.5, legend=False).tobytes() == draw_overlay(found.photo, expected, 0.5).tobytes()
-    drawn = found.overlay()
-    assert drawn.width == found.photo.width and drawn.height > found.photo.height, "the legend stands below"
+    assert found.overlay().size == found.photo.size, "too narrow for a legend"
+    drawn = mm.segment(found.photo.resize((240, 50)), model).overlay()
+    assert drawn.width == 240 and drawn.height > 50, "the legend stands below"
     assert repr(found).startswith("Segmentation(50 x 40: ") and len(repr(found)) < 200
 
 

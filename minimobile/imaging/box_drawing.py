@@ -29,7 +29,7 @@ def draw_boxes(photo: Image.Image, found: Sequence[dict[str, Any]]) -> Image.Ima
 
     A box that reaches beyond the photo, be it infinitely far, is cut off; one that has NaN is left out.
     A line is coloured between two dark ones; a caption is written dark on a field of its class's colour, above its box
-    where there is room, else inside.
+    where there is room, else inside. A photo that is too small for a caption has the box alone.
     """
     drawn = photo.convert("RGB")
     draw = ImageDraw.Draw(drawn)
@@ -62,10 +62,12 @@ def _write_caption(
     colour: Colour,
     line: int,
 ) -> None:
-    """Write a caption at a box's upper left corner, wholly inside the picture if it fits there."""
+    """Write a caption at a box's upper left corner, wholly inside the picture; none where it does not fit there."""
     start, top, end, bottom = draw.textbbox((0, 0), text, font=font)
     margin = 2 * line
     width, height = round(end - start) + 2 * margin, round(bottom - top) + 2 * margin
+    if width > size[0] or height > size[1]:
+        return
     x = max(0, min(corner[0] - line, size[0] - width))
     y = corner[1] - line - height if corner[1] - line - height >= 0 else min(corner[1], max(0, size[1] - height))
     draw.rectangle((x, y, x + width - 1, y + height - 1), fill=colour, outline=DARK, width=line)

@@ -71,15 +71,20 @@ class Legend:
 
 
 def lay_out(size: tuple[int, int], entries: Sequence[Mapping[str, Any]]) -> Legend:
-    """Lay out a legend for a picture of (width, height): classes with names and shares, as in `Segmentation.shares`."""
+    """Lay out a legend for a picture of (width, height): classes with names and shares, as in `Segmentation.shares`.
+
+    Below a picture that is narrower than one of them there is none: it would be cut off.
+    """
     font = choose_font(size)
     texts = tuple(f"{_shorten(entry['label'])}: {100 * entry['share']:.1f} %" for entry in entries)
     line = sum(font.getmetrics())
     gap = line // 2
+    widths = [3 * line // 2 + int(font.getlength(text)) + 2 * gap for text in texts]
+    if max(widths, default=0) > size[0]:
+        return Legend((), (), (), 0, line, font)
     places: list[tuple[int, int]] = []
     x = y = gap
-    for text in texts:
-        width = 3 * line // 2 + int(font.getlength(text)) + 2 * gap
+    for width in widths:
         if x > gap and x + width > size[0]:
             x, y = gap, y + line + gap
         places.append((x, y))

@@ -63,7 +63,7 @@ class Segmentation:
         Args:
             alpha: the share of the colours, from 0 to 1.
             legend: write the names of classes into the regions that have room for them, and add a legend below the
-                picture: colours, names and shares.
+                picture, if it is wide enough for one: colours, names and shares.
 
         Raises:
             InputError: an alpha that is no share, or more classes than the palette has colours, 256.
