@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import minimobile as mm
 from minimobile.comparison.photograph import PhotographTimes, compare_photographs
 from tools.bench_tables import photograph_table
 
@@ -24,11 +25,17 @@ def test_every_photograph_counts_the_same() -> None:
     ]
 
 
-def test_photographs_are_timed_in_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_quantized", [False, True])
+def test_photographs_are_timed_in_parts(is_quantized: bool, tmp_path: Path) -> None:
     paths = [tmp_path / "first.jpg", tmp_path / "second.jpg"]
     for path in paths:
         Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(path)
-    found = compare_photographs("demo:digits", paths, [], 1, seconds=0)
+    source = "demo:digits"
+    if is_quantized:
+        source = str(tmp_path / "digits.tflite")
+        mm.quantize("demo:digits", [Image.open(path) for path in paths]).save(source)
+    found = compare_photographs(source, paths, [], 1, seconds=0)
     assert set(found.whole) == {"minimobile"}
-    for times in (found.whole["minimobile"], found.decoding, found.network):
-        assert len(times) == len(paths) and min(times) > 0
+    parts = (found.whole["minimobile"], found.decoding, found.network)
+    assert all(len(times) == len(paths) and min(times) > 0 for times in parts)
+    assert all(whole > decoding + network for whole, decoding, network in zip(*parts, strict=True))  # of one call

@@ -12,7 +12,7 @@ from PIL import Image
 
 from minimobile.arrays import read_array
 from minimobile.errors import InputError
-from minimobile.imaging.pictures import check_image, convert_image, describe_source, open_upright
+from minimobile.imaging.pictures import check_image, convert_image, describe_source, open_image, open_upright
 from minimobile.imaging.transforms import flatten_alpha
 
 _DEPTH = 4  # of lists in lists
@@ -56,17 +56,18 @@ def open_picture(source: Any, chosen: SimpleNamespace, name: str) -> Image.Image
     Files are brought upright by their EXIF orientation, image objects are taken as they are: transformers' `load_image`
     does the one, its processors the other.
     """
-    image = check_image(source) if isinstance(source, Image.Image) else open_upright(source)
-    name = describe_source(source) if isinstance(source, (str, Path)) else name
-    if not isinstance(source, Image.Image):
-        image = convert_image(image, name=name)  # as transformers: files are RGB before any setting is looked at
-    elif chosen.do_convert_rgb:
-        return convert_image(image, composite=True, name=name)
-    elif chosen.do_convert_rgb is False:
-        return split_planes(np.asarray(image))
     channels = len(chosen.image_mean) if chosen.do_normalize and isinstance(chosen.image_mean, tuple) else 3
-    if channels == 4 and image.mode == "RGBA":
-        return image
+    if isinstance(source, Image.Image):
+        image = check_image(source)
+        if chosen.do_convert_rgb:
+            return convert_image(image, composite=True, name=name)
+        if chosen.do_convert_rgb is False:
+            return split_planes(np.asarray(image))
+        if channels == 4 and image.mode == "RGBA":
+            return image
+    else:
+        image = open_image(source)  # as transformers: files are RGB before any setting is looked at
+        name = describe_source(source)
     return convert_image(image, "L" if channels == 1 else "RGB", name=name)
 
 

@@ -39,7 +39,7 @@ class QuantizedRunner:
         self.graph = graph
         self.network = network
         self.endpoints = endpoints
-        self._engine = QuantizedEngine(network, options)
+        self.engine = QuantizedEngine(network, options)
 
     def resolve(self, layer: str | int) -> str:
         """Return the name of a tensor, or of a node of the graph by any of its names."""
@@ -61,7 +61,9 @@ class QuantizedRunner:
         results = {name: _as_numbers(self.network.tensors[tensor], found[tensor]) for name, tensor in tensors.items()}
         if data_format == "channels_last":
             return results
-        return {name: np.ascontiguousarray(np.moveaxis(y, -1, 1)) if y.ndim == 4 else y for name, y in results.items()}
+        return {
+            name: np.ascontiguousarray(y.transpose(0, 3, 1, 2)) if y.ndim == 4 else y for name, y in results.items()
+        }
 
     def store(self, pixel_values: Pixels, data_format: DataFormat = "channels_first") -> Array:
         """Return pixel values as the network's input tensor has them, (N, H, W, C); errors as of `run`.
@@ -90,16 +92,16 @@ class QuantizedRunner:
 
     def rouse(self) -> None:
         """Wake the helpers; see `Runner.rouse`."""
-        self._engine.rouse()
+        self.engine.rouse()
 
     def run_tensors(self, stored: Array, names: Sequence[str]) -> dict[str, Array]:
         """Return tensors of one picture as they are stored, for input as `store` gives it."""
-        return self._engine.run(stored, tuple(names))
+        return self.engine.run(stored, tuple(names))
 
     @property
     def bytes_of(self) -> str:
         """Whose bytes it computes: see `QuantizedEngine`."""
-        return self._engine.bytes_of
+        return self.engine.bytes_of
 
     def time_steps(self, pixel_values: Array, data_format: DataFormat) -> dict[tuple[str, ...], float]:
         """Return nothing: the steps of its programs are not timed."""
@@ -130,6 +132,10 @@ class QuantizedRunner:
 
     def results(self) -> dict[str, str]:
         """Return what the network's outputs are beyond logits, by name: see `Runner.results`."""
+        return self._results
+
+    @functools.cached_property
+    def _results(self) -> dict[str, str]:
         if len(self.network.outputs) == 2:  # a detector's
             boxes, scores = self.network.outputs
             maker = find_maker(self.network, scores)
@@ -141,7 +147,7 @@ class QuantizedRunner:
         return {} if what is None else {what: self.network.outputs[0]}
 
     def _run_each(self, x: Array, tensors: tuple[str, ...]) -> dict[str, Array]:
-        runs = [self._engine.run(x[index : index + 1], tensors) for index in range(len(x))]
+        runs = [self.engine.run(x[index : index + 1], tensors) for index in range(len(x))]
         return {
             name: np.concatenate([run[name] for run in runs]) if len(runs) > 1 else runs[0][name] for name in tensors
         }
