@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from tiny_models import V1, make
 
 import minimobile as mm
 from minimobile.models.classification import MOST_RANKED, apply_sigmoid, apply_softmax, find_largest
-from minimobile_kernels.elementwise import exponential
+from minimobile_kernels import exponentials
+from minimobile_kernels.elementwise import SUM_WORDS, exponential
 
 
 def test_classify_names_the_likeliest_first(tmp_path: Path) -> None:
@@ -76,6 +78,18 @@ def test_the_sum_is_rounded_once(logits: list[float]) -> None:
     x = np.array(logits)
     weights = exponential(x - x.max())
     np.testing.assert_array_equal(apply_softmax(x), weights / math.fsum(weights.tolist()))
+
+
+@given(st.lists(st.floats(0, 1e300) | st.sampled_from((1.0, 2.0**-53, 2.0**-54, 5e-324)), min_size=1, max_size=40))
+def test_any_sum_is_rounded_once(numbers: list[float]) -> None:
+    """Halfway between two neighbours, too, and just beside it."""
+    add, round_parts = exponentials.add_exactly.py_func, exponentials._round_parts.py_func
+    half = math.ulp(math.fsum(numbers)) / 2
+    words = np.full(SUM_WORDS, -1)
+    with mock.patch.object(exponentials, "_round_parts", round_parts):
+        for more in ([], [half], [half, 5e-324], [math.nextafter(half, 0)], [math.nextafter(half, 1), half / 2]):
+            assert add(np.array([*numbers, *more]), words) == math.fsum([*numbers, *more])
+        assert math.isnan(add(np.array([*numbers, -math.nan]), words))
 
 
 def test_what_is_no_number_leaves_none() -> None:

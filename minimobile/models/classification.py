@@ -13,7 +13,7 @@ from minimobile.imaging.pictures import bring_upright
 from minimobile.models.auto import CLASSIFICATION, choose_model, require_processor
 from minimobile.models.base_model import MobileNetModel
 from minimobile.models.outputs import require_finite
-from minimobile_kernels.elementwise import sigmoid
+from minimobile_kernels.elementwise import SUM_WORDS, sigmoid
 from minimobile_kernels.entries import rank, softmax
 
 Array = NDArray[Any]
@@ -76,7 +76,7 @@ def find_largest(logits: Array, count: int) -> Array:
 def apply_softmax(logits: Array) -> Array:
     """Return exp(logits) over their sum, (num_labels,) float64: NumPy's exp has other last bits on other processors."""
     probabilities = np.empty(logits.shape)
-    softmax(np.ascontiguousarray(logits, np.float64), np.empty(logits.shape, np.int64), probabilities)
+    softmax(np.ascontiguousarray(logits, np.float64), np.empty(len(logits) + SUM_WORDS, np.int64), probabilities)
     return probabilities
 
 
