@@ -140,7 +140,7 @@ def test_compiled_passes_equal_the_definition(data: st.DataObject) -> None:
     assert 0 <= begin < end <= n_in  # kernels look at no bounds
     x = np.random.default_rng(seed).integers(0, 256, (n_in, others, channels), dtype=np.uint8)
     x[x > 200], x[x < 50] = 255, 0  # so that sums of bicubic and Lanczos leave the bytes
-    expected = reference.resample_bytes(x, *taps)
+    expected = reference.resample_bytes(x, *taps)[..., :3]
     same = find_taps(others, others, 0, others, resample)
     np.testing.assert_array_equal(mix_passes(x, taps, same), expected)
     turned = np.ascontiguousarray(x.transpose(1, 0, 2))
@@ -155,7 +155,7 @@ def test_either_pass_may_come_first(data: st.DataObject) -> None:
     x = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, (h, w, channels), dtype=np.uint8)
     down, across = find_taps(h, new_h, 0, new_h, 3), find_taps(w, new_w, 0, new_w, 3)
     rows = reference.resample_bytes(x, *down).transpose(1, 0, 2)
-    expected = reference.resample_bytes(rows, *across).transpose(1, 0, 2)
+    expected = reference.resample_bytes(rows, *across).transpose(1, 0, 2)[..., :3]
     np.testing.assert_array_equal(mix_passes(x, down, across, rows_first=True), expected)
 
 

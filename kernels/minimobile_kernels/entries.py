@@ -46,9 +46,8 @@ _PICTURE = Array(_UINT8, 2)
 _NEW_PICTURE = _PICTURE._replace(is_written=True)
 resample = Entry(
     "minimobile_kernels.resample", "resample",
-    _PICTURE, *_TAPS, *_TAPS, _NEW_PICTURE, Array(_INT32, 2, is_written=True), _NEW_PICTURE, Number(), Number(),
+    _PICTURE, *_TAPS, *_TAPS, _NEW_PICTURE, Array(_INT32, 2, is_written=True), _NEW_PICTURE,
+    Number(), Number(), Number(),
 )  # fmt: skip
-look_up = Entry("minimobile_kernels.resample", "look_up", _BYTES, _TABLE, _NEW_TABLE, Number(), Number())
-look_up_pixels = Entry(
-    "minimobile_kernels.resample", "look_up_pixels", _BYTES, _PICTURE, _NEW_PICTURE, Number(), Number()
-)
+look_up = Entry("minimobile_kernels.resample", "look_up", _PICTURE, _TABLE, _NEW_TABLE)
+look_up_pixels = Entry("minimobile_kernels.resample", "look_up_pixels", _PICTURE, _PICTURE, _NEW_PICTURE)

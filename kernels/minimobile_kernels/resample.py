@@ -20,6 +20,7 @@ from minimobile_kernels.simd import INTEGERS, add, broadcast, clamp_vector, elem
 
 _HALF = 1 << (RESAMPLING_BITS - 1)
 _PIXEL = 4  # bytes, of which vectors are filled: Pillow's RGB
+_CHANNELS = 3  # of them that mean something
 _ROWS = LANES // _PIXEL  # of as many pixels
 _COLUMNS = 4  # of a tile
 _DIGITS = 1 if PRODUCTS == "multiply" else 3  # into which a weight is taken apart where bytes are multiplied
@@ -28,68 +29,68 @@ _VECTORS = 4  # of bytes that rows are weighed in
 
 def resample(
     x: Any, down_starts: Any, down_weights: Any, across_starts: Any, across_weights: Any,
-    between: Any, packed: Any, out: Any, pixel: int, rows_first: int,
+    between: Any, packed: Any, out: Any, pixel: int, channels: int, rows_first: int,
 ) -> None:  # fmt: skip
     """Resize a picture along both axes, every pass rounded and clipped to bytes: columns first, or rows.
+
+    Of the `pixel` bytes of a pixel the first `channels` are kept: all, or 3 of 4.
 
     Defined by reference.resample_bytes along the second axis and then along the first, or the other way round. Weights
     are less than 2**23 - 2**16 in magnitude, which is almost 2.
 
     Shapes: x (h, w * pixel), down_starts (H), down_weights (H, taps), across_starts (W), across_weights (W, taps);
-    between (h, W * pixel), or (H, w * pixel) with rows first; packed (W, 1 + taps across, up to a whole number of
-    fours), of whatever it holds; out (H, W * pixel).
+    between (h, W * channels), or (H, w * pixel) with rows first; packed (W, 1 + taps across, up to a whole number of
+    fours), of whatever it holds; out (H, W * channels).
     """
     if rows_first:
         _mix_rows(x, down_starts, down_weights, between)
-        _mix_columns(between, across_starts, across_weights, pixel, packed, out)
+        _mix_columns(between, across_starts, across_weights, pixel, channels, packed, out)
     else:
-        _mix_columns(x, across_starts, across_weights, pixel, packed, between)
+        _mix_columns(x, across_starts, across_weights, pixel, channels, packed, between)
         _mix_rows(between, down_starts, down_weights, out)
 
 
-def look_up(x: Any, table: Any, out: Any, pixel: int, plane: int) -> None:
-    """Put the table's value for each byte of a picture in its place, channel by channel.
+def look_up(x: Any, table: Any, out: Any) -> None:
+    """Put the table's value for each byte of a picture in its place, channel by channel: `table[c, x[j, c]]`.
 
-    `out[c, j] = table[c, x[j * pixel + c * plane]]`: so both planes of channels and pixels of channels are read.
-
-    Shapes: x: one-dimensional, table (C, 256), out (C, n).
+    Shapes: x (n, C), table (C, 256), out (C, n).
     """
-    whole = _count_words(out.shape[0], out.shape[1], pixel, plane)
+    whole = _count_words(x)
     if whole > 0:
         red, green, blue = table[0], table[1], table[2]
         first, second, third = out[0], out[1], out[2]
         for j in range(whole):
-            word = load_word(x, j * pixel)
+            word = load_word(x, j * _CHANNELS)
             first[j], second[j], third[j] = red[word & 255], green[word >> 8 & 255], blue[word >> 16 & 255]
     for c in range(out.shape[0]):
         values, found = table[c], out[c]
         for j in range(whole, out.shape[1]):
-            found[j] = values[x[j * pixel + c * plane]]
+            found[j] = values[x[j, c]]
 
 
-def look_up_pixels(x: Any, table: Any, out: Any, pixel: int, plane: int) -> None:
-    """Do what `look_up` does, pixel by pixel: `out[j, c] = table[c, x[j * pixel + c * plane]]`.
+def look_up_pixels(x: Any, table: Any, out: Any) -> None:
+    """Do what `look_up` does, pixel by pixel.
 
-    Shapes: x: one-dimensional, table (C, 256), out (n, C).
+    Shapes: x (n, C), table (C, 256), out (n, C).
     """
-    whole = _count_words(out.shape[1], out.shape[0], pixel, plane)
+    whole = _count_words(x)
     if whole > 0:
         red, green, blue = table[0], table[1], table[2]
         for j in range(whole):
-            word = load_word(x, j * pixel)
+            word = load_word(x, j * _CHANNELS)
             out[j, 0], out[j, 1], out[j, 2] = red[word & 255], green[word >> 8 & 255], blue[word >> 16 & 255]
     for j in range(whole, out.shape[0]):
         for c in range(out.shape[1]):
-            out[j, c] = table[c, x[j * pixel + c * plane]]
+            out[j, c] = table[c, x[j, c]]
 
 
 @compiled
-def _count_words(channels: int, count: int, pixel: int, plane: int) -> int:
-    """Return how many of so many pixels are read as words: where three channels lie together, all but the last.
+def _count_words(x: Any) -> int:
+    """Return how many pixels are read as words: of three channels all but the last.
 
     A byte at a time takes half as long again, for every address is looked at by itself.
     """
-    return count - 1 if channels == 3 and plane == 1 and pixel >= 3 else 0
+    return x.shape[0] - 1 if x.shape[1] == _CHANNELS else 0
 
 
 @compiled
@@ -118,7 +119,7 @@ def _mix_rows(x: Any, starts: Any, weights: Any, out: Any) -> None:
 
 
 @compiled
-def _mix_columns(x: Any, starts: Any, weights: Any, pixel: int, packed: Any, out: Any) -> None:
+def _mix_columns(x: Any, starts: Any, weights: Any, pixel: int, channels: int, packed: Any, out: Any) -> None:
     """Weigh the pixels from starts[j] on of every row for the column j of the result."""
     height, columns, width = x.shape[0], starts.shape[0], x.shape[1] // pixel
     reach = (weights.shape[1] + GROUP - 1) // GROUP * GROUP
@@ -131,11 +132,11 @@ def _mix_columns(x: Any, starts: Any, weights: Any, pixel: int, packed: Any, out
     for y in range(height):
         row, mixed = x[y], out[y]
         for j in range(columns):
-            for c in range(pixel):
+            for c in range(channels):
                 total = np.int32(_HALF)
                 for k in range(weights.shape[1]):
                     total = np.int32(total + row[(starts[j] + k) * pixel + c] * weights[j, k])
-                mixed[j * pixel + c] = _clip(total)
+                mixed[j * channels + c] = _clip(total)
 
 
 @compiled
@@ -182,7 +183,8 @@ def _store_sums(typing_context, out, place, a, b, c, d):  # type: ignore[no-unty
 def _mix_pixels(typing_context, row, stride, packed, groups, columns, out):  # type: ignore[no-untyped-def]
     """_mix_pixels(row, stride, packed, groups, columns, out): weigh pixels of this row and those after it.
 
-    The rows of x and of out lie `stride` bytes and `columns` pixels apart; `packed` is what `_pack_taps` writes.
+    The rows of x and of out lie `stride` bytes and `columns` pixels apart, of which `out` has three bytes each;
+    `packed` is what `_pack_taps` writes.
     """
 
     def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -210,8 +212,8 @@ def _mix_pixels(typing_context, row, stride, packed, groups, columns, out):  # t
                         weights = _load_weights(builder, words, digit)
                         mixed = integers.add_products(builder, builder.load(total), pixels, weights)
                         builder.store(mixed, total)
-            writes = _step(builder, builder.gep(out, [builder.mul(first, LONG(_PIXEL))]),
-                           builder.mul(columns, LONG(_PIXEL)), _ROWS)  # fmt: skip
+            writes = _step(builder, builder.gep(out, [builder.mul(first, LONG(_CHANNELS))]),
+                           builder.mul(columns, LONG(_CHANNELS)), _ROWS)  # fmt: skip
             _scatter(builder, [_join_digits(builder, totals) for totals in sums], writes)
         return context.get_dummy_value()
 
@@ -265,15 +267,21 @@ def _scatter(builder: Any, columns: Sequence[Any], rows: Sequence[Any]) -> None:
     if PRODUCTS == "multiply":
         for index, column in enumerate(columns):
             clipped = clamp_vector(builder, column, integers.constant(0), integers.constant(255))
-            words = builder.bitcast(builder.trunc(clipped, integers.BYTES), ir.VectorType(WORD, _ROWS))
+            narrow = builder.trunc(clipped, integers.BYTES)
             for lane, row in enumerate(rows):
-                place = builder.bitcast(builder.gep(row, [LONG(index * _PIXEL)]), WORD.as_pointer())
-                builder.store(builder.extract_element(words, WORD(lane)), place, align=1)
+                _store_shuffled(builder, narrow, [lane * _PIXEL + c for c in range(_CHANNELS)],
+                                builder.gep(row, [LONG(index * _CHANNELS)]))  # fmt: skip
         return
     packed = builder.bitcast(_pack_columns(builder, columns), ir.VectorType(BYTE, 4 * LANES))
     for lane, row in enumerate(rows):
-        quad = _shuffle(builder, packed, packed, range(lane * 4 * _PIXEL, (lane + 1) * 4 * _PIXEL))
-        builder.store(quad, builder.bitcast(row, quad.type.as_pointer()), align=1)
+        order = [(lane * 4 + column) * _PIXEL + c for column in range(4) for c in range(_CHANNELS)]
+        _store_shuffled(builder, packed, order, row)
+
+
+def _store_shuffled(builder: Any, values: Any, order: Sequence[int], pointer: Any) -> None:
+    """Emit a store of some bytes of a vector, side by side."""
+    chosen = _shuffle(builder, values, values, order)
+    builder.store(chosen, builder.bitcast(pointer, chosen.type.as_pointer()), align=1)
 
 
 def _pack_columns(builder: Any, columns: Sequence[Any]) -> Any:

@@ -47,7 +47,7 @@ def view_pixels(image: Image.Image) -> NDArray[np.uint8] | None:
     if channels is None or not hasattr(image, "__arrow_c_array__") or _core.get_alignment() != 1:
         return None
     try:
-        _, capsule = image.__arrow_c_array__()
+        capsule = image.im.__arrow_c_array__()  # the schema, which the image itself gives as well, is known
     except ValueError:  # what Pillow says where there is more than one block
         return None
     array = _ArrowArray.from_address(_read_capsule(capsule, b"arrow_array"))

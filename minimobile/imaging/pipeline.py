@@ -64,7 +64,8 @@ def prepare_image(item: Any, chosen: SimpleNamespace, name: str) -> PixelBytes |
     if image.dtype == np.uint8 and image[0].size > 256:
         factor, mean, std = _find_scaling(chosen)
         values = _tabulate(len(image), chosen.resize_method is None, factor, mean, std)
-        return PixelBytes(image, values) if values.dtype == np.float32 else image.copy()
+        pixels = np.ascontiguousarray(image.transpose(1, 2, 0))  # (H, W, C), as Pillow and our kernels have it
+        return PixelBytes(pixels, values) if values.dtype == np.float32 else image.copy()
     return _scale(np.ascontiguousarray(image), chosen.resize_method is None, *_find_scaling(chosen))
 
 

@@ -114,8 +114,8 @@ def resize_window(
     Each output is a weighted sum of the inputs under the filter, which is widened when shrinking; weights are rounded
     to 22 fractional bits, and each of the two passes rounds to 8 bits (Pillow, `src/libImaging/Resample.c`).
 
-    Shapes: pixels (h, w, C) uint8 (for NEAREST of any type), size (H, W), window (top, left, height, width) within it,
-    result (height, width, C).
+    Shapes: pixels (h, w, C) uint8, of four bytes as in `mix_passes` (for NEAREST of any type, and all are kept), size
+    (H, W), window (top, left, height, width) within it, result (height, width, C).
     """
     h, w, _ = pixels.shape
     top, left, height, width = window
@@ -149,15 +149,16 @@ def _find_passes(
 def mix_passes(pixels: NDArray[np.uint8], down: Taps, across: Taps, *, rows_first: bool = False) -> NDArray[np.uint8]:
     """Resize every row and then every column, or the other way round; `reference.resample_bytes` along either axis.
 
-    Shapes: pixels (h, w, C), result (H, W, C).
+    Shapes: pixels (h, w, C), result (H, W, C); of pixels of four bytes the last means nothing and is left out.
     """
-    h, w, channels = pixels.shape
+    h, w, pixel = pixels.shape
+    channels = min(pixel, 3)
     height, width = len(down.starts), len(across.starts)
-    lines, line = (height, w * channels) if rows_first else (h, width * channels)
+    lines, line = (height, w * pixel) if rows_first else (h, width * channels)
     between, out = np.empty((lines, line), np.uint8), np.empty((height, width * channels), np.uint8)
-    rows = np.ascontiguousarray(pixels).reshape(h, w * channels)
+    rows = np.ascontiguousarray(pixels).reshape(h, w * pixel)
     packed = np.empty((width, 1 + -(-across.weights.shape[1] // 4) * 4), np.int32)
-    entries.resample(rows, *down, *across, between, packed, out, channels, int(rows_first))
+    entries.resample(rows, *down, *across, between, packed, out, pixel, channels, int(rows_first))
     return out.reshape(height, width, channels)
 
 
@@ -180,7 +181,7 @@ def warm_up() -> None:
     """Compile the kernels for pictures, or load them from disk."""
     argmax_bilinear(np.zeros((2, 2, 2), np.float32), (2, 2))
     resize_window(np.zeros((2, 2, 4), np.uint8), (1, 1), Resampling.BILINEAR, (0, 0, 1, 1))
-    pixels = PixelBytes(np.zeros((3, 1, 1), np.uint8), np.zeros((3, 256), np.float32))
+    pixels = PixelBytes(np.zeros((1, 1, 3), np.uint8), np.zeros((3, 256), np.float32))
     np.asarray(pixels)
     pixels.look_up(np.zeros((3, 256), np.uint8))
 

@@ -89,7 +89,6 @@ def resize(
         pixels = np.asarray(picture).reshape(picture.height, picture.width, -1)  # (h, w, C)
     if pixels is not None:
         resized = resize_window(pixels, size, resample, _kept_window(size, crop, rounding))
-        resized = resized[..., : len(picture.mode)]
     elif height * width > MAX_RESIZED_PIXELS:
         raise too_large(size)
     else:

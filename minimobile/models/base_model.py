@@ -311,10 +311,10 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         return explain(self.graph, self._weights, self._runner, channels_last, layer, position)
 
     def _take(self, pixel_values: ArrayLike | PixelBytes | None, data_format: DataFormat) -> Pixels:
-        """Return pixel values as `_read` does, or as they are where a network of integers can have them as bytes."""
-        takes_bytes = self.is_quantized and data_format == "channels_first"
-        if takes_bytes and isinstance(pixel_values, PixelBytes) and pixel_values.shape[1] == self.graph.input_channels:
-            return pixel_values
+        """Return pixel values as `_read` does, or for a network of integers, if they are bytes, as they are."""
+        is_planar = data_format == "channels_first"
+        if is_planar and isinstance(pixel_values, PixelBytes) and pixel_values.shape[1] == self.graph.input_channels:
+            return pixel_values if self.is_quantized else np.asarray(pixel_values, self._runner.dtype)
         return self._read(pixel_values, data_format)
 
     def _read(self, pixel_values: ArrayLike | PixelBytes | None, data_format: DataFormat) -> Array:

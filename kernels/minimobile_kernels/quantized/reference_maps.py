@@ -46,9 +46,12 @@ def quantize(x: Array, to: Affine, dtype: DTypeLike, bytes_of: str = "litert") -
 
 def dequantize(x: Array, by: Affine) -> Array:
     """Return the numbers that bytes stand for, in float32 (`dequantize.h`); bytes less a byte are exact there."""
-    steps = x.astype(np.float32 if x.dtype.itemsize == 1 else np.int64) - by.zero
-    result: Array = np.float32(by.scale) * steps.astype(np.float32, copy=False)
-    return result
+    if x.dtype.itemsize > 1:
+        result: Array = np.float32(by.scale) * (x.astype(np.int64) - by.zero).astype(np.float32)
+        return result
+    numbers: Array = np.subtract(x, by.zero, dtype=np.float32)
+    numbers *= np.float32(by.scale)
+    return numbers
 
 
 def requantize_bytes(x: Array, zero: int, by: Scaling, to: Range, dtype: DTypeLike, bytes_of: str = "litert") -> Array:
