@@ -16,7 +16,7 @@ from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.constants import FRACTION_BITS, GROUP
 from minimobile_kernels.quantized.integers import BYTE, LONG, PRODUCTS, WORD, load_bytes, load_word, times
 from minimobile_kernels.reference import RESAMPLING_BITS
-from minimobile_kernels.simd import INTEGERS, add, broadcast, clamp_vector, element_pointer, splat, unpack
+from minimobile_kernels.simd import INTEGERS, add, broadcast, clamp_vector, element_pointer, prefetch, splat, unpack
 
 _HALF = 1 << (RESAMPLING_BITS - 1)
 _PIXEL = 4  # bytes, of which vectors are filled: Pillow's RGB
@@ -200,6 +200,8 @@ def _mix_pixels(typing_context, row, stride, packed, groups, columns, out):  # t
             first = builder.select(builder.icmp_signed("<", begin, last), begin, last)
             own = _step(builder, builder.gep(packed, [builder.mul(first, length)]), length, _COLUMNS)
             places = [builder.mul(builder.zext(builder.load(taps), LONG), LONG(_PIXEL)) for taps in own]
+            for following in _step(builder, builder.gep(reads[-1], [stride]), stride, _ROWS):
+                prefetch(builder, builder.gep(following, [places[0]]))  # decoding leaves pictures in slower caches
             for totals in sums:
                 for digit, total in enumerate(totals):
                     builder.store(integers.constant(0 if digit else _HALF), total)

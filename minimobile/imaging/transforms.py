@@ -166,6 +166,8 @@ def center_crop(image: NDArray[Any], height: int, width: int, rounding: str | No
     Shapes: image (C, H, W), result (C, height, width); without padding, a view.
     """
     channels, old_height, old_width = image.shape
+    if (old_height, old_width) == (height, width):
+        return image
     top, left = _crop_start(old_height, height, rounding), _crop_start(old_width, width, rounding)
     middle = image[:, max(top, 0) : max(top, 0) + height, max(left, 0) : max(left, 0) + width]
     if middle.shape[1:] == (height, width):

@@ -58,11 +58,9 @@ class QuantizedRunner:
         tensors = {name: self.find_tensor(name) for name in outputs}
         stored = self.store(pixel_values, data_format)
         found = self._run_each(stored, tuple(dict.fromkeys(tensors.values())))
-        results = {name: _as_numbers(self.network.tensors[tensor], found[tensor]) for name, tensor in tensors.items()}
-        if data_format == "channels_last":
-            return results
         return {
-            name: np.ascontiguousarray(y.transpose(0, 3, 1, 2)) if y.ndim == 4 else y for name, y in results.items()
+            name: _as_numbers(self.network.tensors[tensor], found[tensor], data_format)
+            for name, tensor in tensors.items()
         }
 
     def store(self, pixel_values: Pixels, data_format: DataFormat = "channels_first") -> Array:
@@ -160,7 +158,10 @@ def _quantize_table(values: bytes, to: Affine, dtype: np.dtype[Any]) -> NDArray[
     return None if np.isnan(numbers).any() else quantize(numbers, to, dtype).view(np.uint8)
 
 
-def _as_numbers(tensor: Tensor, values: Array) -> Array:
-    """Return what stored values stand for; (N, C) becomes (N, 1, 1, C), one pixel."""
+def _as_numbers(tensor: Tensor, values: Array, data_format: DataFormat) -> Array:
+    """Return what stored values stand for, maps in the layout asked for; (N, C) becomes a map of one pixel."""
     numbers = dequantize(values, affine(tensor)) if tensor.dtype in (np.uint8, np.int8) else values
-    return numbers[:, None, None, :] if numbers.ndim == 2 else numbers
+    is_last = data_format == "channels_last"
+    if numbers.ndim == 2:
+        return numbers[:, None, None, :] if is_last else numbers[:, :, None, None]
+    return numbers if is_last or numbers.ndim != 4 else np.ascontiguousarray(numbers.transpose(0, 3, 1, 2))
