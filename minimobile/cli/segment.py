@@ -48,11 +48,11 @@ def segment(
     """Say what every pixel shows.
 
     Writes NAME.mask.png and NAME.overlay.png for each picture. The overlay is the picture with its classes' colours, a
-    name in each region that has room for it, and a legend below. The mask is a palette PNG of the picture's own size: a
-    pixel's value is its class, its colour PASCAL VOC's for that class. So that it covers the whole picture, the
-    picture is resized straight to the network's input size, without the crop of the model's image processor, and the
-    logits are resized back before the classes are chosen. DeepLab's own models keep the picture's aspect instead, on
-    a canvas. Pictures of one name get -2, -3, ... behind it.
+    name in each region that has room for it, and a legend below where that fits. The mask is a palette PNG of the
+    picture's own size: a pixel's value is its class, its colour PASCAL VOC's for that class. So that it covers the
+    whole picture, the picture is resized straight to the network's input size, without the crop of the model's image
+    processor, and the logits are resized back before the classes are chosen. DeepLab's own models keep the picture's
+    aspect instead, on a canvas. Pictures of one name get -2, -3, ... behind it.
     """
     import minimobile
     from minimobile.cli.models import open_model
