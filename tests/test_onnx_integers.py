@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import platform
 import warnings
 from typing import Any
 
@@ -13,6 +14,7 @@ from graph_writer import field
 from onnx_exports import Export, run_with_values, write
 from onnx_models import initializer, model, node, tiny_layers
 from quantizable import DEEPLAB, V1, make
+from quantized_models import FORMS, build, save
 
 import minimobile as mm
 from minimobile import formats
@@ -194,6 +196,42 @@ def test_every_layer_of_integers_comes_back_with_every_byte(architecture, fields
     assert set(checkpoint.endpoints.values()) <= set(checkpoint.quantized.tensors)
     pixels = np.random.default_rng(0).normal(0, 1, (2, 3, 33, 33)).astype(np.float32)
     assert np.array_equal(model(pixels).logits, integers(pixels).logits)
+
+
+@pytest.mark.parametrize("form", ["V1", "V1 in int8", "V2 in int8, sigmoid"])
+def test_scores_of_bytes_come_back_with_every_bit(form, tmp_path):
+    architecture, dtype, tail, fields = FORMS[form]
+    source = save(tmp_path, build(architecture, dtype, tail, **fields))
+    mm.convert(source, tmp_path / "net.onnx")
+    made, model = mm.load(source), mm.load(tmp_path / "net.onnx", bytes_of="litert")
+    last = formats.read(tmp_path / "net.onnx").quantized.operations[-2]
+    assert last.op == {"softmax": "softmax", "sigmoid": "logistic"}[tail[-1]]
+    pixels = np.random.default_rng(0).normal(0, 1, (2, 3, 32, 32)).astype(np.float32)
+    assert np.array_equal(model(pixels).logits, made(pixels).logits)
+    assert (
+        np.abs(mm.load(tmp_path / "net.onnx")(pixels).logits - made(pixels).logits).max() < 1.5
+    )  # the file's own rule
+
+
+@pytest.mark.crosscheck
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the kernels of x86-64")
+@pytest.mark.parametrize("form", ["V1", "V1 in int8", "V2"])
+def test_a_whole_network_with_a_softmax_has_onnx_runtimes_bytes(form, tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    architecture, dtype, tail, fields = FORMS[form]
+    mm.convert(save(tmp_path, build(architecture, dtype, tail, **fields)), tmp_path / "net.onnx")
+    model = mm.load(tmp_path / "net.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    for pixels in np.random.default_rng(0).normal(0, 1, (4, 1, 3, 32, 32)).astype(np.float32):
+        ours = model.run_quantized(np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)))
+        assert np.array_equal(ours, session.run(None, {"pixel_values": pixels})[0])
+
+
+def test_a_softmax_over_anything_but_channels_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("minimobile.formats.onnx.write_integers._axis", lambda *_: 0)
+    mm.convert(save(tmp_path, build(*FORMS["V1"][:3])), tmp_path / "net.onnx")
+    with pytest.raises(MinimobileError, match=r"expected a softmax over the channels, found axis 0 of 2"):
+        mm.load(tmp_path / "net.onnx")
 
 
 def test_what_has_no_form_in_integers_is_said_and_runs_in_floats(tmp_path):

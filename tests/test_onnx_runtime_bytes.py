@@ -116,6 +116,23 @@ def test_numbers_between_two_bytes_go_to_the_even_one(dtype: Any) -> None:
 
 
 @TYPES
+def test_a_softmax_has_onnx_runtimes_bytes(dtype: Any) -> None:
+    rng = np.random.default_rng(5)
+    low = int(np.iinfo(dtype).min)
+    for kind, channels in enumerate([2, 3, 5, 10, 91, 257, 1001, 5000] * 3):
+        scale = np.float32(np.exp(rng.uniform(-12 if kind % 5 == 4 else -5, 1)))
+        centre, spread = rng.uniform(low, low + 255), [2, 20, 90][kind % 3]
+        x = np.clip(rng.normal(centre, spread, (40, channels)), low, low + 255).astype(dtype)
+        constants = {"xs": scale, "xz": dtype(0), "ys": np.float32(1 / 256), "yz": dtype(low)}
+        inputs = ["x", "xs", "xz", "ys", "yz"]
+        theirs = compute("QLinearSoftmax", {"x": x}, constants, inputs, axis=-1, opset=13)
+        tensors = {"x": grid(dtype, scale, 0, x.shape), "out": grid(dtype, 1 / 256, low, x.shape)}
+        operation = Operation("softmax", ("x",), "out", {"beta": 1.0})
+        ours = apply(operation, tensors, {"x": held(x)}, ROUNDING[dtype])
+        assert ours.tobytes() == held(theirs).tobytes(), (channels, scale)
+
+
+@TYPES
 def test_means_are_onnx_runtimes(dtype: Any) -> None:
     rng = np.random.default_rng(3)
     for kind, side in enumerate([(7, 7), (3, 4), (1, 1), (65, 65), (2, 2), (14, 13), (33, 1), (7, 7)]):

@@ -145,7 +145,7 @@ def map_operations(draw, op):
 @given(data=st.data())
 def test_operations_without_weights(op, data):
     network, *rest = data.draw(map_operations(op))
-    assert is_compiled(network.operations[0], network)
+    assert is_compiled(network.operations[0], network, "litert")
     assert_same(network, *rest)
 
 
@@ -210,7 +210,7 @@ def test_numbers_become_bytes(seed, shape, scale, dtype, threads):
     rng = np.random.default_rng(seed)
     zero = int(rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1))
     network = one_operation("quantize", (tensor("x", shape, "float32"), tensor("out", shape, dtype, scale, zero)), {})
-    assert is_compiled(network.operations[0], network)
+    assert is_compiled(network.operations[0], network, "litert")
     steps = rng.choice([rng.normal(0, 90, shape), rng.integers(-300, 300, shape) / 2, rng.normal(0, 1e30, shape)])
     x = (steps * scale).astype(np.float32)
     x.reshape(-1)[rng.integers(x.size)] = rng.choice([np.inf, -np.inf, 0.5 * scale, np.nextafter(0.5 * scale, 0)])

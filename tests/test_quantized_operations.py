@@ -51,7 +51,7 @@ def test_a_new_operation_is_one_class_and_a_row(monkeypatch, dtype):
     operations = (Operation("mirror", ("x",), "y"), Operation("add", ("y", "x"), "z", {"activation": "linear"}))
     network = Network(tensors, operations, ("x",), ("z",))
     check_network(network, "file")
-    assert is_compiled(operations[0], network)
+    assert is_compiled(operations[0], network, "litert")
     x = random_bytes(1, shape, np.dtype(dtype).name)
     defined, compiled = (
         QuantizedEngine(network, RunOptions(engine=engine)).run(x, ["y", "z"]) for engine in ("reference", "compiled")

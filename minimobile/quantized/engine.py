@@ -123,7 +123,7 @@ class QuantizedEngine:
         return {name: value for name, value in values.items() if value is not None}, stages
 
     def _has_kernel(self, operation: Operation, network: Network) -> bool:
-        return self._is_compiled and is_compiled(operation, network)
+        return self._is_compiled and is_compiled(operation, network, self.bytes_of)
 
     def _gather(self, operations: Sequence[Operation], network: Network) -> list[Operation]:
         """Return the operations in an order in which as many as can be that have kernels are neighbours.

@@ -35,12 +35,9 @@ class Program:
     results: Mapping[str, int]
 
 
-LIMITS = Limits(LANES, MOST_CHANNELS)
-
-
-def is_compiled(operation: Operation, network: Network) -> bool:
+def is_compiled(operation: Operation, network: Network, bytes_of: str) -> bool:
     """Say whether the kernels can do an operation; what they cannot, the definitions do."""
-    return operation_of(operation).has_kernel(operation, network, LIMITS)
+    return operation_of(operation).has_kernel(operation, network, Limits(LANES, MOST_CHANNELS, bytes_of))
 
 
 def compile_program(

@@ -1,4 +1,4 @@
-"""The definitions of softmax and the logistic function on bytes, as LiteRT's reference kernels compute them.
+"""The definitions of softmax and the logistic function on bytes: LiteRT's reference kernels'; ONNX Runtime's softmax.
 
 Fixed-point numbers are integers that stand for value / 2**fraction_bits; Q5.26 has 5 bits before the point, 26 behind.
 Source: LiteRT, `tflite/kernels/internal/reference/softmax.h` and `activations.cc`; gemmlowp, `fixedpoint/fixedpoint.h`.
@@ -17,6 +17,7 @@ from minimobile_kernels.reference import Array, quantized_multiplier
 
 DIFFERENCE_BITS = 26  # the fraction of logit - largest logit: Q5.26
 SUM_BITS = 12  # before the point of a sum of exponentials: Q12.19
+_RESERVE = 5.0  # how far, as an exponent of e, a sum of exponentials in float32 stays below the largest number
 _LARGEST = 2**31 - 1  # one, in Q0.31
 # exp(-2**k) in Q0.31, for the bits of weight 2**k of a difference.
 _POWERS = {-2: 1672461947, -1: 1302514674, 0: 790015084, 1: 290630308, 2: 39332535, 3: 720401, 4: 242}
@@ -42,6 +43,38 @@ def softmax(x: Array, scale: float, beta: float) -> Array:
         share = times(power[below], reciprocal((total << (32 - digits)) - (1 << 31)))
         result[row] = np.minimum(rounded_shift(share, over_one + 31 - 8), 255) + smallest
     return result
+
+
+def softmax_of_floats(x: Array, scale: float) -> Array:
+    """Return exp(x) / sum over the last axis in float32, in steps of 1/256 above the type's smallest byte.
+
+    The exponentials of the 256 differences to the largest are float32, times what lets a sum of so many of them just
+    not overflow; the sum goes from first to last; halves go to the even step. Source: ONNX Runtime,
+    `contrib_ops/cpu/quantization/qlinear_softmax.cc`.
+
+    Shapes: x (..., C) in uint8 or int8, with values scale * x -> (..., C) of the same type.
+
+    >>> softmax_of_floats(np.array([[3, 3, 1]], np.uint8), 0.5)
+    array([[108, 108,  40]], dtype=uint8)
+    """
+    limits = np.iinfo(x.dtype)
+    below = x.max(-1, keepdims=True).astype(np.int64) - x
+    powers = exponentials_of_floats(scale, x.shape[-1])[below]
+    total = np.add.accumulate(powers, -1, np.float32)[..., -1:]
+    # A single channel overflows, and is the largest byte; ONNX Runtime has what a cast of infinity gives.
+    with np.errstate(over="ignore"):
+        shares = np.rint(powers * np.float32(256) / total)
+    result: Array = np.minimum(shares + limits.min, limits.max).astype(x.dtype)
+    return result
+
+
+@functools.lru_cache(maxsize=16)
+def exponentials_of_floats(scale: float, count: int) -> Array:
+    """Return exp(-scale * d) for the differences d of 0..255, times what leaves room for a sum of `count`; (256)."""
+    room = math.log(np.finfo(np.float32).max / np.float32(count)) - _RESERVE
+    steps = np.float64(np.float32(scale))
+    powers: Array = elementwise.exponential((-np.arange(256) + room / steps) * steps).astype(np.float32)
+    return powers
 
 
 @functools.lru_cache(maxsize=16)

@@ -24,8 +24,9 @@ from minimobile_kernels.geometry import pad_amounts
 Array = NDArray[Any]
 ROUNDING = {np.dtype(np.int8): "onnxruntime", np.dtype(np.uint8): "onnxruntime-uint8"}
 """Whose bytes, by the file's type: sums times a factor of float32, halves to even, as ONNX's operators say."""
+_SOFTMAX_OF_ONE_AXIS = 13  # operator sets before take all axes from that one on together
 _MOVES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
-_SCORES = ("logistic",)
+_SCORES = ("logistic", "softmax")
 _AFTER = (*_MOVES, "Identity", "Softmax", "Sigmoid", "Transpose", "ArgMax", "Cast")
 
 
@@ -325,6 +326,16 @@ def _add_scores(self: _Translator, source: Node, node: Node, activation: str) ->
     self.add("logistic", [x.name], node, x.shape)
 
 
+def _add_softmax(self: _Translator, source: Node, node: Node, activation: str) -> None:
+    x, is_modern = self.restored(source, 0), self.model.opset >= _SOFTMAX_OF_ONE_AXIS
+    rank = len(x.shape)
+    axis, channels = source.integer("axis", -1 if is_modern else 1), 1 if rank == 4 else rank - 1
+    is_pixel = rank == 4 and x.shape[1:3] == (1, 1)
+    if axis % rank != channels or not (is_modern or rank < 4 or is_pixel):
+        self.fail(source, "a softmax over the channels", f"axis {axis} of {rank}")
+    self.add("softmax", [x.name], node, x.shape, beta=1.0)
+
+
 def _add_pad(self: _Translator, source: Node, node: Node, activation: str) -> None:
     x, given = self.restored(source, 0), source.integers("pads", ())
     amounts = given or tuple(int(amount) for amount in self.constants.values[source.inputs[1]].ravel()[:8])
@@ -381,5 +392,6 @@ _OPERATIONS: Mapping[str, Callable[[_Translator, Node, Node, str], None]] = {
     "Pad": _add_pad,
     "Move": _add_move,
     "Sigmoid": _add_scores,
+    "Softmax": _add_softmax,
     DEQUANTIZE: _add_change,
 }

@@ -41,10 +41,11 @@ class Call(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What the kernels of this machine can do: channels of a vector, and of the longest softmax."""
+    """What the kernels of this machine can do: channels of a vector, and of the longest softmax; and by whose rule."""
 
     lanes: int
     most_channels: int
+    bytes_of: str
 
 
 class QuantizedOperation:

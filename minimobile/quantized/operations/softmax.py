@@ -13,6 +13,7 @@ from minimobile.quantized.operations.operation import Array, Call, Limits
 from minimobile.quantized.operations.reading import Reading, Shape
 from minimobile.quantized.operations.scores import Scores
 from minimobile_kernels.quantized import reference_activations
+from minimobile_kernels.quantized.reference import ONNX_RUNTIME
 from minimobile_kernels.quantized.reference_activations import DIFFERENCE_BITS
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class Softmax(Scores):
 
     def define(self, call: Call) -> Array:
         """Compute the result on its definition."""
-        return reference_activations.softmax(call.arrays[0], float(call.inputs[0].scale), call.attributes["beta"])
+        scale, beta = float(call.inputs[0].scale), call.attributes["beta"]
+        if call.bytes_of in ONNX_RUNTIME:
+            return reference_activations.softmax_of_floats(call.arrays[0], scale * beta)
+        return reference_activations.softmax(call.arrays[0], scale, beta)
 
     def has_kernel(self, operation: Operation, network: Network, limits: Limits) -> bool:
         """Tell whether the kernel can do it: rows (N, A, C), too, as those of an SSD's classes."""
@@ -43,8 +47,8 @@ class Softmax(Scores):
         return super().has_kernel(operation, network, limits)
 
     def fits(self, operation: Operation, inputs: Sequence[Tensor], out: Tensor, limits: Limits) -> bool:
-        """Tell whether the sum of so many channels stays within the kernel's integers."""
-        return inputs[0].shape[-1] <= limits.most_channels
+        """Tell whether the sum of so many channels stays within the kernel's integers, by a rule of integers."""
+        return inputs[0].shape[-1] <= limits.most_channels and limits.bytes_of not in ONNX_RUNTIME
 
     def add_steps(self, builder: Builder, operation: Operation) -> None:
         """Add its step, with the exponentials of all differences."""
