@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def test_folders_may_lie_deeper_than_functions_call_one_another(tmp_path: Path) 
     (deepest / "a.png").touch()
     before = sys.getrecursionlimit()
     try:
-        sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+        sys.setrecursionlimit(sum(1 for _ in traceback.walk_stack(None)) + 100)
         assert list_pictures(tmp_path) == [deepest / "a.png"]
     finally:
         sys.setrecursionlimit(before)
