@@ -46,6 +46,6 @@ def test_what_is_kept_or_read_by_another_is_made():
 
 def test_the_scores_of_each_map_are_looked_up_once():
     engine = QuantizedEngine(network("uint8", is_of_one_scale=False))
-    (stage,) = engine._plan(("scores",))
+    _, (stage,) = engine._plan(("scores",))
     assert [operation.op for operation in stage.operations].count("look_up") == 2  # of two maps
     assert not {"concatenate", "logistic"} & {operation.op for operation in stage.operations}
