@@ -24,7 +24,7 @@ LOG2_E = 1.4426950408889634
 LN2_HIGH = 0.693147180369123816490  # ln 2 in two parts: the first has 33 bits, so that its product with k is exact
 LN2_LOW = 1.90821492927058770002e-10
 _SQRT_HALF = 0.7071067811865476
-SUM_WORDS = 68  # of 32 bits, in which the exact sum of 2**31 float64 has room
+SUM_WORDS = 68  # of 32 bits, in which the exact sum of 2**30 float64 has room
 TAYLOR = tuple(1.0 / math.factorial(n) for n in range(14, -1, -1))
 # exp(z^2) erfc(z) on 0 <= z <= 6 as a polynomial in u = (2/(2+z) - 0.625) / 0.375: a Chebyshev interpolation of degree
 # 20 computed with 40 digits; its largest relative error is 1.3e-15.

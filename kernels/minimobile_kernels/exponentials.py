@@ -56,7 +56,7 @@ def add_exactly(values: Any, words: Any) -> float:
     carried stays there until the end. (With the parts of Shewchuk's sum, which do not overlap, a softmax of 1001
     numbers takes 14.5 us instead of 7.6.)
 
-    Shapes: values (n) float64, none below zero, and no more than 2**31; words (SUM_WORDS) int64, whatever they hold.
+    Shapes: values (n) float64, none below zero, and no more than 2**30; words (SUM_WORDS) int64, whatever they hold.
     """
     words[:] = 0
     bits = values.view(np.int64)
