@@ -132,7 +132,7 @@ def test_every_tensor_is_litert_s(form, tmp_path):
     content = build(architecture, dtype, tail, **fields).write()
     path = save(tmp_path, content)
     for bytes_of, resolver in (("litert", "BUILTIN_REF"), ("xnnpack", "AUTO")):  # AUTO: XNNPACK
-        engine = mm.load(path, bytes_of=bytes_of)._runner._engine
+        engine = mm.load(path, bytes_of=bytes_of)._runner.engine
         x = random_bytes(5, (1, 32, 32, 3), dtype)
         expected = run_litert(content, x, resolver)
         operations = engine.network.operations
