@@ -175,7 +175,10 @@ def _open_stream(stream: BinaryIO, name: str, max_pixels: int, draft: int | None
         raise FormatError(f"{name}: the picture's header is broken ({_reason(error)})") from error
     if draft is not None:
         image.draft("RGB", (draft, draft))
-    return _bring_upright(_decode(image, name, max_pixels), name)
+    image = _decode(image, name, max_pixels)
+    if image.format != "TIFF" and image.info.keys().isdisjoint(_ORIENTATION_HOLDERS):
+        return image  # upright: nothing in the file speaks of it
+    return _bring_upright(image, name)
 
 
 @contextmanager
