@@ -76,6 +76,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(
 @example(float(np.float32(1 + 2**-12)), float(np.float32(1 + 2**-12)), float(np.float32(2**-100)))  # just above a tie
 @example(2.0**-80, 2.0**-70, 0.0)  # below the smallest float32
 @example(2.0**-75, 3 * 2.0**-74, 2.0**-149)
+@example(2.0**-75 * (1 + 2.0**-23), 2.0**-75 * (1 - 2.0**-23), 2.0**-127 + 2.0**-149)  # a subnormal just below a tie
 def test_fma_rounds_once(x, w, accumulator):
     found = reference.fma(*(np.array([value], np.float32) for value in (x, w, accumulator)))[0]
     assert found == to_float32(Fraction(x) * Fraction(w) + Fraction(accumulator))

@@ -29,23 +29,36 @@ RESAMPLING_BITS = 22  # fractional bits of Pillow's weights for 8-bit pictures
 def fma(x: Array, w: Array, accumulator: Array) -> Array:
     """Return x * w + accumulator, rounded once for float32.
 
-    The product of two float32 is exact in float64. The sum's rounding error is found by the two-sum of Knuth (The Art
-    of Computer Programming 2, 4.2.2) and folded in by rounding to odd, so that the last cast rounds the exact value
-    (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+    The product of two float32 is exact in float64. Casting its sum to float32 rounds once more, which makes a
+    difference only where the sum lies in the middle between two float32: there, and among subnormal numbers, whose
+    middles are elsewhere, the sum is rounded to odd, so that the cast rounds the exact value.
     """
     if accumulator.dtype != np.float32:
         return x * w + accumulator
     with np.errstate(all="ignore"):
-        product = x.astype(np.float64) * w.astype(np.float64)
-        start = accumulator.astype(np.float64)
-        total = product + start
-        part = total - product
-        error = (product - (total - part)) + (start - part)
-        bits = total.view(np.int64)
-        away_from_zero = (error > 0) == (total > 0)
-        is_inexact_and_even = ((error > 0) | (error < 0)) & (bits & 1 == 0)
-        bits += np.where(is_inexact_and_even, np.where(away_from_zero, 1, -1), 0)
+        product = np.multiply(x, w, dtype=np.float64)
+        total = product + accumulator
+        may_be_middle = (total.view(np.int64) & (2**29 - 1) == 2**28) | (np.abs(total) < 2.0**-126)
+        if may_be_middle.any():
+            start = np.broadcast_to(accumulator, total.shape)[may_be_middle]
+            total[may_be_middle] = _add_to_odd(product[may_be_middle], start.astype(np.float64))
         return total.astype(np.float32)
+
+
+def _add_to_odd(x: Array, y: Array) -> Array:
+    """Return x + y in float64: where it is inexact, that neighbour of the exact sum of which the last bit is 1.
+
+    The rounding error is found by the two-sum of Knuth (The Art of Computer Programming 2, 4.2.2) and folded in by
+    rounding to odd (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+    """
+    total = x + y
+    part = total - x
+    error = (x - (total - part)) + (y - part)
+    bits = total.view(np.int64)
+    away_from_zero = (error > 0) == (total > 0)
+    is_inexact_and_even = ((error > 0) | (error < 0)) & (bits & 1 == 0)
+    bits += np.where(is_inexact_and_even, np.where(away_from_zero, 1, -1), 0)
+    return total
 
 
 def conv2d(
