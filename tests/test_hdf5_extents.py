@@ -9,18 +9,19 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from hostile import fetch_here
 
 from minimobile.errors import FormatError
-from minimobile.formats import guarded_hdf5
 from minimobile.formats.guarded_hdf5 import read_hdf5
 
+pytestmark = pytest.mark.usefixtures("hdf5_in_this_process")
+IN_A_CHILD = ("sound", "heap")  # what is right is read as by a user; the latter HDF5's own library can die of
 
-def write_classic(path: Path) -> Path:
+
+def write_classic(path: Path, layers: int = 4) -> Path:
     """Write what Keras 3 does, in the oldest format: groups, names, arrays of a few hundred bytes."""
     rng = np.random.default_rng(0)
     with h5py.File(path, "w", libver="earliest") as file:
-        for layer in range(4):
+        for layer in range(layers):
             group = file.create_group(f"layers/conv2d_{layer}/vars")
             group.attrs["name"] = f"layer {layer}"
             for index, size in enumerate((864, 32, 32, 32)):
@@ -54,10 +55,9 @@ def test_every_array_of_a_sound_file_is_read(tmp_path: Path) -> None:
             assert np.array_equal(read.read(name), file[name][()])
 
 
-def test_one_bit_of_an_address_never_gives_other_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_bit_of_an_address_never_gives_other_numbers(tmp_path: Path) -> None:
     """Every bit of every array's address: a third of them lead to another place within the file."""
-    monkeypatch.setattr(guarded_hdf5, "fetch_contents", fetch_here)
-    path = write_classic(tmp_path / "x.h5")
+    path = write_classic(tmp_path / "x.h5", layers=2)
     content = path.read_bytes()
     inside = 0
     for name, (place, address) in find_addresses(path).items():
@@ -68,7 +68,7 @@ def test_one_bit_of_an_address_never_gives_other_numbers(tmp_path: Path, monkeyp
             with pytest.raises(FormatError):
                 read_hdf5(path)
                 pytest.fail(f"{name}: {address} changed to {changed} went unnoticed")
-    assert inside > 150
+    assert inside > 90
 
 
 def test_the_sentence_names_both(tmp_path: Path) -> None:
