@@ -8,12 +8,14 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+import minimobile as mm
 from minimobile.bulk.run import Summary, run
 
 MODEL = "demo:digits"
@@ -70,6 +72,12 @@ def digit_run(sources: list[Any], out: Path, **options: Any) -> Summary:
         "task": "classify", "model": MODEL, "table_format": "jsonl", "rows_per_part": 5, "top": 2, "jobs": 2,
     }  # fmt: skip
     return run(sources, out, **{**settled, **options})
+
+
+def compute_here(options: Any, parts: Sequence[Any], folder: Path, jobs: int, hear: Any) -> list[mm.PartReport]:
+    """Compute parts in this process: for tests of what a table holds, whoever computes it."""
+    runner = mm.PartRunner(options)
+    return [runner.run(part, folder) for part in parts]
 
 
 def _png_header(width: int, height: int) -> bytes:

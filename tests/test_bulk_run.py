@@ -14,7 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bulk_runs import KILLER, MODEL, crashing_command, digit_run, make_pictures, make_trouble, read_rows, start_run
+from bulk_runs import (
+    KILLER,
+    MODEL,
+    compute_here,
+    crashing_command,
+    digit_run,
+    make_pictures,
+    make_trouble,
+    read_rows,
+    start_run,
+)
 
 import minimobile as mm
 from minimobile.bulk import files, workers
@@ -74,7 +84,7 @@ def test_the_bytes_are_the_same_for_any_number_of_jobs(
 
 
 def test_shards_of_one_plan_make_the_same_table(pictures: Path, whole: Path, tmp_path: Path) -> None:
-    first = digit_run([pictures], tmp_path, shard=(0, 2))
+    first = digit_run([pictures], tmp_path, shard=(0, 2), engine=compute_here)
     assert not first.is_complete
     assert not (tmp_path / SUCCESS).exists()
     second = digit_run([pictures], tmp_path, shard=(1, 2))
@@ -83,23 +93,23 @@ def test_shards_of_one_plan_make_the_same_table(pictures: Path, whole: Path, tmp
 
 
 def test_a_run_begun_again_does_what_is_missing(pictures: Path, whole: Path, tmp_path: Path) -> None:
-    digit_run([pictures], tmp_path)
+    digit_run([pictures], tmp_path, engine=compute_here)
     kept = tmp_path / "part-0001-000000.jsonl"
     stamp = kept.stat().st_mtime_ns
     (tmp_path / "part-0001-000001.jsonl").unlink()
-    again = digit_run([pictures], tmp_path)
+    again = digit_run([pictures], tmp_path, engine=compute_here)
     assert (again.computed, again.rows, again.errors) == (5, 21, 8)
     assert kept.stat().st_mtime_ns == stamp
     assert hash_tables(tmp_path) == hash_tables(whole)
-    assert digit_run([pictures], tmp_path).computed == 0
+    assert digit_run([pictures], tmp_path, engine=compute_here).computed == 0
 
 
 def test_what_appears_later_makes_a_plan_of_its_own(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path / "pictures", 3)
-    digit_run([pictures], tmp_path / "out")
+    digit_run([pictures], tmp_path / "out", engine=compute_here)
     before = hash_tables(tmp_path / "out")
     make_pictures(pictures, 5)
-    later = digit_run([pictures], tmp_path / "out")
+    later = digit_run([pictures], tmp_path / "out", engine=compute_here)
     assert (later.computed, later.rows, later.is_complete) == (2, 5, True)
     after = hash_tables(tmp_path / "out")
     assert before.items() <= after.items()
@@ -108,12 +118,12 @@ def test_what_appears_later_makes_a_plan_of_its_own(tmp_path: Path) -> None:
 
 def test_a_picture_that_is_gone_or_changed_after_planning(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path / "pictures", 4)
-    digit_run([pictures], tmp_path / "out", rows_per_part=2, shard=(0, 2))
+    digit_run([pictures], tmp_path / "out", rows_per_part=2, engine=compute_here, shard=(0, 2))
     done = {row["path"] for row in read_rows(tmp_path / "out")}
     gone, changed = sorted(path for path in pictures.rglob("*.png") if str(path) not in done)
     gone.unlink()
     changed.write_bytes((pictures / "000.png").read_bytes() + b"more")
-    summary = digit_run([pictures], tmp_path / "out", rows_per_part=2)
+    summary = digit_run([pictures], tmp_path / "out", rows_per_part=2, engine=compute_here)
     assert (summary.rows, summary.errors) == (4, 1)
     rows = {row["path"]: row for row in read_rows(tmp_path / "out")}
     assert "no such file" in rows[str(gone)]["error"]
@@ -142,7 +152,7 @@ def test_names_with_newlines_and_bytes_that_are_no_text(tmp_path: Path, table_fo
     folder.mkdir()
     for name in names:
         (folder / os.fsdecode(name)).write_bytes(content)
-    summary = digit_run([folder], tmp_path / "out", table_format=table_format)
+    summary = digit_run([folder], tmp_path / "out", table_format=table_format, engine=compute_here)
     assert (summary.rows, summary.errors) == (len(names), 0)
     expected = {f"{folder}/{name.decode('utf-8', 'backslashreplace')}" for name in names}
     if table_format == "jsonl":
@@ -158,7 +168,7 @@ def test_names_with_newlines_and_bytes_that_are_no_text(tmp_path: Path, table_fo
 
 
 def test_an_engine_of_one_s_own_gets_the_parts_that_are_missing(pictures: Path, whole: Path, tmp_path: Path) -> None:
-    digit_run([pictures], tmp_path, shard=(0, 2))
+    digit_run([pictures], tmp_path, shard=(0, 2), engine=compute_here)
     given: list[str] = []
 
     def compute(options: Any, parts: Any, folder: Path, jobs: int, hear: Any) -> list[mm.PartReport]:

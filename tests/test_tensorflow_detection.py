@@ -77,8 +77,11 @@ def test_a_bias_behind_a_sum_is_the_convolutions_before_it(tmp_path):
     assert len(set(expected.endpoints) - set(found.endpoints)) == 10  # whose values no tensor holds
 
 
+DETECTOR = build_detector(LITE, limits=LIMITS)[0]
+
+
 def spoil(name, **changes):
-    return change(build_detector(LITE, limits=LIMITS)[0], name, **changes)
+    return change(DETECTOR, name, **changes)
 
 
 HOSTILE = {
@@ -119,7 +122,7 @@ HOSTILE = {
         "node end: expected an operation of a MobileNet, found TFLite_Detection_PostProcess, which is not loaded",
     ),
     "an operation with an effect": (
-        [*build_detector(LITE, limits=LIMITS)[0], Entry("file", "WriteFile", ("zero", "zero"))], "found WriteFile"
+        [*DETECTOR, Entry("file", "WriteFile", ("zero", "zero"))], "found WriteFile"
     ),
 }  # fmt: skip
 
