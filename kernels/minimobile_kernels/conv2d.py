@@ -22,9 +22,9 @@ _tile = make_tile([(SMALL, PANEL_VECTORS), (SMALL, 1)])
 
 @compiled
 def conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
-    """Convolve: out[n,i,j,o] = clamp(f[o] * sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + bias[o] + y[n,i,j,o]).
+    """Convolve: out[n,i,j,o] = clamp(f[o] * sum over ky,kx,ci of x[n,y,x,ci] * w[o,ky,kx,ci] + bias[o]).
 
-    Defined by reference.conv2d, then reference.add where there is a residual y, then the clamp.
+    Defined by reference.conv2d, then the clamp.
 
     Shapes: x (N, H, W, C_in) with any strides, so that an (N, C, H, W) image is read as it is; out a map of
     (N, H_out, W_out, C_out); weights in panels [C_out/PANEL][K_h*K_w*C_in + 2][PANEL], factor f and bias last;
@@ -133,18 +133,11 @@ def _border_pixel(step: Any, arrays: Arrays, n: int, i: int, j: int, panel: int,
                         blocks += 1
                     value = broadcast(source[window + taps[step.taps + k]])
                     block = fma(value, load(weights, lane + k * vectors * LANES), block)
-        while terms > (blocks + 1) * step.block:
-            total = add(total, block) if blocks > 0 else block
-            block = zero
-            blocks += 1
-        if blocks > 0:
+        if blocks > 0:  # and blocks of which every tap lies outside add zero, which leaves any sum as it is
             block = add(total, block)
         factor = load(weights, lane + terms * vectors * LANES)
         result = fma(block, factor, load(weights, lane + (terms + 1) * vectors * LANES))
-        place = out.start + vector * out.plane
-        if finish.residual != 0:
-            result = add(result, load(arena, place + finish.residual))
-        store(arena, place, clamp(result, finish.low, finish.high))
+        store(arena, out.start + vector * out.plane, clamp(result, finish.low, finish.high))
 
 
 @compiled

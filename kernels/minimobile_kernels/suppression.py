@@ -69,12 +69,13 @@ def _is_before(work: Any, first: int, second: int) -> Any:
 def _overlaps(work: Any, first: int, second: int, threshold: float) -> Any:
     """Tell whether intersection over union is above a threshold. Defined by reference_detection.overlap.
 
-    Most boxes share nothing: a comparison in place of a division.
+    Most boxes share nothing: a comparison in place of a division. What has no area shares nothing, either: also
+    rounded, the part of a box is no larger than the box.
     """
     height = _span(work[first, YMIN], work[first, YMAX], work[second, YMIN], work[second, YMAX])
     width = _span(work[first, XMIN], work[first, XMAX], work[second, XMIN], work[second, XMAX])
     shared = height * width
-    if shared == 0 or work[first, AREA] <= 0 or work[second, AREA] <= 0:
+    if shared == 0:
         return False  # of a threshold that is zero or more
     return shared / (work[first, AREA] + work[second, AREA] - shared) > threshold
 
