@@ -13,6 +13,8 @@ from minimobile.models.runners import FLOAT_RUNNERS
 from minimobile.networks.graph import INPUT, Graph, Node
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d", "pointwise_conv2d")
+# Of all sizes, but most often those that have kernels of their own.
+KERNEL_SIZES, DILATIONS = st.sampled_from([3, 3, 3, 1, 2, 4, 5]), st.sampled_from([1, 1, 2, 3])
 PADDINGS = st.one_of(
     st.sampled_from(["SAME", "VALID"]),
     st.tuples(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.tuples(st.integers(0, 3), st.integers(0, 3))),

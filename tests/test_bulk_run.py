@@ -28,6 +28,8 @@ from bulk_runs import (
 
 import minimobile as mm
 from minimobile.bulk import files, workers
+from minimobile.bulk.options import BulkOptions
+from minimobile.bulk.plan import Part
 from minimobile.bulk.run import SUCCESS
 from minimobile.errors import FormatError, InputError, UnavailableError
 from tools.soak import hash_tables, kill_until_done
@@ -210,6 +212,17 @@ def test_a_picture_that_ends_its_worker_is_one_row(tmp_path: Path, monkeypatch: 
     (row,) = [row for row in read_rows(tmp_path / "out") if row["error"]]
     assert row["error"] == f"{row['path']}: expected a picture, found what ends the process that reads it (signal 11)"
     assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_a_part_at_which_every_worker_ends_without_a_word_stops_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where there is no memory for the model: no picture is to blame, and nobody tries for ever."""
+    worker, tries = workers.Worker(BulkOptions(MODEL, "classify"), 1, tmp_path), []
+    monkeypatch.setattr(worker, "_ask", lambda part, is_careful, killers: iter(tries.append(is_careful) or ()))
+    with pytest.raises(FormatError, match=r"^part-7: expected a worker to compute it, but each of them ended \(no pro"):
+        worker.run(Part("part-7", "", 0, 1, ""), lambda part, rows: None)
+    assert tries == [False, *[True] * 2 * workers.STRIKES]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc to find a run's workers")

@@ -97,9 +97,11 @@ def test_without_a_terminal_there_is_one_line_a_minute(
 
 
 STOPPING = """
-import sys
+import signal, sys
 from minimobile.__main__ import run
 from minimobile.bulk import workers
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 
 worker = '''
 import time

@@ -1,6 +1,8 @@
 """The dense convolution: by hand, and equal to its definition for every small shape."""
 
 from cases import (
+    DILATIONS,
+    KERNEL_SIZES,
     PADDINGS,
     assert_engines_agree,
     assert_same_bits,
@@ -21,7 +23,7 @@ def test_the_stem():
 @settings(deadline=None, derandomize=True, max_examples=80)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 17), st.integers(1, 17)), st.integers(1, 40),
-    st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), PADDINGS, st.integers(1, 2), st.integers(0, 99),
+    KERNEL_SIZES, st.integers(1, 3), DILATIONS, PADDINGS, st.integers(1, 2), st.integers(0, 99),
 )  # fmt: skip
 def test_every_small_shape(shape, out_channels, kernel_size, stride, dilation, padding, threads, seed):
     if not fits(shape[2], shape[3], kernel_size, dilation, padding):
@@ -46,3 +48,7 @@ def test_both_layouts_of_the_image_are_read_as_they_are():
     first = engine.run(image, ["node"])["node"]
     last = engine.run(image.transpose(0, 2, 3, 1), ["node"], "channels_last")["node"]
     assert_same_bits(last.transpose(0, 3, 1, 2).copy(), first, "channels_last")
+    either = random_image((1, 3, 9, 3))  # of one shape, whatever its layout
+    for layout in ("channels_first", "channels_last"):
+        defined = open_runner(graph, random_weights(graph), engine="reference").run(either, ["node"], layout)["node"]
+        assert_same_bits(engine.run(either, ["node"], layout)["node"], defined, layout)

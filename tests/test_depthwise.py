@@ -1,8 +1,10 @@
 """The depthwise convolution: by hand, and equal to its definition for every small shape."""
 
+import itertools
+
 import numpy as np
 import pytest
-from cases import PADDINGS, assert_engines_agree, fits
+from cases import DILATIONS, KERNEL_SIZES, PADDINGS, assert_engines_agree, fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,7 @@ def test_three_by_three():
 @settings(deadline=None, derandomize=True, max_examples=80)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 17), st.integers(1, 17)),
-    st.integers(1, 5), st.integers(1, 3), st.integers(1, 3), PADDINGS, st.integers(1, 2), st.integers(0, 99),
+    KERNEL_SIZES, st.integers(1, 3), DILATIONS, PADDINGS, st.integers(1, 2), st.integers(0, 99),
 )  # fmt: skip
 def test_every_small_shape(shape, kernel_size, stride, dilation, padding, threads, seed):
     if not fits(shape[2], shape[3], kernel_size, dilation, padding):
@@ -27,6 +29,15 @@ def test_every_small_shape(shape, kernel_size, stride, dilation, padding, thread
         "depthwise_conv2d", shape, threads=threads, seed=seed,
         kernel_size=kernel_size, stride=stride, dilation=dilation, padding=padding,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_three_by_three_with_any_border(stride):
+    for before, after in itertools.product(range(4), range(4)):
+        border = (before, after)
+        assert_engines_agree(
+            "depthwise_conv2d", (1, 3, 6, 13), kernel_size=3, stride=stride, dilation=1, padding=(border, border)
+        )
 
 
 def test_more_than_128_taps():

@@ -127,6 +127,8 @@ def test_arenas_that_do_not_fit_are_kept_for_those_whom_they_fit():
     assert pool.take(90) is small
     assert pool.take(1000) is large
     assert pool.take(90) is not small  # nobody gave it back
+    pool.give_back(large)
+    assert pool.take(249).size == 249  # and the memory of much larger calls is not held for it
     for size in range(100, 110):
         pool.give_back(ArenaPool().take(size))
     assert len(pool._arenas) == ArenaPool.KEPT
