@@ -100,6 +100,7 @@ STOPPING = """
 import signal, sys
 from minimobile.__main__ import run
 from minimobile.bulk import workers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background ignores it
 
