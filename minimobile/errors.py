@@ -15,8 +15,23 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
+def printable(text: object) -> str:
+    r"""Return the text with every control character escaped: labels and file names come from strangers.
+
+    >>> printable("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\\n'
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in shown)
+
+
 class MinimobileError(ValueError):
-    """The base of every error that minimobile raises on purpose."""
+    """The base of every error that minimobile raises on purpose: one printable line, whatever a file has as a name."""
+
+    def __init__(self, sentence: object = "") -> None:
+        super().__init__(printable(sentence))
 
 
 class ConfigError(MinimobileError):

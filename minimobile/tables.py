@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-
-def printable(text: object) -> str:
-    r"""Return the text with every control character escaped: labels and file names come from strangers.
-
-    >>> printable("a\x1b[2Jb\n")
-    'a\\x1b[2Jb\\n'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+from minimobile.errors import printable
 
 
 @dataclass(frozen=True)

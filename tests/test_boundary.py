@@ -85,6 +85,13 @@ def test_numbers_beyond_any_float_are_refused(text: str, tmp_path: Path) -> None
     assert parse_json_object('{"a": 123456789012345678901234567890, "b": 1e308}', "x")["b"] == 1e308
 
 
+def test_half_a_character_is_refused_and_a_whole_one_is_not() -> None:
+    for text in (r'{"a": ["\ud800"]}', r'{"\uDfff": 1}', r'{"a": "\ude00\ud83d"}'):
+        with pytest.raises(FormatError, match="x: expected valid JSON, found an error: half a character"):
+            parse_json_object(text, "x")
+    assert parse_json_object(r'{"a": "\ud83d\ude00 \\ud800"}', "x") == {"a": "\U0001f600 \\ud800"}
+
+
 def test_a_config_in_code_refuses_them_too() -> None:
     with pytest.raises(ConfigError, match="layer_norm_eps: expected a number that a float can hold"):
         MobileNetV1Config(layer_norm_eps=10**400)

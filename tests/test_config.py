@@ -189,6 +189,7 @@ def test_a_config_prints_on_a_line_or_two(config_class):
         ("id2label", {0: "a", 2: "c"}, "without gaps"),
         ("id2label", {"zero": "a"}, "class numbers"),
         ("id2label", {0: 1}, "class numbers to names"),
+        ("id2label", {0: "half a character: \ud800"}, "to names in UTF-8"),
     ],
 )
 def test_values_that_mean_nothing(config_class, field, value, message):

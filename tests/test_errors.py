@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ TAKE_A_PATH: dict[str, Callable[[Any], object]] = {
     "save_pretrained": lambda path: mm.load("demo:digits").save_pretrained(path),
     "config.save_pretrained": lambda path: mm.MobileNetV1Config().save_pretrained(path),
     "config.to_json_file": lambda path: mm.MobileNetV1Config().to_json_file(path),
+    "config.from_json_file": mm.MobileNetV1Config.from_json_file,
+    "processor.to_json_file": lambda path: mm.MobileNetV1ImageProcessor().to_json_file(path),
     "processor.save_pretrained": lambda path: mm.MobileNetV1ImageProcessor().save_pretrained(path),
 }
 NO_PATHS = {
@@ -49,6 +52,29 @@ def test_what_is_no_path_is_one_sentence(tmp_path: Path, monkeypatch: pytest.Mon
         TAKE_A_PATH[name](NO_PATHS[kind])
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+OTHER_TYPES: dict[str, tuple[Callable[[], object], str]] = {
+    "anchors": (lambda: mm.load("demo:boxes").anchors(None, 64), "^height: expected a whole number of 1 to 65536"),
+    "anchors of 0": (lambda: mm.load("demo:boxes").anchors(64, 0), "^width: expected a whole number .*got 0"),
+    "seed": (lambda: mm.MobileNetV1Model(mm.MobileNetV1Config(), seed=3.5), "^seed: expected a whole number"),
+    "seed below 0": (lambda: mm.MobileNetV1Model(mm.MobileNetV1Config(), seed=-1), "^seed: expected a whole number"),
+    "model_kwargs": (lambda: mm.pipeline("image-classification", model_kwargs=3.5), "^model_kwargs: expected"),
+    "pipeline": (lambda: mm.ImageClassificationPipeline(None), "^model: expected a model, got NoneType"),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_TYPES)
+def test_an_argument_of_another_type_is_one_sentence(case: str) -> None:
+    call, match = OTHER_TYPES[case]
+    with pytest.raises(InputError, match=match):
+        call()
+
+
+def test_what_a_file_calls_its_parts_is_one_printable_line() -> None:
+    for error in (MinimobileError, InputError, MissingError):
+        found = error("the name 'a\nb\x1b[31m\udcff' of a Käse")
+        assert str(found) == str(pickle.loads(pickle.dumps(found))) == r"the name 'a\nb\x1b[31m\udcff' of a Käse"
 
 
 def test_a_home_that_there_is_stands_for_the_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ def old(*names: Any, **keywords: Any) -> list[Any]:
     return [[name, 0, 0, keywords] if isinstance(name, str) else [*name, 0, keywords] for name in names]
 
 
-def new(*values: Any) -> dict[str, Any]:
+def new(*values: Any, **keywords: Any) -> dict[str, Any]:
     """Return a call as Keras 3 writes it."""
 
     def record(value: Any) -> Any:
@@ -33,7 +33,7 @@ def new(*values: Any) -> dict[str, Any]:
             return {"class_name": "__keras_tensor__", "config": {"keras_history": [value, 0, 0]}}
         return value
 
-    return {"args": [record(value) for value in values], "kwargs": {}}
+    return {"args": [record(value) for value in values], "kwargs": keywords}
 
 
 def model(*layers: dict[str, Any], output: Any = ("c", 0, 0), inputs: Any = ("in", 0, 0)) -> dict[str, Any]:
@@ -47,6 +47,17 @@ def read(config: dict[str, Any]) -> FlatModel:
 
 def arguments(flat: FlatModel) -> dict[str, tuple[Any, ...]]:
     return {call.name: call.arguments for call in flat.calls}
+
+
+@pytest.mark.parametrize(("node", "is_kept"), [(old, True), (new, False)])
+def test_a_call_of_keras_2_is_for_training_where_it_says_so_or_the_model_around_it_is(node: Any, is_kept: bool) -> None:
+    """Keras 3 overrides what it notes, in `predict`."""
+    inner = model(INPUT, layer("a", node("in")), layer("b", node("a", training=False)), output=("b", 0, 0))
+    inner["config"]["name"] = "inner"
+    for outer, expected in ((True, is_kept), (None, False), (False, False)):
+        nested = inner | {"inbound_nodes": [node("in", training=outer)]}
+        calls = read(model(INPUT, nested, layer("c", node("inner")))).calls
+        assert [call.is_training for call in calls] == [expected, False, False]
 
 
 @pytest.mark.parametrize("node", [old, new])

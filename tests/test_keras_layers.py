@@ -35,9 +35,10 @@ def fetch(path: tuple[str, ...], roles: Any) -> Any:
     return {role: ARRAYS[role] for role in roles}, {role: f"{path[-1]}/{role}" for role in roles}
 
 
-def translate(class_name: str, *arguments: Any, **config: Any) -> list[Layer]:
+def translate(class_name: str, *arguments: Any, is_training: bool = False, **config: Any) -> list[Layer]:
     layer = KerasLayer("x", class_name, config)
-    return translate_model(FlatModel([Call("x", ("x",), layer, arguments or (PICTURE,))]), fetch, "f.keras")
+    call = Call("x", ("x",), layer, arguments or (PICTURE,), is_training)
+    return translate_model(FlatModel([call]), fetch, "f.keras")
 
 
 def test_a_convolution_has_its_weight_in_pytorchs_layout() -> None:
@@ -102,6 +103,14 @@ def test_pools() -> None:
 def test_what_does_nothing_at_inference_is_left_out(class_name: str) -> None:
     assert translate(class_name) == []
     assert translate("Activation", activation="linear") == []
+
+
+@pytest.mark.parametrize("class_name", ["BatchNormalization", "Dropout", "RandomFlip"])
+def test_what_is_in_training_for_good_is_refused(class_name: str) -> None:
+    with pytest.raises(FormatError, match=f"layer 'x': .*found a {class_name} called with training=True"):
+        translate(class_name, is_training=True)
+    assert translate("BatchNormalization", is_training=True, trainable=False)[0].op == "batch_norm"
+    assert translate("ReLU", is_training=True)[0].op == "activation"
 
 
 @pytest.mark.parametrize(

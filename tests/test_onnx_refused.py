@@ -48,6 +48,10 @@ WRONG = {
     "a cycle": ("Conv", [node("Conv", ["logits", "op_0.weight"], "op_0")], "without cycles"),
     "windows beyond the edge": ("GlobalAveragePool", [
         node("AveragePool", ["op_80"], "op_81", kernel_shape=[1, 1], ceil_mode=1)], "ceil_mode 0"),
+    "computed padding": ("Clip", [node("Relu", ["op_1"], "act"), initializer("pads", np.array([0, 0, 1, 1] * 2)), node(
+        "ReduceMean", ["act"], "gray", keepdims=0), node("Pad", ["act", "pads", "gray"], "op_2")], "around its map"),
+    "dropout in training": ("GlobalAveragePool", [initializer("on", np.array(True)), node(
+        "Dropout", ["op_80", "", "on"], "d"), node("GlobalAveragePool", ["d"], "op_81")], "dropout for inference"),
     "reflected padding": ("Conv", [node("Pad", ["pixels"], "p", mode="reflect", pads=[0, 0, 1, 1, 0, 0, 1, 1]),
                                    node("Conv", ["p", "op_0.weight"], "op_0")], "zeros around"),
 }  # fmt: skip
@@ -105,6 +109,11 @@ HOSTILE = {
         "far beyond",
     ),
     "a cast to texts": ([initializer("n", np.array([7])), node("Cast", ["n"], "x", to=8)], "cannot be applied"),
+    "scales of blocks": (
+        [initializer("b", np.ones((4, 4), np.int8)), initializer("s", np.ones((4, 1), np.float32)),
+         node("DequantizeLinear", ["b", "s"], "x", axis=1, block_size=4)],
+        "cannot be applied",
+    ),
     "a wrong reshape": ([initializer("n", np.array([7])), node("Reshape", ["n", "n"], "x")], "cannot be applied"),
     "data outside": (beside("../secret"), "own folder, found"),
     "data at the root": (beside("/etc/passwd"), "own folder"),

@@ -205,6 +205,7 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         body_of(b"ctorch._utils\n_rebuild_tensor_v2\n(", VIEW, b"K\0\x88\x85K\1\x85\x89N", b"tR"),
         "whole numbers",
     ),
+    "H15-negative": (body_of(tensor(VIEW, 0, (6,), (1,), b"}" + text("neg") + b"\x88s")), r"save tensor\.resolve_neg"),
     "H15-other-ranks": (body_of(tensor(VIEW, 0, (2, 3), (1,))), "whole numbers"),
     "H15-no-storage": (body_of(b"ctorch._utils\n_rebuild_tensor_v2\n(NK\0))\x89Nt", REDUCE), "made of a storage"),
     "H15-parameter-of-text": (

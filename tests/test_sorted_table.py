@@ -50,6 +50,7 @@ def changed(content: bytes, place: int, new: int) -> bytes:
     return content[:place] + bytes([new]) + content[place + 1 :]
 
 
+NO_ENTRY = bytes(2**20 - 4) + (2**18 - 1).to_bytes(4, "little")  # restart points alone
 TAIL = bytes(4) + (1).to_bytes(4, "little")
 HOSTILE = {
     "H30-magic": (GOOD[:-1] + b"\0", "without the mark at its end"),
@@ -74,6 +75,10 @@ HOSTILE = {
     "H31-key-order": (table(ENTRIES[::-1]), "ascending order"),
     "H31-key-twice": (table([ENTRIES[0], ENTRIES[0]], 1), "ascending order"),
     "H30-long-key": (table([(b"k" * 1001, b"")]), "does not fit"),
+    "H30-one-block-under-many-names": (  # to sum it up each time would take minutes
+        closed(sealed(NO_ENTRY), [(b"%04d" % n, varint(0) + varint(len(NO_ENTRY))) for n in range(2000)]),
+        "one block after the other, found one at byte 0 once more",
+    ),
     "H30-2-MB-of-keys-from-4-kB": (
         with_one_block(b"\x00" + varint(1000) + b"\x00" + b"k" * 1000 + b"\xe8\x07\x00\x00" * 1000 + TAIL),
         "ascending order",

@@ -128,6 +128,10 @@ ADDED = {
         "padding: expected an attribute of type str, found tuple",
     ),
     "another layout": (conv("bad", "scaled", "stem/weights", data_format="NCHW"), "the data format NHWC"),
+    "a constant for each row": (
+        const("rows", np.ones((2, 1, 1))) + node("bad", "Mul", "depthwise", "rows"),
+        "one number per channel, or for all",
+    ),
     "strides that differ": (
         node("bad", "Conv2D", "scaled", "stem/weights", strides=[1, 1, 2, 1], padding="SAME"),
         "same for height and width",
@@ -155,6 +159,11 @@ def test_what_is_hostile_is_refused_by_name(path, case):
     write(path, SMALL, added)
     assert is_tensorflow_graph(path)
     assert_refused(read, path, match)
+
+
+def test_a_picture_scaled_row_by_row_is_refused(path):
+    path.write_bytes(SMALL.replace(const("half", 0.5), const("half", np.ones((3, 1, 1)))))
+    assert_refused(read, path, "node scaled .*one number or 3")
 
 
 def test_a_million_nodes_are_refused_before_they_are_read(path):

@@ -36,8 +36,8 @@ def storage(key: str, count: int, kind: str = "FloatStorage", more: bytes = b"")
     return MARK + pid + more + b"tQ"
 
 
-def tensor(view: bytes, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> bytes:
-    arguments = view + number(offset) + numbers(*shape) + numbers(*strides) + b"\x89" + ORDERED
+def tensor(view: bytes, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], more: bytes = b"") -> bytes:
+    arguments = view + number(offset) + numbers(*shape) + numbers(*strides) + b"\x89" + ORDERED + more
     return b"ctorch._utils\n_rebuild_tensor_v2\n" + MARK + arguments + b"t" + REDUCE
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from minimobile import tables
-from minimobile.tables import printable
+from minimobile.errors import printable
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,8 +10,7 @@ import typer
 
 from minimobile.cli import console, targets
 from minimobile.cli.options import Force, Format, OutputFormat, Source, path_argument, path_option
-from minimobile.errors import InputError, MinimobileError
-from minimobile.tables import printable
+from minimobile.errors import InputError, MinimobileError, printable
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from minimobile.errors import printable
 from minimobile.explorer.payload import Payload
 from minimobile.explorer.photograph import LONGEST_EDGE
 from minimobile.imaging.box_drawing import choose_colour
@@ -17,7 +18,6 @@ from minimobile.models.base_model import MobileNetModel
 from minimobile.models.classification import classify
 from minimobile.models.detection import find_objects
 from minimobile.models.segmentation import find_classes
-from minimobile.tables import printable
 
 THRESHOLD = 0.3  # of the scores of boxes
 MOST_BOXES = 20

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.errors import InputError, within_memory
+from minimobile.errors import InputError, printable, within_memory
 from minimobile.explorer.answers import describe_answer
 from minimobile.explorer.float_network import describe_floats
 from minimobile.explorer.integer_network import describe_integers
@@ -22,7 +22,6 @@ from minimobile.models.base_model import MobileNetModel
 from minimobile.models.segmentation import open_photo
 from minimobile.quantized.runner import QuantizedRunner
 from minimobile.storage.files import user_path, write_whole_bytes
-from minimobile.tables import printable
 from minimobile.tracing.colour_scales import diverging_scale, sequential_scale
 
 FRAME_HEIGHT = 720  # pixels, in a notebook

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minimobile.errors import InputError
+from minimobile.errors import InputError, printable
 from minimobile.explorer.float_network import find_block
 from minimobile.explorer.payload import Payload, find_checksum
 from minimobile.networks.graph import Graph
@@ -19,7 +19,6 @@ from minimobile.quantized.layout import values_of
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.operations.table import operation_of
 from minimobile.quantized.runner import QuantizedRunner
-from minimobile.tables import printable
 from minimobile_kernels.quantized.reference import Range, Scaling, add_scalings
 from minimobile_kernels.quantized.reference_maps import mean_scaling
 

@@ -270,10 +270,9 @@ def _stored(where: str, values: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def _encode_label(path: Path, label: str) -> bytes:
-    encoded = label.encode("utf-8", "surrogatepass")
-    if b"\0" in encoded or encoded.decode("utf-8", "replace") != label:
-        raise FormatError(f"{path}: expected labels that UTF-8 text can hold, got {label[:80]!r}")
-    return encoded
+    if "\0" in label:
+        raise FormatError(f"{path}: expected labels without a NUL character, got {label[:80]!r}")
+    return label.encode()
 
 
 def _json_text(value: object) -> str:
@@ -296,7 +295,7 @@ def _file_sum(
         [name.removeprefix(_WEIGHTS), list(table[name][0]), table[name][1].name, sums[name]] for name in sorted(table)
     ]
     description = _json_text([FORMAT_VERSION, dict(texts), labels, arrays])
-    return hashlib.sha256(description.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(description.encode()).hexdigest()
 
 
 def _read_text(file: GuardedFile, name: str) -> str:

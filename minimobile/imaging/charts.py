@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from minimobile.tables import printable
+from minimobile.errors import printable
 
 INK, FAINT, GRID, PAPER = (30, 30, 30), (95, 100, 110), (225, 228, 233), (255, 255, 255)
 DARK, LIGHT, ACCENT = (28, 63, 125), (150, 180, 226), (176, 72, 0)

@@ -28,7 +28,7 @@ from minimobile.imaging.resampling import argmax_bilinear, interpolate_bilinear
 from minimobile.imaging.settings import NEEDS, SEGMENTATION_SETTINGS, SETTINGS, Setting, standardize
 from minimobile.imaging.tensorflow_transforms import resize_nearest
 from minimobile.imaging.transforms import pad, resized_size
-from minimobile.storage.files import write_whole_bytes
+from minimobile.storage.files import user_path, write_whole_bytes
 
 _WITHOUT_EFFECT = frozenset({  # they choose among transformers' classes, or tell it of its past
     "use_fast", "backend", "trust_remote_code", "code_revision", "_from_auto",
@@ -183,7 +183,7 @@ class _ImageProcessor:
 
     def to_json_file(self, json_file_path: str | Path) -> None:
         """Write `to_json_string` to a file, whole or not at all."""
-        write_whole_bytes(Path(json_file_path), self.to_json_string().encode())
+        write_whole_bytes(user_path(json_file_path, "json_file_path"), self.to_json_string().encode())
 
     def save_pretrained(self, save_directory: str | Path) -> list[str]:
         """Write `preprocessor_config.json`, which transformers reads too; return its path in a list, as they do."""

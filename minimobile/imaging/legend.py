@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from minimobile.errors import printable
 from minimobile.imaging.drawing import palette
-from minimobile.tables import printable
 
 CELLS = 96  # the longer side of the grid on which regions are told apart
 LEAST_TEXT, TEXT_SHARE = 11, 28  # pixels that letters have at least; the part of the shorter side that they have else

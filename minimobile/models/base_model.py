@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minimobile.arrays import read_whole
 from minimobile.errors import ConfigError, InputError, within_memory
 from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.execution.runner import DEFAULTS, DataFormat, Pixels, Runner, RunOptions
@@ -69,7 +70,7 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         options = RunOptions(engine, settle_dtype(dtype), num_threads)
         settled = self._check_config(self.config_class() if config is None else config)
         graph = self._build(settled, add_pooling_layer)
-        weights = draw_weights(graph, settled.initializer_range, seed)
+        weights = draw_weights(graph, settled.initializer_range, read_whole(seed, "seed"))
         self._settle(Checkpoint(settled, weights, type(self).__name__), graph, options)
 
     @classmethod

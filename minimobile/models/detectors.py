@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minimobile.arrays import read_whole
 from minimobile.errors import InputError
 from minimobile.execution.detection import PostProcessor, convert_scores
 from minimobile.execution.runner import DataFormat, RunOptions
 from minimobile.formats.checkpoint import Checkpoint
+from minimobile.imaging.settings import MAX_EDGE
 from minimobile.models.base_model import AskedStates, MobileNetModel
 from minimobile.models.inputs import read_stored
 from minimobile.models.outputs import ObjectDetectionOutput
@@ -119,7 +121,9 @@ class _ObjectDetector(MobileNetModel):
 
     def anchors(self, height: int, width: int) -> NDArray[np.float32]:
         """Return the anchors (A, 4) as (y, x, h, w) for pictures of a size, relative to it; read-only."""
-        return self._post_processing((height, width)).anchors
+        return self._post_processing(
+            (read_whole(height, "height", 1, MAX_EDGE), read_whole(width, "width", 1, MAX_EDGE))
+        ).anchors
 
     def _settle(self, checkpoint: Checkpoint, graph: Graph, options: RunOptions) -> None:
         super()._settle(checkpoint, graph, options)

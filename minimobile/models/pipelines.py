@@ -43,6 +43,8 @@ class _Pipeline:
     task: ClassVar[str]
 
     def __init__(self, model: MobileNetModel, image_processor: Any = None, **parameters: Any) -> None:
+        if not isinstance(model, MobileNetModel):
+            raise InputError(f"model: expected a model, got {type(model).__name__}; mm.pipeline takes what names one")
         self.model = model
         self.image_processor = model.processor if image_processor is None else image_processor
         self._parameters = self._check(parameters)
@@ -265,6 +267,8 @@ def pipeline(
     if task is not None and task not in PIPELINES:
         raise InputError(f"task: expected one of {', '.join(PIPELINES)}, got {task!r}")
     parameters = {name: options.pop(name) for name in _PARAMETERS if name in options}
+    if not isinstance(model_kwargs, Mapping | None):
+        raise InputError(f"model_kwargs: expected arguments of `load` by name, got {type(model_kwargs).__name__}")
     arguments = {**(model_kwargs or {}), **options}
     if arguments and isinstance(model, MobileNetModel):
         raise InputError(f"{next(iter(arguments))}: expected none beside a model that is loaded; say it to its loader")

@@ -17,6 +17,7 @@ from minimobile.errors import ConfigError, FrozenConfigError
 from minimobile.networks.config_files import ConfigFiles
 from minimobile.networks.dtypes import name_dtype
 from minimobile.networks.ssd_config import MobileNetSSDConfig
+from minimobile.storage.strict_json import is_text
 from minimobile.tables import facts_table
 
 ACTIVATIONS = ("relu6", "relu", "leaky_relu", "silu", "swish", "hardswish", "gelu", "sigmoid", "tanh", "linear")
@@ -390,11 +391,10 @@ def config_from_dict(values: Mapping[str, Any], **overrides: Any) -> Config:
 
 
 def _integer_keys(where: str, names: object) -> dict[int, str]:
-    if not isinstance(names, Mapping) or not all(isinstance(name, str) for name in names.values()):
-        raise ConfigError(f"{where}: expected id2label to map class numbers to names, got {str(names)[:80]!r}")
+    if not isinstance(names, Mapping) or not all(map(is_text, names.values())):
+        raise ConfigError(f"{where}: expected id2label to map class numbers to names in UTF-8, got {str(names)[:80]}")
     try:
         return {int(key): name for key, name in names.items()}
     except (TypeError, ValueError):
-        raise ConfigError(
-            f"{where}: expected the keys of id2label to be class numbers, got {list(names)[:3]}"
-        ) from None
+        found = str(list(names)[:3])
+        raise ConfigError(f"{where}: expected the keys of id2label to be class numbers, got {found}") from None

@@ -58,7 +58,7 @@ class ConfigFiles:
     @classmethod
     def from_json_file(cls: type[FilesT], json_file: str | Path) -> FilesT:
         """Read a config from a JSON file; raises FormatError or ConfigError for one that is damaged or of others."""
-        return cls.from_dict(read_json_object(Path(json_file)))
+        return cls.from_dict(read_json_object(user_path(json_file, "json_file")))
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """Return the config as sorted JSON text; `use_diff` leaves out what `to_diff_dict` does."""

@@ -1,9 +1,10 @@
-"""JSON from files that may be hostile: no duplicate keys, no NaN, no unbounded nesting or number, one kind of error."""
+"""JSON from files that may be hostile: no duplicate keys, no NaN, no half character, no endless nesting or number."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from minimobile.storage.files import read_limited
 
 DIGIT_LIMIT = 100  # digits of a whole number: a float64 has up to 309, and no network such a number
 FILE_LIMIT = 16 * 2**20  # a config.json with 1001 labels has 70 kB
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # two of them are a character, one alone is none that could be written
 
 
 def parse_json_object(content: bytes | str, where: str) -> dict[str, Any]:
@@ -22,6 +24,8 @@ def parse_json_object(content: bytes | str, where: str) -> dict[str, Any]:
             text, object_pairs_hook=_unique_pairs, parse_constant=_refuse_constant,
             parse_int=_read_whole, parse_float=_read_float,
         )  # fmt: skip
+        if _SURROGATE.search(text) and not is_text(json.dumps(value, ensure_ascii=False)):
+            raise ValueError("half a character, an escape of \\ud800 to \\udfff that is alone")
     except UnicodeDecodeError as error:
         raise FormatError(f"{where}: expected JSON in UTF-8, found an invalid byte at position {error.start}") from None
     except RecursionError:
@@ -36,6 +40,18 @@ def parse_json_object(content: bytes | str, where: str) -> dict[str, Any]:
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read the JSON object that the file at `path` holds."""
     return parse_json_object(read_limited(path, FILE_LIMIT), str(path))
+
+
+def is_text(value: object) -> bool:
+    r"""Say whether a value is a text that UTF-8 can hold: it cannot where a character is half of one.
+
+    >>> is_text("K\u00e4se"), is_text("\ud800"), is_text(3)
+    (True, False, False)
+    """
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

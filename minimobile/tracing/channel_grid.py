@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from minimobile.tables import printable
+from minimobile.errors import printable
 from minimobile.tracing.colour_scales import colour_values
 
 Array = NDArray[Any]

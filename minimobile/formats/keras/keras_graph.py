@@ -28,13 +28,15 @@ class Call:
     """One layer applied once.
 
     `name` is unique and names the result; `path` is the way to the layer through the models around it; `arguments` are
-    names of earlier calls, `PICTURE`, or numbers, in the order in which the layer is called on them.
+    names of earlier calls, `PICTURE`, or numbers, in the order in which the layer is called on them. `is_training`: the
+    model calls it so for good, whatever it is called with itself.
     """
 
     name: str
     path: tuple[str, ...]
     layer: KerasLayer
     arguments: tuple[str | float, ...]
+    is_training: bool = False
 
 
 @dataclass
@@ -56,7 +58,10 @@ def flatten(model: KerasLayer, where: str) -> FlatModel:
     return flat
 
 
-def _expand(flat: FlatModel, model: KerasLayer, path: tuple[str, ...], source: str, where: str, taken: set[str]) -> str:
+def _expand(
+    flat: FlatModel, model: KerasLayer, path: tuple[str, ...], source: str, where: str, taken: set[str],
+    is_training: bool = False,
+) -> str:  # fmt: skip
     """Append a model's calls, called on `source`; return the name of its result."""
     place = f"{where}: model {'/'.join(path)!r}" if path else where
     if not model.children:
@@ -71,10 +76,12 @@ def _expand(flat: FlatModel, model: KerasLayer, path: tuple[str, ...], source: s
             results[tensor] = source
             continue
         values = tuple((results[value] if isinstance(value, Tensor) else value) for value in given) or (source,)
+        told = _read_training(layer, tensor.node)
+        trains = is_training if told is None else told
         if layer.is_model:
             if len(values) != 1 or not isinstance(values[0], str):
                 raise FormatError(f"{place}: {layer.name!r}: expected a model with one input, found {len(values)}")
-            results[tensor] = _expand(flat, layer, (*path, layer.name), values[0], where, taken)
+            results[tensor] = _expand(flat, layer, (*path, layer.name), values[0], where, taken, trains)
             continue
         name = base = "/".join((*path, layer.name))
         while name in taken:
@@ -82,7 +89,7 @@ def _expand(flat: FlatModel, model: KerasLayer, path: tuple[str, ...], source: s
         taken.add(name)
         if len(taken) > LAYER_LIMIT:
             raise FormatError(f"{where}: expected at most {LAYER_LIMIT} layers, found more")
-        flat.calls.append(Call(name, (*path, layer.name), layer, values))
+        flat.calls.append(Call(name, (*path, layer.name), layer, values, trains))
         results[tensor] = name
     return results[output]
 
@@ -184,6 +191,20 @@ def _read_node(layer: KerasLayer, index: int, where: str) -> list[Tensor | float
         if other is not None:
             values.append(_reference_or_constant(other, place) if isinstance(other, list) else _number(other, place))
     return values
+
+
+def _read_training(layer: KerasLayer, index: int) -> bool | None:
+    """Return the `training` of a layer's call number `index`, None where it is left to the model around it.
+
+    Keras 2 keeps to it in `predict`, too; Keras 3, which notes even the default of a `RandomFlip`, overrides it there.
+    """
+    node = layer.inbound_nodes[index] if index < len(layer.inbound_nodes) else None
+    if not isinstance(node, list):
+        return None
+    entries = [node] if node and isinstance(node[0], str) else node
+    keywords = [entry[3] for entry in entries if isinstance(entry, list) and len(entry) > 3]
+    told = [found.get("training") for found in keywords if isinstance(found, dict)]
+    return next((bool(value) for value in told if value is not None), None)
 
 
 def _read_records(records: Sequence[Any], where: str, depth: int = 0) -> list[Tensor | float]:

@@ -24,6 +24,7 @@ IDENTITIES = frozenset(
     | {"Identity", "RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"}
     | {"RandomBrightness", "RandomColorJitter", "RandomHue", "RandomSaturation", "RandomShear", "RandomErasing"}
 )
+_WITHOUT_TRAINING = frozenset({"Identity", "ActivityRegularization"})  # those of them that train as they infer
 _ARITHMETIC = {  # of a value and a number; the words of Keras 3 and of tf.keras
     **{"Add": "add", "__operators__.add": "add", "math.add": "add"},
     **{"Subtract": "subtract", "__operators__.sub": "subtract", "math.subtract": "subtract"},
@@ -59,6 +60,11 @@ def _translate(call: Call, fetch: FetchArrays, where: str) -> list[Layer]:
     layer = call.layer
     if layer.config.get("data_format") == "channels_first":
         raise FormatError(f"{place}: expected data_format channels_last, found channels_first; convert it in Keras")
+    if call.is_training and _computes_otherwise(layer):
+        raise FormatError(
+            f"{place}: expected a layer as it is at inference, found a {layer.class_name[:80]} called with "
+            "training=True for good; build the model with training=False, or without it, and save that"
+        )
     operation = layer.class_name
     if operation == "TFOpLambda":  # arithmetic on tensors in tf.keras, such as preprocess_input
         operation = expect(layer.config.get("function"), str, f"{place}: function")
@@ -88,6 +94,13 @@ def _translate(call: Call, fetch: FetchArrays, where: str) -> list[Layer]:
         return [made]
     before = dataclasses.replace(made, name=f"{call.name}/linear")
     return [before, Layer(call.name, "activation", (before.name,), attributes={"function": function})]
+
+
+def _computes_otherwise(layer: KerasLayer) -> bool:
+    """Say whether a layer in training computes something else; a batch norm that is not trainable does not."""
+    if layer.class_name in ("BatchNormalization", "SyncBatchNormalization"):
+        return bool(layer.config.get("trainable", True))
+    return layer.class_name in IDENTITIES - _WITHOUT_TRAINING
 
 
 Read = tuple[str, dict[str, Any], list[tuple[str, str]]]

@@ -208,6 +208,8 @@ def _divide(left: Array, right: Array) -> Array:
 def _dequantize(node: Node, opset: int, array: Array, scale: Array, zero: Array | None = None) -> Array:
     """Return (x - zero point) * scale: exact but for one rounding."""
     axis = node.integer("axis", 1)
+    if node.integer("block_size", 0):
+        raise ValueError("scales of blocks, which no MobileNet has")
     by = [1] * array.ndim
     if scale.size > 1:
         by[axis] = scale.size

@@ -177,6 +177,8 @@ def _translate_pad(translation: ModelTranslation, node: Node) -> None:
         layout[axis]: (pads[index], pads[index + len(along)]) for index, axis in enumerate(along)
     }
     filler = translation.constant(node, 2)
+    if filler is None and any(node.inputs[2:3]):
+        raise translation.refuse(node, "a constant around its map", "what is computed")
     value = node.number("value", 0.0) if filler is None or not filler.size else float(filler.ravel()[0])
     is_right = min(pads, default=0) >= 0 and not any(by_letter.get("N", (0, 0)) + by_letter.get("C", (0, 0)))
     if not is_right or node.text("mode", "constant") != "constant" or value != 0:
@@ -315,8 +317,13 @@ def _translate_argmax(translation: ModelTranslation, node: Node) -> None:
 
 def _pass_on(translation: ModelTranslation, node: Node) -> None:
     flow = translation.flow(node)
-    if flow is not None:
-        translation.pass_on(node, flow)
+    if flow is None:
+        return
+    if node.op == "Dropout" and any(node.inputs[2:]):
+        is_training = translation.constant(node, 2)
+        if is_training is None or is_training.any():
+            raise translation.refuse(node, "dropout for inference", "one for training (training_mode)")
+    translation.pass_on(node, flow)
 
 
 def _translate_quantization(translation: ModelTranslation, node: Node) -> None:

@@ -95,7 +95,7 @@ class PickleMachine:
         if count > TEXT_LIMIT:
             raise self._error(f"expected texts of at most {TEXT_LIMIT} bytes, found one of {count}")
         try:
-            self._push(self._read(count).decode("utf-8", "surrogatepass"))
+            self._push(self._read(count).decode())
         except UnicodeDecodeError:
             raise self._error("expected texts in UTF-8") from None
 

@@ -110,6 +110,11 @@ def make_tensor(where: str, given: tuple[Any, ...], shortest: int, longest: int)
     """Return the tensor of (storage, offset, shape, strides, ...) where it fits its storage and does not overlap."""
     if not shortest <= len(given) <= longest or type(given[0]) is not Storage:
         raise FormatError(f"{where}: expected a tensor to be made of a storage, offset, shape and strides")
+    if len(given) == 7 and given[6]:  # the bits "neg" and "conj"
+        raise FormatError(
+            f"{where}: expected tensors that are the numbers of their storage, found one that stands for their "
+            "negative or conjugate; save tensor.resolve_neg() in its place"
+        )
     storage, offset, shape, strides = given[:4]
     if not all(_are_counts(numbers) for numbers in ((offset,), shape, strides)) or len(shape) != len(strides):
         raise FormatError(f"{where}: expected a tensor's offset, shape and strides to be whole numbers in tuples")

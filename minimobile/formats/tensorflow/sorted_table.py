@@ -46,8 +46,12 @@ def read_table(path: Path) -> dict[bytes, memoryview]:
     start, size, _ = _read_handle(footer, position, where)
     entries: dict[bytes, memoryview] = {}
     last = None
+    end = 0  # of the blocks so far: one that is named twice would be summed up as often as the index likes
     for _, handle in _read_block(content, start, size, where):
         block_start, block_size, _ = _read_handle(handle, 0, where)
+        if block_start < end:
+            raise FormatError(f"{where}: expected one block after the other, found one at byte {block_start} once more")
+        end = block_start + block_size + _TRAILER_SIZE
         for key, value in _read_block(content, block_start, block_size, where):
             if last is not None and key <= last:
                 raise FormatError(f"{where}: expected keys in ascending order, found {_show(last)} before {_show(key)}")

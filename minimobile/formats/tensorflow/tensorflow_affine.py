@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -80,10 +81,10 @@ def _add_affine(
         with np.errstate(divide="ignore"):
             factor = 1 / factor
     summand = np.float64(0) if offset is None else sign * constants.values[offset].astype(np.float64)
-    shapes = {np.squeeze(values).shape for values in (factor, summand)} - {()}
-    if len(shapes) > 1 or any(len(shape) > 1 for shape in shapes):
+    shapes = {values.shape for values in (factor, summand) if values.size != 1}
+    if len({shape[-1:] for shape in shapes}) > 1 or any(math.prod(shape[:-1]) != 1 for shape in shapes):
         raise translation.refuse(node, "a constant with one number per channel, or for all", f"shapes {shapes}")
-    factor, summand = np.atleast_1d(np.squeeze(factor)), np.atleast_1d(np.squeeze(summand))
+    factor, summand = factor.reshape(-1), summand.reshape(-1)
     join_to_convolution(translation, node, flow, factor, summand, offset)
 
 

@@ -82,7 +82,8 @@ def _read_arithmetic(
     if len(tensors) == 2 and tensors[0] in constants.values and (node.op in SUMS or node.op == "Mul"):
         tensors.reverse()
     constant = constants.values.get(tensors[1]) if len(tensors) == 2 else None
-    if constant is None or constant.squeeze().shape not in ((), (channels,)) or tensors[0] in constants.values:
+    is_number = constant is not None and (constant.size == 1 or constant.shape[-1:] == (channels,) == (constant.size,))
+    if constant is None or not is_number or tensors[0] in constants.values:
         raise FormatError(
             f"{node.where}: node {node.name} ({node.op}): expected the picture and a constant, one number or {channels}"
         )
