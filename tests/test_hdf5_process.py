@@ -17,7 +17,7 @@ from lookup3 import lookup3
 import minimobile
 from minimobile import formats
 from minimobile.errors import FormatError, UnavailableError
-from minimobile.formats import hdf5_process
+from minimobile.formats import guarded_hdf5, hdf5_process
 from minimobile.formats.guarded_hdf5 import read_hdf5
 
 VALUES = np.arange(12, dtype=np.float32).reshape(3, 4)
@@ -104,6 +104,14 @@ def test_more_than_a_mobilenet_can_have_is_refused_before_it_is_read(
     with pytest.raises(FormatError, match="expected at most 40 bytes of arrays, found 48"):
         read_hdf5(path)
     assert read_hdf5(path, has_numbers=False).shapes == {"a/b": (3, 4)}
+
+
+def test_a_file_beyond_all_mobilenets_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of holes takes no room on a disk, and would take hours to look through."""
+    monkeypatch.setattr(guarded_hdf5, "FILE_LIMIT", 100)
+    monkeypatch.setattr(guarded_hdf5, "fetch_contents", None)
+    with pytest.raises(FormatError, match=f"at most 100 bytes, found {path.stat().st_size}"):
+        read_hdf5(path)
 
 
 def test_a_frozen_program_is_not_started_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

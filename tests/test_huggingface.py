@@ -16,7 +16,7 @@ import pytest
 from hostile import FOREIGN, assert_refused, assert_same, tiny_checkpoint
 
 from minimobile import formats
-from minimobile.errors import FormatError
+from minimobile.errors import FormatError, MissingError
 from minimobile.formats import hdf5, huggingface, safetensors_file
 from minimobile.formats.checkpoint import Checkpoint
 from minimobile.formats.validation import check_weights
@@ -42,6 +42,17 @@ def test_every_format_is_found_by_content(tmp_path: Path) -> None:
     hdf5.write(tmp_path / "native.weights", tiny_checkpoint())
     for path in ("net", "net/model.safetensors", "native.weights"):
         assert set(formats.read(tmp_path / path).weights) == set(tiny_checkpoint().weights), path
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "preprocessor_config.json"])
+def test_a_link_that_leads_nowhere_is_not_taken_for_a_missing_file(tmp_path: Path, name: str) -> None:
+    """A cache that was cleared by hand: the weights beside it, or no settings, would give other numbers."""
+    huggingface.write(tmp_path, tiny_checkpoint())
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("gone")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"others")
+    with pytest.raises(MissingError, match=f"{name}: no such file or directory; the link points to a file"):
+        huggingface.read(tmp_path)
 
 
 def test_a_bare_model_gets_the_prefix_and_loses_it_when_written(tmp_path: Path) -> None:
@@ -183,7 +194,7 @@ import dataclasses, resource, signal, sys
 from pathlib import Path
 import numpy as np
 from hostile import tiny_checkpoint
-from minimobile.errors import FormatError
+from minimobile.errors import FormatError, MissingError
 from minimobile.formats import hdf5, huggingface
 
 large = dataclasses.replace(tiny_checkpoint(), weights={"classifier.weight": np.ones((100, 1000), np.float32)})

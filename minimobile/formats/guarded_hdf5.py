@@ -18,6 +18,8 @@ from minimobile.formats.hdf5_process import Contents, fetch_contents
 from minimobile.formats.signatures import HDF5
 from minimobile.storage.files import open_regular, read_start, regular_file_size, write_whole_bytes
 
+FILE_LIMIT = 2**31  # bytes; a MobileNet trained with two moments for each weight has 75 MB
+
 
 @dataclass(frozen=True)
 class GuardedFile:
@@ -49,6 +51,8 @@ def read_hdf5(path: Path, image: bytes | None = None, *, has_numbers: bool = Tru
     UnavailableError where no child process can be started to read it.
     """
     size = regular_file_size(path) if image is None else len(image)
+    if size > FILE_LIMIT:
+        raise FormatError(f"{path}: expected an HDF5 file of at most {FILE_LIMIT} bytes, found {size}")
     start = read_start(path, START_BYTES) if image is None else image[:START_BYTES]
     if not start.startswith(HDF5):
         raise FormatError(f"{path}: expected an HDF5 file, found {describe_content(start)}")

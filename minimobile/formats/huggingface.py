@@ -6,6 +6,7 @@ A single weights file is read with the config.json that lies beside it.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -52,7 +53,7 @@ def read(path: str | Path, config: Config | None = None) -> Checkpoint:
     source = path if path.is_file() else find_weights(directory)
     kept, ignored = part_counters(read_weights(source, with_counters=True))
     weights = canonical_weights(kept, config.model_type, str(source))
-    processor = read_json_object(directory / PROCESSOR) if (directory / PROCESSOR).exists() else None
+    processor = read_json_object(directory / PROCESSOR) if os.path.lexists(directory / PROCESSOR) else None
     architecture = choose_architecture(values.get("architectures"), config.model_type, weights)
     provenance = {"format": "huggingface", "source": path.name, "weights": source.name}
     return Checkpoint(
@@ -192,7 +193,7 @@ def _show_fact(value: object) -> str:
 def find_weights(directory: Path) -> Path:
     """Return the weights file, or the index of several, that a directory has."""
     for name in WEIGHTS:
-        if (directory / name).exists():
+        if os.path.lexists(directory / name):  # one that leads nowhere is named, and no other taken in its place
             return directory / name
     raise MissingError(f"{directory}: expected one of {', '.join(WEIGHTS)}, found none")
 
