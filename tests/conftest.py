@@ -29,13 +29,14 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 
-# Files that read and write, and run no network: they come first, while another process compiles the kernels.
+# Files that read and write, and run no network: they come first, while two other processes compile the kernels.
 WITHOUT_KERNELS = (
-    "config", "crc32c", "deduction", "description", "flatbuffer", "geometry", "graph", "hdf5",
-    "hdf5_refused", "house_rules", "keras_config", "keras_graph", "keras_layers", "labels",
+    "cli_convert", "cli_ends", "config", "conversion_failures", "crc32c", "deduction", "description", "flatbuffer",
+    "geometry", "graph", "hdf5", "hdf5_extents", "hdf5_index", "hdf5_process", "hdf5_refused", "house_rules",
+    "keras_config", "keras_graph", "keras_layers", "keras_refused", "kernel_cache", "labels", "matching",
     "paper_tables", "pictures", "profile", "protobuf", "pytorch", "pytorch_refused", "receptive_field", "reference",
     "safetensors_file", "slim_names", "sorted_table", "tensor_bundle", "tensor_proto", "tensorflow_graph",
-    "tensorflow_graph_refused", "tflite_model",
+    "tensorflow_graph_refused", "tflite_model", "torch_programs",
 )  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 COMPILING_SECONDS = 300  # after that a test compiles what it needs by itself
