@@ -175,10 +175,10 @@ def _open_stream(stream: BinaryIO, name: str, max_pixels: int, draft: int | None
         raise FormatError(f"{name}: the picture's header is broken ({_reason(error)})") from error
     if draft is not None:
         image.draft("RGB", (draft, draft))
-    image = _decode(image, name, max_pixels)
-    if image.format != "TIFF" and image.info.keys().isdisjoint(_ORIENTATION_HOLDERS):
-        return image  # upright: nothing in the file speaks of it
-    return _bring_upright(image, name)
+    decoded = _decode(image, name, max_pixels)
+    if decoded.format != "TIFF" and decoded.info.keys().isdisjoint(_ORIENTATION_HOLDERS):
+        return decoded  # upright: nothing in the file speaks of it
+    return _bring_upright(decoded, name)
 
 
 @contextmanager
