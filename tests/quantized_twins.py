@@ -37,6 +37,7 @@ def random_bytes(rng, shape, dtype):
 def assert_same(network, inputs, bytes_of="litert", threads=1):
     defined = QuantizedEngine(network, RunOptions(engine="reference", bytes_of=bytes_of))
     compiled = QuantizedEngine(network, RunOptions(bytes_of=bytes_of, num_threads=threads))
+    assert defined.bytes_of == compiled.bytes_of == bytes_of
     name = network.outputs[0]
     with pytest.MonkeyPatch.context() as patch:  # cut even the smallest step into parts
         patch.setattr(builder, "LEAST_PART", 1)

@@ -128,6 +128,19 @@ def test_helpers_are_roused_before_a_call_only_if_they_had_the_last_one(monkeypa
     assert len(roused) == 2
 
 
+def test_helpers_are_kept_off_the_processor_of_their_caller(monkeypatch):
+    asked = []
+    monkeypatch.setattr(crew.processors, "find_current", lambda: 7)
+    monkeypatch.setattr(crew.processors, "keep_off", lambda *given: asked.append(given))
+    ours = Crew(1)
+    wait_for(lambda: ours.run(entries.run, nothing_to_do()) or asked)  # not before the helper has said who it is
+    assert asked == [(ours._station._helpers[0]._identifier, 7)]
+
+
+def test_a_thread_that_is_gone_is_kept_off_nothing():
+    crew.processors.keep_off(2**31 - 1, crew.processors.find_current() or 0)
+
+
 def test_a_model_rouses_the_helpers_before_it_reads_pixel_values(monkeypatch):
     model, order = mm.load("demo:digits", num_threads=2), []
     monkeypatch.setattr(type(model.runner), "rouse", lambda runner: order.append("rouse"))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minimobile.errors import InputError
 from minimobile.execution.byte_detection import ByteDetection
-from minimobile.execution.detection import PostProcessor
+from minimobile.execution.detection import PostProcessor, convert_scores
 from minimobile.networks.ssd_config import MobileNetSSDConfig
 from minimobile_kernels import elementwise
 from minimobile_kernels.detection_rules import BLOCK, pack_rules, work_sizes
@@ -194,6 +194,36 @@ def test_a_box_with_a_negative_size_is_named_of_bytes_too():
     anchors[2, 3] = -1
     with pytest.raises(InputError, match=r"^here: expected boxes .* of anchor 2;"):
         ByteDetection(with_rules(rules, anchors, "compiled"), rules.label_offset, *numbers).run(codes, scores, "here")
+
+
+def test_one_nan_and_columns_of_no_class_are_refused():
+    chosen = PostProcessor(MobileNetSSDConfig(), 2, np.full((3, 4), 0.5, np.float32))
+    encodings, scores = np.zeros((1, 3, 4), np.float32), np.zeros((1, 3, 2), np.float32)
+    spoilt = [values.copy() for values in (encodings, scores)]
+    spoilt[0][0, 1, 2] = spoilt[1][0, 2, 0] = np.nan
+    with pytest.raises(InputError, match="here: expected box encodings that are numbers, got NaN"):
+        chosen.run(spoilt[0], scores, "here")
+    with pytest.raises(InputError, match="expected scores that are numbers, got NaN"):
+        chosen.run(encodings, spoilt[1])
+    with pytest.raises(InputError, match="expected scores of 2 classes, or of these and a background, got 4"):
+        chosen.run(encodings, np.zeros((1, 3, 4), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_by_class"),
+    [({}, False), ({"use_regular_nms": True}, True), ({"post_processing": "tensorflow"}, True)],
+)
+def test_which_settings_suppress_class_by_class(settings, is_by_class):
+    rules = PostProcessor(MobileNetSSDConfig(**settings), 2, np.zeros((3, 4), np.float32)).rules
+    assert (rules.is_by_class, rules.is_tensorflow) == (is_by_class, "post_processing" in settings)
+
+
+def test_shares_are_rounded_once_and_no_logit_is_too_large():
+    logits = np.random.default_rng(6).normal(0, 9, (200, 5)).astype(np.float32)
+    found, powers = convert_scores(logits, "softmax"), np.exp(logits.astype(np.float64))
+    exact = powers / powers.sum(1, keepdims=True)
+    assert (np.abs(found - exact) <= 0.5000001 * np.spacing(found)).all()
+    assert convert_scores(np.float32([[3e38, 0, -3e38]]), "softmax").tolist() == [[1, 0, 0]]
 
 
 def test_sigmoid_scores_equal_their_definition():

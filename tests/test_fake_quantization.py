@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
-from minimobile.networks.graph import Graph
+from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.fake_quantization import FakeQuantization, add_fake_quantization, needed_ranges
-from minimobile.operations.folding import fold_as_trained, inverse_root
+from minimobile.operations.folding import NORMALIZATION, fold_as_trained, fold_weights, inverse_root
 from minimobile.tracing.explain import explain
 from minimobile_kernels.geometry import window
 from minimobile_kernels.reference import average_pool2d, conv2d, fake_quantize, nudge_range, pointwise_conv2d
@@ -91,6 +91,18 @@ def test_batch_norm_is_folded_with_a_rounding_at_every_operation() -> None:
         np.testing.assert_allclose(folded[channel], np.float32(weight[channel]) * factor, rtol=3e-7)
         np.testing.assert_allclose(moved[channel], shift[channel] - (mean - bias)[channel] * factor, rtol=1e-5)
     assert folded.dtype == moved.dtype == np.float32
+
+
+def test_a_trained_layer_has_its_folded_weights_on_their_grid() -> None:
+    rng = np.random.default_rng(4)
+    weights = {name: rng.uniform(0.5, 1.5, 3).astype(np.float32) for name in ("bias", *NORMALIZATION)}
+    weights["weight"] = rng.standard_normal((3, 2, 1, 1)).astype(np.float32)
+    attributes = {"epsilon": 0.01, "weight_quantization": (-3.0, 3.0)}
+    node = Node("node", "pointwise_conv2d", (INPUT,), attributes, {name: name for name in weights})
+    folded, moved = fold_as_trained(*(weights[name] for name in ("weight", "bias", *NORMALIZATION)), 0.01)
+    found, bias = fold_weights(node, weights)
+    np.testing.assert_array_equal(found, fake_quantize(folded, nudge_range(-3.0, 3.0)))
+    np.testing.assert_array_equal(bias, moved)
 
 
 def test_one_chain_loses_what_blocks_keep() -> None:

@@ -165,6 +165,13 @@ def test_wrong_settings_are_refused_everywhere(setting: str, value: Any, message
         MobileNetV2ImageProcessor()(draw(8, 8), **{setting: value})
 
 
+def test_one_number_stands_for_all_channels() -> None:
+    picture, one = draw(8, 8), {"image_mean": 0.25, "image_std": 2}
+    several = {name: [value] * 3 for name, value in one.items()}
+    found, expected = (MobileNetV1ImageProcessor(**each)(picture)["pixel_values"][0] for each in (one, several))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_unknown_settings_are_suggested() -> None:
     with pytest.raises(ConfigError, match=r"there is no setting 'do_resise'; did you mean do_resize\?"):
         MobileNetV1ImageProcessor(do_resise=True)

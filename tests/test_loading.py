@@ -144,6 +144,7 @@ def test_weights_given_as_a_state_dict(classifier: Path, pixels: np.ndarray) -> 
         ({"state_dict": other}, "expected a source or a config beside it"),
         ({"state_dict": {"classifier.weight": "x"}, "config": model.config}, "expected numbers for classifier.weight"),
         ({"state_dict": {}, "config": model.config}, "expected"),
+        ({"source": classifier, "config": 5}, "config: expected a config or a dict of its fields, got int"),
     ):
         with pytest.raises(mm.MinimobileError, match=message):
             mm.load(**wrong)

@@ -44,6 +44,12 @@ def test_what_is_kept_or_read_by_another_is_made():
     assert join_look_ups(twice, ("map 2", "sum"), {**tensors, "sum": tensors["map 1"]}, "litert") == twice
 
 
+def test_a_concatenation_of_two_is_looked_up_by_nobody():
+    tensors, operations = chain("uint8", (0.25, 0.5, 1 / 256), (3, 7, 0))
+    joined = [Operation("concatenate", ("map 0", "map 0"), "map 1", {"axis": 1}), operations[-1]]
+    assert join_look_ups(joined, ("map 2",), tensors, "litert") == joined
+
+
 def test_the_scores_of_each_map_are_looked_up_once():
     engine = QuantizedEngine(network("uint8", is_of_one_scale=False))
     _, (stage,) = engine._plan(("scores",))

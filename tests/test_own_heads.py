@@ -17,12 +17,36 @@ from minimobile.errors import FormatError, InputError
 from minimobile.formats.tflite.tflite_constants import FOLDED_LIMIT, fold_constants
 from minimobile.formats.tflite.tflite_model import read_model
 from minimobile.networks.ssd_config import MobileNetSSDConfig
+from minimobile.quantized.network import Network, Tensor
+from minimobile.quantized.own_head import own_outputs
 
 DENSE = mm.MobileNetV1Config(
     depth_multiplier=0.25, num_labels=3, image_size=32, ssd=MobileNetSSDConfig(use_depthwise=False, kernel_size=1)
 )
 LITE = mm.MobileNetV2Config(depth_multiplier=0.35, num_labels=3, image_size=32)
 CONFIGS = {"V1": DENSE, "V2": LITE}
+
+
+OFFSETS, SCORES, FEWER = (1, 42, 4), (1, 42, 3), (1, 41, 4)
+HEADS = {  # shapes of outputs, which of them are constants, and what they are called
+    "one output": ([OFFSETS], (), []),
+    "two": ([OFFSETS, OFFSETS], (1,), ["values", "a constant"]),
+    "four": ([OFFSETS, OFFSETS, SCORES, SCORES], (), ["values"] * 4),
+    "boxes alone": ([OFFSETS, SCORES, SCORES], (), ["values"] * 3),
+    "other rows": ([OFFSETS, FEWER, SCORES], (1,), ["values", "a constant", "values"]),
+    "an SSD": ([OFFSETS, OFFSETS, SCORES], (1,), ["box offsets", "anchors", "values"]),
+    "an SSD with constants": ([OFFSETS, OFFSETS, SCORES], (1, 2), ["box offsets", "anchors", "a constant"]),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_only_what_looks_like_an_ssd_is_called_one(name):
+    shapes, constants, expected = HEADS[name]
+    tensors = {
+        str(at): Tensor(str(at), shape, np.dtype(np.int8), values=np.zeros(shape, np.int8) if at in constants else None)
+        for at, shape in enumerate(shapes)
+    }
+    assert [output.what for output in own_outputs(Network(tensors, (), ("x",), tuple(tensors)))] == expected
 
 
 def save(folder, writer, name="detector.tflite"):

@@ -59,6 +59,19 @@ def exit_code_of_child(check):
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
+def test_one_thread_at_a_time_makes_and_nobody_what_another_has_made_meanwhile():
+    recent = Recent()
+    assert recent.find("mine", lambda: recent._lock.here().locked())
+    look_up = recent._look_up
+
+    def look_before_another_makes_it(key):
+        recent._look_up = look_up
+        recent._made[key] = "theirs"
+
+    recent._look_up = look_before_another_makes_it
+    assert recent.find("both", lambda: "mine") == "theirs"
+
+
 @forks
 @quietly
 def test_a_child_does_not_wait_for_what_a_thread_of_its_parent_makes():

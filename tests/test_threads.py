@@ -18,6 +18,8 @@ def test_thread_count_from_the_environment(monkeypatch):
     monkeypatch.delenv("MINIMOBILE_NUM_THREADS")
     assert default_thread_count() >= 1
     assert check_thread_count(2) == 2
+    with pytest.raises(InputError, match="num_threads: expected a whole number from 1 to 1024"):
+        check_thread_count("9" * 5000)  # more digits than Python reads
 
 
 def test_pictures_at_once_obey_the_environment_too(monkeypatch):
