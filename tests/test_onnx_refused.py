@@ -169,6 +169,12 @@ def test_length_and_number_have_an_end(path, case):
     assert_refused(read, path, message)
 
 
+def test_nodes_with_more_inputs_than_any_mobilenet_are_refused(path, monkeypatch):
+    monkeypatch.setattr("minimobile.formats.onnx.model.EDGE_LIMIT", 100)
+    path.write_bytes(model(*[node("Concat", ["pixels"] * 20, f"x{number}") for number in range(5)]))
+    assert_refused(read, path, "at most 100 inputs and outputs of nodes")
+
+
 def test_100_000_nodes_are_refused_before_they_are_read(path):
     path.write_bytes(model(node("Relu", ["pixels"], "x") * 100_000))
     assert_refused(read, path, "at most 20000 nodes")

@@ -13,6 +13,8 @@ from slim_graphs import Slim
 import minimobile as mm
 from minimobile import formats
 from minimobile.errors import FormatError
+from minimobile.formats.tensorflow import saved_model as saved_model_reader
+from minimobile.formats.tensorflow.graph_def import GraphNode
 
 
 def test_functions_are_followed_and_variables_found(tmp_path):
@@ -48,6 +50,12 @@ HOSTILE = {
         ) + function("f40", ["x"], {"y": "x"}, node("n", "Identity", "x")),
         "at most 20000",
     ),
+    "functions without results that double": (
+        node("out", "Relu", "x") + call("a", "f0"),
+        b"".join(function(f"f{i}", [], {}, call("a", f"f{i + 1}") + call("b", f"f{i + 1}")) for i in range(40))
+        + function("f40", [], {}, b""),
+        "at most 20000 calls",
+    ),
     "a function that is not there": (call("out", "missing", "x"), b"", "a function of 1 arguments .* found none"),
     "results in a circle": (
         call("out", "f", "x"), function("f", ["x"], {"y": "y"}, node("y2", "Identity", "x")), "no such node|cycle",
@@ -65,6 +73,29 @@ def test_a_hostile_graph_is_one_sentence(name, tmp_path):
     with pytest.raises(FormatError, match=words) as caught:
         formats.read(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+
+
+def test_copies_of_copies_are_followed_once(tmp_path):
+    """What restores a variable may be a copy of a copy; each of many variables may ask for the same ones."""
+
+    class Counting(dict):
+        count = 0
+
+        def get(self, *arguments):
+            self.count += 1
+            return super().get(*arguments)
+
+    def at(name, op, *inputs):
+        return GraphNode(name, op, inputs, {}, "x")
+
+    length = 100
+    nodes = [at("c0", "VarHandleOp"), *[at(f"c{n + 1}", "Identity", f"c{n}") for n in range(length)]]
+    nodes += [at(f"v{n}", "VarHandleOp") for n in range(length)]
+    nodes += [at(f"a{n}", "AssignVariableOp", f"v{n}", f"c{length}") for n in range(length)]
+    nodes += [at("round", "Identity", "about"), at("about", "Identity", "round"), at("b", "Assign", "v0", "round")]
+    named = Counting({each.name: each for each in nodes})
+    assert saved_model_reader._find_restored(named, "x") == {}
+    assert named.count < 10 * len(nodes)
 
 
 def test_what_serves_nothing_is_said(tmp_path):

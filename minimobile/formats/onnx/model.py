@@ -40,6 +40,7 @@ from minimobile.storage.files import read_limited
 
 BYTE_LIMIT = 2**30  # the largest MobileNet has 25 MB
 NODE_LIMIT = 20_000  # exports of DeepLab without folding have 3,000
+EDGE_LIMIT = 100_000  # inputs and outputs of all nodes
 TENSOR_LIMIT = 20_000
 ENTRY_LIMIT = 1_000  # inputs, outputs or attributes of one node
 LIST_LIMIT = 2**16  # numbers of one attribute
@@ -155,7 +156,12 @@ class _Reader:
                 self.check_count(len(parts[number]), *_LIMITS[number])
             elif number == GraphField.SPARSE_INITIALIZER:
                 self.fail("constants with all of their numbers", "a sparse one")
-        nodes = [self.read_node(part) for part in parts[GraphField.NODE]]
+        nodes = []
+        edges = 0
+        for part in parts[GraphField.NODE]:
+            nodes.append(self.read_node(part))
+            edges += len(nodes[-1].inputs) + len(nodes[-1].outputs)
+            self.check_count(edges, EDGE_LIMIT, "inputs and outputs of nodes")
         inputs, outputs = ([self.read_value(part) for part in parts[number]] for number in _ENDS)
         constants: dict[str, Tensor] = {}
         for part in parts[GraphField.INITIALIZER]:

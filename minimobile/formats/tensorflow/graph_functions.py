@@ -73,7 +73,7 @@ def inline(
     """Return the nodes with every call replaced by the function's own nodes, and what the outputs are then called.
 
     Raises FormatError for functions that are not there, calls deeper than `DEPTH_LIMIT`, and more than `NODE_LIMIT`
-    nodes in all.
+    calls or nodes in all.
     """
     inlining = _Inlining(library, where)
     return inlining.run(tuple(nodes)), tuple(map(inlining.resolve, outputs))
@@ -97,8 +97,12 @@ class _Inlining:
 
     def run(self, nodes: tuple[GraphNode, ...]) -> tuple[GraphNode, ...]:
         waiting = [_Frame(nodes, "", None, 0)]
+        count = 0
         while waiting:
             frame = waiting.pop()
+            count += 1
+            if count > NODE_LIMIT:  # functions that only call two others make no node, and 2**64 calls
+                raise FormatError(f"{self.where}: expected at most {NODE_LIMIT} calls of functions, found more")
             if frame.depth > DEPTH_LIMIT:
                 raise FormatError(f"{self.where}: expected calls of functions at most {DEPTH_LIMIT} deep, found more")
             for node in frame.nodes:

@@ -145,10 +145,11 @@ def _find_restored(nodes: Mapping[str, GraphNode], where: str) -> dict[str, str]
     }
     found: dict[str, str] = {}
     origins: dict[str, str] = {}
+    passed: dict[str, str] = {}
     for node in nodes.values():
         if node.op not in _ASSIGNMENTS or len(node.inputs) != 2:
             continue
-        variable, value = (_pass(nodes, tensor) for tensor in node.inputs)
+        variable, value = (_pass(nodes, tensor, passed) for tensor in node.inputs)
         source, _, index = value.partition(":")
         texts, place = names.get(source, ()), int(index) if index.isdecimal() else 0
         if place < len(texts):
@@ -158,14 +159,18 @@ def _find_restored(nodes: Mapping[str, GraphNode], where: str) -> dict[str, str]
     return {origin: found[copy] for copy, origin in origins.items() if copy in found} | found
 
 
-def _pass(nodes: Mapping[str, GraphNode], tensor: str) -> str:
-    """Return the tensor that one stands for, behind nodes that only pass on."""
-    for _ in range(len(nodes)):
+def _pass(nodes: Mapping[str, GraphNode], tensor: str, known: dict[str, str]) -> str:
+    """Return the tensor that one stands for, behind nodes that only pass on; `known` are those that have been found."""
+    before: list[str] = []
+    while tensor not in known:
         node = nodes.get(find_node_name(tensor))
-        if node is None or node.op not in _PASSED or not node.inputs:
-            return tensor
-        tensor = node.inputs[0]
-    return tensor
+        if node is None or node.op not in _PASSED or not node.inputs or len(before) > len(nodes):
+            known[tensor] = tensor
+        else:
+            before.append(tensor)
+            tensor = node.inputs[0]
+    known.update(dict.fromkeys(before, known[tensor]))
+    return known[tensor]
 
 
 def _read_texts(node: GraphNode, where: str) -> tuple[str, ...]:
