@@ -20,8 +20,9 @@ Array = NDArray[Any]
 # Where to click: at the first whole pixel of the screen inside the value's square, scrolled to where no bar covers it.
 FIND_PLACE = """(canvas, [row, column, channel]) => {
   const plan = JSON.parse(canvas.dataset.plan);
-  const x = (channel % plan.columns) * plan.cell + column * plan.zoom;
-  const y = Math.floor(channel / plan.columns) * plan.tall + row * plan.zoom;
+  const down = row + Math.floor(column / plan.line); // a map of one row goes on in further lines
+  const x = (channel % plan.columns) * plan.cell + (column % plan.line) * plan.zoom;
+  const y = Math.floor(channel / plan.columns) * plan.tall + down * plan.zoom;
   const at = (box) => [box.left + (x * box.width) / canvas.width, box.top + (y * box.height) / canvas.height];
   scrollBy(0, at(canvas.getBoundingClientRect())[1] - innerHeight / 2);
   return at(canvas.getBoundingClientRect()).map((place) => Math.ceil(place));
@@ -69,8 +70,9 @@ def as_map(array: Array) -> Array:
 
 
 def open_layer(page: Any, index: int) -> None:
-    page.locator("button.layer").nth(index).click()
-    page.wait_for_selector("#layer-body[data-layer]")
+    button = page.locator("button.layer").nth(index)
+    button.click()
+    page.wait_for_selector(f'#layer-body[data-layer="{button.get_attribute("title")}"]')
 
 
 def click_value(page: Any, layer: str, at: tuple[int, int, int], shape: tuple[int, ...]) -> None:

@@ -57,7 +57,7 @@ export class Diagram {
         type: "button",
         class: `layer kind-${kindOf(layer)}`,
         title: layer.name,
-        onclick: () => this.state.openLayer(layer.name),
+        onclick: () => this.state.go(layer.name),
       },
       make("strong", {}, own),
       make("span", {}, layer.kind),

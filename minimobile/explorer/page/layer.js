@@ -4,8 +4,20 @@ import { makeScale, paint, pointAt, rangeOf } from "./colours.js";
 import { announce, exact, field, find, grouped, make, percent, short, sizes } from "./dom.js";
 import { showWeights } from "./weights.js";
 
-const PER_PAGE = 64; // channels
+const PER_PAGE = 64; // channels, and as many squares of SIDE pixels
+const SIDE = 96;
 const GAP = 2;
+const LEGIBLE = 8; // pixels that a value of a map of one row is large at least
+
+function zoomOf(height, width) {
+  const fitting = Math.floor(SIDE / Math.max(height, width));
+  return Math.max(height === 1 ? LEGIBLE : 1, Math.min(24, fitting));
+}
+
+function countPerPage(height, width) {
+  if (height > 1) return PER_PAGE;
+  return Math.max(1, Math.min(PER_PAGE, Math.floor((PER_PAGE * SIDE ** 2) / (width * zoomOf(height, width) ** 2))));
+}
 
 export class LayerView {
   constructor(state) {
@@ -14,9 +26,11 @@ export class LayerView {
     this.position = [0, 0, 0];
   }
 
-  async open(layer) {
+  // Show a layer, its values when they are there: `refresh`.
+  open(layer) {
     this.layer = layer;
     this.first = 0;
+    this.position = [0, 0, 0];
     this.body = find("layer-body");
     delete this.body.dataset.layer;
     this.map = null;
@@ -39,7 +53,15 @@ export class LayerView {
       this.costs,
     );
     this.listen();
-    await this.refresh();
+    this.readout.textContent = "This layer is being computed.";
+  }
+
+  close() {
+    this.layer = null;
+    this.map = null;
+    delete find("layer-body").dataset.layer;
+    find("layer-title").textContent = "4. A layer";
+    find("layer-body").replaceChildren(make("p", {}, "No layer is open."));
   }
 
   makeTools() {
@@ -50,19 +72,21 @@ export class LayerView {
       make("option", { value: "channel" }, "one per channel"),
     );
     scale.value = this.scale;
-    const count = this.layer.shape[0];
+    const [count, height, width] = this.layer.shape;
     this.pages = make("span", { class: "note" });
+    this.perPage = countPerPage(height, width);
     const turn = (step) => {
-      const last = Math.floor((count - 1) / PER_PAGE) * PER_PAGE;
-      this.first = Math.min(last, Math.max(0, this.first + step * PER_PAGE));
-      this.drawGrid();
+      if (!this.map) return;
+      const [row, column] = this.position,
+        first = this.first + step * this.perPage;
+      if (first >= 0 && first < count) this.show([row, column, first]);
     };
     return make(
       "div",
       { class: "row" },
       field("colour scale", scale),
-      count > PER_PAGE ? make("button", { type: "button", onclick: () => turn(-1) }, "Previous channels") : null,
-      count > PER_PAGE ? make("button", { type: "button", onclick: () => turn(1) }, "Next channels") : null,
+      count > this.perPage ? make("button", { type: "button", onclick: () => turn(-1) }, "Previous channels") : null,
+      count > this.perPage ? make("button", { type: "button", onclick: () => turn(1) }, "Next channels") : null,
       this.pages,
     );
   }
@@ -79,14 +103,21 @@ export class LayerView {
     const [map, weights, window] = await Promise.all(
       ["map", "weights", "window"].map((call) => this.state.ask(call, { name })),
     );
-    if (this.layer.name !== name || !map) return;
+    if (this.layer?.name !== name || !map) return;
+    const isFirst = !this.map;
     Object.assign(this, { map, weights, window });
-    this.position = this.position.map((at, axis) => Math.min(at, [map.shape[1], map.shape[2], map.shape[0]][axis] - 1));
     this.writeFacts();
-    this.drawGrid();
+    this.show(this.clamp(this.position), true);
+    if (isFirst) this.readout.textContent = " "; // until a value is pointed at
     showWeights(this.state, this.layer, this.weightsBody, weights);
     this.showCosts();
     this.body.dataset.layer = name;
+  }
+
+  // The place nearest to a position that this layer has.
+  clamp(position) {
+    const [channels, height, width] = this.map.shape;
+    return position.map((at, axis) => Math.max(0, Math.min(at, [height, width, channels][axis] - 1)));
   }
 
   writeFacts() {
@@ -95,7 +126,7 @@ export class LayerView {
       sides = this.state.fields.get(layer.name);
     const rows = [
       ["Operation", layer.kind],
-      ["Output, channels×height×width", sizes(layer.shape)],
+      ["Output, channels×height×width", sizes(this.map.shape)],
     ];
     if (window && window.kernel[0] * window.kernel[1] > 1) {
       rows.push(["Window", `${sizes(window.kernel)}, stride ${window.stride}, dilation ${window.dilation}`]);
@@ -129,14 +160,18 @@ export class LayerView {
     this.facts.replaceChildren(...rows.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]));
   }
 
+  // Where the channels' pictures stand. A map of one row, which would be a strip, goes on in further lines.
   layOut() {
     const [channels, height, width] = this.map.shape;
-    const shown = Math.min(PER_PAGE, channels - this.first);
-    const zoom = Math.max(1, Math.min(24, Math.floor(96 / Math.max(height, width))));
-    const space = Math.max(280, this.body.clientWidth || 960),
-      cell = width * zoom + GAP;
-    const columns = Math.max(1, Math.min(shown, Math.floor(Math.min(space, 2800) / cell)));
-    return { shown, zoom, columns, cell, tall: height * zoom + GAP, rows: Math.ceil(shown / columns) };
+    const shown = Math.min(this.perPage, channels - this.first),
+      zoom = zoomOf(height, width);
+    const space = Math.min(2800, Math.max(280, this.body.clientWidth || 960));
+    const line = height === 1 ? Math.min(width, Math.floor(space / zoom)) : width,
+      lines = height * Math.ceil(width / line);
+    const gap = lines > height ? 3 * GAP : GAP, // of many lines it must be seen where a channel ends
+      cell = line * zoom + GAP,
+      columns = Math.max(1, Math.min(shown, Math.floor(space / cell)));
+    return { shown, zoom, line, columns, cell, tall: lines * zoom + gap, rows: Math.ceil(shown / columns) };
   }
 
   drawGrid() {
@@ -153,15 +188,18 @@ export class LayerView {
     for (let k = 0; k < plan.shown; k++) {
       const channel = this.first + k;
       const scale = this.scale === "layer" ? whole : scaleOf(channel, channels);
-      paint(
-        context,
-        (k % plan.columns) * plan.cell,
-        Math.floor(k / plan.columns) * plan.tall,
-        height,
-        width,
-        plan.zoom,
-        (row, column) => scale.of(map.values[(row * width + column) * channels + channel] - zero),
-      );
+      const [left, top] = this.corner(channel);
+      for (let from = 0; from < width; from += plan.line) {
+        paint(
+          context,
+          left,
+          top + (from / plan.line) * plan.zoom,
+          height,
+          Math.min(plan.line, width - from),
+          plan.zoom,
+          (row, column) => scale.of(map.values[(row * width + from + column) * channels + channel] - zero),
+        );
+      }
     }
     this.pages.textContent = `channels ${this.first} to ${this.first + plan.shown - 1} of ${channels}`;
     grid.setAttribute(
@@ -196,7 +234,8 @@ export class LayerView {
     const [row, column, channel] = this.position;
     if (channel < this.first || channel >= this.first + this.plan.shown) return;
     const [left, top] = this.corner(channel),
-      { zoom } = this.plan,
+      { zoom, line } = this.plan,
+      [x, y] = [left + (column % line) * zoom, top + (row + Math.floor(column / line)) * zoom],
       context = this.grid.getContext("2d");
     const side = Math.max(zoom, 5),
       move = (side - zoom) / 2;
@@ -207,8 +246,8 @@ export class LayerView {
       context.strokeStyle = colour;
       context.lineWidth = 1;
       context.strokeRect(
-        left + column * zoom - move - grow + 0.5,
-        top + row * zoom - move - grow + 0.5,
+        x - move - grow + 0.5,
+        y - move - grow + 0.5,
         side + 2 * grow - 1,
         side + 2 * grow - 1,
       );
@@ -223,9 +262,12 @@ export class LayerView {
         { plan } = this,
         [, height, width] = this.map.shape;
       const k = Math.floor(y / plan.tall) * plan.columns + Math.min(plan.columns - 1, Math.floor(x / plan.cell));
-      const column = Math.floor((x % plan.cell) / plan.zoom),
-        row = Math.floor((y % plan.tall) / plan.zoom);
-      return k >= 0 && k < plan.shown && row >= 0 && row < height && column >= 0 && column < width
+      const across = Math.floor((x % plan.cell) / plan.zoom),
+        down = Math.floor((y % plan.tall) / plan.zoom),
+        isFolded = plan.line < width;
+      const [row, column] = isFolded ? [0, down * plan.line + across] : [down, across];
+      const isThere = across >= 0 && across < plan.line && row >= 0 && row < height && column < width;
+      return k >= 0 && k < plan.shown && isThere
         ? [row, column, this.first + k]
         : null;
     };
@@ -235,7 +277,7 @@ export class LayerView {
     };
     grid.onclick = (event) => {
       const place = under(event);
-      if (place) this.state.openValue(this.layer.name, place);
+      if (place) this.state.go(this.layer.name, place);
     };
     grid.onkeydown = (event) => this.step(event);
   }
@@ -250,22 +292,20 @@ export class LayerView {
       PageUp: [0, 0, -1],
       PageDown: [0, 0, 1],
     };
-    if (event.key === "Enter") this.state.openValue(this.layer.name, this.position);
+    if (event.key === "Enter") this.state.go(this.layer.name, this.position);
     const step = steps[event.key];
     if (!step) return;
     event.preventDefault();
-    const [channels, height, width] = this.map.shape;
-    this.show(
-      this.position.map((at, axis) => Math.min([height, width, channels][axis] - 1, Math.max(0, at + step[axis]))),
-    );
+    this.show(this.clamp(this.position.map((at, axis) => at + step[axis])));
     announce(this.readout.textContent);
   }
 
-  // Move the cursor to a value, and turn to its channel.
-  show(position) {
+  // Move the cursor to a value, and turn to its channel; `isNew` where the map is.
+  show(position, isNew = false) {
     this.position = position;
-    const page = Math.floor(position[2] / PER_PAGE) * PER_PAGE;
-    if (page === this.first) {
+    if (!this.map) return;
+    const page = Math.floor(position[2] / this.perPage) * this.perPage;
+    if (page === this.first && !isNew) {
       this.grid.getContext("2d").putImageData(this.plain, 0, 0);
       this.markCursor();
     } else {

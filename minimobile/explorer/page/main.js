@@ -1,5 +1,6 @@
 // The page: its parts, what they ask of the worker, and what follows from a change.
 
+import { hasAddress, readAddress, writeAddress } from "./address.js";
 import { Answer } from "./answer.js";
 import { Diagram } from "./diagram.js";
 import { announce, field, find, grouped, make } from "./dom.js";
@@ -18,6 +19,7 @@ class State {
     this.waiting = new Map();
     this.asked = 0;
     this.failed = 0;
+    this.position = null; // of the value that is written out: [row, column, channel]
     this.byName = new Map(description.layers.map((layer) => [layer.name, layer]));
   }
 
@@ -39,9 +41,21 @@ class State {
   }
 
   makeTools() {
+    const complaint = make("p", { class: "complaint", role: "alert" });
+    let rule = "file";
+    const setPadding = async () => {
+      complaint.textContent = "";
+      try {
+        await this.change("setPadding", { rule: padding.value });
+        rule = padding.value;
+      } catch (error) {
+        complaint.textContent = error.message;
+        padding.value = rule;
+      }
+    };
     const padding = make(
       "select",
-      { name: "padding", onchange: () => this.change("setPadding", { rule: padding.value }) },
+      { name: "padding", onchange: setPadding },
       ...[
         ["file", "as the network has it"],
         ["SAME", "SAME: TensorFlow's"],
@@ -55,14 +69,15 @@ class State {
         type: "button",
         disabled: true,
         onclick: async () => {
-          padding.value = "file";
+          padding.value = rule = "file";
+          complaint.textContent = "";
           await this.change("undo", {});
           this.photograph.showInput(await this.ask("map", { name: this.document.input.name }));
         },
       },
       "Undo all changes",
     );
-    return [make("div", { class: "row" }, field("padding of all windows", padding), this.undo)];
+    return [make("div", { class: "row" }, field("padding of all windows", padding), this.undo), complaint];
   }
 
   // Start the worker. The weights come last in the file: what is above them can be seen and used meanwhile.
@@ -109,6 +124,7 @@ class State {
     this.failed += message.isSame === false ? 1 : 0;
     find("progress").value = message.done / message.count;
     find("status").textContent = `Computed ${message.done} of ${message.count} layers…`;
+    if (message.name === this.layerView.layer?.name) this.showOpened();
   }
 
   finish({ outputs, isEdited, seconds }) {
@@ -122,39 +138,89 @@ class State {
     delete find("status").dataset.busy;
     find("status").dataset.state = isEdited ? "changed" : this.failed ? "other" : "same";
     this.answer.settle(outputs, isEdited);
-    this.layerView.refresh();
-    if (this.opened) this.valueView.open(...this.opened);
+    find("status").setAttribute("aria-busy", "false"); // not every layer is worth a word of a screen reader
+    this.showOpened();
   }
 
+  // Throws what the worker says against the change; then everything stays as it was.
   async change(call, given) {
+    const status = find("status"),
+      { failed } = this,
+      { busy } = status.dataset;
     this.failed = 0;
-    find("status").dataset.busy = "yes";
-    if (this.undo) this.undo.disabled = call === "undo";
-    const { fields } = await this.ask(call, given);
-    this.fields = new Map(fields);
+    status.dataset.busy = "yes";
+    try {
+      const { fields } = await this.ask(call, given);
+      this.fields = new Map(fields);
+    } catch (error) {
+      this.failed = failed;
+      if (!busy) delete status.dataset.busy;
+      throw error;
+    }
+    this.undo.disabled = call === "undo";
   }
 
-  async openLayer(name) {
-    this.opened = null;
+  // Open a layer, or a value of it, and have the address say so: Back leads to what was open before.
+  go(name, position = null) {
+    const hash = writeAddress(name, position);
+    if (hasAddress() && hash !== location.hash) history.pushState(null, "", hash);
+    return this.open({ name, position, channel: null });
+  }
+
+  // Open what the address says.
+  async follow() {
+    find("address").textContent = "";
+    let place;
+    try {
+      place = readAddress(location.hash, this.byName);
+    } catch (error) {
+      find("address").textContent = error.message;
+      return;
+    }
+    if (place) await this.open(place);
+    else if (location.hash.length < 2) this.close();
+  }
+
+  async open({ name, position, channel }) {
+    find("address").textContent = "";
+    this.position = position;
     this.diagram.open(name);
-    await this.layerView.open(this.layer(name));
-    find("layer").scrollIntoView({ block: "start" });
-    find("layer").focus({ preventScroll: true });
-    announce(`Layer ${name} is open.`);
+    if (name !== this.layerView.layer?.name) this.layerView.open(this.layer(name));
+    if (!position) this.valueView.close();
+    const place = position ?? (channel === null ? null : [0, 0, channel]);
+    if (place) this.layerView.show(place);
+    if (this.layerView.map) await this.showValue();
+    else await this.showOpened();
+    if (position) {
+      find("value").scrollIntoView({ block: "nearest" });
+      const [row, column, own] = position;
+      announce(`Value at row ${row}, column ${column}, channel ${own} of ${name} written out.`);
+    } else {
+      find("layer").scrollIntoView({ block: "start" });
+      find("layer").focus({ preventScroll: true });
+      announce(`Layer ${name} is open.`);
+    }
   }
 
-  async openValue(name, position) {
-    this.opened = [name, position];
-    this.layerView.show(position);
-    await this.valueView.open(name, position);
-    find("value").scrollIntoView({ block: "nearest" });
-    announce(`Value at row ${position[0]}, column ${position[1]}, channel ${position[2]} of ${name} written out.`);
+  close() {
+    this.position = null;
+    this.diagram.open(null);
+    this.layerView.close();
+    this.valueView.close();
   }
 
-  async openLayerAndValue(name, position) {
-    this.diagram.open(name);
-    await this.layerView.open(this.layer(name));
-    if (this.layerView.map) await this.openValue(name, position);
+  // What is open, as far as it is computed. A change of the padding may have left fewer rows and columns.
+  async showOpened() {
+    if (!this.layerView.layer) return;
+    await this.layerView.refresh();
+    await this.showValue();
+  }
+
+  async showValue() {
+    const { layer, map } = this.layerView;
+    if (!map || !this.position) return;
+    this.position = this.layerView.clamp(this.position);
+    await this.valueView.open(layer.name, this.position);
   }
 
   // Draw the receptive field of a value on the photograph.
@@ -189,13 +255,15 @@ function chooseTheme() {
   show(query.matches);
 }
 
-// In a notebook's frame a link to a part of this page would lead to the notebook: there it is followed by hand.
+// A link to a part of this page is followed by hand: the address stays that of what is open, which may be sent to
+// others or loaded again. (In a notebook's frame it would lead to the notebook.)
 function followLinks() {
-  if (location.protocol !== "about:") return;
   for (const link of document.querySelectorAll("a[href^='#']")) {
     link.onclick = (event) => {
       event.preventDefault();
-      find(link.hash.slice(1)).scrollIntoView();
+      const part = find(link.hash.slice(1));
+      part.scrollIntoView();
+      part.focus({ preventScroll: true });
     };
   }
 }
@@ -208,6 +276,9 @@ async function main() {
   if (document.readyState === "loading")
     await new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve));
   await state.start();
+  if (!hasAddress()) return;
+  addEventListener("hashchange", () => state.follow());
+  await state.follow();
 }
 
 main().catch((error) => {

@@ -134,8 +134,10 @@ export class FloatNetwork {
   }
 
   // Change the padding of every convolution with a window: "SAME", or as PyTorch pads, half of the kernel all around.
+  // Throws one sentence, and changes nothing, where a map would have no pixel left.
   setPadding(rule) {
-    const changed = [];
+    const changed = [],
+      already = this.changes.length;
     for (const layer of this.layers) {
       const node = layer.nodes[0];
       if (!("padding" in node.attributes)) continue;
@@ -149,6 +151,12 @@ export class FloatNetwork {
       ];
       node.attributes.padding = rule === "file" ? node.stored : rule === "even" ? even : rule;
       changed.push(layer.name);
+    }
+    for (const [name, [, height, width]] of this.shapes()) {
+      if (height > 0 && width > 0) continue;
+      while (this.changes.length > already) this.changes.pop()();
+      const needed = "a larger picture, or another padding, is needed";
+      throw new Error(`With this padding no pixel is left of ${name}: ${needed}.`);
     }
     return changed.length ? this.after(changed[0]) : [];
   }

@@ -7,14 +7,17 @@ export class ValueView {
     this.state = state;
   }
 
+  // Write a value out, unless it is not computed yet or another was asked for meanwhile.
   async open(name, position) {
+    const asked = (this.asked = {});
     const written = await this.state.ask("explain", { name, position });
-    if (!written) return;
+    if (!written || asked !== this.asked) return;
     this.written = written;
     const layer = this.state.layer(name);
     delete find("value-body").dataset.at;
     find("value-title").textContent = `5. A value of ${name}`;
     this.state.mark(name, position);
+    const hadFocus = find("value-body").contains(document.activeElement);
     refill(
       find("value-body"),
       this.makePlace(layer, position),
@@ -26,18 +29,27 @@ export class ValueView {
       this.writeTerms(written),
       this.writeUnfolded(written),
     );
+    if (hadFocus && !find("value-body").contains(document.activeElement)) find("value").focus({ preventScroll: true });
     find("value-body").dataset.at = [name, ...position].join(" ");
   }
 
+  close() {
+    this.asked = null;
+    delete find("value-body").dataset.at;
+    find("value-title").textContent = "5. A value";
+    find("value-body").replaceChildren(make("p", {}, "No value is chosen: click one in the layer's pictures."));
+    this.state.photograph.mark(null);
+  }
+
   makePlace(layer, position) {
-    const [channels, height, width] = layer.shape,
+    const [channels, height, width] = this.state.layerView.map.shape,
       limits = [height, width, channels];
     const inputs = ["row", "column", "channel"].map((name, axis) => [
       name,
       numberInput({ min: 0, max: limits[axis] - 1, step: 1, value: position[axis], name: `value ${name}` }),
     ]);
     return entries(inputs, "Write it out", () =>
-      this.state.openValue(
+      this.state.go(
         layer.name,
         inputs.map(([, input]) => Number(input.value)),
       ),
@@ -62,31 +74,33 @@ export class ValueView {
   }
 
   // Up to what this value is made of, and down to what is made of it.
-  makeMoves(layer, [row, column, channel]) {
-    const up = make("button", { type: "button", onclick: () => this.openTerm(this.largest()) }, "To its largest term");
+  makeMoves(layer, position) {
+    const button = (text, name, onclick) => make("button", { type: "button", name, onclick }, text);
+    const up = button("To its largest term", "largest", () => this.openTerm(this.largest()));
     const readers = this.state.document.layers.filter((other) => other.inputs.includes(layer.name));
-    const down = readers.map((reader) =>
-      make(
-        "button",
-        {
-          type: "button",
-          onclick: async () => {
-            const window = await this.state.ask("window", { name: reader.name });
-            const [channels, height, width] = reader.shape,
-              stride = window?.stride ?? 1;
-            const at = (place, before, kernel, size) =>
-              Math.min(size - 1, Math.max(0, Math.floor((place + before - Math.floor(kernel / 2)) / stride)));
-            this.state.openValue(reader.name, [
-              at(row, window?.top ?? 0, window?.kernel[0] ?? 1, height),
-              at(column, window?.left ?? 0, window?.kernel[1] ?? 1, width),
-              Math.min(channel, channels - 1),
-            ]);
-          },
-        },
-        `Down to ${reader.name}`,
-      ),
+    const down = readers.map((reader, k) =>
+      button(`Down to ${reader.name}`, `down ${k}`, () => this.openReader(reader, layer.name, position)),
     );
     return make("div", { class: "row" }, this.written.sources[0] === this.state.document.input.name ? null : up, down);
+  }
+
+  // Open the value of a layer whose window has this one in its middle, or is the nearest to that.
+  async openReader(reader, name, [row, column, channel]) {
+    const window = await this.state.ask("window", { name: reader.name });
+    const [channels, height, width] = reader.shape,
+      [first] = reader.nodes;
+    const within = (at, size) => Math.min(size - 1, Math.max(0, at));
+    const [joined] = reader.inputs,
+      before = first.op === "concatenate" && joined !== name ? this.state.layer(joined).shape[0] : 0;
+    let place = [within(row, height), within(column, width)];
+    if (window && first.op === "resize_bilinear") {
+      place = [Math.ceil((row * height) / window.height), Math.ceil((column * width) / window.width)];
+    } else if (window) {
+      const { kernel, stride, dilation, top, left, outHeight, outWidth } = window;
+      const at = (index, start, size) => Math.floor((index + start - Math.floor(size / 2) * dilation) / stride);
+      place = [within(at(row, top, kernel[0]), outHeight), within(at(column, left, kernel[1]), outWidth)];
+    }
+    this.state.go(reader.name, [...place, within(channel + before, channels)]);
   }
 
   largest() {
@@ -100,7 +114,7 @@ export class ValueView {
     const { place } = this.written.terms,
       source = this.written.sources[this.written.from ?? 0];
     if (source !== this.state.document.input.name && this.written.terms.read[k] >= 0) {
-      this.state.openLayerAndValue(source, [place[5 * k + 2], place[5 * k + 3], place[5 * k + 4]]);
+      this.state.go(source, [place[5 * k + 2], place[5 * k + 3], place[5 * k + 4]]);
     }
   }
 

@@ -1,7 +1,7 @@
 // The weights of a layer as pictures, a tile for every output, and changing one of them.
 
 import { makeScale, paint, pointAt, rangeOf } from "./colours.js";
-import { entries, exact, float32Input, isRight, make, numberInput, refill, short } from "./dom.js";
+import { announce, entries, exact, float32Input, isRight, make, numberInput, refill, short } from "./dom.js";
 
 export function showWeights(state, layer, body, weights) {
   if (!weights) {
@@ -12,7 +12,7 @@ export function showWeights(state, layer, body, weights) {
     count = weights.folded.length / outputs;
   const tall = weights.kernelHeight,
     wide = count / tall; // a kernel is a tile: its rows, and in them all inputs
-  const canvas = make("canvas", { class: "crisp weights", role: "img" });
+  const canvas = make("canvas", { class: "crisp weights", role: "img", tabindex: "0" });
   const perRow = Math.min(outputs, Math.max(1, Math.round(Math.sqrt((4 * outputs * (tall + 1)) / (wide + 1)))));
   const rows = Math.ceil(outputs / perRow),
     zoom = Math.max(1, Math.min(12, Math.floor(960 / (perRow * (wide + 1)))));
@@ -33,15 +33,28 @@ export function showWeights(state, layer, body, weights) {
   });
   canvas.setAttribute(
     "aria-label",
-    `Weights of ${outputs} outputs, ${count} each, from ${short(low)} to ${short(high)}`,
+    `Weights of ${outputs} outputs, ${count} each, from ${short(low)} to ${short(high)}. ` +
+      "Left and right arrow keys read the terms of an output, up and down those of others.",
   );
   const readout = make("p", { class: "readout" }, " ");
+  let place = { output: 0, term: 0 };
+  const read = (found) => {
+    place = found;
+    const value = weights.folded[found.output * count + found.term];
+    readout.textContent = `output ${found.output}, term ${found.term}: ${exact(value)}`;
+  };
   canvas.onpointermove = (event) => {
     const [x, y] = pointAt(canvas, event).map((at) => Math.floor(at / zoom)),
       found = find(y, x);
-    if (!found) return;
-    const value = weights.folded[found.output * count + found.term];
-    readout.textContent = `output ${found.output}, term ${found.term}: ${exact(value)}`;
+    if (found) read(found);
+  };
+  canvas.onkeydown = (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    const within = (at, size) => Math.min(size - 1, Math.max(0, at));
+    read({ output: within(place.output + step[0], outputs), term: within(place.term + step[1], count) });
+    announce(readout.textContent);
   };
   refill(
     body,

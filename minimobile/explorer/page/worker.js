@@ -103,10 +103,18 @@ function change(layers) {
   return { fields: [...network.fields()] };
 }
 
+let begun = null; // the call that reads the weights, for which all others wait
+
 onmessage = async ({ data: { id, call, given } }) => {
   try {
+    if (call === "start") {
+      begun = CALLS.start(given);
+      postMessage({ id, result: await begun });
+      return;
+    }
+    await begun;
     postMessage({ id, result: await CALLS[call](given) });
   } catch (error) {
-    postMessage({ id, error: String(error) });
+    postMessage({ id, error: error.message });
   }
 };
