@@ -74,6 +74,15 @@ def test_tab_reaches_every_control(site: Path, open_page: Callable[..., Any], na
     assert page_checks.check_keyboard(page) > 20
 
 
+def test_docstrings_are_shown_as_written(site: Path, open_page: Callable[..., Any]) -> None:
+    """Markdown would make of >>> a quotation in three quotations, and of 2**31 * 2**shift another number."""
+    page = open_page()
+    page.goto((site / "api/definitions.html").as_uri())
+    assert "scale = multiplier / 2**31 * 2**shift and 2**30 <= multiplier < 2**31." in page.inner_text("article")
+    assert page.locator(".doc blockquote, .doc em").count() == 0
+    assert page.locator(".doc-contents > .highlight .gp").count() > 5
+
+
 def test_it_can_be_searched_without_a_network(site: Path, open_page: Callable[..., Any]) -> None:
     page = open_page()
     page.goto((site / "tasks/segment.html").as_uri())

@@ -178,3 +178,22 @@ def escape(text: str) -> str:
         piece if piece.startswith("`") else re.sub(r"([\\*_>\[\]|#])", r"\\\1", piece).replace("<", "&lt;")
         for piece in pieces
     )
+
+
+DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
+KEPT = re.compile(r"```.*?```|`[^`]*`|^ *\*+|\*", re.MULTILINE | re.DOTALL)
+
+
+def write_docstring(text: str) -> str:
+    r"""Return a docstring as Markdown that shows it as it is: examples as code, and products as no emphasis.
+
+    >>> print(write_docstring("The sum of x * w * 2**31.\n\n>>> 2 * 3\n6"))
+    The sum of x \* w \* 2\*\*31.
+    <BLANKLINE>
+    ```pycon
+    >>> 2 * 3
+    6
+    ```
+    """
+    fenced = DOCTEST.sub(lambda example: f"```pycon\n{example[0]}\n```", text)
+    return KEPT.sub(lambda found: r"\*" if found[0] == "*" else found[0], fenced)
