@@ -19,6 +19,7 @@ from minimobile.explorer.payload import Payload, find_checksum
 from tests.conftest import Run
 
 DEMO = Path(mm.__file__).parent / "demo"
+DOCS = Path(__file__).parent.parent / "docs"
 HOSTILE = "</script><script>alert(1)</script> \" ' \u202e\u2028 ]]> <!--"
 
 
@@ -66,8 +67,12 @@ def test_the_policy_lets_in_this_script_and_style_alone(digits: mm.Exploration) 
 
 
 @pytest.mark.parametrize(("model", "photo"), [("digits", "digit_7"), ("scenes", "scene"), ("boxes", "scene")])
-def test_pages_of_the_embedded_models_are_small(model: str, photo: str) -> None:
-    assert len(mm.explore(f"demo:{model}", DEMO / f"{photo}.png").html.encode()) <= 2_000_000
+def test_pages_of_the_embedded_models_are_as_small_as_the_docs_say(model: str, photo: str) -> None:
+    size = len(mm.explore(f"demo:{model}", DEMO / f"{photo}.png").html.encode())
+    row = re.search(r"^\| (`demo:.*?) \| (.*?) \|", (DOCS / "explorer.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert row is not None
+    said = dict(zip(row[1].split(", "), row[2].split(", "), strict=True))
+    assert size <= 2_000_000 and size / 1e6 == pytest.approx(float(said[f"`demo:{model}`"]), abs=0.06)
 
 
 def test_modules_do_not_share_names() -> None:
