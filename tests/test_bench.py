@@ -66,3 +66,8 @@ def test_what_is_no_pause_is_refused(pause):
         bench.compare(None, {}, (1, 3, 32, 32), [], 1, 0.0, pause)
     with pytest.raises(InputError, match="pause: expected 0 to 10000 milliseconds"):
         bench.compare_quantized("none.tflite", [], 1, 0.0, pause)
+
+
+def test_who_is_no_rival_is_refused():
+    with pytest.raises(InputError, match=r"against: expected some of .*, got 'abacus'"):
+        bench.compare(None, {}, (1, 3, 32, 32), ["abacus"], 1, 0.0)

@@ -172,6 +172,17 @@ def test_one_number_stands_for_all_channels() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_size_that_leaves_nothing_of_a_picture_is_refused() -> None:
+    processor = MobileNetV1ImageProcessor(size={"max_height": 10, "max_width": 10})
+    with pytest.raises(InputError, match=r"resizing 1000x1 by .* would give 10x0; enlarge size"):
+        processor(np.zeros((1000, 1, 3), np.uint8))
+
+
+def test_settings_are_a_dictionary() -> None:
+    with pytest.raises(ConfigError, match="expected a dictionary of settings, got list"):
+        MobileNetV1ImageProcessor.from_dict([])
+
+
 def test_unknown_settings_are_suggested() -> None:
     with pytest.raises(ConfigError, match=r"there is no setting 'do_resise'; did you mean do_resize\?"):
         MobileNetV1ImageProcessor(do_resise=True)

@@ -61,6 +61,9 @@ def test_a_new_operation_is_one_class_and_a_row(monkeypatch, dtype):
     odd = Network({**tensors, "y": Tensor("y", (1, 3, 5, 4), np.dtype(dtype), scale, zero)}, operations, ("x",), ("z",))
     with pytest.raises(FormatError, match=r"file: mirror 'y': expected a result of shape \(1, 3, 5, 20\)"):
         check_network(odd, "file")
+    double = Network(tensors, (Operation("mirror", ("x", "x"), "y"),), ("x",), ("y",))
+    with pytest.raises(FormatError, match="file: mirror 'y': expected 1 inputs, found 2"):
+        check_network(double, "file")
 
 
 @pytest.mark.parametrize("op", OPERATIONS)

@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimobile.errors import InputError
-from minimobile.imaging.tensorflow_transforms import central_crop, multiply, resize_bilinear, resize_nearest
+from minimobile.imaging.tensorflow_transforms import (
+    central_crop,
+    multiply,
+    resize_bilinear,
+    resize_half_pixel,
+    resize_nearest,
+)
 
 SIZES = st.integers(1, 40)
 
@@ -100,7 +106,7 @@ def test_infinite_and_nan_pixels_reach_their_neighbours_only() -> None:
 
 
 def test_enormous_sizes_are_refused() -> None:
-    for resize in (resize_bilinear, resize_nearest):
+    for resize in (resize_bilinear, resize_half_pixel, resize_nearest):
         options = {"align_corners": True} if resize is resize_bilinear else {}
         with pytest.raises(InputError, match="resizing to 65536x65536 would make more than"):
             resize(np.zeros((1, 1, 1), np.uint8), (65536, 65536), **options)
