@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 from PIL import Image
 
 if importlib.util.find_spec("huggingface_hub"):
@@ -63,6 +63,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
     What is there by now is never looked through for circles again: at 5000 tests that takes half a second each time.
     """
+    _let_hypothesis_find_generators()
     gc.freeze()
     gc.enable()
     if len(session.items) <= 200 or session.config.option.collectonly or _are_ready():
@@ -71,6 +72,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0":
         command = [sys.executable, "-m", "minimobile", "warmup"]
         session.stash[_compiler] = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@settings(max_examples=1)
+@given(strategies.none())
+def _let_hypothesis_find_generators(nothing: None) -> None:
+    """Make Hypothesis look now who holds the random numbers of NumPy: of what is frozen older releases see no owner."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
