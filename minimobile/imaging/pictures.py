@@ -166,7 +166,7 @@ def _open_stream(stream: BinaryIO, name: str, max_pixels: int, draft: int | None
     try:
         with _naming_warnings(name):
             warnings.simplefilter("error" if strict else "ignore", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(stream, formats=FORMATS)
+            image = Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError as error:
         raise FormatError(f"{name}: expected a picture ({', '.join(FORMATS)}), got something else") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
