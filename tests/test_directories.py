@@ -72,6 +72,15 @@ def test_a_second_that_cannot_replace_the_first_changes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
+def test_a_link_in_a_files_place_is_never_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "one").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="one: is a link, which is never replaced"):
+        write_files(place, "new")
+    assert [path.name for path in place.iterdir()] == ["one"] and (place / "one").is_symlink()
+
+
 @pytest.mark.parametrize("name", ["x", "x.h5", "x.tflite", "x.onnx"])
 def test_a_destination_that_is_taken_while_the_source_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

@@ -66,6 +66,20 @@ def test_a_new_operation_is_one_class_and_a_row(monkeypatch, dtype):
         check_network(double, "file")
 
 
+@pytest.mark.parametrize(("keeps", "shape"), [(False, (1, 3)), (True, (1, 1, 1, 3))])
+def test_a_linear_layer_makes_rows_of_a_map_unless_it_keeps_its_axes(keeps, shape):
+    def tensor(name, sizes, values=None):
+        return Tensor(name, sizes, np.dtype(np.uint8), np.float32([0.1]), np.int64([3]), values=values)
+
+    weight = tensor("w", (3, 4), np.arange(12, dtype=np.uint8).reshape(3, 4))
+    attributes = {"activation": "linear", "keep_num_dims": keeps}
+    tensors = {each.name: each for each in (tensor("x", (1, 1, 1, 4)), weight, tensor("out", shape))}
+    network = Network(tensors, (Operation("fully_connected", ("x", "w"), "out", attributes),), ("x",), ("out",))
+    check_network(network, "file")
+    x = np.arange(4, dtype=np.uint8).reshape(1, 1, 1, 4)
+    assert QuantizedEngine(network, RunOptions(engine="reference")).run(x)["out"].shape == shape
+
+
 @pytest.mark.parametrize("op", OPERATIONS)
 def test_an_operation_stands_in_a_module_of_its_name(op):
     path = Path(inspect.getfile(type(OPERATIONS[op])))
