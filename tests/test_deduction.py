@@ -78,3 +78,11 @@ def test_a_layer_that_fits_no_width_is_named():
         deduce_config(weights, DIALECTS["slim"], "here")
     with pytest.raises(FormatError, match="first convolution"):
         deduce_config({"classifier.weight": np.zeros((3, 4))}, DIALECTS["slim"], "here")
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2.conv_stem.first_conv.convolution.weight", "classifier.weight"])
+@pytest.mark.parametrize("shape", [(), (0,), (32,)])
+def test_a_weight_without_its_dimensions_is_named(name, shape):
+    weights = weights_of(V2) | {name: np.zeros(shape, np.float32)}
+    with pytest.raises(FormatError, match=rf"here: {name}: expected the weight of a convolution, found \("):
+        deduce_config(weights, DIALECTS["slim"], "here")

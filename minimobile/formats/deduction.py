@@ -93,6 +93,9 @@ def deduce_config(
     if stem not in shapes:
         raise FormatError(f"{where}: expected the first convolution of a MobileNet ({stem}), found none")
     head = "segmentation_head.classifier.convolution.weight" if is_segmentation else "classifier.weight"
+    for name in (stem, head):
+        if len(shapes.get(name, (0, 0))) < 2:  # a classifier may have two dimensions
+            raise FormatError(f"{where}: {name}: expected the weight of a convolution, found {shapes[name]}")
     class_count = shapes[head][0] if head in shapes else None
     class_count = known.get("num_labels", class_count)
     labels = None if class_count is None else class_labels(architecture, class_count)
