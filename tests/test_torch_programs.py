@@ -251,7 +251,7 @@ def test_two_epsilons_are_refused(tmp_path: Path) -> None:
     assert_refused(pytorch.read_epsilon, tmp_path / "x.pt2", "one epsilon in all batch norms")
 
 
-@pytest.mark.parametrize("content", [script(NET, {"0": DATA}), exported({"a": entry()}, ONE)])
+@pytest.mark.parametrize("content", [script(NET, {"0": DATA}), exported({"a": entry()}, ONE)], ids=["script", "export"])
 def test_every_truncation_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.pt"
     for cut in truncations(content, 11):
