@@ -31,7 +31,8 @@ def run(account, calls, shared, alone=lambda: ALONE):
     """Make calls that take what `shared` and `alone` say; return their seconds, and how many were shared."""
     seconds, count = 0.0, 0
     for _ in range(calls):
-        rests = account.rests()
+        rests = account.rest > 0
+        account.rest -= rests
         shares = not rests and account.chooses_sharing()
         taken = shared() if shares else alone()
         if not rests:
@@ -114,24 +115,24 @@ def test_rests_double_until_sharing_pays_again():
     account, rests = Account(), []
     run(account, 100, lambda: ALONE / 2)
     run(account, 1, lambda: 3600.0)
-    run(account, account._rest, lambda: ALONE)
+    run(account, account.rest, lambda: ALONE)
     for _ in range(7):
         run(account, 1 + LOOKS, lambda: ALONE)
         run(account, 1, lambda: 3 * ALONE)
-        rests.append(account._rest)
+        rests.append(account.rest)
         run(account, rests[-1], lambda: ALONE)
     most = MOST_REST // (2 * LEAST_REST)
     assert [round(rest / rests[0]) for rest in rests] == [1, 2, 4, 8, most, most, most]
     run(account, 1000, lambda: ALONE / 2)
     run(account, 1, lambda: 1.0)
-    assert account._rest == int(LEAST_REST * LIMIT / ALONE) + 1
+    assert account.rest == int(LEAST_REST * LIMIT / ALONE) + 1
 
 
 def test_sharing_that_has_never_won_rests_for_a_tenth_of_a_second():
     account = Account()
     _, count = run(account, 200, lambda: 1.1 * ALONE)
     assert count < 20
-    rest = account._rest
+    rest = account.rest
     assert UNPROVEN_REST / ALONE - 200 < rest <= UNPROVEN_REST / ALONE
     run(account, rest, lambda: ALONE)
     assert run(account, 1000, lambda: ALONE / 2)[1] > 980  # and is tried again

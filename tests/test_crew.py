@@ -87,10 +87,15 @@ class WrittenAccount(Account):
     """An account that answers what is written down, and keeps what is noted."""
 
     def __init__(self, answers):
-        self.answers, self.noted = answers, []
+        self.answers, self.noted, self.counted = answers, [], []
 
-    def rests(self):
-        return self.answers[0] == "rest"
+    @property
+    def rest(self):
+        return int(self.answers[0] == "rest")
+
+    @rest.setter
+    def rest(self, calls):
+        self.counted.append(calls)
 
     def chooses_sharing(self):
         return self.answers[0] == "share"
@@ -109,7 +114,7 @@ def test_calls_go_alone_where_their_account_says_so(monkeypatch):
         account.answers.pop(0)
     ours.run(entries.run, nothing_to_do())  # helpers in any case
     assert begun == [1, 1, 1] and ours._station._fields[CALL] // 2 == 2
-    assert account.noted == [(1.0, True), (1.0, False)]
+    assert account.noted == [(1.0, True), (1.0, False)] and account.counted == [0]
 
 
 def test_helpers_are_roused_before_a_call_only_if_they_had_the_last_one(monkeypatch):

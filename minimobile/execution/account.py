@@ -33,20 +33,13 @@ class Account:
 
     def __init__(self) -> None:
         self._balance = 0.0  # seconds
-        self._rest = 0  # calls
+        self.rest = 0  # calls that go alone from now on, with nothing to note; whoever makes one counts it
         self._alone: list[float] = []  # seconds of the last looks since calls rested
         self._usual = 0.0  # seconds of a call alone, once that is known
         self._factor = LEAST_REST
         self._has_won = False
         self._to_share = 1  # calls until the next look; the first one of all finds everything cold
         self._spacing = SOON
-
-    def rests(self) -> bool:
-        """Tell whether the call that comes now goes alone, with nothing to note."""
-        if self._rest > 0:
-            self._rest -= 1
-            return True
-        return False
 
     def chooses_sharing(self) -> bool:
         """Tell whether to share a call that does not rest."""
@@ -86,6 +79,6 @@ class Account:
 
     def _pause(self, seconds: float) -> None:
         """Have as many calls rest as take so long, and then look again."""
-        self._rest = int(seconds / self._usual) + 1
+        self.rest = int(seconds / self._usual) + 1
         self._balance, self._to_share, self._spacing = 0.0, 0, SOON
         self._alone.clear()

@@ -28,6 +28,7 @@ from minimobile_kernels.native import Call, Entry
 from minimobile_kernels.step import ENTRIES, LINE
 
 PATIENCE = 3000  # spins of a helper without work: about 200 microseconds, many times what lies between calls in a row
+_NOTHING = np.zeros(1, np.int64)  # control and mailbox of a call that goes alone, which does not look at them
 
 
 class Crew:
@@ -51,14 +52,16 @@ class Crew:
         `arguments` are those before, of which the first are the steps of a program; `account` says whether helpers
         make calls of this program faster. None: they come in any case.
         """
-        if not self.size or (account is not None and account.rests()):
+        if account is not None and account.rest > 0:  # counted here: every function costs a cold call 1 us
+            account.rest -= 1
             self._is_shared = False
-            _run_alone(entry, arguments)
+        elif self.size:
+            station = self._station
+            if station is None or station.process != os.getpid():
+                station = self._start()
+            self._is_shared = station.run(entry, arguments, account)
             return
-        station = self._station
-        if station is None or station.process != os.getpid():
-            station = self._start()
-        self._is_shared = station.run(entry, arguments, account)
+        entry.bind(*arguments, _NOTHING, _NOTHING, 1)(0)
 
     def rouse(self) -> None:
         """Wake the helpers for a call that comes at once, if they had the last one: they listen until then."""
@@ -186,5 +189,4 @@ class _Station:
 
 
 def _run_alone(entry: Entry, arguments: tuple[Any, ...]) -> None:
-    nothing = np.zeros(1, np.int64)
-    entry.bind(*arguments, nothing, nothing, 1)(0)
+    entry.bind(*arguments, _NOTHING, _NOTHING, 1)(0)
