@@ -14,8 +14,9 @@ from minimobile.quantized.arithmetic import full_range
 from minimobile.quantized.layout import Shape, as_image, lift, lifted_zero
 from minimobile.quantized.network import Network, Operation, Tensor
 from minimobile.quantized.packing import pack_filters, pack_panels, pack_plain_filters, pack_scales
+from minimobile_kernels.amx import ROW_BYTES, ROWS, may_use_tiles
 from minimobile_kernels.host import LANES
-from minimobile_kernels.quantized.constants import GROUP, LINE_PIXELS, SCALES, SUM_BYTES
+from minimobile_kernels.quantized.constants import GATHERED_BYTES, GROUP, LINE_PIXELS, SCALES, SUM_BYTES
 from minimobile_kernels.quantized.estimates import addition_estimates, estimates
 from minimobile_kernels.quantized.reference import Range, Scaling
 from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
@@ -23,6 +24,7 @@ from minimobile_kernels.quantized.step import BYTES_OF, KINDS, STEP
 Bytes = NDArray[np.uint8] | NDArray[np.int8]
 
 LEAST_PART, GOOD_PART = 25_000, 2_000_000  # multiply-adds: a quarter of a microsecond, and ten or twenty
+LEAST_CHANNELS = 48  # for which matrix registers pay: with 32 they take as long as without, with 16 longer
 LINE = 64  # bytes of a cache line
 SUMS = "the sums of every thread"  # in the arena; no tensor has this name
 
@@ -121,6 +123,12 @@ class Builder:
         out = self.tensor(operation.output)
         cost = 4 * int(np.prod(out.shape))
         self.add_step("look_up", operation.inputs[0], out.name, cost, table=self.put_table(results))
+
+    def tile_terms(self, channels: int, pixels: int) -> int:
+        """Return how many bytes a pixel takes in matrix registers, 0 where the step does better without them."""
+        terms = -(-channels // ROW_BYTES) * ROW_BYTES
+        fits = channels >= LEAST_CHANNELS and pixels >= ROWS and terms * 2 * ROWS <= GATHERED_BYTES
+        return terms if fits and may_use_tiles() else 0
 
     def keep(self, values: NDArray[Any]) -> int:
         """Keep constants for the kernels; returns where they begin."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from minimobile_kernels._jit import compiled
+from minimobile_kernels.amx import HAS_TILES
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share, share_panels
-from minimobile_kernels.quantized.constants import LONG_BYTES, SCALES_BYTES, VECTOR_BYTES
-from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Panel, Pixels, make_dot_tile
+from minimobile_kernels.quantized.constants import SCALES_BYTES, VECTOR_BYTES
+from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Pixels, make_dot_tile
 from minimobile_kernels.quantized.estimate import Bytes
-from minimobile_kernels.quantized.integers import load_long
+from minimobile_kernels.quantized.panels import count_vectors, load_panel
 from minimobile_kernels.quantized.requantize import requantize
 from minimobile_kernels.quantized.step import Arrays
+from minimobile_kernels.quantized.tiled_product import tiled_product
 from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import PANEL_VECTORS
 
@@ -20,7 +22,6 @@ LARGE, SMALL, _ = TILE_PIXELS
 LARGEST = PANEL_VECTORS * LARGE  # of a panel with one vector
 CONV2D_SUM_BYTES = LARGEST * VECTOR_BYTES  # for the sums of a tile
 BAND_BYTES = 1 << 18  # of x that stays in the second-level cache while all panels pass over it
-PANEL_BYTES = len(Panel._fields) * LONG_BYTES
 
 _tile = make_dot_tile([(LARGEST, 1), *[(pixels, vectors) for pixels in TILE_PIXELS for vectors in (PANEL_VECTORS, 1)]])
 
@@ -32,9 +33,12 @@ def conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     Defined by reference.conv2d. A pointwise convolution is one long row of pixels. This thread's sums begin at `sums`.
 
     Shapes: x: a packed image or a map; weights in panels, [groups][channels of the panel][GROUP] signed bytes, and at
-    `step.panels` a `Panel` for each, with the offsets of its groups: where a weight minus its zero point is too large
-    for a byte, its group is there a second time for what is left.
+    `step.panels` a `panels.Panel` for each, with the offsets of its groups: where a weight minus its zero point is too
+    large for a byte, its group is there a second time for what is left.
     """
+    if HAS_TILES and step.tile_terms > 0:  # Numba leaves out what a constant excludes: elsewhere it has no machine code
+        tiled_product(step, arrays, part, parts, sums)
+        return
     rows = step.batch * step.out_height
     planes = plane_count(step.out_channels, LANES)
     panels = plane_count(planes, PANEL_VECTORS)
@@ -70,11 +74,8 @@ def _convolve(step: Any, arrays: Arrays, x: int, out: int, count: int, panel: in
     What is left at the end is covered by a tile that overlaps the one before and computes the same bytes again.
     """
     keep_apart()
-    constants, table = arrays.constants, step.panels + panel * PANEL_BYTES
-    taps, groups = load_long(constants, table), load_long(constants, table + LONG_BYTES)
-    weights = Panel(taps, groups, load_long(constants, table + 2 * LONG_BYTES))
+    weights, vectors = load_panel(step, arrays.constants, panel), count_vectors(step, panel)
     plane = panel * PANEL_VECTORS
-    vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - plane)
     target, x_pixel, scales = out + plane * step.out_plane, step.x_pixel, step.scales + plane * SCALES_BYTES
     has_negative = int(step.low < step.out_zero)
     pixel = 0

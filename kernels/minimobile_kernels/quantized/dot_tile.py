@@ -14,6 +14,7 @@ from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.quantized import integers
 from minimobile_kernels.quantized.constants import GROUP
 from minimobile_kernels.quantized.estimate import Bytes, emit_bytes, load_row
+from minimobile_kernels.quantized.panels import Panel
 from minimobile_kernels.quantized.step import Arrays
 
 TILE_PIXELS = (12, 4, 1) if REGISTERS == 32 else (4, 2, 1)  # bytes are written four pixels at a time
@@ -24,14 +25,6 @@ class Pixels(NamedTuple):
 
     start: int
     step: int
-
-
-class Panel(NamedTuple):
-    """The weights of a panel: where its taps begin, how many groups of bytes it has, and where these begin."""
-
-    taps: int
-    groups: int
-    weight: int
 
 
 def make_dot_tile(shapes: Sequence[tuple[int, int]]) -> Any:

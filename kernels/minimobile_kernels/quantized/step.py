@@ -32,7 +32,8 @@ STEP = np.dtype(
         *[(name, np.int64) for name in ("is_from_image", "is_signed")],  # pack: from the caller's image, of int8
         # Where constants begin:
         ("scales", np.int64),  # a table of `SCALES`, int32 [plane][SCALES][LANES]
-        ("panels", np.int64),  # conv2d: a `dot_tile.Panel` for each panel, int64
+        ("panels", np.int64),  # conv2d: a `panels.Panel` for each panel, int64
+        ("tile_terms", np.int64),  # conv2d in matrix registers: bytes of a pixel there, a multiple of 64; else 0
         ("filters", np.int64),  # depthwise 3x3: [plane][VISITS][column][LANES][GROUP]; else int32 [plane][tap][LANES]
         ("visits", np.int64),  # depthwise 3x3: how many of VISITS each plane needs, int64
         ("line", np.int64),  # depthwise: a line of zero points, for what lies outside the image
