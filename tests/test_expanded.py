@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minimobile.execution import program
+from minimobile.execution.packing import pack_weights
 from minimobile.networks.graph import INPUT, Graph, Node
+from minimobile.operations.passes import lower
 
 
 def expanded_graph(channels, expanded, stride, dilation, kernel_size=3, padding="SAME"):
@@ -35,24 +37,28 @@ def test_an_inverted_residual():
     assert_fused_agrees(graph, random_weights(graph), random_image((2, 5, 9, 12)))
 
 
-@settings(deadline=None, derandomize=True, max_examples=60)
+@settings(deadline=None, derandomize=True, max_examples=90)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 30), st.integers(1, 30)), st.integers(1, 70),
     st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3, 5]), st.integers(1, 3), st.integers(0, 99),
     st.sampled_from([0, 1 << 14, program.SCRATCH_BYTES]), st.sampled_from([1, program.LEAST_PART]),
+    st.sampled_from([0, 0, program.MOST_AGAIN]),
 )  # fmt: skip
-def test_every_small_shape(shape, expanded, stride, dilation, kernel_size, threads, seed, scratch, least):
+def test_every_small_shape(shape, expanded, stride, dilation, kernel_size, threads, seed, scratch, least, again):
     graph = expanded_graph(shape[1], expanded, stride, dilation, kernel_size)
     with pytest.MonkeyPatch.context() as patch:  # from as few rows as a window has to the whole map at once
         patch.setattr(program, "SCRATCH_BYTES", scratch)
         patch.setattr(program, "LEAST_PART", least)
         patch.setattr(program, "GOOD_PART", least)
+        patch.setattr(program, "MOST_AGAIN", again)  # with 0 every map is cut into sections of rows
         assert_fused_agrees(graph, random_weights(graph, seed), random_image(shape, seed), threads)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("padding", ["SAME", ((1, 1), (1, 1))])
-def test_in_chunks_of_few_rows(threads, padding, monkeypatch):
+@pytest.mark.parametrize("again", [0, program.MOST_AGAIN])
+def test_in_chunks_of_few_rows(threads, padding, again, monkeypatch):
+    monkeypatch.setattr(program, "MOST_AGAIN", again)
     monkeypatch.setattr(program, "SCRATCH_BYTES", 4 * 5000)
     for stride in (1, 2):
         graph = expanded_graph(7, 50, stride, 1, padding=padding)
@@ -82,3 +88,16 @@ def test_infinite_weights_outside_the_image_are_skipped():
     image = random_image((1, 3, 8, 9))
     assert_fused_agrees(graph, weights, image)
     assert np.isfinite(open_runner(graph, weights).run(image, ["out"])["out"][:, :, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "stride", "threads", "sections"),
+    [((1, 8, 28, 28), 1, 2, 2), ((1, 8, 14, 14), 1, 2, 1), ((1, 8, 14, 14), 2, 2, 2), ((1, 8, 28, 28), 1, 3, 1),
+     ((4, 8, 7, 7), 1, 2, 2), ((1, 8, 28, 28), 1, 1, 1)],
+)  # fmt: skip
+def test_maps_are_cut_into_sections_where_few_rows_are_computed_twice(shape, stride, threads, sections):
+    graph = expanded_graph(shape[1], 40, stride, 1)
+    lowered = lower(graph, graph.outputs)
+    packed = pack_weights(lowered.nodes, random_weights(graph))
+    steps = program.compile_program(lowered, packed, shape, False, threads).steps
+    assert steps["sections"][-1] == sections

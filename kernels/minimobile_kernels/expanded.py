@@ -42,15 +42,24 @@ def expanded_depthwise_conv2d(
     between = Map(step.scratch + thread * step.scratch_size, most_rows * row_size)
     rows, chunk = _count_rows(step, most_rows)
     pieces = (step.out_height + rows - 1) // rows
-    item, last = share_panels(planes, step.batch * pieces, part, parts)
+    total = step.batch * pieces
+    sections = step.sections if parts > 1 and parts % step.sections == 0 else 1
+    length, share = (total + sections - 1) // sections, parts // sections  # of a section: its pieces, and its parts
+    begin, end = part // share * length, min((part // share + 1) * length, total)
+    item, last = share_panels(planes, length, part % share, share)
+    before = begin * plane_count(planes, PANEL_VECTORS)  # items of other sections: no two have the same number
     while item < last:
-        panel, n, piece = item // (step.batch * pieces), item // pieces % step.batch, item % pieces
-        count = min(chunk, pieces - piece, last - item)
+        panel, place = item // length, begin + item % length
+        if place >= end:  # the last section is shorter
+            item = (panel + 1) * length
+            continue
+        n, piece = place // pieces, place % pieces
+        count = min(chunk, pieces - piece, end - place, last - item)
         first_out = piece * rows
         last_out = min(first_out + count * rows, step.out_height)
         first_row, last_row = _rows_between(step, first_out, last_out)
-        if piece == 0 or item != kept.item:
-            kept = Kept(item, first_row, first_row)
+        if piece == 0 or place == begin or before + item != kept.item:
+            kept = Kept(before + item, first_row, first_row)
         known = max(0, kept.last_row - first_row)
         _move_rows(arrays.arena, between, (first_row - kept.first_row) * row_size, known * row_size)
         start = min(first_row + known, last_row)
@@ -64,7 +73,7 @@ def expanded_depthwise_conv2d(
             image = between.start + (plane - panel * PANEL_VECTORS) * between.plane - first_row * row_size
             filter_rows(step, arrays, image, plane, n, first_out, last_out)
         item += count
-        kept = Kept(item, first_row, last_row)
+        kept = Kept(before + item, first_row, last_row)
     return kept
 
 

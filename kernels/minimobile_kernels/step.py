@@ -31,6 +31,7 @@ STEP = np.dtype(
         ("kind", np.int64),  # index into KINDS
         ("is_from_pixels", np.int64),  # conv2d, pack_pixels: x lies in the caller's image, not in the arena
         ("parts", np.int64),  # into which the work is cut for several threads
+        ("sections", np.int64),  # done together: of rows, a part is panels of one of them; one for each thread, or one
         ("is_fused", np.int64),  # this dense or pointwise convolution is done by the depthwise one after it
         *[(name, np.int64) for name in ("x", "y", "out")],  # where the maps begin; y < 0: none
         *[(name, np.int64) for name in ("batch", "height", "width", "channels")],

@@ -26,6 +26,7 @@ from minimobile_kernels.step import KINDS, PANEL_VECTORS, STEP
 MAXIMUM_ARENA_BYTES = 1 << 36
 LEAST_PART, GOOD_PART = 50_000, 1_000_000  # multiply-adds: about a microsecond, and twenty
 PER_WEIGHT = 8  # multiply-adds in the time that a weight takes to come from memory
+MOST_AGAIN = 12  # of so many rows, one may be computed twice for the sake of caches
 # For the rows of an expanded map that are filtered next: 56 x 56 pixels of a panel, in the cache.
 SCRATCH_BYTES = 7 << 16
 
@@ -320,6 +321,15 @@ class _Compiler:
         is_from_pixels = source == INPUT and operation_of(node).reads_pixels
         return self._pixel_strides() if is_from_pixels else self._map_strides(source)
 
+    def _sections(self, fields: Mapping[str, Any]) -> int:
+        """Return into how many sections of rows a depthwise convolution is cut that is done with the one before it.
+
+        A thread then finds most of what it reads in its own caches; the rows at the cuts are computed by both.
+        """
+        again = (fields["kernel_height"] - 1) * fields["dilation"] + 1 - fields["stride"]
+        cuts = self.num_threads - 1 if self.batch % self.num_threads else 0
+        return self.num_threads if MOST_AGAIN * again * cuts <= self.batch * fields["height"] else 1
+
     def _add_step(self, kind: str, name: str, source: str, fields: Mapping[str, Any]) -> None:
         channels, height, width = self.shapes[source]
         out_channels, out_height, out_width = self.shapes[name]
@@ -328,10 +338,11 @@ class _Compiler:
             "kind": KINDS.index(kind), "y": -1, "low": -np.inf, "high": np.inf, "out": self.arena.offsets[name],
             "batch": self.batch, "channels": channels, "height": height, "width": width, "out_channels": out_channels,
             "out_height": out_height, "out_width": out_width, "out_plane": self._plane(name),
-            "x_plane": self._plane(source), "scratch_size": self.scratch_size, **fields,
+            "x_plane": self._plane(source), "scratch_size": self.scratch_size, "sections": 1, **fields,
         }  # fmt: skip
         if self.steps and self.steps[-1]["is_fused"][0]:
             values["scratch"] = values["x"]
+            values["sections"] = self._sections(values)
         for field, value in values.items():
             step[field] = value
         step["parts"] = _cut(step[0], self.num_threads)
