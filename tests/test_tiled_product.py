@@ -34,6 +34,14 @@ def test_tiles_follow_the_cpu(name, features, machine, expected):
     assert amx.host_tiles(name, features, machine) is expected
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [(None, True), ("", False), ("+avx512f,+avx512vnni", False), ("+amx-tile,+avx512f,+amx-int8", True)],
+)
+def test_features_that_numba_is_told_may_leave_them_out(told, expected):
+    assert amx.leaves_tiles(told) is expected
+
+
 def product(rng, pixels, c_in, c_out, dtype, activation="linear"):
     """Return the network of a pointwise convolution, and an image for it."""
     height = next(side for side in range(int(pixels**0.5), 0, -1) if pixels % side == 0)

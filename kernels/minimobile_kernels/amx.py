@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import sys
 from collections.abc import Sequence
 
@@ -23,7 +24,17 @@ def host_tiles(cpu_name: str | None, features: Sequence[str], machine: str) -> b
     return {"amxtile", "amxint8", "avx512f", "avx512bw", "avx512vnni"} <= set(features)
 
 
-HAS_TILES = LANES == ROWS and sys.platform == "linux" and host_tiles(*host())
+def leaves_tiles(told: str | None) -> bool:
+    """Tell whether Numba compiles for tiles if it was told these features (`NUMBA_CPU_FEATURES`); None: the CPU's."""
+    return told is None or {"+amx-tile", "+amx-int8"} <= set(told.split(","))
+
+
+HAS_TILES = (
+    LANES == ROWS
+    and sys.platform == "linux"
+    and host_tiles(*host())
+    and leaves_tiles(os.environ.get("NUMBA_CPU_FEATURES"))
+)
 
 
 @functools.cache
