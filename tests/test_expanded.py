@@ -10,6 +10,10 @@ from minimobile.execution import program
 from minimobile.execution.packing import pack_weights
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.passes import lower
+from minimobile_kernels import entries
+from minimobile_kernels.host import LANES
+from minimobile_kernels.mailbox import make_mailbox
+from minimobile_kernels.step import ENTRIES, LINE
 
 
 def expanded_graph(channels, expanded, stride, dilation, kernel_size=3, padding="SAME"):
@@ -101,3 +105,28 @@ def test_maps_are_cut_into_sections_where_few_rows_are_computed_twice(shape, str
     packed = pack_weights(lowered.nodes, random_weights(graph))
     steps = program.compile_program(lowered, packed, shape, False, threads).steps
     assert steps["sections"][-1] == sections
+
+
+def test_rows_that_were_kept_for_one_section_are_not_taken_for_those_of_another():
+    # Four threads, of which the third alone is at work: of two sections with two parts each it does the first part of
+    # the later one, and then the second part of the earlier one; the other two parts count as done.
+    graph, shape = expanded_graph(8, LANES, 1, 1), (1, 8, 28, 28)
+    image = random_image(shape)
+    lowered = lower(graph, graph.outputs)
+    packed = pack_weights(lowered.nodes, random_weights(graph))
+    made = program.compile_program(lowered, packed, shape, False, 4)
+    steps = made.steps.copy()
+    steps["sections"], steps["parts"] = 2, 4
+    expected, found = (np.full(made.arena_size, np.nan, np.float32) for _ in range(2))
+    nothing = np.zeros(1, np.int64)
+    entries.run(steps, image.reshape(-1), packed.values, expected, made.taps, nothing, nothing, 1, 0)
+    ready, fused = steps[:-2], steps[-2:]
+    entries.run(ready, image.reshape(-1), packed.values, found, made.taps, nothing, nothing, 1, 0)
+    control = np.zeros((2, 4, ENTRIES), np.int64)
+    control[:, 0, [0, LINE]] = control[:, 3, [0, LINE]] = 1
+    mailbox = make_mailbox(3)
+    entries.run(fused, image.reshape(-1), packed.values, found, made.taps, control.reshape(-1), mailbox, 4, 2)
+    out = slice(steps["out"][-1], steps["out"][-1] + 28 * 28 * LANES)
+    is_there = ~np.isnan(found[out])
+    assert 0.4 < is_there.mean() < 0.6
+    np.testing.assert_array_equal(found[out][is_there], expected[out][is_there])
