@@ -5,6 +5,7 @@ import pytest
 from cases import random_weights
 
 from minimobile.errors import InputError
+from minimobile.execution import bands
 from minimobile.execution.packing import pack_weights, padded
 from minimobile.execution.program import compile_program
 from minimobile.networks import deeplab, mobilenet_v1, mobilenet_v2
@@ -37,7 +38,8 @@ def last_uses(graph, program):
             index = last_use[node.name]
         else:
             index = order.index(node.name)
-            index += program.table()[index]["is_fused"]  # what it reads must live until the step after it has ended
+            while program.table()[index]["is_fused"]:  # what it reads must live until the step after it has ended
+                index += 1
         for source in node.inputs:
             last_use[source] = max(last_use.get(source, 0), index)
     return last_use
@@ -52,7 +54,9 @@ def test_v1_is_28_steps_and_a_pool():
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("all_layers", [False, True])
-def test_no_map_is_overwritten_while_it_is_needed(name, all_layers):
+@pytest.mark.parametrize("least", [0, bands.LEAST_MAP_BYTES])
+def test_no_map_is_overwritten_while_it_is_needed(name, all_layers, least, monkeypatch):
+    monkeypatch.setattr(bands, "LEAST_MAP_BYTES", least)  # with 0, three convolutions are done together everywhere
     outputs = [*GRAPHS[name].outputs, *(GRAPHS[name].hidden_states if all_layers else ())]
     graph, _, program = compiled(GRAPHS[name], outputs)
     places = {row["name"]: (row["out"], row["out"] + row["size"]) for row in program.table()}
@@ -77,7 +81,9 @@ def test_what_a_concatenation_joins_is_computed_side_by_side():
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_place_is_given_out_again_as_soon_as_nobody_needs_it(name):
+@pytest.mark.parametrize("least", [0, bands.LEAST_MAP_BYTES])
+def test_a_place_is_given_out_again_as_soon_as_nobody_needs_it(name, least, monkeypatch):
+    monkeypatch.setattr(bands, "LEAST_MAP_BYTES", least)
     graph, _, program = compiled(GRAPHS[name], GRAPHS[name].outputs, shape=(1, 3, 224, 224), num_threads=1)
     rows = program.table()
     last_use = last_uses(graph, program)

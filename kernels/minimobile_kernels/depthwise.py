@@ -42,13 +42,20 @@ def depthwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
         plane, n, i = first // rows, first % rows // step.out_height, first % step.out_height
         count = min(last - first, step.out_height - i)
         image = step.x + plane * step.x_plane + n * step.height * step.width * LANES
-        filter_rows(step, arrays, image, plane, n, i, i + count)
+        filter_rows(step, arrays, image, plane, out_rows(step, plane, n), i, i + count)
         first += count
 
 
 @compiled
-def filter_rows(step: Any, arrays: Arrays, image: int, plane: int, n: int, first: int, last: int) -> None:
-    """Compute the output rows [first, last) of image n for one plane of channels, whose input begins at `image`.
+def out_rows(step: Any, plane: int, n: int) -> Rows:
+    """Return where the rows of image n lie in a plane of the result."""
+    row = step.out_width * LANES
+    return Rows(step.out + plane * step.out_plane + n * step.out_height * row, row)
+
+
+@compiled
+def filter_rows(step: Any, arrays: Arrays, image: int, plane: int, out: Rows, first: int, last: int) -> None:
+    """Compute the output rows [first, last) of an image for one plane of channels, whose input begins at `image`.
 
     A window of 3x3 taps goes to a register tile (`filter.py`). Where tiles do not fit the rows or columns, the last
     ones overlap those before and compute the same bits again.
@@ -56,7 +63,6 @@ def filter_rows(step: Any, arrays: Arrays, image: int, plane: int, n: int, first
     keep_apart()
     stride, out_width = step.stride, step.out_width
     weight = step.weight + plane * (step.kernel_height * step.kernel_width + 2) * LANES
-    out = Rows(step.out + plane * step.out_plane + n * step.out_height * out_width * LANES, out_width * LANES)
     if step.kernel_height != 3 or step.kernel_width != 3 or not step.is_finite:
         for i in range(first, last):
             for j in range(out_width):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.conv2d import convolve_rows
-from minimobile_kernels.depthwise import ROWS, filter_rows
+from minimobile_kernels.depthwise import ROWS, filter_rows, out_rows
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share_panels
 from minimobile_kernels.pointwise import multiply
@@ -57,21 +57,18 @@ def expanded_depthwise_conv2d(
         count = min(chunk, pieces - piece, end - place, last - item)
         first_out = piece * rows
         last_out = min(first_out + count * rows, step.out_height)
-        first_row, last_row = _rows_between(step, first_out, last_out)
+        first_row, last_row = rows_between(step, first_out, last_out)
         if piece == 0 or place == begin or before + item != kept.item:
             kept = Kept(before + item, first_row, first_row)
         known = max(0, kept.last_row - first_row)
-        _move_rows(arrays.arena, between, (first_row - kept.first_row) * row_size, known * row_size)
+        known_rows = Map(between.start + (first_row - kept.first_row) * row_size, between.plane)
+        copy_rows(arrays.arena, known_rows, between, known * row_size, PANEL_VECTORS)
         start = min(first_row + known, last_row)
         target = Map(between.start + known * row_size, between.plane)
-        if expand.kind == CONV2D:
-            convolve_rows(expand, arrays, n, start, last_row, panel, target)
-        else:
-            x = Map(expand.x + (n * step.height + start) * row_size, expand.x_plane)
-            multiply(expand, arrays, x, target, (last_row - start) * step.width, panel)
+        expand_rows(expand, arrays, n, start, last_row, panel, target)
         for plane in range(panel * PANEL_VECTORS, min((panel + 1) * PANEL_VECTORS, planes)):
             image = between.start + (plane - panel * PANEL_VECTORS) * between.plane - first_row * row_size
-            filter_rows(step, arrays, image, plane, n, first_out, last_out)
+            filter_rows(step, arrays, image, plane, out_rows(step, plane, n), first_out, last_out)
         item += count
         kept = Kept(before + item, first_row, last_row)
     return kept
@@ -94,7 +91,17 @@ def _count_rows(step: Any, most_rows: int) -> tuple[int, int]:
 
 
 @compiled
-def _rows_between(step: Any, first_out: int, last_out: int) -> tuple[int, int]:
+def expand_rows(expand: Any, arrays: Arrays, n: int, first: int, last: int, panel: int, out: Map) -> None:
+    """Compute the rows [first, last) of image n for one panel of channels; `out` is the first of them."""
+    if expand.kind == CONV2D:
+        convolve_rows(expand, arrays, n, first, last, panel, out)
+    else:
+        x = Map(expand.x + (n * expand.height + first) * expand.width * LANES, expand.x_plane)
+        multiply(expand, arrays, x, out, (last - first) * expand.width, panel)
+
+
+@compiled
+def rows_between(step: Any, first_out: int, last_out: int) -> tuple[int, int]:
     """Return the rows of the map between that the output rows [first_out, last_out) need."""
     reach = (step.kernel_height - 1) * step.dilation + 1
     first_row = min(max(0, first_out * step.stride - step.pad_top), step.height)
@@ -103,10 +110,10 @@ def _rows_between(step: Any, first_out: int, last_out: int) -> tuple[int, int]:
 
 
 @compiled
-def _move_rows(arena: Any, rows: Map, distance: int, size: int) -> None:
-    """Move what lies `distance` after the beginning of the rows to there, in every plane of a panel."""
-    if distance > 0:
-        for plane in range(PANEL_VECTORS):
-            start = rows.start + plane * rows.plane
-            for offset in range(start, start + size, LANES):
-                store(arena, offset, load(arena, offset + distance))
+def copy_rows(arena: Any, source: Map, target: Map, size: int, planes: int) -> None:
+    """Copy so many floats of every plane to where they may begin before the source, but not within it."""
+    for plane in range(planes):
+        start, distance = target.start + plane * target.plane, source.start - target.start
+        distance += plane * (source.plane - target.plane)
+        for offset in range(start, start + size, LANES):
+            store(arena, offset, load(arena, offset + distance))

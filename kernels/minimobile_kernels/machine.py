@@ -8,6 +8,7 @@ from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.crew import begin, end
 from minimobile_kernels.depthwise import depthwise_conv2d
 from minimobile_kernels.expanded import Kept, expanded_depthwise_conv2d
+from minimobile_kernels.inverted_residual import inverted_residual
 from minimobile_kernels.maps import activation, add, concatenate, fake_quantize, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
@@ -40,14 +41,18 @@ def run(
         step = steps[index]
         if index > 0 and steps[index - 1].is_fused:
             continue  # done together with the step before
-        following = steps[index + 1] if step.is_fused else step
+        last = index
+        while steps[last].is_fused:
+            last += 1
         kind = step.kind
         kept = Kept(-1, 0, 0)
-        parts = step.parts if threads > 1 else 1
+        parts = steps[last].parts if threads > 1 else 1
         part = claim(control, index, parts, thread, threads) if threads > 1 else 0
         while part < parts:
-            if step.is_fused:
-                kept = expanded_depthwise_conv2d(step, following, arrays, part, parts, thread, kept)
+            if last == index + 2:
+                kept = inverted_residual(step, steps[index + 1], steps[last], arrays, part, parts, thread, kept)
+            elif last == index + 1:
+                kept = expanded_depthwise_conv2d(step, steps[last], arrays, part, parts, thread, kept)
             elif kind == POINTWISE_CONV2D:
                 pointwise_conv2d(step, arrays, part, parts)
             elif kind == DEPTHWISE_CONV2D:

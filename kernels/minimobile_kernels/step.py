@@ -32,7 +32,7 @@ STEP = np.dtype(
         ("is_from_pixels", np.int64),  # conv2d, pack_pixels: x lies in the caller's image, not in the arena
         ("parts", np.int64),  # into which the work is cut for several threads
         ("sections", np.int64),  # done together: of rows, a part is panels of one of them; one for each thread, or one
-        ("is_fused", np.int64),  # this dense or pointwise convolution is done by the depthwise one after it
+        ("is_fused", np.int64),  # this convolution is done by the one after it
         *[(name, np.int64) for name in ("x", "y", "out")],  # where the maps begin; y < 0: none
         *[(name, np.int64) for name in ("batch", "height", "width", "channels")],
         *[(name, np.int64) for name in ("out_height", "out_width", "out_channels")],
@@ -46,7 +46,11 @@ STEP = np.dtype(
         ("is_finite", np.int64),  # all weights are: a tap times zero is zero
         ("taps", np.int64),  # where the offsets of a dense convolution's terms begin
         ("scratch", np.int64),  # where each thread's own memory begins
-        ("scratch_size", np.int64),  # and its size for one thread
+        (
+            "scratch_size",
+            np.int64,
+        ),  # and its size for one thread: what lies between a convolution and those fused with it
+        ("rows", np.int64),  # pointwise_conv2d that does two others: rows of a band
         ("curve", np.int64),  # activation: index into CURVES; < 0: the clamp alone
         ("align_corners", np.int64),  # resize_bilinear
         ("is_single", np.int64),  # average_pool2d: summed in float32, rounded at every term

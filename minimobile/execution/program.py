@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from minimobile.errors import InputError
 from minimobile.execution.arena import Arena
+from minimobile.execution.bands import Band, Block, choose_band, count_bands
 from minimobile.execution.packing import PackedWeights, padded, weight_key
 from minimobile.execution.parts import MOST, count_parts
 from minimobile.networks.graph import INPUT, Graph, Node
@@ -67,17 +69,18 @@ class Program:
                 "kernel": KINDS[step["kind"]],
                 "output": (self.batch, int(step["out_height"]), int(step["out_width"]), int(step["out_channels"])),
                 "is_fused": bool(step["is_fused"]),
-                "size": self._size(step),
+                "size": self._size(index),
                 "pad": (int(step["pad_top"]), int(step["pad_left"])),
                 **{field: int(step[field]) for field in ("stride", "dilation", "x", "y", "out", "weight")},
             }
-            for name, step in zip(self.names, self.steps, strict=True)
+            for index, (name, step) in enumerate(zip(self.names, self.steps, strict=True))
         ]
 
-    def _size(self, step: np.void) -> int:
+    def _size(self, index: int) -> int:
         """Return how many floats of the arena a step writes at most, from its `out` on."""
+        step = self.steps[index]
         if step["is_fused"]:
-            return int(step["scratch_size"]) * self.num_threads
+            return int(self.steps[index + 1]["scratch_size"]) * self.num_threads
         return int(step["out_plane"]) * padded(int(step["out_channels"])) // LANES
 
 
@@ -135,8 +138,10 @@ class _Compiler:
         self.names: list[str] = []
         self.offsets: list[int] = []
         self.arena = Arena()
-        self.scratch_size = 0
+        self.scratch_sizes: dict[str, int] = {}  # of one thread, by the node that is fused
         self.fused = self._find_fused()
+        self.bands = self._find_bands()
+        self.fused |= self.bands.keys()
         self.joined = self._find_joined()
 
     def compile(self) -> Program:
@@ -146,7 +151,7 @@ class _Compiler:
             self._place(INPUT)
             self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides())
         for index, node in enumerate(self.graph.nodes):
-            self._add_node(node)
+            self._add_node(index, node)
             for name in self.arena.names():
                 if last_use.get(name, index) <= index:
                     self.arena.release(name)
@@ -183,18 +188,21 @@ class _Compiler:
         """Return the index of the last node that needs each map; an output's lies behind all nodes."""
         last_use = {name: len(self.graph.nodes) for name in self.graph.outputs}
         for index, node in enumerate(self.graph.nodes):
-            for name in node.inputs:  # what is fused is computed with the node after it
-                last_use[name] = max(last_use.get(name, 0), index + (node.name in self.fused))
+            end = index
+            while self.graph.nodes[end].name in self.fused:  # what is fused is computed with the node after it
+                end += 1
+            for name in node.inputs:
+                last_use[name] = max(last_use.get(name, 0), end)
         for name, node in self.joined.items():
             last_use[node.name] = max(last_use[node.name], last_use[name])
         return last_use
 
-    def _add_node(self, node: Node) -> None:
+    def _add_node(self, index: int, node: Node) -> None:
         """Give a node's map its place, and add its rows."""
         if node in self.joined.values():
             return  # its inputs have been written side by side
         if node.name in self.fused:
-            self._place_scratch(node, self.fused[node.name])
+            self._place_scratch(index)
         elif node.name in self.joined:
             self._place_joined(self.joined[node.name])
         else:
@@ -205,18 +213,35 @@ class _Compiler:
         """Tell whether a node needs the image in the arena's layout; a dense convolution reads it as it is."""
         return INPUT in node.inputs and (not operation_of(node).reads_pixels or node.inputs.index(INPUT) > 0)
 
-    def _find_fused(self) -> dict[str, Node]:
+    def _find_fused(self) -> set[str]:
         """Return the convolutions that the depthwise one after them, their only consumer, does by itself."""
-        uses = [name for node in self.graph.nodes for name in node.inputs] + list(self.graph.outputs)
         return {
-            node.name: after
+            node.name
             for node, after in itertools.pairwise(self.graph.nodes)
             if operation_of(node).is_expansion
             and len(node.inputs) == 1
             and operation_of(after).filters_rows
             and after.inputs == (node.name,)
-            and uses.count(node.name) == 1
+            and self._has_one_use(node.name)
         }
+
+    def _has_one_use(self, name: str) -> bool:
+        """Tell whether one node alone reads a map, and nobody asks for it."""
+        return [*self.graph.outputs, *(each for node in self.graph.nodes for each in node.inputs)].count(name) == 1
+
+    def _find_bands(self) -> dict[str, Band]:
+        """Return the depthwise convolutions that are done, with the one before them, by the one after them."""
+        bands = {}
+        for expand, node, project in zip(self.graph.nodes, self.graph.nodes[1:], self.graph.nodes[2:], strict=False):
+            is_projection = operation_of(project).is_projection and project.inputs[0] == node.name
+            is_free = project.name not in self.fused and self._has_one_use(node.name)
+            if expand.name in self.fused and is_projection and is_free:
+                weights = sum(math.prod(self.graph.shapes[each.weights["weight"]]) for each in (expand, project))
+                planes = padded(self.shapes[node.name][0]) // LANES
+                block = Block(planes, self.window(node), weights, self.batch)
+                if band := choose_band(block, self.num_threads):
+                    bands[node.name] = band
+        return bands
 
     def _find_joined(self) -> dict[str, Node]:
         """Return the maps that are computed where a concatenation wants them, so that nothing is left for it to do.
@@ -224,7 +249,7 @@ class _Compiler:
         That needs whole vectors of channels in the first map, and a map may be at one place only.
         """
         joined: dict[str, Node] = {}
-        produced = {node.name for node in self.graph.nodes} - self.fused.keys()
+        produced = {node.name for node in self.graph.nodes} - self.fused
         for node in self.graph.nodes:
             if not operation_of(node).joins or self.shapes[node.inputs[0]][0] % LANES:
                 continue
@@ -247,13 +272,20 @@ class _Compiler:
         channels, height, width = self.shapes[name]
         self.arena.place(name, self.batch * height * width * padded(channels))
 
-    def _place_scratch(self, node: Node, after: Node) -> None:
-        """Reserve, for every thread, the rows of a panel of the expanded map that are in work at once."""
-        _, height, width = self.shapes[node.name]
-        reach = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
-        row = PANEL_VECTORS * LANES * width
-        self.scratch_size = row * min(height, max(SCRATCH_BYTES // (4 * row), reach))
-        self.arena.place(node.name, self.scratch_size * self.num_threads)
+    def _place_scratch(self, index: int) -> None:
+        """Reserve, for every thread, what of a fused node's map is in work at once."""
+        node, after = self.graph.nodes[index : index + 2]
+        if node.name in self.bands:
+            size = self.bands[node.name].filtered
+        elif after.name in self.bands:
+            size = self.bands[after.name].expanded
+        else:
+            _, height, width = self.shapes[node.name]
+            reach = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
+            row = PANEL_VECTORS * LANES * width
+            size = row * min(height, max(SCRATCH_BYTES // (4 * row), reach))
+        self.scratch_sizes[node.name] = size
+        self.arena.place(node.name, size * self.num_threads)
 
     def _pixel_strides(self) -> dict[str, int]:
         pixels = self.height * self.width
@@ -338,13 +370,18 @@ class _Compiler:
             "kind": KINDS.index(kind), "y": -1, "low": -np.inf, "high": np.inf, "out": self.arena.offsets[name],
             "batch": self.batch, "channels": channels, "height": height, "width": width, "out_channels": out_channels,
             "out_height": out_height, "out_width": out_width, "out_plane": self._plane(name),
-            "x_plane": self._plane(source), "scratch_size": self.scratch_size, "sections": 1, **fields,
+            "x_plane": self._plane(source), "sections": 1, **fields,
         }  # fmt: skip
-        if self.steps and self.steps[-1]["is_fused"][0]:
-            values["scratch"] = values["x"]
-            values["sections"] = self._sections(values)
+        if source in self.fused:
+            values |= {"scratch": values["x"], "scratch_size": self.scratch_sizes[source]}
         for field, value in values.items():
             step[field] = value
         step["parts"] = _cut(step[0], self.num_threads)
+        if source in self.bands:
+            step["rows"] = self.bands[source].rows
+            step["parts"] = count_bands(self.batch, out_height, self.bands[source].rows)
+        elif source in self.fused:
+            step["sections"] = self._sections(values)
+            step["parts"] = self.steps[-1]["parts"]
         self.steps.append(step)
         self.names.append(name)

@@ -84,6 +84,8 @@ class Operation:
     """A depthwise convolution after it can have it done row by row."""
     filters_rows: ClassVar[bool] = False
     """It can have an expansion done row by row."""
+    is_projection: ClassVar[bool] = False
+    """It can have what filters rows before it done with it, and an expansion before that, band by band of rows."""
     joins: ClassVar[bool] = False
     """Its result is its inputs, side by side."""
     keeps_scale: ClassVar[bool] = False

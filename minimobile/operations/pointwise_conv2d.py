@@ -24,6 +24,7 @@ class PointwiseConv2d(Convolution):
     short_name = "1x1"
     takes_residuals = True
     is_expansion = True
+    is_projection = True
     rounded_step = "convolution"
 
     def arrange(self, weight: Array) -> Array:
