@@ -1,5 +1,6 @@
 """The dense convolution: by hand, and equal to its definition for every small shape."""
 
+import numpy as np
 from cases import (
     DILATIONS,
     KERNEL_SIZES,
@@ -32,6 +33,32 @@ def test_every_small_shape(shape, out_channels, kernel_size, stride, dilation, p
         "conv2d", shape, out_channels=out_channels, threads=threads, seed=seed,
         kernel_size=kernel_size, stride=stride, dilation=dilation, padding=padding,
     )  # fmt: skip
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(
+    st.tuples(st.integers(1, 2), st.integers(1, 3), st.integers(1, 7), st.integers(1, 70)), st.integers(1, 40),
+    st.integers(1, 3), DILATIONS, PADDINGS, st.sampled_from(["channels_first", "channels_last"]), st.integers(0, 99),
+)  # fmt: skip
+def test_wide_images(shape, out_channels, stride, dilation, padding, layout, seed):
+    if not fits(shape[2], shape[3], 3, dilation, padding):
+        padding = "SAME"
+    window = {"kernel_size": 3, "stride": stride, "dilation": dilation, "padding": padding}
+    graph, image = one_node_graph("conv2d", shape[1], out_channels, **window), random_image(shape, seed)
+    weights = random_weights(graph, seed)
+    if layout == "channels_last":
+        image = image.transpose(0, 2, 3, 1)
+    defined = open_runner(graph, weights, engine="reference").run(image, ["node"], layout)["node"]
+    assert_same_bits(open_runner(graph, weights).run(image, ["node"], layout)["node"], defined, layout)
+
+
+def test_infinite_weights_outside_the_image_are_skipped():
+    graph = one_node_graph("conv2d", 3, 20, kernel_size=3, stride=2, dilation=1, padding=((1, 1), (1, 1)))
+    weights, image = random_weights(graph), random_image((1, 3, 20, 40))
+    (name,) = [name for name, weight in weights.items() if weight.ndim == 4]
+    weights[name][:, :, 0] = weights[name][:, :, :, 0] = np.inf  # the upper row and the left column of every filter
+    defined = open_runner(graph, weights, engine="reference").run(image, ["node"])["node"]
+    assert_same_bits(open_runner(graph, weights).run(image, ["node"])["node"], defined, "infinite")
 
 
 def test_more_than_128_terms():

@@ -1,23 +1,24 @@
-"""Dense convolution: MobileNet's first layer. Inside the image a register tile, at its border one pixel at a time."""
+"""Dense convolution, MobileNet's first layer: between the sides of the image several pixels at once, else one."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.geometry import valid_range as _valid_range
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import plane_count, share
-from minimobile_kernels.simd import add, broadcast, clamp, fma, keep_apart, load, store
+from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 from minimobile_kernels.tile import PANEL, TILE_PIXELS, TapWindows, Terms, finish_of, make_tile
 
-SMALL = TILE_PIXELS[1]  # fourteen pixels at once were no faster: their addresses do not fit the registers
+LARGE, SMALL, _ = TILE_PIXELS
+STEPS = (2, 6)  # of windows that slide by two pixels, with the channels in planes or side by side
 
 valid_range = compiled(_valid_range)
-_tile = make_tile([(SMALL, PANEL_VECTORS), (SMALL, 1)])
+# Of other steps the addresses of many pixels do not fit the registers.
+_SHAPES = [*((LARGE, step) for step in STEPS), (SMALL, None), (1, None)]
+_tile = make_tile([(pixels, vectors, step) for pixels, step in _SHAPES for vectors in (PANEL_VECTORS, 1)])
 
 
 @compiled
@@ -42,23 +43,34 @@ def conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
 
 @compiled
 def convolve_rows(step: Any, arrays: Arrays, n: int, first: int, last: int, panel: int, out: Map) -> None:
-    """Compute the output rows [first, last) of image n for one panel of channels; `out` is the first of them."""
+    """Compute the output rows [first, last) of image n for one panel of channels; `out` is the first of them.
+
+    Where windows lie inside the image from left to right, several are done at once, else one.
+    """
     keep_apart()
-    first_inside, last_inside = _inside(step.width, step.kernel_width, step.pad_left, step.out_width, step)
-    first_full, last_full = _inside(step.height, step.kernel_height, step.pad_top, step.out_height, step)
+    kernel_width, width, dilation = step.kernel_width, step.width, step.dilation
+    first_inside, _ = valid_range(0, width, step.stride, step.pad_left, step.out_width)
+    _, last_inside = valid_range((kernel_width - 1) * dilation, width, step.stride, step.pad_left, step.out_width)
+    step_size = step.stride * step.x_pixel
+    has_large = step_size in STEPS and last_inside - first_inside >= LARGE
+    has_small = last_inside - first_inside >= SMALL
     for i in range(first, last):
         row = Map(out.start + (i - first) * step.out_width * LANES, out.plane)
-        is_full = first_full <= i < last_full and last_inside - first_inside >= SMALL
-        for j in range(step.out_width):
-            if not (is_full and first_inside <= j < last_inside):
-                _border_pixel(step, arrays, n, i, j, panel, Map(row.start + j * LANES, row.plane))
-        if is_full:
-            _tile_row(step, arrays, n, i, first_inside, last_inside, panel, row)
-
-
-@compiled
-def _source(step: Any, arrays: Arrays) -> Any:
-    return arrays.pixels if step.is_from_pixels else arrays.arena
+        down = _taps_inside(i * step.stride - step.pad_top, step.kernel_height, dilation, step.height)
+        j = 0
+        while j < step.out_width:
+            pixels, right = 1, (0, kernel_width)
+            if first_inside <= j < last_inside:
+                if has_large and last_inside - j > SMALL:
+                    pixels = LARGE
+                elif has_small:
+                    pixels = SMALL
+                j = min(j, last_inside - pixels)
+            else:
+                right = _taps_inside(j * step.stride - step.pad_left, kernel_width, dilation, width)
+            x = _find_terms(step, n, i, j, down, right)
+            _multiply(step, arrays, x, pixels, panel, Map(row.start + j * LANES, row.plane))
+            j += pixels
 
 
 @compiled
@@ -70,74 +82,27 @@ def _first_tap(step: Any, n: int, i: int, j: int) -> int:
 
 
 @compiled
-def _term_count(step: Any) -> int:
-    count: int = step.kernel_height * step.kernel_width * step.channels
-    return count
+def _find_terms(step: Any, n: int, i: int, j: int, down: tuple[int, int], right: tuple[int, int]) -> TapWindows:
+    """Return the windows from output pixel (i, j) of image n on, with the taps [first, last) of rows and of columns."""
+    size = step.kernel_width * step.channels
+    first = down[0] * size + right[0] * step.channels
+    length, runs = (right[1] - right[0]) * step.channels, down[1] - down[0]
+    if length == size:  # whole rows lie side by side
+        length, runs = length * runs, 1
+    return TapWindows(_first_tap(step, n, i, j), step.stride * step.x_pixel, step.taps, first, length, runs, size)
 
 
 @compiled
-def _inside(size: int, kernel_size: int, before: int, out_size: int, step: Any) -> tuple[int, int]:
-    """Return the outputs whose whole window lies inside the image."""
-    first, _ = valid_range(0, size, step.stride, before, out_size)
-    _, last = valid_range((kernel_size - 1) * step.dilation, size, step.stride, before, out_size)
-    return first, last
-
-
-@compiled
-def _vectors(step: Any, panel: int) -> int:
-    count: int = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
-    return count
-
-
-@compiled
-def _tile_row(step: Any, arrays: Arrays, n: int, i: int, first: int, last: int, panel: int, out: Map) -> None:
-    """Compute the columns [first, last) of output row i, which begins where out does."""
-    source, finish, vectors = _source(step, arrays), finish_of(step), _vectors(step, panel)
-    count = _term_count(step)
+def _multiply(step: Any, arrays: Arrays, x: TapWindows, pixels: int, panel: int, out: Map) -> None:
+    """Compute one pixel of one panel of channels, or `SMALL` neighbouring ones."""
+    source = arrays.pixels if step.is_from_pixels else arrays.arena
+    finish, count = finish_of(step), step.kernel_height * step.kernel_width * step.channels
+    vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
     weight = step.weight + panel * PANEL * (count + 2)
-    j = first
-    while j < last:
-        j = min(j, last - SMALL)
-        x = TapWindows(_first_tap(step, n, i, j), step.stride * step.x_pixel, step.taps)
-        term = 0
-        while term < count:
-            terms = Terms(weight, count, term, step.block)
-            _tile(source, arrays, SMALL, vectors, terms, x, Map(out.start + j * LANES, out.plane), finish)
-            term += step.block
-        j += SMALL
-
-
-@compiled
-def _border_pixel(step: Any, arrays: Arrays, n: int, i: int, j: int, panel: int, out: Map) -> None:
-    """Compute one output pixel, skipping the taps that lie outside the image."""
-    keep_apart()
-    source, weights, arena, taps = _source(step, arrays), arrays.weights, arrays.arena, arrays.taps
-    terms, vectors, finish = _term_count(step), _vectors(step, panel), finish_of(step)
-    weight, window = step.weight + panel * PANEL * (terms + 2), _first_tap(step, n, i, j)
-    top, left = i * step.stride - step.pad_top, j * step.stride - step.pad_left
-    first_ky, last_ky = _taps_inside(top, step.kernel_height, step.dilation, step.height)
-    first_kx, last_kx = _taps_inside(left, step.kernel_width, step.dilation, step.width)
-    zero = broadcast(np.float32(0))
-    for vector in range(vectors):
-        lane = weight + vector * LANES
-        total = zero
-        block = zero
-        blocks = 0
-        for ky in range(first_ky, last_ky):
-            for kx in range(first_kx, last_kx):
-                first = (ky * step.kernel_width + kx) * step.channels
-                for k in range(first, first + step.channels):
-                    while k >= (blocks + 1) * step.block:
-                        total = add(total, block) if blocks > 0 else block
-                        block = zero
-                        blocks += 1
-                    value = broadcast(source[window + taps[step.taps + k]])
-                    block = fma(value, load(weights, lane + k * vectors * LANES), block)
-        if blocks > 0:  # and blocks of which every tap lies outside add zero, which leaves any sum as it is
-            block = add(total, block)
-        factor = load(weights, lane + terms * vectors * LANES)
-        result = fma(block, factor, load(weights, lane + (terms + 1) * vectors * LANES))
-        store(arena, out.start + vector * out.plane, clamp(result, finish.low, finish.high))
+    term = 0
+    while term < count:
+        _tile(source, arrays, pixels, vectors, Terms(weight, count, term, step.block), x, out, finish)
+        term += step.block
 
 
 @compiled

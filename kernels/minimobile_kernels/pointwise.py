@@ -18,7 +18,7 @@ BAND_BYTES = 1 << 18  # of x that stays in the second-level cache while all pane
 MIDDLE, PAIR = (SMALL + 1) // 2, 2
 # What is left of 100 pixels are 2, and of 361 are 4: SSDLite on 300 pixels 1.03 with no tile between SMALL and one.
 _SIZES = dict.fromkeys((LARGE, SMALL, MIDDLE, PAIR, 1))
-_tile = make_tile([(pixels, vectors) for pixels in _SIZES for vectors in (PANEL_VECTORS, 1)])
+_tile = make_tile([(pixels, vectors, LANES) for pixels in _SIZES for vectors in (PANEL_VECTORS, 1)])
 
 
 @compiled

@@ -33,11 +33,18 @@ class Terms(NamedTuple):
 
 
 class TapWindows(NamedTuple):
-    """Neighbouring windows of an image: where the first begins, the next one's distance, and where `taps` begin."""
+    """Neighbouring windows of an image, and which of their terms lie inside it: runs of neighbouring ones.
 
-    start: int
-    step: int
-    taps: int
+    Outside the image may begin a window, but no term of a run may lie there.
+    """
+
+    start: int  # where the first window begins, or would if the image went on
+    step: int  # the distance of the next one
+    taps: int  # where the offsets of all terms begin
+    first: int  # term of the first run
+    length: int  # of each run
+    runs: int
+    distance: int  # from one run's first term to that of the next
 
 
 class Finish(NamedTuple):
@@ -54,17 +61,19 @@ def finish_of(step: Any) -> Finish:
     return Finish(step.low, step.high, step.y - step.out if step.y >= 0 else 0)
 
 
-def make_tile(shapes: Sequence[tuple[int, int]]) -> Any:
-    """Return an intrinsic that computes a tile of a matrix product, in any of the shapes (pixels, vectors).
+def make_tile(shapes: Sequence[tuple[int, int, int | None]]) -> Any:
+    """Return an intrinsic that computes a tile of a matrix product, in any of the shapes (pixels, vectors, step).
 
     tile(source, arrays, pixels, vectors, terms, x, out, finish)
 
     for pixel p and channel o: clamp(factor[o] * (sum over k of x[p,k] * weight[k,o]) + bias[o] + y[p,o]). One call adds
     one block of `terms.block` terms, from `terms.first` on, as the contract cuts the sum: the first block writes its
     sums to `out`, the next ones add theirs to what rests there, and the last one, which may be short, takes factor,
-    bias and y and clamps. The last of the shapes is taken where no other fits. Where the parts lie:
+    bias and y and clamps. `step` is the distance of the source's neighbouring pixels, None any: one that is known needs
+    no register. The last of the shapes is taken where no other fits. Where the parts lie:
 
-    - x[p,k] in `source`: of `TapWindows`, at x.start + p*x.step + taps[x.taps + k]; or of the pixels of a `Map`;
+    - x[p,k] in `source`: of `TapWindows`, at x.start + p*x.step + taps[x.taps + k], and terms that are in no run are
+      left out; or of the pixels of a `Map`;
     - in the weights: weight [terms][vectors * LANES], then factor and bias;
     - out[p,o] in the `Map` out of the arena, and y[p,o] `finish.residual` further.
     """
@@ -75,10 +84,15 @@ def make_tile(shapes: Sequence[tuple[int, int]]) -> Any:
             pairs = zip(signature.args, arguments, strict=True)
             source, arrays, *size, terms, x, out, finish = (simd.unpack(context, builder, *pair) for pair in pairs)
 
-            def emit_shape(shape: tuple[int, int]) -> None:
-                _Tile(builder, shape, source, arrays, terms, out).emit(x, finish)
+            step = x.step if isinstance(x, TapWindows) else simd.INDEX(LANES)
 
-            simd.emit_choice(builder, size, shapes, emit_shape)
+            def emit_shape(shape: tuple[int, int, int | None]) -> None:
+                *size, known_step = shape
+                _Tile(builder, size, source, arrays, terms, out).emit(
+                    x, step if known_step is None else known_step, finish
+                )
+
+            simd.emit_choice(builder, (*size, step), shapes, emit_shape)
             return context.get_dummy_value()
 
         return types.void(source, arrays, types.int64, types.int64, terms, x, out, finish), emit
@@ -89,9 +103,9 @@ def make_tile(shapes: Sequence[tuple[int, int]]) -> Any:
 class _Tile:
     """Emits one tile. Every method writes instructions; none of them computes."""
 
-    def __init__(self, builder: Any, shape: tuple[int, int], source: Any, arrays: Arrays, terms: Terms, out: Map):
+    def __init__(self, builder: Any, size: Sequence[int], source: Any, arrays: Arrays, terms: Terms, out: Map):
         self.builder = builder
-        self.pixels, self.vectors = shape
+        self.pixels, self.vectors = size
         self.cells = [(pixel, vector) for pixel in range(self.pixels) for vector in range(self.vectors)]
         self.sums = {cell: cgutils.alloca_once(builder, simd.VECTOR) for cell in self.cells}
         self.source = source
@@ -118,7 +132,7 @@ class _Tile:
         """Emit the address of one vector of the result."""
         return self.at(self.out, self.scaled(self.out_plane, vector), pixel * LANES)
 
-    def emit(self, x: Map | TapWindows, finish: Finish) -> None:
+    def emit(self, x: Map | TapWindows, step: Any, finish: Finish) -> None:
         """Emit the whole tile."""
         builder, first, count = self.builder, self.terms.first, self.terms.number
         after = builder.add(first, self.terms.block)
@@ -127,7 +141,7 @@ class _Tile:
             builder.store(ir.Constant(simd.VECTOR, [0.0] * LANES), slot)
         last = builder.select(is_last, count, after)
         if isinstance(x, TapWindows):
-            self.sum_windows(x, first, last)
+            self.sum_windows(x, step, first, last)
         else:
             self.sum_map(x, first, last)
         with builder.if_then(builder.icmp_signed(">", first, self.constant(0))):
@@ -139,12 +153,18 @@ class _Tile:
                 for cell, slot in self.sums.items():
                     simd.store_vector(builder, builder.load(slot), self.place(*cell))
 
-    def sum_windows(self, x: TapWindows, first: Any, last: Any) -> None:
-        """Emit the sums over terms that lie where the taps say."""
+    def sum_windows(self, x: TapWindows, step: Any, first: Any, last: Any) -> None:
+        """Emit the sums over terms that lie where the taps say, run by run."""
         builder = self.builder
-        source, taps = self.at(self.source, x.start), self.at(self.taps, x.taps)
-        with cgutils.for_range_slice(builder, first, last, self.constant(1)) as (k, _):
-            self.add_term(k, self.at(source, builder.load(self.at(taps, k))), x.step)
+        taps = self.at(self.taps, x.taps)
+        with cgutils.for_range(builder, x.runs) as loop:
+            begin = builder.add(x.first, builder.mul(loop.index, x.distance))
+            end = builder.add(begin, x.length)
+            begin = builder.select(builder.icmp_signed("<", begin, first), first, begin)
+            end = builder.select(builder.icmp_signed(">", end, last), last, end)
+            with cgutils.for_range_slice(builder, begin, end, self.constant(1)) as (k, _):
+                place = builder.add(x.start, builder.load(self.at(taps, k)))
+                self.add_term(k, self.at(self.source, place), step)
 
     def sum_map(self, x: Map, first: Any, last: Any) -> None:
         """Emit the sums over the channels of a map, plane by plane."""
