@@ -51,12 +51,7 @@ def assert_together_agrees(graph, shape, threads=1, seed=0):
     assert_same_bits(open_runner(graph, weights, num_threads=threads).run(image, [out])[out], defined, "together")
 
 
-@pytest.fixture
-def all_in_bands(monkeypatch):
-    monkeypatch.setattr(bands, "LEAST_MAP_BYTES", 0)
-
-
-def test_an_inverted_residual(all_in_bands):
+def test_an_inverted_residual():
     graph = residual_graph(20, 70, 20)
     program, _ = compiled(graph, (2, 20, 30, 17), 1)
     assert [row["is_fused"] for row in program.table()[-3:]] == [True, True, False]
@@ -81,7 +76,6 @@ def test_every_small_shape(
     if min(height, width) + (0 if padding == "VALID" else 2) < reach:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "LEAST_MAP_BYTES", 0)
         patch.setattr(bands, "SCRATCH_BYTES", scratch)  # from one after another to the whole map in a band
         patch.setattr(bands, "LEAST_ROWS", least)
         assert_together_agrees(graph, shape, threads, seed)
@@ -90,7 +84,7 @@ def test_every_small_shape(
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("stem", [None, 2])
-def test_in_bands_of_few_rows(threads, stride, stem, all_in_bands, monkeypatch):
+def test_in_bands_of_few_rows(threads, stride, stem, monkeypatch):
     monkeypatch.setattr(bands, "SCRATCH_BYTES", 1 << 16)
     graph = residual_graph(3, 50, 20, stride, stem=stem)
     shape = (2, 3, 66, 40) if stem else (2, 3, 33, 20)
@@ -99,7 +93,7 @@ def test_in_bands_of_few_rows(threads, stride, stem, all_in_bands, monkeypatch):
     assert_together_agrees(graph, shape, threads)
 
 
-def test_infinite_weights_outside_the_image_are_skipped(all_in_bands):
+def test_infinite_weights_outside_the_image_are_skipped():
     graph = residual_graph(3, 8, 5)
     weights = random_weights(graph)
     weights["b"][:, :, 0] = np.inf  # the upper row of every filter
@@ -109,7 +103,7 @@ def test_infinite_weights_outside_the_image_are_skipped(all_in_bands):
 
 
 @pytest.mark.parametrize("asked", ["wide", "filtered"])
-def test_maps_that_are_asked_for_are_there(asked, all_in_bands):
+def test_maps_that_are_asked_for_are_there(asked):
     graph = residual_graph(5, 40, 7)
     weights, image = random_weights(graph), random_image((2, 5, 19, 12))
     defined = open_runner(graph, weights, engine="reference").run(image, [asked, "narrow"])
@@ -118,7 +112,7 @@ def test_maps_that_are_asked_for_are_there(asked, all_in_bands):
         assert_same_bits(found[name], defined[name], name)
 
 
-def test_a_projection_that_is_an_expansion_is_done_with_what_follows_it(all_in_bands):
+def test_a_projection_that_is_an_expansion_is_done_with_what_follows_it():
     graph = residual_graph(5, 40, 24)
     last = Node("last", "depthwise_conv2d", ("narrow",), graph.nodes[2].attributes, {"weight": "f", "bias": "e"})
     graph = Graph((*graph.nodes, last), 5, ("last",), {**graph.shapes, "f": (24, 1, 3, 3)})
@@ -127,7 +121,7 @@ def test_a_projection_that_is_an_expansion_is_done_with_what_follows_it(all_in_b
     assert_together_agrees(graph, (1, 5, 19, 12), 2)
 
 
-def test_what_reads_another_map_is_done_by_itself(all_in_bands):
+def test_what_reads_another_map_is_done_by_itself():
     graph = residual_graph(5, 40, 7)
     *first, narrow = graph.nodes
     apart = Node("apart", "pointwise_conv2d", (INPUT,), {}, {"weight": "f", "bias": "e"})
@@ -139,7 +133,7 @@ def test_what_reads_another_map_is_done_by_itself(all_in_bands):
         assert_same_bits(found[name], defined[name], name)
 
 
-def test_large_weights_are_gone_through_once(all_in_bands):
+def test_large_weights_are_gone_through_once():
     program, _ = compiled(residual_graph(400, 400, 400), (1, 400, 20, 20), 1)
     assert not program.steps["rows"].any()
     program, _ = compiled(residual_graph(40, 400, 40), (1, 40, 18, 18), 1)
@@ -151,10 +145,13 @@ def block(channels=144, size=56, stride=1, out_channels=24, batch=1):
     return Block(-(-channels // LANES), slide, channels * 2 * out_channels, batch)
 
 
-@pytest.mark.parametrize(("threads", "rows"), [(1, 14), (2, 14), (3, 10), (4, 14), (5, 12), (7, 8)])
-def test_bands_are_as_high_as_there_is_room_and_as_many_for_each_thread(threads, rows, monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "threads", "rows"),
+    [(56, 1, 14), (56, 2, 14), (56, 3, 10), (56, 5, 12), (14, 1, 14), (14, 2, 7), (7, 2, 4)],
+)
+def test_bands_are_as_high_as_there_is_room_and_as_many_for_each_thread(size, threads, rows, monkeypatch):
     monkeypatch.setattr(bands, "SCRATCH_BYTES", 4 * sum(bands._band(block(), 14)[1:]))
-    assert choose_band(block(), threads).rows == rows  # of 56
+    assert choose_band(block(size=size), threads).rows == rows
 
 
 def test_a_thread_has_room_for_a_band():
@@ -164,15 +161,13 @@ def test_a_thread_has_room_for_a_band():
         assert band.rows >= bands.LEAST_ROWS
 
 
-def test_small_maps_large_weights_and_wide_maps_are_made_one_after_another():
-    assert choose_band(block(size=28), 1) is None
-    assert choose_band(block(size=28, batch=8), 1).rows == 28
+def test_large_weights_and_wide_maps_are_made_one_after_another():
     assert choose_band(block(576, 33, out_channels=96), 1).rows < 33
     assert choose_band(block(576, 33, out_channels=160), 1) is None
     assert choose_band(block(size=2000), 1) is None
 
 
-def test_rows_that_were_kept_for_one_band_are_not_taken_for_those_of_another(all_in_bands, monkeypatch):
+def test_rows_that_were_kept_for_one_band_are_not_taken_for_those_of_another(monkeypatch):
     # Four threads, of which the third alone is at work: after its own bands it does those of the second, which lie
     # before them; those of the first and of the last count as done.
     monkeypatch.setattr(bands, "SCRATCH_BYTES", 12 * 28 * LANES * 4)

@@ -54,9 +54,9 @@ def test_v1_is_28_steps_and_a_pool():
 
 @pytest.mark.parametrize("name", GRAPHS)
 @pytest.mark.parametrize("all_layers", [False, True])
-@pytest.mark.parametrize("least", [0, bands.LEAST_MAP_BYTES])
-def test_no_map_is_overwritten_while_it_is_needed(name, all_layers, least, monkeypatch):
-    monkeypatch.setattr(bands, "LEAST_MAP_BYTES", least)  # with 0, three convolutions are done together everywhere
+@pytest.mark.parametrize("most", [0, bands.MOST_WEIGHT_BYTES])
+def test_no_map_is_overwritten_while_it_is_needed(name, all_layers, most, monkeypatch):
+    monkeypatch.setattr(bands, "MOST_WEIGHT_BYTES", most)  # with 0 two convolutions are done together, and never three
     outputs = [*GRAPHS[name].outputs, *(GRAPHS[name].hidden_states if all_layers else ())]
     graph, _, program = compiled(GRAPHS[name], outputs)
     places = {row["name"]: (row["out"], row["out"] + row["size"]) for row in program.table()}
@@ -81,9 +81,9 @@ def test_what_a_concatenation_joins_is_computed_side_by_side():
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-@pytest.mark.parametrize("least", [0, bands.LEAST_MAP_BYTES])
-def test_a_place_is_given_out_again_as_soon_as_nobody_needs_it(name, least, monkeypatch):
-    monkeypatch.setattr(bands, "LEAST_MAP_BYTES", least)
+@pytest.mark.parametrize("most", [0, bands.MOST_WEIGHT_BYTES])
+def test_a_place_is_given_out_again_as_soon_as_nobody_needs_it(name, most, monkeypatch):
+    monkeypatch.setattr(bands, "MOST_WEIGHT_BYTES", most)
     graph, _, program = compiled(GRAPHS[name], GRAPHS[name].outputs, shape=(1, 3, 224, 224), num_threads=1)
     rows = program.table()
     last_use = last_uses(graph, program)

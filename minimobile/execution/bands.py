@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from minimobile_kernels.geometry import Window
 from minimobile_kernels.host import LANES
 from minimobile_kernels.step import PANEL_VECTORS
 
-LEAST_MAP_BYTES = 1 << 20  # of a filtered map: a smaller one stays in the second-level cache by itself
 MOST_WEIGHT_BYTES = 1 << 19  # which every band goes through again
 LEAST_ROWS = 4
 SCRATCH_BYTES = 10 << 16  # of a thread's own memory for a block: with what else a band reads, in the second-level cache
-BAND_COST = 4  # what a band costs by itself, as one over the cost of so many of its rows
+BAND_COST, ODD_COST = 0.25, 0.125  # of a band by itself and of an odd one, for filters do two rows at once: in rows
 
 
 class Block(NamedTuple):
@@ -34,13 +34,11 @@ class Band(NamedTuple):
 
 def choose_band(block: Block, num_threads: int) -> Band | None:
     """Return the bands for a block, None where its maps are better made one after another."""
-    window = block.window
-    map_bytes = 4 * block.batch * block.planes * window.out_height * window.out_width * LANES
-    if map_bytes < LEAST_MAP_BYTES or 4 * block.weights > MOST_WEIGHT_BYTES:
+    if 4 * block.weights > MOST_WEIGHT_BYTES:
         return None
-    heights = [*range(LEAST_ROWS, window.out_height, 2), window.out_height]  # filters do two rows at once
-    bands = [_band(block, rows) for rows in heights]
-    fitting = [band for band in bands if 4 * (band.expanded + band.filtered) <= SCRATCH_BYTES]
+    heights = range(min(LEAST_ROWS, block.window.out_height), block.window.out_height + 1)
+    bands = (_band(block, rows) for rows in heights)
+    fitting = itertools.takewhile(lambda band: 4 * (band.expanded + band.filtered) <= SCRATCH_BYTES, bands)
     return min(fitting, key=lambda band: _cost(block, band.rows, num_threads), default=None)
 
 
@@ -58,6 +56,6 @@ def _band(block: Block, rows: int) -> Band:
 
 
 def _cost(block: Block, rows: int, num_threads: int) -> float:
-    """Return the rows that the thread with the most bands does, with what a band costs by itself."""
+    """Return the rows that the thread with the most bands does, with what a band costs besides."""
     bands = -(-count_bands(block.batch, block.window.out_height, rows) // num_threads)
-    return min(bands * rows, block.batch * block.window.out_height) + bands / BAND_COST
+    return min(bands * rows, block.batch * block.window.out_height) + bands * (BAND_COST + rows % 2 * ODD_COST)

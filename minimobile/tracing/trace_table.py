@@ -67,7 +67,7 @@ def tabulate_trace(layers: Sequence[TracedLayer], title: str = "") -> Table:
             )
         )
     if has_shared:
-        notes.append("+: computed in one step with the next layer, whose time is that of both")
+        notes.append("+: computed in one step with the next layer, and timed with it")
     columns = ("layer", "kind", "CxHxW#", "pad#", "min#", "max#", "mean#", "0s#", "6s#", "us#")
     return Table(columns, rows, title, (*notes, *alone))
 
