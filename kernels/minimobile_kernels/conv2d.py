@@ -13,11 +13,11 @@ from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 from minimobile_kernels.tile import PANEL, TILE_PIXELS, TapWindows, Terms, finish_of, make_tile
 
 LARGE, SMALL, _ = TILE_PIXELS
-STEPS = (2, 6)  # of windows that slide by two pixels, with the channels in planes or side by side
+STEP = 2  # of windows that slide by two pixels over planes of channels, as MobileNet's do
 
 valid_range = compiled(_valid_range)
-# Of other steps the addresses of many pixels do not fit the registers.
-_SHAPES = [*((LARGE, step) for step in STEPS), (SMALL, None), (1, None)]
+# With a step that is known later the addresses of so many pixels do not fit the registers.
+_SHAPES = [(LARGE, STEP), (SMALL, None), (1, None)]
 _tile = make_tile([(pixels, vectors, step) for pixels, step in _SHAPES for vectors in (PANEL_VECTORS, 1)])
 
 
@@ -51,8 +51,7 @@ def convolve_rows(step: Any, arrays: Arrays, n: int, first: int, last: int, pane
     kernel_width, width, dilation = step.kernel_width, step.width, step.dilation
     first_inside, _ = valid_range(0, width, step.stride, step.pad_left, step.out_width)
     _, last_inside = valid_range((kernel_width - 1) * dilation, width, step.stride, step.pad_left, step.out_width)
-    step_size = step.stride * step.x_pixel
-    has_large = step_size in STEPS and last_inside - first_inside >= LARGE
+    has_large = step.stride * step.x_pixel == STEP and last_inside - first_inside >= LARGE
     has_small = last_inside - first_inside >= SMALL
     for i in range(first, last):
         row = Map(out.start + (i - first) * step.out_width * LANES, out.plane)
