@@ -93,7 +93,7 @@ def _find_terms(step: Any, n: int, i: int, j: int, down: tuple[int, int], right:
 
 @compiled
 def _multiply(step: Any, arrays: Arrays, x: TapWindows, pixels: int, panel: int, out: Map) -> None:
-    """Compute one pixel of one panel of channels, or `SMALL` neighbouring ones."""
+    """Compute so many neighbouring pixels of one panel of channels: `LARGE`, `SMALL` or one."""
     source = arrays.pixels if step.is_from_pixels else arrays.arena
     finish, count = finish_of(step), step.kernel_height * step.kernel_width * step.channels
     vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)

@@ -20,7 +20,7 @@ class Block(NamedTuple):
 
     planes: int  # of vectors of expanded channels
     window: Window
-    weights: int  # of the pointwise convolutions
+    weights: int  # of the convolutions before the filter and behind it
     batch: int
 
 

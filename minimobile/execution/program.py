@@ -18,6 +18,7 @@ from minimobile.execution.packing import PackedWeights, padded, weight_key
 from minimobile.execution.parts import MOST, count_parts
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.operation import MapShape
+from minimobile.operations.passes import count_consumers
 from minimobile.operations.shapes import infer_shapes, sliding_window
 from minimobile.operations.table import operation_of
 from minimobile_kernels.elementwise import CLAMPS
@@ -139,6 +140,7 @@ class _Compiler:
         self.offsets: list[int] = []
         self.arena = Arena()
         self.scratch_sizes: dict[str, int] = {}  # of one thread, by the node that is fused
+        self.consumers = count_consumers(graph)
         self.fused = self._find_fused()
         self.bands = self._find_bands()
         self.fused |= self.bands.keys()
@@ -222,19 +224,15 @@ class _Compiler:
             and len(node.inputs) == 1
             and operation_of(after).filters_rows
             and after.inputs == (node.name,)
-            and self._has_one_use(node.name)
+            and self.consumers[node.name] == 1
         }
-
-    def _has_one_use(self, name: str) -> bool:
-        """Tell whether one node alone reads a map, and nobody asks for it."""
-        return [*self.graph.outputs, *(each for node in self.graph.nodes for each in node.inputs)].count(name) == 1
 
     def _find_bands(self) -> dict[str, Band]:
         """Return the depthwise convolutions that are done, with the one before them, by the one after them."""
         bands = {}
         for expand, node, project in zip(self.graph.nodes, self.graph.nodes[1:], self.graph.nodes[2:], strict=False):
             is_projection = operation_of(project).is_projection and project.inputs[0] == node.name
-            is_free = project.name not in self.fused and self._has_one_use(node.name)
+            is_free = project.name not in self.fused and self.consumers[node.name] == 1
             if expand.name in self.fused and is_projection and is_free:
                 weights = sum(math.prod(self.graph.shapes[each.weights["weight"]]) for each in (expand, project))
                 planes = padded(self.shapes[node.name][0]) // LANES

@@ -54,7 +54,7 @@ def fuse_activations(graph: Graph, has_curves: bool = False) -> Graph:
 
     With `has_curves` any activation is, which no kernel does: to compare a graph with another.
     """
-    consumers = _count_consumers(graph)
+    consumers = count_consumers(graph)
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
         source = nodes.get(node.inputs[0])
@@ -76,7 +76,7 @@ def fuse_residuals(graph: Graph) -> Graph:
 
     The fused node has the sum's name and a second input, which is added after the bias.
     """
-    consumers = _count_consumers(graph)
+    consumers = count_consumers(graph)
     nodes: dict[str, Node] = {}
     for node in graph.nodes:
         source = nodes.get(node.inputs[-1])
@@ -96,7 +96,7 @@ def fuse_residuals(graph: Graph) -> Graph:
     return dataclasses.replace(graph, nodes=tuple(nodes.values()))
 
 
-def _count_consumers(graph: Graph) -> Counter[str]:
+def count_consumers(graph: Graph) -> Counter[str]:
     """Count who asks for each node's value: the inputs of others, and the outputs."""
     return Counter([name for node in graph.nodes for name in node.inputs] + list(graph.outputs))
 
