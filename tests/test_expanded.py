@@ -45,13 +45,13 @@ def test_an_inverted_residual():
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 20), st.integers(1, 30), st.integers(1, 30)), st.integers(1, 70),
     st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3, 5]), st.integers(1, 3), st.integers(0, 99),
-    st.sampled_from([0, 1 << 14, program.SCRATCH_BYTES]), st.sampled_from([1, program.LEAST_PART]),
+    st.sampled_from([0, 1 << 14, program.CHUNK_BYTES]), st.sampled_from([1, program.LEAST_PART]),
     st.sampled_from([0, 0, program.MOST_AGAIN]),
 )  # fmt: skip
 def test_every_small_shape(shape, expanded, stride, dilation, kernel_size, threads, seed, scratch, least, again):
     graph = expanded_graph(shape[1], expanded, stride, dilation, kernel_size)
     with pytest.MonkeyPatch.context() as patch:  # from as few rows as a window has to the whole map at once
-        patch.setattr(program, "SCRATCH_BYTES", scratch)
+        patch.setattr(program, "CHUNK_BYTES", scratch)
         patch.setattr(program, "LEAST_PART", least)
         patch.setattr(program, "GOOD_PART", least)
         patch.setattr(program, "MOST_AGAIN", again)  # with 0 every map is cut into sections of rows
@@ -63,7 +63,7 @@ def test_every_small_shape(shape, expanded, stride, dilation, kernel_size, threa
 @pytest.mark.parametrize("again", [0, program.MOST_AGAIN])
 def test_in_chunks_of_few_rows(threads, padding, again, monkeypatch):
     monkeypatch.setattr(program, "MOST_AGAIN", again)
-    monkeypatch.setattr(program, "SCRATCH_BYTES", 4 * 5000)
+    monkeypatch.setattr(program, "CHUNK_BYTES", 4 * 5000)
     for stride in (1, 2):
         graph = expanded_graph(7, 50, stride, 1, padding=padding)
         assert_fused_agrees(graph, random_weights(graph), random_image((2, 7, 33, 20)), threads)

@@ -76,7 +76,7 @@ def test_every_small_shape(
     if min(height, width) + (0 if padding == "VALID" else 2) < reach:
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bands, "SCRATCH_BYTES", scratch)  # from one after another to the whole map in a band
+        patch.setattr(bands, "BAND_BYTES", scratch)  # from one after another to the whole map in a band
         patch.setattr(bands, "LEAST_ROWS", least)
         assert_together_agrees(graph, shape, threads, seed)
 
@@ -85,7 +85,7 @@ def test_every_small_shape(
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("stem", [None, 2])
 def test_in_bands_of_few_rows(threads, stride, stem, monkeypatch):
-    monkeypatch.setattr(bands, "SCRATCH_BYTES", 1 << 16)
+    monkeypatch.setattr(bands, "BAND_BYTES", 1 << 16)
     graph = residual_graph(3, 50, 20, stride, stem=stem)
     shape = (2, 3, 66, 40) if stem else (2, 3, 33, 20)
     program, _ = compiled(graph, shape, threads)
@@ -150,14 +150,19 @@ def block(channels=144, size=56, stride=1, out_channels=24, batch=1):
     [(56, 1, 14), (56, 2, 14), (56, 3, 10), (56, 5, 12), (14, 1, 14), (14, 2, 7), (7, 2, 4)],
 )
 def test_bands_are_as_high_as_there_is_room_and_as_many_for_each_thread(size, threads, rows, monkeypatch):
-    monkeypatch.setattr(bands, "SCRATCH_BYTES", 4 * sum(bands._band(block(), 14)[1:]))
+    monkeypatch.setattr(bands, "BAND_BYTES", 4 * sum(bands._band(block(), 14)[1:]))
     assert choose_band(block(size=size), threads).rows == rows
+
+
+def test_the_whole_map_needs_no_room_for_rows_of_the_next_band():
+    assert choose_band(block(192, 27), 1).rows == 27
+    assert 4 * sum(bands._band(block(192, 27), 26)[1:]) > bands.BAND_BYTES
 
 
 def test_a_thread_has_room_for_a_band():
     for channels, size, stride, batch in [(144, 56, 1, 1), (96, 56, 2, 1), (32, 257, 1, 1), (192, 65, 1, 3)]:
         band = choose_band(block(channels, size, stride, batch=batch), 2)
-        assert 4 * (band.expanded + band.filtered) <= bands.SCRATCH_BYTES
+        assert 4 * (band.expanded + band.filtered) <= bands.BAND_BYTES
         assert band.rows >= bands.LEAST_ROWS
 
 
@@ -170,7 +175,7 @@ def test_large_weights_and_wide_maps_are_made_one_after_another():
 def test_rows_that_were_kept_for_one_band_are_not_taken_for_those_of_another(monkeypatch):
     # Four threads, of which the third alone is at work: after its own bands it does those of the second, which lie
     # before them; those of the first and of the last count as done.
-    monkeypatch.setattr(bands, "SCRATCH_BYTES", 12 * 28 * LANES * 4)
+    monkeypatch.setattr(bands, "BAND_BYTES", 12 * 28 * LANES * 4)
     monkeypatch.setattr(bands, "LEAST_ROWS", 2)
     graph, shape = residual_graph(8, LANES, LANES), (1, 8, 32, 28)
     program, packed = compiled(graph, shape, 4)

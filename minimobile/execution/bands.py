@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import NamedTuple
 
 from minimobile_kernels.geometry import Window
@@ -11,7 +10,7 @@ from minimobile_kernels.step import PANEL_VECTORS
 
 MOST_WEIGHT_BYTES = 1 << 19  # which every band goes through again
 LEAST_ROWS = 4
-SCRATCH_BYTES = 10 << 16  # of a thread's own memory for a block: with what else a band reads, in the second-level cache
+BAND_BYTES = 10 << 16  # of a thread's own memory for a block: with what else a band reads, in the second-level cache
 BAND_COST, ODD_COST = 0.25, 0.125  # of a band by itself and of an odd one, for filters do two rows at once: in rows
 
 
@@ -38,7 +37,7 @@ def choose_band(block: Block, num_threads: int) -> Band | None:
         return None
     heights = range(min(LEAST_ROWS, block.window.out_height), block.window.out_height + 1)
     bands = (_band(block, rows) for rows in heights)
-    fitting = itertools.takewhile(lambda band: 4 * (band.expanded + band.filtered) <= SCRATCH_BYTES, bands)
+    fitting = (band for band in bands if 4 * (band.expanded + band.filtered) <= BAND_BYTES)
     return min(fitting, key=lambda band: _cost(block, band.rows, num_threads), default=None)
 
 

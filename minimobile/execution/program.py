@@ -30,8 +30,8 @@ MAXIMUM_ARENA_BYTES = 1 << 36
 LEAST_PART, GOOD_PART = 50_000, 1_000_000  # multiply-adds: about a microsecond, and twenty
 PER_WEIGHT = 8  # multiply-adds in the time that a weight takes to come from memory
 MOST_AGAIN = 12  # of so many rows, one may be computed twice for the sake of caches
-# For the rows of an expanded map that are filtered next: 56 x 56 pixels of a panel, in the cache.
-SCRATCH_BYTES = 7 << 16
+# For the rows of an expanded map that are filtered next, a chunk: 56 x 56 pixels of a panel, in the cache.
+CHUNK_BYTES = 7 << 16
 
 
 def read_map(program: Program, arena: NDArray[np.float32], name: str, is_channels_last: bool) -> NDArray[np.float32]:
@@ -281,7 +281,7 @@ class _Compiler:
             _, height, width = self.shapes[node.name]
             reach = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
             row = PANEL_VECTORS * LANES * width
-            size = row * min(height, max(SCRATCH_BYTES // (4 * row), reach))
+            size = row * min(height, max(CHUNK_BYTES // (4 * row), reach))
         self.scratch_sizes[node.name] = size
         self.arena.place(node.name, size * self.num_threads)
 
