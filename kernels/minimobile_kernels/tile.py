@@ -162,7 +162,7 @@ class _Tile:
             end = builder.add(begin, x.length)
             begin = builder.select(builder.icmp_signed("<", begin, first), first, begin)
             end = builder.select(builder.icmp_signed(">", end, last), last, end)
-            with cgutils.for_range_slice(builder, begin, end, self.constant(1)) as (k, _):
+            with simd.aligned_loop(builder, begin, end) as k:
                 place = builder.add(x.start, builder.load(self.at(taps, k)))
                 self.add_term(k, self.at(self.source, place), step)
 
@@ -174,8 +174,8 @@ class _Tile:
             plane = self.at(source, builder.mul(builder.sdiv(channel, lanes), x.plane))
             left = builder.sub(last, channel)
             count = builder.select(builder.icmp_signed("<", left, lanes), left, lanes)
-            with cgutils.for_range(builder, count) as loop:
-                self.add_term(builder.add(channel, loop.index), self.at(plane, loop.index), LANES)
+            with simd.aligned_loop(builder, self.constant(0), count) as lane:
+                self.add_term(builder.add(channel, lane), self.at(plane, lane), LANES)
 
     def add_term(self, k: Any, first_pixel: Any, step: Any) -> None:
         """Emit the fused multiply-adds of one term: its weights for the panel times its value at every pixel."""
