@@ -40,10 +40,9 @@ def expanded_depthwise_conv2d(
     row_size = step.width * LANES
     most_rows = step.scratch_size // (PANEL_VECTORS * row_size)
     between = Map(step.scratch + thread * step.scratch_size, most_rows * row_size)
-    rows, chunk = _count_rows(step, most_rows)
-    pieces = (step.out_height + rows - 1) // rows
-    total = step.batch * pieces
     sections = step.sections if parts > 1 and parts % step.sections == 0 else 1
+    pieces, chunk = _count_pieces(step, most_rows, sections)
+    total = step.batch * pieces
     length, share = (total + sections - 1) // sections, parts // sections  # of a section: its pieces, and its parts
     begin, end = part // share * length, min((part // share + 1) * length, total)
     item, last = share_panels(planes, length, part % share, share)
@@ -55,8 +54,7 @@ def expanded_depthwise_conv2d(
             continue
         n, piece = place // pieces, place % pieces
         count = min(chunk, pieces - piece, end - place, last - item)
-        first_out = piece * rows
-        last_out = min(first_out + count * rows, step.out_height)
+        first_out, last_out = _first_row(step, piece, pieces), _first_row(step, piece + count, pieces)
         first_row, last_row = rows_between(step, first_out, last_out)
         if piece == 0 or place == begin or before + item != kept.item:
             kept = Kept(before + item, first_row, first_row)
@@ -75,19 +73,30 @@ def expanded_depthwise_conv2d(
 
 
 @compiled
-def _count_rows(step: Any, most_rows: int) -> tuple[int, int]:
-    """Return the output rows of a piece, as many as a filter's tile has, and the pieces of a chunk.
+def _count_pieces(step: Any, most_rows: int, sections: int) -> tuple[int, int]:
+    """Return the pieces that the output rows of an image make, and how many of them are done at once, in a chunk.
 
-    A chunk is the whole map where its input fits the scratch memory, else one of several of about one size.
+    A piece is as many rows as a filter's tile has, or fewer, so that all sections have as many pieces. A chunk is the
+    whole map where its input fits the scratch memory, else one of several of about one size.
     """
-    rows, chunks = min(ROWS, step.out_height), 1
+    rows, most = min(ROWS, step.out_height), step.out_height
     if most_rows < step.height:
         reach = (step.kernel_height - 1) * step.dilation + 1
         most = max(1, min(step.out_height, (most_rows - reach) // step.stride + 1))
         rows = min(ROWS, most)
-        chunks = (step.out_height + most // rows * rows - 1) // (most // rows * rows)
-    pieces = (step.out_height + rows - 1) // rows
-    return rows, (pieces + chunks - 1) // chunks
+    pieces = plane_count(step.out_height, rows)
+    if step.batch * pieces % sections and pieces >= sections:
+        pieces = min(plane_count(pieces, sections) * sections, step.out_height)
+    chunks = plane_count(pieces, most // rows) if most < step.out_height else 1
+    return pieces, plane_count(pieces, chunks)
+
+
+@compiled
+def _first_row(step: Any, piece: int, pieces: int) -> int:
+    """Return the output row with which a piece begins: with pieces as long as a filter's tile is, none is split."""
+    height: int = step.out_height
+    rows = min(ROWS, plane_count(height, pieces))
+    return min(piece * rows, height) if plane_count(height, rows) == pieces else height * piece // pieces
 
 
 @compiled

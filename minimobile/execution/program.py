@@ -15,7 +15,7 @@ from minimobile.errors import InputError
 from minimobile.execution.arena import Arena
 from minimobile.execution.bands import Band, Block, choose_band, count_bands
 from minimobile.execution.packing import PackedWeights, padded, weight_key
-from minimobile.execution.parts import MOST, count_parts
+from minimobile.execution.parts import MOST, count_parts, count_sections
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.operation import MapShape
 from minimobile.operations.passes import count_consumers
@@ -29,7 +29,6 @@ from minimobile_kernels.step import KINDS, PANEL_VECTORS, STEP
 MAXIMUM_ARENA_BYTES = 1 << 36
 LEAST_PART, GOOD_PART = 50_000, 1_000_000  # multiply-adds: about a microsecond, and twenty
 PER_WEIGHT = 8  # multiply-adds in the time that a weight takes to come from memory
-MOST_AGAIN = 12  # of so many rows, one may be computed twice for the sake of caches
 # For the rows of an expanded map that are filtered next, a chunk: 56 x 56 pixels of a panel, in the cache.
 CHUNK_BYTES = 7 << 16
 
@@ -351,15 +350,6 @@ class _Compiler:
         is_from_pixels = source == INPUT and operation_of(node).reads_pixels
         return self._pixel_strides() if is_from_pixels else self._map_strides(source)
 
-    def _sections(self, fields: Mapping[str, Any]) -> int:
-        """Return into how many sections of rows a depthwise convolution is cut that is done with the one before it.
-
-        A thread then finds most of what it reads in its own caches; the rows at the cuts are computed by both.
-        """
-        again = (fields["kernel_height"] - 1) * fields["dilation"] + 1 - fields["stride"]
-        cuts = self.num_threads - 1 if self.batch % self.num_threads else 0
-        return self.num_threads if MOST_AGAIN * again * cuts <= self.batch * fields["height"] else 1
-
     def _add_step(self, kind: str, name: str, source: str, fields: Mapping[str, Any]) -> None:
         channels, height, width = self.shapes[source]
         out_channels, out_height, out_width = self.shapes[name]
@@ -379,7 +369,9 @@ class _Compiler:
             step["rows"] = self.bands[source].rows
             step["parts"] = count_bands(self.batch, out_height, self.bands[source].rows)
         elif source in self.fused:
-            step["sections"] = self._sections(values)
+            step["sections"] = count_sections(
+                Window(*(values[field] for field in Window._fields)), self.batch, self.num_threads
+            )
             step["parts"] = self.steps[-1]["parts"]
         self.steps.append(step)
         self.names.append(name)
