@@ -39,7 +39,7 @@ def expanded_depthwise_conv2d(
     planes = plane_count(expand.out_channels, LANES)
     row_size = step.width * LANES
     most_rows = step.scratch_size // (PANEL_VECTORS * row_size)
-    between = Map(step.scratch + thread * step.scratch_size, most_rows * row_size)
+    between = Map(step.scratch + thread * step.scratch_distance, most_rows * row_size)
     sections = step.sections if parts > 1 and parts % step.sections == 0 else 1
     pieces, chunk = _count_pieces(step, most_rows, sections)
     total = step.batch * pieces

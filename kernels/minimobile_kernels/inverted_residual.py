@@ -29,8 +29,8 @@ def inverted_residual(
     """
     planes, panels = plane_count(expand.out_channels, LANES), plane_count(project.out_channels, PANEL_VECTORS * LANES)
     row, out_row = step.width * LANES, step.out_width * LANES
-    between = Map(step.scratch + thread * step.scratch_size, step.scratch_size // PANEL_VECTORS)
-    filtered = Map(project.scratch + thread * project.scratch_size, project.rows * out_row)
+    between = Map(step.scratch + thread * step.scratch_distance, step.scratch_size // PANEL_VECTORS)
+    filtered = Map(project.scratch + thread * project.scratch_distance, project.rows * out_row)
     tail_plane = project.scratch_size // planes - filtered.plane
     tails = filtered.start + planes * filtered.plane
     bands = plane_count(step.out_height, project.rows)

@@ -45,8 +45,9 @@ STEP = np.dtype(
         ("weight", np.int64),  # where the packed weights begin
         ("is_finite", np.int64),  # all weights are: a tap times zero is zero
         ("taps", np.int64),  # where the offsets of a dense convolution's terms begin
-        ("scratch", np.int64),  # where each thread's own memory begins
-        ("scratch_size", np.int64),  # and its size for one thread: there lies what a fused step before makes
+        ("scratch", np.int64),  # of the first thread's own memory: where what a fused step before makes lies
+        ("scratch_size", np.int64),  # and its size
+        ("scratch_distance", np.int64),  # of the next thread's memory
         ("rows", np.int64),  # pointwise_conv2d that does two others: rows of a band
         ("curve", np.int64),  # activation: index into CURVES; < 0: the clamp alone
         ("align_corners", np.int64),  # resize_bilinear

@@ -47,17 +47,20 @@ class ArenaPool:
 
 
 class Arena:
-    """Gives maps their place in one array; what is released is given out again (first fit, in order of offset)."""
+    """Gives maps their place in one array; what is released is given out again (first fit, in order of offset).
 
-    def __init__(self) -> None:
-        self.size = 0
+    The first `reserved` floats are not for maps.
+    """
+
+    def __init__(self, reserved: int = 0) -> None:
+        self.size = self._first = reserved
         self.offsets: dict[str, int] = {}
         self._taken: dict[str, tuple[int, int]] = {}  # name -> (first, last)
 
     def place(self, name: str, size: int) -> None:
         """Reserve `size` floats for a map."""
         size = -(-size // 16) * 16  # whole cache lines
-        start = 0
+        start = self._first
         for first, last in sorted(self._taken.values()):
             if start + size <= first:
                 break

@@ -61,7 +61,8 @@ class Program:
     def table(self) -> list[dict[str, Any]]:
         """Return the program as rows for people: name, kernel, output shape, padding, offsets.
 
-        `is_fused` rows are done by the row after them; their `out` is scratch memory of `size` floats, not a map.
+        `is_fused` rows are done by the row after them; their `out` is no map, but `size` floats of the first thread's
+        own memory.
         """
         return [
             {
@@ -80,7 +81,7 @@ class Program:
         """Return how many floats of the arena a step writes at most, from its `out` on."""
         step = self.steps[index]
         if step["is_fused"]:
-            return int(self.steps[index + 1]["scratch_size"]) * self.num_threads
+            return int(self.steps[index + 1]["scratch_size"])
         return int(step["out_plane"]) * padded(int(step["out_channels"])) // LANES
 
 
@@ -137,13 +138,15 @@ class _Compiler:
         self.steps: list[NDArray[np.void]] = []
         self.names: list[str] = []
         self.offsets: list[int] = []
-        self.arena = Arena()
-        self.scratch_sizes: dict[str, int] = {}  # of one thread, by the node that is fused
         self.consumers = count_consumers(graph)
         self.fused = self._find_fused()
         self.bands = self._find_bands()
         self.fused |= self.bands.keys()
         self.joined = self._find_joined()
+        self.scratch = self._find_scratch()
+        self.scratch_distance = -(-max((place + size for place, size in self.scratch.values()), default=0) // 16) * 16
+        self.arena = Arena(self.scratch_distance * num_threads)
+        self.arena.offsets.update((name, place) for name, (place, _) in self.scratch.items())
 
     def compile(self) -> Program:
         self._check_maps()
@@ -152,7 +155,7 @@ class _Compiler:
             self._place(INPUT)
             self._add_step("pack_pixels", INPUT, INPUT, self._pixel_strides())
         for index, node in enumerate(self.graph.nodes):
-            self._add_node(index, node)
+            self._add_node(node)
             for name in self.arena.names():
                 if last_use.get(name, index) <= index:
                     self.arena.release(name)
@@ -198,15 +201,13 @@ class _Compiler:
             last_use[node.name] = max(last_use[node.name], last_use[name])
         return last_use
 
-    def _add_node(self, index: int, node: Node) -> None:
+    def _add_node(self, node: Node) -> None:
         """Give a node's map its place, and add its rows."""
         if node in self.joined.values():
             return  # its inputs have been written side by side
-        if node.name in self.fused:
-            self._place_scratch(index)
-        elif node.name in self.joined:
+        if node.name in self.joined:
             self._place_joined(self.joined[node.name])
-        else:
+        elif node.name not in self.fused:
             self._place(node.name)
         operation_of(node).add_rows(self, node)
 
@@ -269,20 +270,28 @@ class _Compiler:
         channels, height, width = self.shapes[name]
         self.arena.place(name, self.batch * height * width * padded(channels))
 
-    def _place_scratch(self, index: int) -> None:
-        """Reserve, for every thread, what of a fused node's map is in work at once."""
-        node, after = self.graph.nodes[index : index + 2]
+    def _find_scratch(self) -> dict[str, tuple[int, int]]:
+        """Return place and size, in each thread's own memory, of what of every fused node's map is in work at once.
+
+        No other thread writes there in any step, so that all of it stays in the caches of the processor at work.
+        """
+        found, place = {}, 0
+        for node, after in itertools.pairwise(self.graph.nodes):
+            if node.name in self.fused:
+                found[node.name] = (place, self._measure_scratch(node, after))
+            place = sum(found.get(node.name, ()))  # behind what is in work at once with it
+        return found
+
+    def _measure_scratch(self, node: Node, after: Node) -> int:
+        """Return how many floats a fused node has in work at once: those of its band, or the rows of a chunk."""
         if node.name in self.bands:
-            size = self.bands[node.name].filtered
-        elif after.name in self.bands:
-            size = self.bands[after.name].expanded
-        else:
-            _, height, width = self.shapes[node.name]
-            reach = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
-            row = PANEL_VECTORS * LANES * width
-            size = row * min(height, max(CHUNK_BYTES // (4 * row), reach))
-        self.scratch_sizes[node.name] = size
-        self.arena.place(node.name, size * self.num_threads)
+            return self.bands[node.name].filtered
+        if after.name in self.bands:
+            return self.bands[after.name].expanded
+        _, height, width = self.shapes[node.name]
+        reach: int = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
+        row = PANEL_VECTORS * LANES * width
+        return row * min(height, max(CHUNK_BYTES // (4 * row), reach))
 
     def _pixel_strides(self) -> dict[str, int]:
         pixels = self.height * self.width
@@ -361,7 +370,8 @@ class _Compiler:
             "x_plane": self._plane(source), "sections": 1, **fields,
         }  # fmt: skip
         if source in self.fused:
-            values |= {"scratch": values["x"], "scratch_size": self.scratch_sizes[source]}
+            place, size = self.scratch[source]
+            values |= {"scratch": place, "scratch_size": size, "scratch_distance": self.scratch_distance}
         for field, value in values.items():
             step[field] = value
         step["parts"] = _cut(step[0], self.num_threads)
