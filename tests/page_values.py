@@ -75,8 +75,8 @@ def open_layer(page: Any, index: int) -> None:
     page.wait_for_selector(f'#layer-body[data-layer="{button.get_attribute("title")}"]')
 
 
-def click_value(page: Any, layer: str, at: tuple[int, int, int], shape: tuple[int, ...]) -> None:
-    """Click the middle of a value's square in the picture of its channel."""
+def click_value(page: Any, layer: str, at: tuple[int, int, int]) -> None:
+    """Click the corner of a value's square in the picture of its channel."""
     box = page.locator("canvas.grid").evaluate(FIND_PLACE, list(at))
     page.mouse.click(*box)
     page.wait_for_selector(f'#value-body[data-at="{layer} {" ".join(map(str, at))}"]')

@@ -168,7 +168,7 @@ def test_clicked_values_are_the_engine_s_to_the_bit(
         for _ in range(-(-CLICKS // len(chosen))):
             height, width, _ = shapes[layer]
             at = int(rng.integers(height)), int(rng.integers(width)), int(rng.integers(shown))
-            click_value(page, layer, at, shapes[layer])
+            click_value(page, layer, at)
             again = add_again(page, model.is_quantized)
             expected = values[layer][at]
             where = f"{name}: {layer} at {at}: {again!r} from the page, {expected!r} in the engine"

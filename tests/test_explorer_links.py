@@ -69,6 +69,38 @@ def test_a_link_opens_a_value_and_survives_a_reload_and_back(page: Any, files: d
     wait_for_value(page, "layer.4", 2, 3, 5)
 
 
+# From here on a value is written out late, and how many were is counted.
+SLOWLY = """() => {
+  const post = Worker.prototype.postMessage;
+  window.answered = 0;
+  Worker.prototype.postMessage = function (message) {
+    const isValue = message.call === "explain";
+    if (isValue) this.addEventListener("message", ({ data }) => { window.answered += data.id === message.id; });
+    setTimeout(() => post.call(this, message), isValue ? 300 : 0);
+  };
+}"""
+
+
+def test_a_late_answer_moves_nothing(page: Any, files: dict[str, Path]) -> None:
+    """What is written out is told when it is there, and a value that is no longer wanted does not scroll the page."""
+    page.goto(files["digits"].as_uri())
+    page.wait_for_selector("#status[data-state=same]")
+    open_layer(page, 2)
+    name, other = (page.evaluate(NAMES)[index] for index in (2, 5))
+    click_value(page, name, (0, 0, 0))
+    page.evaluate(SLOWLY)
+    page.focus("canvas.grid")
+    page.keyboard.press("Enter")  # the same value again
+    assert page.get_attribute("#value-body", "data-at") is None
+    page.wait_for_selector(f"#value-body[data-at='{name} 0 0 0']")
+    page.keyboard.press("Enter")
+    open_layer(page, 5)
+    stood = page.evaluate("() => scrollY")
+    page.wait_for_function("() => window.answered === 2")
+    assert page.evaluate("() => scrollY") == stood
+    assert page.inner_text("#announcer") == f"Layer {other} is open."
+
+
 def test_back_from_the_first_layer_closes_it(page: Any, files: dict[str, Path]) -> None:
     page.goto(files["digits"].as_uri())
     page.wait_for_selector("#status[data-state=same]")
@@ -126,7 +158,7 @@ def test_maps_of_one_row_go_on_in_lines_that_can_be_hit(page: Any, files: dict[s
             assert plan["zoom"] >= 8 and plan["shown"] == shape[2]
             assert page.evaluate("() => document.querySelector('canvas.grid').getBoundingClientRect().width") <= width
             for at in ((0, 0, 0), (0, plan["line"] - 1, 1), (0, shape[1] - 1, 3), (0, shape[1] // 2, 2)):
-                click_value(page, layer, at, shape)
+                click_value(page, layer, at)
 
 
 def test_down_leads_to_a_value_that_reads_this_one(page: Any, files: dict[str, Path]) -> None:

@@ -19,6 +19,7 @@ class State {
     this.waiting = new Map();
     this.asked = 0;
     this.failed = 0;
+    this.opened = null; // what tells an opening that another has followed it
     this.position = null; // of the value that is written out: [row, column, channel]
     this.byName = new Map(description.layers.map((layer) => [layer.name, layer]));
   }
@@ -182,6 +183,7 @@ class State {
   }
 
   async open({ name, position, channel }) {
+    const asked = (this.opened = {});
     find("address").textContent = "";
     this.position = position;
     this.diagram.open(name);
@@ -191,6 +193,7 @@ class State {
     if (place) this.layerView.show(place);
     if (this.layerView.map) await this.showValue();
     else await this.showOpened();
+    if (asked !== this.opened) return; // something else was opened meanwhile: the page is not moved under the pointer
     if (position) {
       find("value").scrollIntoView({ block: "nearest" });
       const [row, column, own] = position;
@@ -203,6 +206,7 @@ class State {
   }
 
   close() {
+    this.opened = null;
     this.position = null;
     this.diagram.open(null);
     this.layerView.close();

@@ -7,14 +7,15 @@ export class ValueView {
     this.state = state;
   }
 
-  // Write a value out, unless it is not computed yet or another was asked for meanwhile.
+  // Write a value out, unless it is not computed yet or another was asked for meanwhile. Until then nothing says what
+  // is written out.
   async open(name, position) {
     const asked = (this.asked = {});
+    delete find("value-body").dataset.at;
     const written = await this.state.ask("explain", { name, position });
     if (!written || asked !== this.asked) return;
     this.written = written;
     const layer = this.state.layer(name);
-    delete find("value-body").dataset.at;
     find("value-title").textContent = `5. A value of ${name}`;
     this.state.mark(name, position);
     const hadFocus = find("value-body").contains(document.activeElement);
