@@ -7,7 +7,7 @@ from typing import Any
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.geometry import valid_range as _valid_range
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 from minimobile_kernels.tile import PANEL, TILE_PIXELS, TapWindows, Terms, finish_of, make_tile
@@ -35,7 +35,7 @@ def conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     while first < last:
         n, i = first // step.out_height, first % step.out_height
         count = min(last - first, step.out_height - i)
-        for panel in range(plane_count(step.out_channels, PANEL)):
+        for panel in range(ceil_div(step.out_channels, PANEL)):
             start = step.out + panel * PANEL_VECTORS * step.out_plane + first * step.out_width * LANES
             convolve_rows(step, arrays, n, i, i + count, panel, Map(start, step.out_plane))
         first += count
@@ -96,7 +96,7 @@ def _multiply(step: Any, arrays: Arrays, x: TapWindows, pixels: int, panel: int,
     """Compute so many neighbouring pixels of one panel of channels: `LARGE`, `SMALL` or one."""
     source = arrays.pixels if step.is_from_pixels else arrays.arena
     finish, count = finish_of(step), step.kernel_height * step.kernel_width * step.channels
-    vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
+    vectors = min(PANEL_VECTORS, ceil_div(step.out_channels, LANES) - panel * PANEL_VECTORS)
     weight = step.weight + panel * PANEL * (count + 2)
     term = 0
     while term < count:
@@ -107,6 +107,6 @@ def _multiply(step: Any, arrays: Arrays, x: TapWindows, pixels: int, panel: int,
 @compiled
 def _taps_inside(start: int, count: int, dilation: int, size: int) -> tuple[int, int]:
     """Return the taps k of `count` for which start + k * dilation lies within 0..size."""
-    first = 0 if start >= 0 else (-start + dilation - 1) // dilation
-    last = min(count, (size - start + dilation - 1) // dilation)
+    first = 0 if start >= 0 else ceil_div(-start, dilation)
+    last = min(count, ceil_div(size - start, dilation))
     return first, last

@@ -14,7 +14,7 @@ import numpy as np
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.filter import Rows, Windows, make_filter
 from minimobile_kernels.host import LANES, REGISTERS
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.simd import add, broadcast, clamp, fma, keep_apart, load, store
 from minimobile_kernels.step import Arrays
@@ -37,7 +37,7 @@ def depthwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1, equation 3.
     """
     rows = step.batch * step.out_height
-    first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * rows, 1, part, parts)
     while first < last:
         plane, n, i = first // rows, first % rows // step.out_height, first % step.out_height
         count = min(last - first, step.out_height - i)

@@ -8,7 +8,7 @@ from minimobile_kernels._jit import compiled
 from minimobile_kernels.conv2d import convolve_rows
 from minimobile_kernels.depthwise import ROWS, filter_rows, out_rows
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share_panels
+from minimobile_kernels.planes import ceil_div, share_panels
 from minimobile_kernels.pointwise import multiply
 from minimobile_kernels.simd import load, store
 from minimobile_kernels.step import KINDS, PANEL_VECTORS, Arrays, Map
@@ -36,17 +36,17 @@ def expanded_depthwise_conv2d(
     did before, of any item below zero where there was none of this step. Each value is computed just as by the two
     kernels alone. Source: Sandler et al., MobileNetV2 (arXiv 1801.04381), section 5.1.
     """
-    planes = plane_count(expand.out_channels, LANES)
+    planes = ceil_div(expand.out_channels, LANES)
     row_size = step.width * LANES
     most_rows = step.scratch_size // (PANEL_VECTORS * row_size)
-    between = Map(step.scratch + thread * step.scratch_distance, most_rows * row_size)
+    between = Map(step.x + thread * step.scratch_distance, most_rows * row_size)
     sections = step.sections if parts > 1 and parts % step.sections == 0 else 1
     pieces, chunk = _count_pieces(step, most_rows, sections)
     total = step.batch * pieces
-    length, share = (total + sections - 1) // sections, parts // sections  # of a section: its pieces, and its parts
+    length, share = ceil_div(total, sections), parts // sections  # of a section: its pieces, and its parts
     begin, end = part // share * length, min((part // share + 1) * length, total)
     item, last = share_panels(planes, length, part % share, share)
-    before = begin * plane_count(planes, PANEL_VECTORS)  # items of other sections: no two have the same number
+    before = begin * ceil_div(planes, PANEL_VECTORS)  # items of other sections: no two have the same number
     while item < last:
         panel, place = item // length, begin + item % length
         if place >= end:  # the last section is shorter
@@ -84,19 +84,19 @@ def _count_pieces(step: Any, most_rows: int, sections: int) -> tuple[int, int]:
         reach = (step.kernel_height - 1) * step.dilation + 1
         most = max(1, min(step.out_height, (most_rows - reach) // step.stride + 1))
         rows = min(ROWS, most)
-    pieces = plane_count(step.out_height, rows)
+    pieces = ceil_div(step.out_height, rows)
     if step.batch * pieces % sections and pieces >= sections:
-        pieces = min(plane_count(pieces, sections) * sections, step.out_height)
-    chunks = plane_count(pieces, most // rows) if most < step.out_height else 1
-    return pieces, plane_count(pieces, chunks)
+        pieces = min(ceil_div(pieces, sections) * sections, step.out_height)
+    chunks = ceil_div(pieces, most // rows) if most < step.out_height else 1
+    return pieces, ceil_div(pieces, chunks)
 
 
 @compiled
 def _first_row(step: Any, piece: int, pieces: int) -> int:
     """Return the output row with which a piece begins: with pieces as long as a filter's tile is, none is split."""
     height: int = step.out_height
-    rows = min(ROWS, plane_count(height, pieces))
-    return min(piece * rows, height) if plane_count(height, rows) == pieces else height * piece // pieces
+    rows = min(ROWS, ceil_div(height, pieces))
+    return min(piece * rows, height) if ceil_div(height, rows) == pieces else height * piece // pieces
 
 
 @compiled

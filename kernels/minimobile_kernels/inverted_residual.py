@@ -9,7 +9,7 @@ from minimobile_kernels.depthwise import filter_rows
 from minimobile_kernels.expanded import Kept, copy_rows, expand_rows, rows_between
 from minimobile_kernels.filter import Rows
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.pointwise import multiply
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 
@@ -27,13 +27,13 @@ def inverted_residual(
     value is computed just as by the three kernels alone. Source: Sandler et al., MobileNetV2 (arXiv 1801.04381),
     sections 3.3 and 5.1.
     """
-    planes, panels = plane_count(expand.out_channels, LANES), plane_count(project.out_channels, PANEL_VECTORS * LANES)
+    planes, panels = ceil_div(expand.out_channels, LANES), ceil_div(project.out_channels, PANEL_VECTORS * LANES)
     row, out_row = step.width * LANES, step.out_width * LANES
-    between = Map(step.scratch + thread * step.scratch_distance, step.scratch_size // PANEL_VECTORS)
-    filtered = Map(project.scratch + thread * project.scratch_distance, project.rows * out_row)
+    between = Map(step.x + thread * step.scratch_distance, step.scratch_size // PANEL_VECTORS)
+    filtered = Map(project.x + thread * project.scratch_distance, project.rows * out_row)
     tail_plane = project.scratch_size // planes - filtered.plane
     tails = filtered.start + planes * filtered.plane
-    bands = plane_count(step.out_height, project.rows)
+    bands = ceil_div(step.out_height, project.rows)
     first, last = share(step.batch * bands, 1, part, parts)
     for band in range(first, last):
         n, first_out = band // bands, band % bands * project.rows

@@ -25,7 +25,7 @@ from minimobile_kernels.elementwise import (
     tanh,
 )
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.simd import add as add_vectors
 from minimobile_kernels.simd import clamp, load, store
 from minimobile_kernels.step import Arrays
@@ -46,7 +46,7 @@ def _choose_scalar(condition: Values, yes: Values, no: Values) -> Values:
 def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Return clamp(x + y). Defined by reference.add. Shapes: x, y, out: maps of (N, H, W, C)."""
     arena = arrays.arena
-    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * step.out_plane, LANES, part, parts)
     for offset in range(first, last, LANES):
         total = add_vectors(load(arena, step.x + offset), load(arena, step.y + offset))
         store(arena, step.out + offset, clamp(total, step.low, step.high))
@@ -61,7 +61,7 @@ def concatenate(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     arena = arrays.arena
     pixels = step.batch * step.out_height * step.out_width
     first, last = share(pixels, 16, part, parts)
-    for c in range(plane_count(step.out_channels, LANES) * LANES):
+    for c in range(ceil_div(step.out_channels, LANES) * LANES):
         out = step.out + c // LANES * step.out_plane + c % LANES
         if c < step.channels:
             source = step.x + c // LANES * step.x_plane + c % LANES
@@ -84,7 +84,7 @@ def activation(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     Defined by reference.activation. Shapes: x, out: maps of (N, H, W, C).
     """
     arena = arrays.arena
-    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * step.out_plane, LANES, part, parts)
     if step.curve < 0:
         for offset in range(first, last, LANES):
             store(arena, step.out + offset, clamp(load(arena, step.x + offset), step.low, step.high))
@@ -115,7 +115,7 @@ def fake_quantize(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     Shapes: x, out: maps of (N, H, W, C).
     """
     arena = arrays.arena
-    first, last = share(plane_count(step.channels, LANES) * step.out_plane, LANES, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * step.out_plane, LANES, part, parts)
     low, high, scale, zero, half = step.low, step.high, step.scale, step.zero, np.float32(0.5)
     for offset in range(first, last):
         value = arena[step.x + offset]
@@ -128,7 +128,7 @@ def pack_pixels(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy the caller's image (N, H, W, C), of any strides, to a map; channels beyond C become zero."""
     arena, pixels = arrays.arena, arrays.pixels
     first, last = share(step.batch * step.out_height, 1, part, parts)
-    for c in range(plane_count(step.channels, LANES) * LANES):
+    for c in range(ceil_div(step.channels, LANES) * LANES):
         for row in range(first, last):
             n, i = row // step.out_height, row % step.out_height
             source = step.x + n * step.x_image + i * step.x_row + c * step.x_channel

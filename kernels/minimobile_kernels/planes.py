@@ -9,7 +9,7 @@ from minimobile_kernels.step import PANEL_VECTORS
 @compiled
 def share(count: int, unit: int, part: int, parts: int) -> tuple[int, int]:
     """Return the items [first, last) of `count` that make up one of `parts`, cut at multiples of `unit`."""
-    units = (count + unit - 1) // unit
+    units = ceil_div(count, unit)
     first = units * part // parts * unit
     last = units * (part + 1) // parts * unit
     return min(first, count), min(last, count)
@@ -36,6 +36,6 @@ def _find_item(cost: int, whole: int, rest: int) -> int:
 
 
 @compiled
-def plane_count(channels: int, lanes: int) -> int:
-    """Return how many planes of `lanes` channels hold `channels`."""
-    return (channels + lanes - 1) // lanes
+def ceil_div(count: int, size: int) -> int:
+    """Return how many groups of `size` hold `count`: planes of a map's channels, panels of planes, tiles of rows."""
+    return (count + size - 1) // size

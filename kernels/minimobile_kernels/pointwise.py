@@ -6,7 +6,7 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share, share_panels
+from minimobile_kernels.planes import ceil_div, share, share_panels
 from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 from minimobile_kernels.tile import PANEL, TILE_PIXELS, Terms, finish_of, make_tile
@@ -32,9 +32,9 @@ def pointwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     Source: Howard et al., MobileNets (arXiv 1704.04861), section 3.1.
     """
     pixels = step.batch * step.height * step.width
-    planes = plane_count(step.out_channels, LANES)
-    tiles = (pixels + LARGE - 1) // LARGE
-    first_tile, last_tile = 0, plane_count(planes, PANEL_VECTORS) * tiles  # panel by panel
+    planes = ceil_div(step.out_channels, LANES)
+    tiles = ceil_div(pixels, LARGE)
+    first_tile, last_tile = 0, ceil_div(planes, PANEL_VECTORS) * tiles  # panel by panel
     first, last = 0, pixels
     if pixels < 8 * LARGE * parts:  # small maps: each part takes channels, not pixels
         first_tile, last_tile = share_panels(planes, tiles, part, parts)
@@ -42,7 +42,7 @@ def pointwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
         first, last = share(pixels, LARGE, part, parts)
     band = max(BAND_BYTES // (4 * step.channels) // LARGE, 1) * LARGE
     for start in range(first, last, band):
-        for panel in range(first_tile // tiles, plane_count(last_tile, tiles)):
+        for panel in range(first_tile // tiles, ceil_div(last_tile, tiles)):
             begin = max(start, (first_tile - panel * tiles) * LARGE)
             count = min(start + band, last, (last_tile - panel * tiles) * LARGE) - begin
             if count > 0:
@@ -61,7 +61,7 @@ def multiply(step: Any, arrays: Arrays, x: Map, out: Map, count: int, panel: int
     keep_apart()
     arena, channels, block, finish = arrays.arena, step.channels, step.block, finish_of(step)
     weight = step.weight + panel * PANEL * (channels + 2)
-    vectors = min(PANEL_VECTORS, plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS)
+    vectors = min(PANEL_VECTORS, ceil_div(step.out_channels, LANES) - panel * PANEL_VECTORS)
     tiled = count // LARGE * LARGE
     for group in range(0, tiled, GROUP * LARGE):
         first = 0

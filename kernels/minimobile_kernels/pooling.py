@@ -8,7 +8,7 @@ import numpy as np
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.simd import add, broadcast, divide, load, store, widen
 from minimobile_kernels.step import Arrays
 
@@ -24,7 +24,7 @@ def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     arena = arrays.arena
     windows = step.out_height * step.out_width
     pixels = step.batch * windows
-    first, last = share(plane_count(step.channels, LANES) * pixels, 1, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * pixels, 1, part, parts)
     count = float(step.kernel_height * step.kernel_width)
     for item in range(first, last):
         plane, pixel = item // pixels, item % pixels

@@ -8,7 +8,7 @@ import numpy as np
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.simd import load, store
 from minimobile_kernels.step import Arrays
 
@@ -21,7 +21,7 @@ def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """
     arena = arrays.arena
     rows = step.batch * step.out_height
-    first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * rows, 1, part, parts)
     for item in range(first, last):
         plane, row = item // rows, item % rows
         n, i = row // step.out_height, row % step.out_height

@@ -33,7 +33,8 @@ STEP = np.dtype(
         ("parts", np.int64),  # into which the work is cut for several threads
         ("sections", np.int64),  # done together: of rows, a part is panels of one of them; one for each thread, or one
         ("is_fused", np.int64),  # this convolution is done by the one after it
-        *[(name, np.int64) for name in ("x", "y", "out")],  # where the maps begin; y < 0: none
+        # Where the maps begin; y < 0: none. What a fused step makes, the next one's x, lies in a thread's own memory.
+        *[(name, np.int64) for name in ("x", "y", "out")],
         *[(name, np.int64) for name in ("batch", "height", "width", "channels")],
         *[(name, np.int64) for name in ("out_height", "out_width", "out_channels")],
         *[(name, np.int64) for name in ("kernel_height", "kernel_width", "stride", "dilation")],
@@ -45,9 +46,8 @@ STEP = np.dtype(
         ("weight", np.int64),  # where the packed weights begin
         ("is_finite", np.int64),  # all weights are: a tap times zero is zero
         ("taps", np.int64),  # where the offsets of a dense convolution's terms begin
-        ("scratch", np.int64),  # of the first thread's own memory: where what a fused step before makes lies
-        ("scratch_size", np.int64),  # and its size
-        ("scratch_distance", np.int64),  # of the next thread's memory
+        ("scratch_size", np.int64),  # of what a fused step before makes; x is its place in the first thread's memory
+        ("scratch_distance", np.int64),  # from there to its place in the next thread's
         ("rows", np.int64),  # pointwise_conv2d that does two others: rows of a band
         ("curve", np.int64),  # activation: index into CURVES; < 0: the clamp alone
         ("align_corners", np.int64),  # resize_bilinear

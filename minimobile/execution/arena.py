@@ -7,11 +7,18 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+LINE = 16  # floats of a cache line
+
+
+def whole_lines(size: int) -> int:
+    """Return how many floats the cache lines have that hold `size` of them."""
+    return -(-size // LINE) * LINE
+
 
 def aligned_floats(size: int) -> NDArray[np.float32]:
     """Return uninitialised float32 memory that begins at a cache line."""
-    memory = np.empty(size + 16, np.float32)
-    start = -memory.ctypes.data % 64 // 4
+    memory = np.empty(size + LINE, np.float32)
+    start = -memory.ctypes.data % (4 * LINE) // 4
     return memory[start : start + size]
 
 
@@ -59,7 +66,7 @@ class Arena:
 
     def place(self, name: str, size: int) -> None:
         """Reserve `size` floats for a map."""
-        size = -(-size // 16) * 16  # whole cache lines
+        size = whole_lines(size)
         start = self._first
         for first, last in sorted(self._taken.values()):
             if start + size <= first:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minimobile.errors import InputError
-from minimobile.execution.arena import Arena
+from minimobile.execution.arena import Arena, whole_lines
 from minimobile.execution.bands import Band, Block, choose_band, count_bands
 from minimobile.execution.packing import PackedWeights, padded, weight_key
 from minimobile.execution.parts import MOST, count_parts, count_sections
@@ -144,7 +144,7 @@ class _Compiler:
         self.fused |= self.bands.keys()
         self.joined = self._find_joined()
         self.scratch = self._find_scratch()
-        self.scratch_distance = -(-max((place + size for place, size in self.scratch.values()), default=0) // 16) * 16
+        self.scratch_distance = whole_lines(max((place + size for place, size in self.scratch.values()), default=0))
         self.arena = Arena(self.scratch_distance * num_threads)
         self.arena.offsets.update((name, place) for name, (place, _) in self.scratch.items())
 
@@ -370,8 +370,7 @@ class _Compiler:
             "x_plane": self._plane(source), "sections": 1, **fields,
         }  # fmt: skip
         if source in self.fused:
-            place, size = self.scratch[source]
-            values |= {"scratch": place, "scratch_size": size, "scratch_distance": self.scratch_distance}
+            values |= {"scratch_size": self.scratch[source][1], "scratch_distance": self.scratch_distance}
         for field, value in values.items():
             step[field] = value
         step["parts"] = _cut(step[0], self.num_threads)

@@ -7,7 +7,7 @@ from typing import Any
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.amx import HAS_TILES
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share, share_panels
+from minimobile_kernels.planes import ceil_div, share, share_panels
 from minimobile_kernels.quantized.constants import SCALES_BYTES, VECTOR_BYTES
 from minimobile_kernels.quantized.dot_tile import TILE_PIXELS, Pixels, make_dot_tile
 from minimobile_kernels.quantized.estimate import Bytes
@@ -40,11 +40,11 @@ def conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
         tiled_product(step, arrays, part, parts, sums)
         return
     rows = step.batch * step.out_height
-    planes = plane_count(step.out_channels, LANES)
-    panels = plane_count(planes, PANEL_VECTORS)
+    planes = ceil_div(step.out_channels, LANES)
+    panels = ceil_div(planes, PANEL_VECTORS)
     if rows == 1:  # one long row of pixels: pieces of it, or, where it is short, panels of channels
         pixels = step.out_width
-        tiles = (pixels + LARGE - 1) // LARGE
+        tiles = ceil_div(pixels, LARGE)
         first_tile, last_tile = 0, panels * tiles  # panel by panel
         first, last = 0, pixels
         if pixels < 8 * LARGE * parts:
@@ -53,7 +53,7 @@ def conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
             first, last = share(pixels, LARGE, part, parts)
         band = max(BAND_BYTES // step.channels // LARGE, 1) * LARGE
         for start in range(first, last, band):
-            for panel in range(first_tile // tiles, plane_count(last_tile, tiles)):
+            for panel in range(first_tile // tiles, ceil_div(last_tile, tiles)):
                 begin = max(start, (first_tile - panel * tiles) * LARGE)
                 count = min(start + band, last, (last_tile - panel * tiles) * LARGE) - begin
                 if count > 0:

@@ -7,7 +7,7 @@ from typing import Any
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.filter import Windows
 from minimobile_kernels.host import LANES, REGISTERS
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.quantized.byte_filter import Filters, make_byte_filter
 from minimobile_kernels.quantized.constants import GROUP, LONG_BYTES, SCALES_BYTES, VECTOR_BYTES, VISITS, WORD_BYTES
 from minimobile_kernels.quantized.estimate import Bytes
@@ -37,7 +37,7 @@ def depthwise_conv2d(step: Any, arrays: Arrays, part: int, parts: int, sums: int
 
     Where the filters lie, `step.STEP` says. This thread's sums begin at `sums`.
     """
-    planes = plane_count(step.channels, LANES)
+    planes = ceil_div(step.channels, LANES)
     rows = step.batch * step.out_height
     first_plane, last_plane, first_row, last_row = 0, planes, 0, rows
     if rows >= 2 * FILTER_ROWS * parts:  # of the map that the same thread made, where there are rows enough

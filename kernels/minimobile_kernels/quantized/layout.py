@@ -6,7 +6,7 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.quantized.constants import VECTOR_BYTES
 from minimobile_kernels.quantized.integers import exclusive_or, load_bytes, load_integers, store_bytes, store_integers
 from minimobile_kernels.quantized.step import Arrays
@@ -85,7 +85,7 @@ def unpack(step: Any, arrays: Arrays, part: int, parts: int) -> None:
 @compiled
 def pad(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Copy a map to another, with zero points around every image. Defined by reference_maps.pad."""
-    arena, planes = arrays.arena, plane_count(step.channels, LANES)
+    arena, planes = arrays.arena, ceil_div(step.channels, LANES)
     rows = step.batch * step.out_height
     first, last = share(planes * rows, 1, part, parts)
     size, line = step.width * LANES, step.out_width * LANES
@@ -104,7 +104,7 @@ def pad(step: Any, arrays: Arrays, part: int, parts: int) -> None:
 @compiled
 def look_up(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Replace every byte of a map by what a table of 256 has for it."""
-    first, last = share(plane_count(step.channels, LANES) * step.batch * step.height * step.width, 1, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * step.batch * step.height * step.width, 1, part, parts)
     _look_up(step, arrays, first * LANES, last * LANES)
 
 

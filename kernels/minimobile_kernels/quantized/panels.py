@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count
+from minimobile_kernels.planes import ceil_div
 from minimobile_kernels.quantized.constants import LONG_BYTES
 from minimobile_kernels.quantized.integers import load_long
 from minimobile_kernels.step import PANEL_VECTORS
@@ -34,5 +34,5 @@ def load_panel(step: Any, constants: Any, panel: int) -> Panel:
 @compiled
 def count_vectors(step: Any, panel: int) -> int:
     """Return how many vectors of channels a panel has: all but the last one `PANEL_VECTORS`."""
-    vectors: int = plane_count(step.out_channels, LANES) - panel * PANEL_VECTORS
+    vectors: int = ceil_div(step.out_channels, LANES) - panel * PANEL_VECTORS
     return min(PANEL_VECTORS, vectors)

@@ -6,7 +6,7 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.quantized.constants import SCALES_BYTES
 from minimobile_kernels.quantized.estimate import Bytes
 from minimobile_kernels.quantized.integers import load_bytes, load_integers, store_bytes, store_integers
@@ -21,7 +21,7 @@ def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     """Average windows that lie inside the image. Defined by reference.average_pool2d."""
     arena = arrays.arena
     area, lowest = step.kernel_height * step.kernel_width, 128 if step.is_signed else 0
-    rows = plane_count(step.channels, LANES) * step.batch * step.out_height
+    rows = ceil_div(step.channels, LANES) * step.batch * step.out_height
     first, last = share(rows, 1, part, parts)
     for row in range(first, last):
         image, i = row // step.out_height, row % step.out_height  # planes and images lie side by side
@@ -36,7 +36,7 @@ def average_pool2d(step: Any, arrays: Arrays, part: int, parts: int) -> None:
 @compiled
 def mean(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -> None:
     """Average whole images, at another scale; this thread's sums begin at `sums`. Defined by reference_maps.mean."""
-    planes = plane_count(step.channels, LANES)
+    planes = ceil_div(step.channels, LANES)
     first, last = share(planes * step.batch, 1, part, parts)
     for item in range(first, last):
         plane, n = item // step.batch, item % step.batch

@@ -10,7 +10,7 @@ from numba.extending import intrinsic
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.quantized.constants import WORD_BYTES
 from minimobile_kernels.quantized.integers import WORD, constant, load_bytes, load_word, store_bytes
 from minimobile_kernels.quantized.reference import ONNX_RUNTIME
@@ -31,7 +31,7 @@ def resize_bilinear(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     reference.written_zero.
     """
     rows = step.batch * step.out_height
-    first, last = share(plane_count(step.channels, LANES) * rows, 1, part, parts)
+    first, last = share(ceil_div(step.channels, LANES) * rows, 1, part, parts)
     for item in range(first, last):
         plane, n, i = item // rows, item % rows // step.out_height, item % step.out_height
         image = step.x + plane * step.x_plane + n * step.height * step.width * LANES

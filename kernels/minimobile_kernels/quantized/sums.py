@@ -6,7 +6,7 @@ from typing import Any
 
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share
+from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.quantized.constants import SCALES_BYTES
 from minimobile_kernels.quantized.estimate import STORED, Bytes
 from minimobile_kernels.quantized.integers import load_bytes, store_bytes, times
@@ -28,7 +28,7 @@ def add(step: Any, arrays: Arrays, part: int, parts: int) -> None:
     bytes the multipliers of x and y are those of reference.whole_factors, and the shift is the sum's; for those of ONNX
     Runtime the rows "scale" are reference.float_factors, and the zero points all are reference.written_zero.
     """
-    vectors = plane_count(step.channels, LANES) * step.batch * step.height * step.width
+    vectors = ceil_div(step.channels, LANES) * step.batch * step.height * step.width
     first, last = share(vectors, 1, part, parts)
     _add(step, arrays, first, last)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.amx import ROW_BYTES, ROWS
 from minimobile_kernels.host import LANES
-from minimobile_kernels.planes import plane_count, share, share_panels
+from minimobile_kernels.planes import ceil_div, share, share_panels
 from minimobile_kernels.quantized.constants import GATHERED_BYTES, GROUP, SCALES_BYTES, TILE_PLACES, VECTOR_BYTES
 from minimobile_kernels.quantized.estimate import STORED, Bytes
 from minimobile_kernels.quantized.panels import Panel, count_vectors, load_panel
@@ -49,13 +49,13 @@ def tiled_product(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -
     channels in order, and what is beyond the last channel has weights of zero. From `sums` on there is room for what
     `constants.TILE_PLACES` says.
     """
-    planes = plane_count(step.out_channels, LANES)
-    panels = plane_count(planes, PANEL_VECTORS)
+    planes = ceil_div(step.out_channels, LANES)
+    panels = ceil_div(planes, PANEL_VECTORS)
     first, last = 0, step.out_width
     is_shared = last >= LEAST_SHARED * parts
     if is_shared:
         first, last = share(last, STORED, part, parts)
-    blocks = plane_count(last - first, BLOCK)
+    blocks = ceil_div(last - first, BLOCK)
     first_item, last_item = 0, panels * blocks  # panel by panel
     if not is_shared:
         first_item, last_item = share_panels(planes, blocks, part, parts)
@@ -67,7 +67,7 @@ def tiled_product(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -
         end = min(begin + band, blocks)
         _gather(step, arrays, first + begin * BLOCK, min(first + end * BLOCK, last), sums)
         before = Block(0, 0, 0)
-        for panel in range(first_item // blocks, plane_count(last_item, blocks)):
+        for panel in range(first_item // blocks, ceil_div(last_item, blocks)):
             for number in range(max(begin, first_item - panel * blocks), min(end, last_item - panel * blocks)):
                 start = first + number * BLOCK
                 block = Block(panel, start, min(BLOCK, last - start))
@@ -82,7 +82,7 @@ def tiled_product(step: Any, arrays: Arrays, part: int, parts: int, sums: int) -
 def _gather(step: Any, arrays: Arrays, first: int, last: int, sums: int) -> None:
     """Bring all channels of pixels together."""
     keep_apart()
-    planes = plane_count(step.channels, LANES)
+    planes = ceil_div(step.channels, LANES)
     for plane in range(0, planes, PLANES):
         x = step.x + plane * step.x_plane + first * LANES
         to = sums + TILE_PLACES.pixels + plane * LANES
