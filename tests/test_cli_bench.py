@@ -78,6 +78,6 @@ def test_bench_by_layers_names_every_step(run: Run, classifier: Path) -> None:
     code, out, _ = run("bench", classifier, "--size", 32, "--layers", "--format", "json")
     steps = json.loads(out)["steps"]
     assert code == 0
-    assert steps[0]["name"] == "conv_stem + layer.0"
+    assert steps[0]["name"] == "conv_stem + layer.0 + layer.1"
     assert steps[-1]["name"] == "classifier"
     assert sum(step["kernel"].count("depthwise_conv2d") for step in steps) == 13

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from minimobile_kernels._jit import compiled
+from minimobile_kernels.conv2d import convolve_rows
 from minimobile_kernels.depthwise import filter_rows
-from minimobile_kernels.expanded import Kept, copy_rows, expand_rows, rows_between
 from minimobile_kernels.filter import Rows
 from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import ceil_div, share
 from minimobile_kernels.pointwise import multiply
-from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
+from minimobile_kernels.separable import project_rows
+from minimobile_kernels.simd import load, store
+from minimobile_kernels.step import KINDS, PANEL_VECTORS, Arrays, Map
+
+CONV2D = KINDS.index("conv2d")
+
+
+class Kept(NamedTuple):
+    """Which rows between two convolutions lie in a thread's scratch memory, and the band that they were kept for."""
+
+    band: int
+    first_row: int
+    last_row: int
 
 
 @compiled
@@ -27,7 +39,7 @@ def inverted_residual(
     value is computed just as by the three kernels alone. Source: Sandler et al., MobileNetV2 (arXiv 1801.04381),
     sections 3.3 and 5.1.
     """
-    planes, panels = ceil_div(expand.out_channels, LANES), ceil_div(project.out_channels, PANEL_VECTORS * LANES)
+    planes = ceil_div(expand.out_channels, LANES)
     row, out_row = step.width * LANES, step.out_width * LANES
     between = Map(step.x + thread * step.scratch_distance, step.scratch_size // PANEL_VECTORS)
     filtered = Map(project.x + thread * project.scratch_distance, project.rows * out_row)
@@ -39,7 +51,7 @@ def inverted_residual(
         n, first_out = band // bands, band % bands * project.rows
         last_out = min(first_out + project.rows, step.out_height)
         first_row, last_row = rows_between(step, first_out, last_out)
-        known = kept.last_row - kept.first_row if band == kept.item else 0
+        known = kept.last_row - kept.first_row if band == kept.band else 0
         kept = Kept(band + 1, last_row, last_row)  # for the next image nothing
         if last_out < step.out_height:
             next_row, _ = rows_between(step, last_out, last_out + 1)
@@ -56,8 +68,34 @@ def inverted_residual(
                 filter_rows(step, arrays, image, plane + number, rows, first_out, last_out)
             next_rows = Map(between.start + (kept.first_row - first_row) * row, between.plane)
             copy_rows(arrays.arena, next_rows, tail, (kept.last_row - kept.first_row) * row, count)
-        place = project.out + (n * step.out_height + first_out) * out_row
-        for panel in range(panels):
-            out = Map(place + panel * PANEL_VECTORS * project.out_plane, project.out_plane)
-            multiply(project, arrays, filtered, out, (last_out - first_out) * step.out_width, panel)
+        project_rows(project, arrays, filtered, n, first_out, last_out)
     return kept
+
+
+@compiled
+def expand_rows(expand: Any, arrays: Arrays, n: int, first: int, last: int, panel: int, out: Map) -> None:
+    """Compute the rows [first, last) of image n for one panel of channels; `out` is the first of them."""
+    if expand.kind == CONV2D:
+        convolve_rows(expand, arrays, n, first, last, panel, out)
+    else:
+        x = Map(expand.x + (n * expand.height + first) * expand.width * LANES, expand.x_plane)
+        multiply(expand, arrays, x, out, (last - first) * expand.width, panel)
+
+
+@compiled
+def rows_between(step: Any, first_out: int, last_out: int) -> tuple[int, int]:
+    """Return the rows of the map between that the output rows [first_out, last_out) need."""
+    reach = (step.kernel_height - 1) * step.dilation + 1
+    first_row = min(max(0, first_out * step.stride - step.pad_top), step.height)
+    last_row = min(step.height, (last_out - 1) * step.stride - step.pad_top + reach)
+    return first_row, max(first_row, last_row)
+
+
+@compiled
+def copy_rows(arena: Any, source: Map, target: Map, size: int, planes: int) -> None:
+    """Copy so many floats of every plane to where they may begin before the source, but not within it."""
+    for plane in range(planes):
+        start, distance = target.start + plane * target.plane, source.start - target.start
+        distance += plane * (source.plane - target.plane)
+        for offset in range(start, start + size, LANES):
+            store(arena, offset, load(arena, offset + distance))

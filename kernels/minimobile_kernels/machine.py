@@ -7,12 +7,12 @@ from typing import Any
 from minimobile_kernels.conv2d import conv2d
 from minimobile_kernels.crew import begin, end
 from minimobile_kernels.depthwise import depthwise_conv2d
-from minimobile_kernels.expanded import Kept, expanded_depthwise_conv2d
-from minimobile_kernels.inverted_residual import inverted_residual
+from minimobile_kernels.inverted_residual import Kept, inverted_residual
 from minimobile_kernels.maps import activation, add, concatenate, fake_quantize, pack_pixels
 from minimobile_kernels.pointwise import pointwise_conv2d
 from minimobile_kernels.pooling import average_pool2d
 from minimobile_kernels.resize import resize_bilinear
+from minimobile_kernels.separable import separable_conv2d
 from minimobile_kernels.step import KINDS, Arrays
 from minimobile_kernels.sync import claim, finish, wait
 
@@ -52,7 +52,7 @@ def run(
             if last == index + 2:
                 kept = inverted_residual(step, steps[index + 1], steps[last], arrays, part, parts, thread, kept)
             elif last == index + 1:
-                kept = expanded_depthwise_conv2d(step, steps[last], arrays, part, parts, thread, kept)
+                separable_conv2d(step, steps[last], arrays, part, parts, thread)
             elif kind == POINTWISE_CONV2D:
                 pointwise_conv2d(step, arrays, part, parts)
             elif kind == DEPTHWISE_CONV2D:

@@ -31,7 +31,6 @@ STEP = np.dtype(
         ("kind", np.int64),  # index into KINDS
         ("is_from_pixels", np.int64),  # conv2d, pack_pixels: x lies in the caller's image, not in the arena
         ("parts", np.int64),  # into which the work is cut for several threads
-        ("sections", np.int64),  # done together: of rows, a part is panels of one of them; one for each thread, or one
         ("is_fused", np.int64),  # this convolution is done by the one after it
         # Where the maps begin; y < 0: none. What a fused step makes, the next one's x, lies in a thread's own memory.
         *[(name, np.int64) for name in ("x", "y", "out")],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,23 +14,21 @@ from numpy.typing import NDArray
 from minimobile.errors import InputError
 from minimobile.execution.arena import Arena, whole_lines
 from minimobile.execution.bands import Band, Block, choose_band, count_bands
+from minimobile.execution.blocks import find_blocks
 from minimobile.execution.packing import PackedWeights, padded, weight_key
-from minimobile.execution.parts import MOST, count_parts, count_sections
+from minimobile.execution.parts import MOST, count_parts
 from minimobile.networks.graph import INPUT, Graph, Node
 from minimobile.operations.operation import MapShape
-from minimobile.operations.passes import count_consumers
 from minimobile.operations.shapes import infer_shapes, sliding_window
 from minimobile.operations.table import operation_of
 from minimobile_kernels.elementwise import CLAMPS
 from minimobile_kernels.geometry import Window
 from minimobile_kernels.host import LANES
-from minimobile_kernels.step import KINDS, PANEL_VECTORS, STEP
+from minimobile_kernels.step import KINDS, STEP
 
 MAXIMUM_ARENA_BYTES = 1 << 36
 LEAST_PART, GOOD_PART = 50_000, 1_000_000  # multiply-adds: about a microsecond, and twenty
 PER_WEIGHT = 8  # multiply-adds in the time that a weight takes to come from memory
-# For the rows of an expanded map that are filtered next, a chunk: 56 x 56 pixels of a panel, in the cache.
-CHUNK_BYTES = 7 << 16
 
 
 def read_map(program: Program, arena: NDArray[np.float32], name: str, is_channels_last: bool) -> NDArray[np.float32]:
@@ -138,10 +136,9 @@ class _Compiler:
         self.steps: list[NDArray[np.void]] = []
         self.names: list[str] = []
         self.offsets: list[int] = []
-        self.consumers = count_consumers(graph)
-        self.fused = self._find_fused()
-        self.bands = self._find_bands()
-        self.fused |= self.bands.keys()
+        self.bands: dict[str, Band] = {}
+        self.fused: set[str] = set()
+        self._choose_bands()
         self.joined = self._find_joined()
         self.scratch = self._find_scratch()
         self.scratch_distance = whole_lines(max((place + size for place, size in self.scratch.values()), default=0))
@@ -215,31 +212,21 @@ class _Compiler:
         """Tell whether a node needs the image in the arena's layout; a dense convolution reads it as it is."""
         return INPUT in node.inputs and (not operation_of(node).reads_pixels or node.inputs.index(INPUT) > 0)
 
-    def _find_fused(self) -> set[str]:
-        """Return the convolutions that the depthwise one after them, their only consumer, does by itself."""
-        return {
-            node.name
-            for node, after in itertools.pairwise(self.graph.nodes)
-            if operation_of(node).is_expansion
-            and len(node.inputs) == 1
-            and operation_of(after).filters_rows
-            and after.inputs == (node.name,)
-            and self.consumers[node.name] == 1
-        }
+    def _choose_bands(self) -> None:
+        """Choose the bands of the blocks that are done in such, by depthwise convolution, and all that is done so."""
+        for block in find_blocks(self.graph):
+            for nodes in [block[start:] for start in range(len(block) - 1)]:  # without the expansion if not with it
+                if band := choose_band(self._measure_block(nodes), self.num_threads):
+                    self.bands[nodes[-2].name] = band
+                    self.fused.update(node.name for node in nodes[:-1])
+                    break
 
-    def _find_bands(self) -> dict[str, Band]:
-        """Return the depthwise convolutions that are done, with the one before them, by the one after them."""
-        bands = {}
-        for expand, node, project in zip(self.graph.nodes, self.graph.nodes[1:], self.graph.nodes[2:], strict=False):
-            is_projection = operation_of(project).is_projection and project.inputs[0] == node.name
-            is_free = project.name not in self.fused and self.consumers[node.name] == 1
-            if expand.name in self.fused and is_projection and is_free:
-                weights = sum(math.prod(self.graph.shapes[each.weights["weight"]]) for each in (expand, project))
-                planes = padded(self.shapes[node.name][0]) // LANES
-                block = Block(planes, self.window(node), weights, self.batch)
-                if band := choose_band(block, self.num_threads):
-                    bands[node.name] = band
-        return bands
+    def _measure_block(self, nodes: Sequence[Node]) -> Block:
+        """Return the sizes of a block, with its expansion or without."""
+        *expansion, node, project = nodes
+        weights = sum(math.prod(self.graph.shapes[each.weights["weight"]]) for each in (*expansion, project))
+        planes = padded(self.shapes[node.name][0]) // LANES
+        return Block(planes, self.window(node), weights, self.batch, is_expanded=bool(expansion))
 
     def _find_joined(self) -> dict[str, Node]:
         """Return the maps that are computed where a concatenation wants them, so that nothing is left for it to do.
@@ -283,15 +270,8 @@ class _Compiler:
         return found
 
     def _measure_scratch(self, node: Node, after: Node) -> int:
-        """Return how many floats a fused node has in work at once: those of its band, or the rows of a chunk."""
-        if node.name in self.bands:
-            return self.bands[node.name].filtered
-        if after.name in self.bands:
-            return self.bands[after.name].expanded
-        _, height, width = self.shapes[node.name]
-        reach: int = (after.attributes["kernel_size"] - 1) * after.attributes["dilation"] + 1
-        row = PANEL_VECTORS * LANES * width
-        return row * min(height, max(CHUNK_BYTES // (4 * row), reach))
+        """Return how many floats a fused node has in work at once: those of a band, or a panel of what it filters."""
+        return self.bands[node.name].filtered if node.name in self.bands else self.bands[after.name].expanded
 
     def _pixel_strides(self) -> dict[str, int]:
         pixels = self.height * self.width
@@ -367,7 +347,7 @@ class _Compiler:
             "kind": KINDS.index(kind), "y": -1, "low": -np.inf, "high": np.inf, "out": self.arena.offsets[name],
             "batch": self.batch, "channels": channels, "height": height, "width": width, "out_channels": out_channels,
             "out_height": out_height, "out_width": out_width, "out_plane": self._plane(name),
-            "x_plane": self._plane(source), "sections": 1, **fields,
+            "x_plane": self._plane(source), **fields,
         }  # fmt: skip
         if source in self.fused:
             values |= {"scratch_size": self.scratch[source][1], "scratch_distance": self.scratch_distance}
@@ -377,10 +357,5 @@ class _Compiler:
         if source in self.bands:
             step["rows"] = self.bands[source].rows
             step["parts"] = count_bands(self.batch, out_height, self.bands[source].rows)
-        elif source in self.fused:
-            step["sections"] = count_sections(
-                Window(*(values[field] for field in Window._fields)), self.batch, self.num_threads
-            )
-            step["parts"] = self.steps[-1]["parts"]
         self.steps.append(step)
         self.names.append(name)

@@ -81,11 +81,11 @@ class Operation:
     reads_pixels: ClassVar[bool] = False
     """Its kernel reads the caller's image as it is."""
     is_expansion: ClassVar[bool] = False
-    """A depthwise convolution after it can have it done row by row."""
+    """It can be done with what filters rows after it and projects them after that, band by band of rows."""
     filters_rows: ClassVar[bool] = False
-    """It can have an expansion done row by row."""
+    """It can be done with what projects its rows after it, band by band of rows."""
     is_projection: ClassVar[bool] = False
-    """It can have what filters rows before it done with it, and an expansion before that, band by band of rows."""
+    """It can have what filters rows before it done with it, and an expansion before that."""
     joins: ClassVar[bool] = False
     """Its result is its inputs, side by side."""
     keeps_scale: ClassVar[bool] = False
