@@ -103,7 +103,9 @@ def test_in_bands_of_few_rows(threads, stride, monkeypatch):
     monkeypatch.setattr(bands, "MOST_ROWS", 3)
     graph, shape = separable_graph(50, 20, {**SLIDE, "stride": stride}), (2, 50, 33, 20)
     program = compiled(graph, shape, threads)
-    assert 4 <= program.steps["rows"][-1] < program.steps["out_height"][-1]
+    rows, height = program.steps["rows"][-1], program.steps["out_height"][-1]
+    assert 4 <= rows < height
+    assert program.steps["parts"][-1] == 2 * -(-height // rows)
     assert_agrees(graph, shape, threads)
 
 
@@ -119,6 +121,30 @@ def test_maps_that_are_asked_for_are_there():
     graph = chain_graph(3, (16, 24, 40))
     for asked in ("stem", "dw0", "pw0", "dw1"):
         assert_agrees(graph, (2, 3, 38, 24), asked=[asked])
+
+
+def test_a_sum_is_no_expansion():
+    nodes = (
+        Node("wide", "pointwise_conv2d", (INPUT,), {}, {"weight": "a"}),
+        Node("sum", "add", (INPUT, "wide")),
+        Node("filtered", "depthwise_conv2d", ("sum",), SLIDE, {"weight": "b"}),
+        Node("out", "pointwise_conv2d", ("filtered",), {}, {"weight": "c"}),
+    )
+    graph = Graph(nodes, 20, ("out",), {"a": (20, 20, 1, 1), "b": (20, 1, 3, 3), "c": (8, 20, 1, 1)})
+    assert find_groups(compiled(graph, (1, 20, 19, 12), 1)) == [(INPUT,), ("sum",), ("filtered", "out")]
+    assert_agrees(graph, (1, 20, 19, 12))
+
+
+def test_what_stands_before_a_filter_and_is_not_its_input_is_no_expansion():
+    nodes = (
+        Node("other", "pointwise_conv2d", (INPUT,), {}, {"weight": "a"}),
+        Node("filtered", "depthwise_conv2d", (INPUT,), SLIDE, {"weight": "b"}),
+        Node("mixed", "pointwise_conv2d", ("filtered",), {}, {"weight": "c"}),
+        Node("out", "add", ("other", "mixed")),
+    )
+    graph = Graph(nodes, 20, ("out",), {"a": (8, 20, 1, 1), "b": (20, 1, 3, 3), "c": (8, 20, 1, 1)})
+    assert find_groups(compiled(graph, (1, 20, 19, 12), 1)) == [(INPUT,), ("other",), ("filtered", "out")]
+    assert_agrees(graph, (1, 20, 19, 12))
 
 
 def test_infinite_weights_outside_the_image_are_skipped():

@@ -93,7 +93,7 @@ def rows_between(step: Any, first_out: int, last_out: int) -> tuple[int, int]:
 
 @compiled
 def copy_rows(arena: Any, source: Map, target: Map, size: int, planes: int) -> None:
-    """Copy so many floats of every plane to where they may begin before the source, but not within it."""
+    """Copy so many floats of every plane to another place."""
     for plane in range(planes):
         start, distance = target.start + plane * target.plane, source.start - target.start
         distance += plane * (source.plane - target.plane)
