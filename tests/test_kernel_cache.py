@@ -51,6 +51,12 @@ def double_21():
     return was_there, int(out[0])
 
 
+def bare(directory):
+    """Return an environment with nothing in it but where to import from, where code is kept and what for."""
+    processor = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_CPU_")}
+    return {"NUMBA_CACHE_DIR": str(directory), "PATH": "", "PYTHONPATH": ":".join([*sys.path, "."]), **processor}
+
+
 @pytest.fixture
 def directory(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
@@ -114,16 +120,16 @@ def test_nothing_is_loaded_before_its_checksum_is_right(directory):
 def test_what_is_kept_is_run_without_numba(directory):
     double_21()
     program = "import sys, test_kernel_cache as test\nprint(*test.double_21(), 'numba' in sys.modules)"
-    environment = {"NUMBA_CACHE_DIR": str(directory), "PATH": "", "PYTHONPATH": ":".join([*sys.path, "."])}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=bare(directory), capture_output=True, text=True, check=True
+    )
     assert done.stdout == "True 42 False\n"
 
 
 def test_processes_that_start_at_once(directory):
     command = [sys.executable, "-c", PROGRAM]
-    environment = {"NUMBA_CACHE_DIR": str(directory), "PATH": "", "PYTHONPATH": ":".join([*sys.path, "."])}
     children = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(command, env=bare(directory), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
     for child in children:
