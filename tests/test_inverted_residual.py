@@ -85,7 +85,7 @@ def test_every_small_shape(
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("stem", [None, 2])
 def test_in_bands_of_few_rows(threads, stride, stem, monkeypatch):
-    monkeypatch.setattr(bands, "BAND_BYTES", 1 << 16)
+    monkeypatch.setattr(bands, "BAND_BYTES", 44 << 10)
     graph = residual_graph(3, 50, 20, stride, stem=stem)
     shape = (2, 3, 66, 40) if stem else (2, 3, 33, 20)
     program, _ = compiled(graph, shape, threads)
