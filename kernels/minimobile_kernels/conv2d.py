@@ -100,7 +100,7 @@ def _multiply(step: Any, arrays: Arrays, x: TapWindows, pixels: int, panel: int,
     weight = step.weight + panel * PANEL * (count + 2)
     term = 0
     while term < count:
-        _tile(source, arrays, pixels, vectors, Terms(weight, count, term, step.block), x, out, finish)
+        _tile(source, arrays, pixels, vectors, Terms(weight, count, term, step.block, 0), x, out, finish)
         term += step.block
 
 

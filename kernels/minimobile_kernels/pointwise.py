@@ -9,7 +9,7 @@ from minimobile_kernels.host import LANES
 from minimobile_kernels.planes import ceil_div, share, share_panels
 from minimobile_kernels.simd import keep_apart
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
-from minimobile_kernels.tile import PANEL, TILE_PIXELS, Terms, finish_of, make_tile
+from minimobile_kernels.tile import ASKED, PANEL, TILE_PIXELS, Terms, finish_of, make_tile
 
 LARGE, SMALL, _ = TILE_PIXELS
 GROUP = 16  # tiles: their sums and a block of weights fit the first-level cache
@@ -57,26 +57,31 @@ def multiply(step: Any, arrays: Arrays, x: Map, out: Map, count: int, panel: int
 
     A block of terms passes over a group of tiles before the next one does: its weights stay in the first-level
     cache. What is left at the end is covered by a tile that overlaps the one before and computes the same bits again.
+    Each tile asks for a share of the weights that come next, so that memory is at work all the time and not for the
+    first tile of each panel alone.
     """
     keep_apart()
     arena, channels, block, finish = arrays.arena, step.channels, step.block, finish_of(step)
     weight = step.weight + panel * PANEL * (channels + 2)
     vectors = min(PANEL_VECTORS, ceil_div(step.out_channels, LANES) - panel * PANEL_VECTORS)
     tiled = count // LARGE * LARGE
+    next_panel, asked = weight + PANEL * (channels + 2), ASKED * channels
     for group in range(0, tiled, GROUP * LARGE):
         first = 0
         while first < channels:  # `range` with a step that is not known would divide
-            terms = Terms(weight, channels, first, block)
+            ahead = next_panel
             for pixel in range(group, min(group + GROUP * LARGE, tiled), LARGE):
+                terms = Terms(weight, channels, first, block, ahead)
+                ahead += asked
                 _tile(arena, arrays, LARGE, vectors, terms, _at(x, pixel), _at(out, pixel), finish)
             first += block
-    pixel = tiled
+    pixel, ahead = tiled, next_panel + tiled // LARGE % GROUP * asked
     while pixel < count:
         size = _choose_rest(count - pixel, count)
         pixel = min(pixel, count - size)
         first = 0
         while first < channels:
-            terms = Terms(weight, channels, first, block)
+            terms = Terms(weight, channels, first, block, ahead)
             _tile(arena, arrays, size, vectors, terms, _at(x, pixel), _at(out, pixel), finish)
             first += block
         pixel += size

@@ -15,11 +15,11 @@ from numba.extending import intrinsic
 from minimobile_kernels import simd
 from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES, REGISTERS
-from minimobile_kernels.reference import BLOCK
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 
 LINE = 16  # floats of a cache line
 PANEL = PANEL_VECTORS * LANES
+ASKED = PANEL // 4  # 7 x 7 pixels are four tiles of the widest vectors
 TILE_PIXELS = (14, 7, 1) if REGISTERS == 32 else (6, 3, 1)
 
 
@@ -30,6 +30,7 @@ class Terms(NamedTuple):
     number: int
     first: int
     block: int
+    ahead: int  # of a map: where weights begin that are asked for meanwhile, `ASKED` floats a term
 
 
 class TapWindows(NamedTuple):
@@ -111,6 +112,7 @@ class _Tile:
         self.source = source
         self.terms = terms
         self.weights = self.at(arrays.weights, terms.weight)
+        self.ahead = self.at(arrays.weights, terms.ahead)
         self.taps = arrays.taps
         self.out = self.at(arrays.arena, out.start)
         self.out_plane = out.plane
@@ -175,22 +177,26 @@ class _Tile:
             left = builder.sub(last, channel)
             count = builder.select(builder.icmp_signed("<", left, lanes), left, lanes)
             with simd.aligned_loop(builder, self.constant(0), count) as lane:
-                self.add_term(builder.add(channel, lane), self.at(plane, lane), LANES)
+                k = builder.add(channel, lane)
+                self.add_term(k, self.at(plane, lane), LANES)
+                self.ask_for_weights(k)
 
     def add_term(self, k: Any, first_pixel: Any, step: Any) -> None:
         """Emit the fused multiply-adds of one term: its weights for the panel times its value at every pixel."""
         builder = self.builder
         row = self.at(self.weights, self.scaled(k, self.vectors * LANES))
         w = [simd.load_vector(builder, self.at(row, vector * LANES)) for vector in range(self.vectors)]
-        ahead = self.at(row, BLOCK * self.vectors * LANES)  # the same term of the next block, or the next panel
-        for line in range(0, self.vectors * LANES, LINE):
-            simd.prefetch(builder, self.at(ahead, line))
         for pixel in range(self.pixels):
             distance = pixel * step if isinstance(step, int) else self.scaled(step, pixel)
             x = simd.splat(builder, builder.load(self.at(first_pixel, distance)))
             for vector in range(self.vectors):
                 slot = self.sums[pixel, vector]
                 builder.store(simd.fused_multiply_add(builder, x, w[vector], builder.load(slot)), slot)
+
+    def ask_for_weights(self, k: Any) -> None:
+        """Emit a term's hint; a tile of one pixel reads its weights faster than any could be asked for."""
+        if self.pixels > 1:
+            simd.prefetch(self.builder, self.at(self.ahead, self.scaled(k, ASKED)))
 
     def add_running_sums(self) -> None:
         """Emit what adds the sums of the blocks before."""
