@@ -17,7 +17,6 @@ from minimobile_kernels._jit import compiled
 from minimobile_kernels.host import LANES, REGISTERS
 from minimobile_kernels.step import PANEL_VECTORS, Arrays, Map
 
-LINE = 16  # floats of a cache line
 PANEL = PANEL_VECTORS * LANES
 ASKED = PANEL // 4  # 7 x 7 pixels are four tiles of the widest vectors
 TILE_PIXELS = (14, 7, 1) if REGISTERS == 32 else (6, 3, 1)
