@@ -112,9 +112,6 @@ def helpers_for_every_call() -> Iterator[None]:
     from minimobile.quantized import engine as quantized_engine
 
     class Sharing(Account):
-        def chooses_sharing(self) -> bool:
-            return True
-
         def note(self, seconds: float, was_shared: bool) -> None:
             pass
 

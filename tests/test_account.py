@@ -33,7 +33,7 @@ def run(account, calls, shared, alone=lambda: ALONE):
     for _ in range(calls):
         rests = account.rest > 0
         account.rest -= rests
-        shares = not rests and account.chooses_sharing()
+        shares = not rests and account.to_share > 0
         taken = shared() if shares else alone()
         if not rests:
             account.note(taken, shares)

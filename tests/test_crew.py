@@ -1,6 +1,7 @@
 """Helpers: they join calls, are never waited for, and are gone with their crew; no bit depends on them."""
 
 import gc
+import itertools
 import os
 import random
 import threading
@@ -13,7 +14,7 @@ import pytest
 from cases import assert_same_bits, open_runner, random_image, random_weights
 
 import minimobile as mm
-from minimobile.execution import crew
+from minimobile.execution import crew, engine
 from minimobile.execution.account import Account
 from minimobile.execution.crew import Crew
 from minimobile.networks import mobilenet_v1, mobilenet_v2
@@ -97,8 +98,9 @@ class WrittenAccount(Account):
     def rest(self, calls):
         self.counted.append(calls)
 
-    def chooses_sharing(self):
-        return self.answers[0] == "share"
+    @property
+    def to_share(self):
+        return int(self.answers[0] == "share")
 
     def note(self, seconds, was_shared):
         self.noted.append((seconds, was_shared))
@@ -115,6 +117,38 @@ def test_calls_go_alone_where_their_account_says_so(monkeypatch):
     ours.run(entries.run, nothing_to_do())  # helpers in any case
     assert begun == [1, 1, 1] and ours._station._fields[CALL] // 2 == 2
     assert account.noted == [(1.0, True), (1.0, False)] and account.counted == [0]
+
+
+def test_a_program_for_one_thread_is_never_shared():
+    ours, account = Crew(1), WrittenAccount(["share"])
+    ours.run(entries.run, nothing_to_do(), account, is_for_all=False)
+    assert ours._station._fields[CALL] == 0 and [shared for _, shared in account.noted] == [False]
+
+
+def test_calls_alone_have_a_program_for_one_thread(expected, monkeypatch):
+    class Turns(Account):
+        """Says another thing each time it is asked, so that the engine and the crew hear different things."""
+
+        def __init__(self):
+            self.rest, self.asked, self.noted = 0, itertools.count(), []
+
+        @property
+        def to_share(self):
+            return random.Random(next(self.asked)).randrange(2)
+
+        def note(self, seconds, was_shared):
+            self.noted.append(was_shared)
+
+    monkeypatch.setattr(engine, "Account", Turns)
+    for graph, weights, image, values in expected:
+        runner = open_runner(graph, weights, num_threads=3)
+        with ThreadPoolExecutor(2) as callers:
+            for outcome in callers.map(lambda _: runner.run(image, graph.outputs), range(20)):  # noqa: B023
+                assert_same_bits(outcome["classifier"], values, "alone or not")
+        (plan,) = runner._plans._made.values()
+        wait_for(lambda: runner.run(image, graph.outputs) and set(plan.account.noted) == {False, True})  # noqa: B023
+        assert plan.shared.num_threads == 3 and plan.alone.num_threads == 1
+        assert plan.arena_size >= max(plan.shared.arena_size, plan.alone.arena_size)
 
 
 def test_helpers_are_roused_before_a_call_only_if_they_had_the_last_one(monkeypatch):

@@ -38,17 +38,13 @@ class Account:
         self._usual = 0.0  # seconds of a call alone, once that is known
         self._factor = LEAST_REST
         self._has_won = False
-        self._to_share = 1  # calls until the next look; the first one of all finds everything cold
+        self.to_share = 1  # calls until the next look, none while calls rest; the first of all finds everything cold
         self._spacing = SOON
-
-    def chooses_sharing(self) -> bool:
-        """Tell whether to share a call that does not rest."""
-        return self._to_share > 0
 
     def note(self, seconds: float, was_shared: bool) -> None:
         """Note how long a call took that did not rest."""
         if was_shared:
-            self._to_share -= 1
+            self.to_share -= 1
             if self._usual:
                 self._settle(self._usual - seconds - UNSEEN)
             return
@@ -59,7 +55,7 @@ class Account:
         if is_first and processors.are_all_taken():
             self._pause(LEAST_REST * RISK)
         else:
-            self._to_share = self._spacing
+            self.to_share = self._spacing
             self._spacing = min(EVERY, 2 * self._spacing)
 
     def _find_usual(self) -> float:
@@ -80,5 +76,5 @@ class Account:
     def _pause(self, seconds: float) -> None:
         """Have as many calls rest as take so long, and then look again."""
         self.rest = int(seconds / self._usual) + 1
-        self._balance, self._to_share, self._spacing = 0.0, 0, SOON
+        self._balance, self.to_share, self._spacing = 0.0, 0, SOON
         self._alone.clear()

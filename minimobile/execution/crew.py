@@ -46,11 +46,14 @@ class Crew:
         self._is_shared = False  # the last call
         self._lock = ProcessLock()
 
-    def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None = None) -> None:
+    def run(
+        self, entry: Entry, arguments: tuple[Any, ...], account: Account | None = None, is_for_all: bool = True
+    ) -> None:
         """Call an entry whose last parameters are control, mailbox, threads and thread, with helpers if that is faster.
 
         `arguments` are those before, of which the first are the steps of a program; `account` says whether helpers
-        make calls of this program faster. None: they come in any case.
+        make calls of this program faster. None: they come in any case. Where the program is not `is_for_all` threads of
+        the crew, but for one, the call goes alone whatever the account says.
         """
         if account is not None and account.rest > 0:  # counted here: every function costs a cold call 1 us
             account.rest -= 1
@@ -59,7 +62,7 @@ class Crew:
             station = self._station
             if station is None or station.process != os.getpid():
                 station = self._start()
-            self._is_shared = station.run(entry, arguments, account)
+            self._is_shared = station.run(entry, arguments, account, is_for_all)
             return
         entry.bind(*arguments, _NOTHING, _NOTHING, 1)(0)
 
@@ -137,14 +140,14 @@ class _Station:
         for helper in self._helpers:
             helper.dismiss()
 
-    def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None) -> bool:
+    def run(self, entry: Entry, arguments: tuple[Any, ...], account: Account | None, is_for_all: bool) -> bool:
         """See `Crew.run`; return whether the helpers were asked to come."""
         if not self._lock.acquire(blocking=False):  # the helpers are at the call of another thread
             _run_alone(entry, arguments)
             return False
         try:
             start = time.perf_counter()
-            shares = account is None or account.chooses_sharing()
+            shares = is_for_all and (account is None or account.to_share > 0)
             if shares:
                 self._share(entry, arguments)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,30 @@ from minimobile_kernels.mailbox import make_mailbox
 from minimobile_kernels.step import STEP
 
 
+@dataclass
+class _Plan:
+    """What a runner knows of runs for one set of outputs and one shape of images."""
+
+    graph: Graph
+    shape: tuple[int, int, int, int]  # of the image: (N, C, H, W), whatever its layout
+    is_channels_last: bool
+    packed: PackedWeights
+    shared: Program  # for all threads of the runner
+    account: Account
+
+    def __post_init__(self) -> None:
+        self.alone: Program | None = None  # the program for one thread: made when a call is to go alone
+        self.arena_size = self.shared.arena_size  # for either
+
+    def find_alone(self) -> Program:
+        """Return the program for one thread, made now if need be; one for several does more than one thread needs."""
+        if self.alone is None:
+            alone = compile_program(self.graph, self.packed, self.shape, self.is_channels_last)
+            self.arena_size = max(self.arena_size, alone.arena_size)  # before anybody sees the program
+            self.alone = alone
+        return self.alone
+
+
 class CompiledRunner(FloatRunner):
     """A graph with weights, compiled: programs by outputs and shape, packed weights, arenas and helpers.
 
@@ -37,7 +62,7 @@ class CompiledRunner(FloatRunner):
         super().__init__(graph)
         self._weights = weights
         self._packed: list[PackedWeights] = []
-        self._programs: Recent[tuple[Program, PackedWeights, Account]] = Recent()
+        self._plans: Recent[_Plan] = Recent()
         self._arenas = ArenaPool()
         self._crew = Crew(options.thread_count - 1)
 
@@ -49,13 +74,15 @@ class CompiledRunner(FloatRunner):
         pixels = np.require(pixel_values, np.float32, ["C_CONTIGUOUS", "ALIGNED"])
         n, *sizes = pixels.shape
         channels, height, width = (sizes[2], *sizes[:2]) if is_channels_last else sizes
-        program, packed, account = self._programs.find(
+        plan = self._plans.find(
             (names, pixels.shape, is_channels_last),
-            lambda: self._compile(names, (n, channels, height, width), is_channels_last),
+            lambda: self._plan(names, (n, channels, height, width), is_channels_last),
         )
-        arena = self._arenas.take(program.arena_size)
-        arguments = (program.steps, pixels.reshape(-1), packed.values, arena, program.taps)
-        self._crew.run(entries.run, arguments, account)
+        is_for_all = plan.account.to_share > 0
+        program = plan.shared if is_for_all else plan.alone or plan.find_alone()
+        arena = self._arenas.take(plan.arena_size)
+        arguments = (program.steps, pixels.reshape(-1), plan.packed.values, arena, program.taps)
+        self._crew.run(entries.run, arguments, plan.account, is_for_all)
         results = {name: read_map(program, arena, name, is_channels_last) for name in names}
         self._arenas.give_back(arena)
         return results
@@ -68,13 +95,11 @@ class CompiledRunner(FloatRunner):
         """Return the microseconds of each step of a run on one thread; see `Runner.time_steps`."""
         return time_nodes(self.graph, self._weights, pixel_values, data_format == "channels_last")
 
-    def _compile(
-        self, outputs: tuple[str, ...], shape: tuple[int, int, int, int], is_channels_last: bool
-    ) -> tuple[Program, PackedWeights, Account]:
+    def _plan(self, outputs: tuple[str, ...], shape: tuple[int, int, int, int], is_channels_last: bool) -> _Plan:
         graph = lower(self.graph, outputs)
         packed = self._pack(graph)
-        program = compile_program(graph, packed, shape, is_channels_last, self._crew.size + 1)
-        return program, packed, Account()
+        shared = compile_program(graph, packed, shape, is_channels_last, self._crew.size + 1)
+        return _Plan(graph, shape, is_channels_last, packed, shared, Account())
 
     def _pack(self, graph: Graph) -> PackedWeights:
         """Return packed weights that hold all of the graph's; one array serves all sets of outputs if it can.
