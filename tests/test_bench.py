@@ -1,11 +1,16 @@
-"""Turns of a benchmark: what may disturb one is waited for."""
+"""Benchmarks: what may disturb a turn is waited for, and steps are compared with the same ones."""
 
 import itertools
 
 import pytest
+from cases import random_weights
 
 from minimobile.comparison import bench
 from minimobile.errors import InputError
+from minimobile.execution.timing import SteppedProgram
+from minimobile.networks import mobilenet_v1
+from minimobile.networks.config import MobileNetV1Config
+from minimobile.operations.passes import lower
 
 
 class Clock:
@@ -71,3 +76,21 @@ def test_what_is_no_pause_is_refused(pause):
 def test_who_is_no_rival_is_refused():
     with pytest.raises(InputError, match=r"against: expected some of .*, got 'abacus'"):
         bench.compare(None, {}, (1, 3, 32, 32), ["abacus"], 1, 0.0)
+
+
+def test_one_thread_and_two_are_timed_at_the_same_steps(monkeypatch):
+    graph = mobilenet_v1.build(MobileNetV1Config(depth_multiplier=0.25), "classification")
+    timed = []
+
+    def run_together(program, part, pixels, times):
+        timed.append(program.names(part))
+        return float(len(timed))
+
+    monkeypatch.setattr(SteppedProgram, "run_together", run_together)
+    rows = bench.time_steps(graph, random_weights(graph), (1, 3, 96, 96), rounds=1, num_threads=2)
+    names = [node.name for node in lower(graph, graph.outputs).nodes]
+    ones, several = timed[:: 2 * bench.CALLS], timed[1 :: 2 * bench.CALLS]
+    assert ones == several and sum(ones, ()) == tuple(names)
+    assert [row["name"] for row in rows] == [" + ".join(names) for names in ones]
+    # The two of 3 x 3 pixels are done together by one thread, and one after the other by two.
+    assert {len(row["parts"]) for row in rows} == {1, 2}

@@ -90,7 +90,10 @@ def layer_lines(found: Mapping[str, Sequence[Mapping[str, Any]]], threads: int) 
     for case, steps in found.items():
         lines.append(f"{case}: {sum(step['microseconds'] for step in steps) / 1e3:.2f} ms")
         for step in steps:
-            shared = f"  {threads} threads x {step['speedup']:.2f}, {step['parts']} parts" if threads > 1 else ""
+            shared = ""
+            if threads > 1:
+                parts = " + ".join(map(str, step["parts"]))
+                shared = f"  {threads} threads x {step['speedup']:.2f}, {parts} parts"
             lines.append(
                 f"  {step['name']:34} {step['kernel']:34} {step['output']!s:22} {step['microseconds']:8.1f} us "
                 f"{step['gflops']:6.1f} GFLOP/s {step['share']:4.0%}{shared}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ TURN = 15e-3  # seconds of calls in a row: what a turn finds cold is warm soon
 APART = 8  # calls of a turn, at most, where there is a pause before each
 LONGEST_PAUSE = 10_000  # milliseconds
 LOOK, LOOKS = 12e-3, 20  # seconds of sleep in which this process shall take no time, and how often that is tried
+CALLS = 3  # of a step in each round
 TOGETHER = 1e-3  # seconds of one step again and again in one call, so that the call itself does not count
 QUANTIZED_RIVALS = ("litert", *IN_INTEGERS)
 INTEGER_AGREEMENT = 0.5  # relative to the largest output: other ranges and roundings, and the same network
@@ -239,43 +241,64 @@ def _relative(found: NDArray[Any], ours: NDArray[Any]) -> float:
 
 
 def time_steps(
-    graph: Graph, weights: Weights, shape: Shape, repeats: int = 50, num_threads: int = 1
+    graph: Graph, weights: Weights, shape: Shape, rounds: int = 20, num_threads: int = 1
 ) -> list[dict[str, Any]]:
-    """Return a row per step of the program, run alone on one thread, minimum of `repeats`.
+    """Return a row per step of the program for one thread, run by itself a few times in each round: the minimum.
 
     Keys: name, kernel, output (N, H, W, C), microseconds, gflops (GFLOP/s), share (of `measure_peak`). Steps that are
-    done together are one row. With `num_threads` above one also parts, into which a step is cut for so many, and
-    speedup, how many times faster they do it together, meeting at its end.
+    done together are one row. With `num_threads` above one also parts, into which the steps are cut for so many, and
+    speedup, how many times faster they do them together, meeting at the end of each. One row are then the steps that
+    are done together by the program for one thread or by that for so many.
     """
-    program = SteppedProgram(graph, weights, shape, num_threads=num_threads)
-    alone = SteppedProgram(graph, weights, shape) if num_threads > 1 else program
+    alone = SteppedProgram(graph, weights, shape)
+    program = SteppedProgram(graph, weights, shape, num_threads=num_threads) if num_threads > 1 else alone
     pixels = np.random.default_rng(0).uniform(-1, 1, int(np.prod(shape))).astype(np.float32)
-    peak = measure_peak()
-    rows = []
-    for part in program.parts():
-        steps = program.steps(part)
+    parts = _common_parts(alone, program)
+    for part in parts:
+        alone.run(part, pixels)
         program.run(part, pixels)
-        seconds = min(program.run(part, pixels) for _ in range(repeats))
+    peaks, taken = [], []
+    for _ in range(rounds):  # each thing once in a while: a machine is slower in some seconds than in others
+        peaks.append(measure_peak())
+        taken.append([_time_part(alone, program, part, pixels, num_threads) for part in parts])
+    fastest = np.min(taken, axis=0)
+    rows = []
+    for part, (seconds, one, several) in zip(parts, fastest, strict=True):
+        steps = alone.steps(part)
         gflops = sum(multiply_adds(step) for step in steps) * 2e-9 / seconds
         rows.append(
             {
-                "name": " + ".join(program.names(part)),
+                "name": " + ".join(alone.names(part)),
                 "kernel": " + ".join(KINDS[step["kind"]] for step in steps),
-                "output": program.output(part),
+                "output": alone.output(part),
                 "microseconds": seconds * 1e6,
                 "gflops": gflops,
-                "share": gflops / peak,
+                "share": gflops / max(peaks),
             }
         )
         if num_threads > 1:
-            times = max(1, round(TOGETHER / seconds))
-            both = [
-                (alone.run_together(part, pixels, times), program.run_together(part, pixels, times))
-                for _ in range(repeats)
-            ]
-            one, several = map(min, zip(*both, strict=True))
-            rows[-1] |= {"parts": int(steps[0]["parts"]), "speedup": one / several}
+            cut = [int(step["parts"]) for step in program.steps(part) if not step["is_fused"]]
+            rows[-1] |= {"parts": cut, "speedup": one / several}
     return rows
+
+
+def _time_part(
+    alone: SteppedProgram, program: SteppedProgram, part: slice, pixels: NDArray[np.float32], num_threads: int
+) -> tuple[float, float, float]:
+    """Return the seconds of a part alone, and again and again in one call on one thread and on all: minima of a few."""
+    seconds = min(alone.run(part, pixels) for _ in range(CALLS))
+    if num_threads == 1:
+        return seconds, seconds, seconds
+    times = max(1, round(TOGETHER / seconds))
+    both = [(alone.run_together(part, pixels, times), program.run_together(part, pixels, times)) for _ in range(CALLS)]
+    one, several = map(min, zip(*both, strict=True))
+    return seconds, one, several
+
+
+def _common_parts(*programs: SteppedProgram) -> list[slice]:
+    """Return the parts at whose ends all programs of one graph have all maps so far: they do other steps together."""
+    ends = sorted(set.intersection(*({part.stop for part in program.parts()} for program in programs)))
+    return [slice(*pair) for pair in itertools.pairwise([0, *ends])]
 
 
 def draw_steps(steps: Sequence[Mapping[str, Any]], title: str) -> Image.Image:
@@ -306,5 +329,5 @@ def measure_peak() -> float:
     image = np.ones(channels * pixels, np.float32)
     run_steps(program, program.steps, image, packed, arena)
     steps = np.repeat(program.steps[-1:], count)
-    seconds = min(run_steps(program, steps, image, packed, arena) for _ in range(200))
+    seconds = min(run_steps(program, steps, image, packed, arena) for _ in range(50))
     return 2e-9 * channels * pixels * 2 * LANES * count / seconds
