@@ -60,10 +60,3 @@ def _refuse_masked(given: object, what: str) -> None:
                 "what is masked with its filled()"
             )
         items = [part for item in items if isinstance(item, list | tuple) for part in item]
-
-
-def read_whole(value: object, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
-    """Return a whole number, whatever type has it, that a caller gives as `what`; InputError for what is none."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
-        raise InputError(f"{what}: expected a whole number of {least} to {most}, got {repr(value)[:80]}")
-    return int(value)

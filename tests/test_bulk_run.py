@@ -319,7 +319,7 @@ worker.main()
         ({"top": "5"}, "top: expected a whole number"),
         ({"num_threads": 2}, "num_threads: expected none, for jobs says it"),
         ({"state_dict": {"weight": np.zeros(3)}}, "state_dict: expected a value that JSON can hold"),
-        ({"engine": "abacus"}, "engine: expected local or ray, or what computes parts"),
+        ({"engine": "abacus"}, "engine: expected one of local, ray"),
         ({"model": "nowhere.h5"}, "nowhere.h5"),
     ],
 )

@@ -178,8 +178,8 @@ def test_a_forked_child_computes_too(network):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "fast"}, "engine: expected 'compiled' or 'reference', got 'fast'"),
-        ({"dtype": "float16"}, "dtype: expected 'float32' or 'float64', got 'float16'"),
+        ({"engine": "fast"}, "engine: expected one of compiled, reference, got 'fast'"),
+        ({"dtype": "float16"}, "dtype: expected one of float32, float64, got 'float16'"),
         ({"dtype": "float64"}, "use engine='reference'"),
         ({"num_threads": 0}, "num_threads: expected a whole number from 1 to 1024, got 0"),
         ({"num_threads": "many"}, "num_threads: expected"),

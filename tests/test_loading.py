@@ -69,7 +69,7 @@ def test_arguments_that_ask_for_what_is_so_anyway_change_nothing(load, classifie
         ({"local_files_only": "yes"}, "^local_files_only: expected True or False"),
         ({"ignore_mismatched_sizes": 3}, "^ignore_mismatched_sizes: expected True or False"),
         ({"state_dict": [1]}, "^state_dict: expected arrays by their names"),
-        ({"dtype": "int8"}, "^dtype: expected 'float32' or 'float64', got 'int8'"),
+        ({"dtype": "int8"}, "^dtype: expected one of float32, float64, got 'int8'"),
         ({"dtype": "float64"}, "engine='reference'"),
         ({"pretrained_model_name_or_path": "x"}, "^pretrained_model_name_or_path: expected one source"),
         ({"low_cpu_memory_usage": True}, "there is no field 'low_cpu_memory_usage'"),

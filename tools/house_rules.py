@@ -25,6 +25,7 @@ MAX_LINES = 400
 PACKAGES: Mapping[str, str] = {
     "minimobile_kernels": "arrays in, arrays out",
     "minimobile.errors": "what is said to a user",
+    "minimobile.arguments": "plain arguments as callers hand them in",
     "minimobile.arrays": "arrays as callers hand them in",
     "minimobile.storage": "files, directories, JSON, the hub",
     "minimobile.tables": "rows for people to read",

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+from minimobile.arguments import show
 from minimobile.errors import FormatError, InputError, MinimobileError, UnavailableError
 from minimobile.imaging.folders import is_picture, walk_pictures
 from minimobile.imaging.pictures import PICTURE_SUFFIXES
@@ -24,6 +25,7 @@ from minimobile.storage.files import open_regular
 Cell: TypeAlias = tuple[str, str, int]
 Entry: TypeAlias = str | Cell
 """A path or an address (`s3://...`), or the picture in a table: (table, column, row)."""
+Sources: TypeAlias = str | Path | Sequence[str | Path]
 
 LIST_SUFFIXES = (".txt", ".list")
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -31,7 +33,7 @@ COLUMNS = ("path", "file", "filename", "image", "bytes")
 """The columns that a table of pictures may call them by; the first that is there is taken."""
 
 
-def list_entries(sources: Sequence[str | Path], column: str | None = None, stdin: TextIO | None = None) -> list[Entry]:
+def list_entries(sources: Sources, column: str | None = None, stdin: TextIO | None = None) -> list[Entry]:
     """Return what the sources name, sorted, each entry once.
 
     A source is a folder (with all below it), a picture, a glob, a list (.txt, .list: a path a line), a table (.csv,
@@ -49,8 +51,7 @@ def list_entries(sources: Sequence[str | Path], column: str | None = None, stdin
     """
     texts: list[str] = []
     cells: list[Cell] = []
-    for source in sources:
-        text = os.fspath(source)
+    for text in _read_sources(sources):
         before = len(texts) + len(cells)
         for entry in _read_stdin(stdin or sys.stdin) if text == "-" else _list_source(text, column):
             if isinstance(entry, str):
@@ -91,6 +92,14 @@ def is_address(text: str) -> bool:
 
 def _order(entry: Entry) -> tuple[bool, str, str, int]:
     return (False, entry, "", 0) if isinstance(entry, str) else (True, *entry)
+
+
+def _read_sources(sources: Sources) -> list[str]:
+    given = [sources] if isinstance(sources, str | Path) or not isinstance(sources, Sequence) else sources
+    for source in given:
+        if not isinstance(source, str | Path):
+            raise InputError(f"sources: expected paths of folders, pictures, lists or tables, got {show(source)}")
+    return [os.fspath(source) for source in given]
 
 
 def _list_source(text: str, column: str | None) -> Iterable[Entry]:

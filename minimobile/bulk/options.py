@@ -14,6 +14,7 @@ import numpy as np
 import PIL
 import PIL.features
 
+from minimobile.arguments import check_choice, read_flag
 from minimobile.bulk.entries import import_package
 from minimobile.bulk.files import create_once
 from minimobile.errors import InputError
@@ -46,10 +47,12 @@ class BulkOptions:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _demand(self.task in TASKS, "task", f"one of {', '.join(TASKS)}", self.task)
-        _demand(self.format in FORMATS, "format", f"one of {', '.join(FORMATS)}", self.format)
+        check_choice(self.task, "task", TASKS)
+        check_choice(self.format, "format", FORMATS)
+        read_flag(self.overlay, "overlay")
+        read_flag(self.draft, "draft")
         _demand(type(self.top) is int and self.top >= 1, "top", "a whole number of 1 or more", self.top)
-        check_threshold(self.threshold, "threshold")
+        object.__setattr__(self, "threshold", check_threshold(self.threshold, "threshold"))
         _demand(self.task == "features" or not self.layers, "layer", f"none for the task {self.task}", self.layers)
         _demand(self.task != "features" or bool(self.layers), "layer", "at least one for the task features", "none")
         _demand(self.task == "segment" or not self.overlay, "overlay", "the task segment", self.task)

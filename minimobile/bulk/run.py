@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from minimobile.bulk.entries import Entry, leave_out, list_entries
+from minimobile.arguments import check_choice, read_whole, show
+from minimobile.bulk.entries import Entry, Sources, leave_out, list_entries
 from minimobile.bulk.files import clear_leftovers, create_once, naming
 from minimobile.bulk.options import BulkOptions, fingerprint, require_same_run
 from minimobile.bulk.part_runner import PartReport
@@ -20,6 +21,8 @@ from minimobile.bulk.workers import StoppedError, Worker
 from minimobile.errors import InputError
 from minimobile.execution.threads import count_processors
 from minimobile.models.auto import load
+from minimobile.models.inputs import read_layers
+from minimobile.storage.files import user_path
 
 SUCCESS = "_SUCCESS"
 THREADS_PER_WORKER = 4  # beyond, Python's lock is what they wait for
@@ -67,7 +70,7 @@ class Summary:
 
 
 def run(
-    sources: Sequence[str | Path],
+    sources: Sources,
     out: str | Path,
     *,
     task: str,
@@ -117,12 +120,13 @@ def run(
         FormatError: a model that cannot be loaded, a folder that cannot be written.
         UnavailableError: a package of an extra is missing.
     """
-    options = BulkOptions(str(model), task, table_format, tuple(layers), top, threshold, overlay, draft, overrides)
+    layers = tuple(map(str, read_layers(layers, "layers")))
+    options = BulkOptions(str(model), task, table_format, layers, top, threshold, overlay, draft, overrides)
     _check_numbers(jobs, rows_per_part, shard)
     opened = load(str(model), num_threads=1, **overrides)
     require_task(opened, options, str(model))
     compute = _find_engine(engine)
-    folder, identity = Path(out), fingerprint(opened, options)
+    folder, identity = user_path(out, "out"), fingerprint(opened, options)
     listed = None if folder.exists() else _list_some(sources, column)  # what names nothing leaves no folder behind
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +143,7 @@ def run(
     return _settle(plans, folder, options, done.rows)
 
 
-def _list_some(sources: Sequence[str | Path], column: str | None) -> list[Entry]:
+def _list_some(sources: Sources, column: str | None) -> list[Entry]:
     entries = list_entries(sources, column)
     if not entries:  # an empty list on standard input, which may go on with a run but not begin one
         raise InputError("sources: expected pictures, found none")
@@ -258,21 +262,20 @@ def _settle(plans: Sequence[Plan], folder: Path, options: BulkOptions, computed:
 
 
 def _find_engine(engine: str | Engine) -> Engine:
-    if engine == "local":
-        return run_locally
+    if callable(engine):
+        return engine
+    check_choice(engine, "engine", ("local", "ray"))
     if engine == "ray":
         from minimobile.bulk.ray_engine import import_ray, run_on_ray
 
         import_ray()  # where it is missing, nothing is begun
         return run_on_ray
-    if isinstance(engine, str) or not callable(engine):
-        raise InputError(f"engine: expected local or ray, or what computes parts, got {engine!r}")
-    return engine
+    return run_locally
 
 
 def _check_numbers(jobs: int | None, rows_per_part: int, shard: tuple[int, int]) -> None:
     for name, number in (("jobs", 1 if jobs is None else jobs), ("rows_per_part", rows_per_part)):
-        if not isinstance(number, int) or number < 1:
-            raise InputError(f"{name}: expected a whole number of 1 or more, got {number!r}")
-    if len(shard) != 2 or not 0 <= shard[0] < shard[1]:
-        raise InputError(f"shard: expected I/N with 0 <= I < N, got {'/'.join(map(str, shard))}")
+        read_whole(number, name, least=1)
+    is_pair = isinstance(shard, list | tuple) and len(shard) == 2 and all(type(each) is int for each in shard)
+    if not is_pair or not 0 <= shard[0] < shard[1]:
+        raise InputError(f"shard: expected two whole numbers (I, N) with 0 <= I < N, got {show(shard)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from minimobile.arguments import check_choice, read_flag
 from minimobile.calibration.ranges import RANGES
 from minimobile.calibration.rounding import Scheme
 from minimobile.errors import InputError
@@ -32,10 +33,13 @@ class Method:
     input_type: str = "uint8"
 
     def __post_init__(self) -> None:
-        if self.ranges not in (None, BATCH_NORM, *RANGES):
-            raise InputError(f"ranges: expected one of {', '.join((BATCH_NORM, *RANGES))}, got {self.ranges!r}")
-        if self.input_type not in TYPES:
-            raise InputError(f"input_type: expected one of {', '.join(TYPES)}, got {self.input_type!r}")
+        read_flag(self.per_channel, "per_channel")
+        if self.ranges is not None:
+            check_choice(self.ranges, "ranges", (BATCH_NORM, *RANGES))
+        if self.equalize is not None:
+            read_flag(self.equalize, "equalize")
+        read_flag(self.correct_bias, "correct_bias")
+        check_choice(self.input_type, "input_type", TYPES)
         self.scheme()
 
     def scheme(self) -> Scheme:

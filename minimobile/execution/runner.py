@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arguments import check_choice, read_flag
 from minimobile.errors import InputError
 from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.execution.threads import check_thread_count, default_thread_count
@@ -40,17 +41,16 @@ class RunOptions:
     quantized: bool = False
 
     def __post_init__(self) -> None:
-        if self.engine not in ENGINES:
-            raise InputError(f"engine: expected 'compiled' or 'reference', got {self.engine!r}")
-        if self.dtype not in DTYPES:
-            raise InputError(f"dtype: expected 'float32' or 'float64', got {self.dtype!r}")
+        check_choice(self.engine, "engine", ENGINES)
+        check_choice(self.dtype, "dtype", DTYPES)
         if self.dtype == "float64" and self.engine == "compiled":
             raise InputError("dtype: expected 'float32' with engine='compiled', got 'float64'; use engine='reference'")
         if self.num_threads is not None:
             check_thread_count(self.num_threads)
-        if self.bytes_of not in (None, *BYTES_OF):
-            raise InputError(f"bytes_of: expected one of {', '.join(BYTES_OF)}, got {self.bytes_of!r}")
-        if self.quantized and self.dequantize:
+        if self.bytes_of is not None:
+            check_choice(self.bytes_of, "bytes_of", BYTES_OF)
+        flags = [read_flag(self.quantized, "quantized"), read_flag(self.dequantize, "dequantize")]
+        if all(flags):
             raise InputError("quantized: expected one of quantized and dequantize, got both")
 
     @property

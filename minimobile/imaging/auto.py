@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from minimobile.arguments import show
 from minimobile.errors import ConfigError
 from minimobile.imaging.files import read_model_type, read_processor
 from minimobile.imaging.image_processing import MobileNetV1ImageProcessor, MobileNetV2ImageProcessor
-from minimobile.imaging.settings import show
 
 
 class AutoImageProcessor:

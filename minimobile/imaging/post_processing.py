@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arguments import show
 from minimobile.errors import InputError
 from minimobile.imaging.inputs import to_array
-from minimobile.imaging.settings import MAX_EDGE, show
+from minimobile.imaging.settings import MAX_EDGE
 
 Sizes = list[tuple[int, int]] | list[None]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL.Image import Resampling
 
+from minimobile.arguments import show
 from minimobile.errors import MinimobileError
 
 MAX_EDGE = 65_536
@@ -74,14 +74,8 @@ def standardize(
         try:
             standard[name] = None if value is None else check(value)
         except _RefusedError as refusal:
-            shown = " ".join(reprlib.repr(value).split())
-            raise error(f"{where}: expected {name} to be {refusal}, got {shown}.") from None
+            raise error(f"{where}: expected {name} to be {refusal}, got {show(value)}.") from None
     return standard
-
-
-def show(value: Any) -> str:
-    """Show any value in one short line."""
-    return " ".join(reprlib.repr(value).split())
 
 
 def _is_whole(value: Any) -> bool:

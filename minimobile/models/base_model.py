@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.arrays import read_whole
+from minimobile.arguments import read_flag, read_whole
 from minimobile.errors import ConfigError, InputError, within_memory
 from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.execution.runner import DEFAULTS, DataFormat, Pixels, Runner, RunOptions
@@ -313,7 +313,7 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
 
     def _take(self, pixel_values: ArrayLike | PixelBytes | None, data_format: DataFormat) -> Pixels:
         """Return pixel values as `_read` does, or for a network of integers, if they are bytes, as they are."""
-        is_planar = data_format == "channels_first"
+        is_planar = str(data_format) == "channels_first"
         if is_planar and isinstance(pixel_values, PixelBytes) and pixel_values.shape[1] == self.graph.input_channels:
             return pixel_values if self.is_quantized else np.asarray(pixel_values, self._runner.dtype)
         return self._read(pixel_values, data_format)
@@ -358,13 +358,13 @@ class MobileNetModel(ModuleMethods, Saving, Streaming):
         return (results[what],) if what in results else ()
 
     def _present(self, output: OutputT, return_dict: bool | None) -> OutputT:
-        wants_record = self.config.return_dict if return_dict is None else return_dict
+        wants_record = self.config.return_dict if return_dict is None else read_flag(return_dict, "return_dict")
         return output if wants_record else output.to_tuple()  # type: ignore[return-value]  # the record's tuple
 
     @classmethod
     def _build(cls, config: Config, add_pooling_layer: bool) -> Graph:
         graph = cls.build(config)
-        if add_pooling_layer:
+        if read_flag(add_pooling_layer, "add_pooling_layer"):
             return graph
         if "pooler" not in graph.outputs:
             raise InputError(f"{cls.__name__}: expected add_pooling_layer=False only for a model without a head")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minimobile.arguments import check_choice
 from minimobile.errors import FormatError, InputError
 from minimobile.formats import hdf5, huggingface
 from minimobile.formats.checkpoint import Checkpoint
@@ -17,6 +18,7 @@ from minimobile.formats.ranges import name_range
 from minimobile.formats.safetensors_file import is_counter
 from minimobile.formats.tflite import tflite
 from minimobile.formats.tflite.tflite_detection import settle_rules
+from minimobile.formats.validation import WRITTEN_DTYPES
 from minimobile.models.conversion_report import ConversionReport
 from minimobile.models.layouts import DIRECTORY, FILES, NATIVE, ONNX, TFLITE, choose_layout
 from minimobile.models.sources import examine
@@ -53,6 +55,7 @@ def convert(
     written, InputError for a destination that is taken (unless `overwrite`), that is the source itself, or that
     stands in no existing directory.
     """
+    check_choice(dtype, "dtype", WRITTEN_DTYPES)
     path = user_path(destination, "destination")
     layout = choose_layout(path)
     if layout == DIRECTORY and dtype != "float32":

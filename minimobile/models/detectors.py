@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minimobile.arrays import read_whole
+from minimobile.arguments import read_whole
 from minimobile.errors import InputError
 from minimobile.execution.detection import PostProcessor, convert_scores
 from minimobile.execution.runner import DataFormat, RunOptions

@@ -24,7 +24,7 @@ def read_pixel_values(
     rounded to `dtype`; integers are taken as they are (not scaled). Finite values beyond float32 and integers that
     it cannot hold are refused, as are complex numbers, booleans, objects and text. NaN and infinity pass through.
     """
-    if data_format not in ("channels_first", "channels_last"):
+    if not isinstance(data_format, str) or data_format not in ("channels_first", "channels_last"):
         raise InputError(f"data_format: expected channels_first or channels_last, got {data_format!r}")
     if pixel_values is None:
         raise InputError("pixel_values: expected images, got None; you have to specify pixel_values")

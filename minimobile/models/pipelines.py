@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from minimobile.arguments import check_choice
 from minimobile.errors import InputError
 from minimobile.imaging.auto import AutoImageProcessor
 from minimobile.imaging.detections import check_threshold
@@ -264,8 +265,8 @@ def pipeline(
         InputError: a task that there is not, a model for another one, or an argument that has no meaning.
         FormatError: a model that cannot be loaded.
     """
-    if task is not None and task not in PIPELINES:
-        raise InputError(f"task: expected one of {', '.join(PIPELINES)}, got {task!r}")
+    if task is not None:
+        check_choice(task, "task", PIPELINES)
     parameters = {name: options.pop(name) for name in _PARAMETERS if name in options}
     if not isinstance(model_kwargs, Mapping | None):
         raise InputError(f"model_kwargs: expected arguments of `load` by name, got {type(model_kwargs).__name__}")

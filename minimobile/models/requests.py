@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from minimobile.arguments import read_flag
 from minimobile.errors import InputError
 from minimobile.networks.config import Config
 from minimobile.networks.dtypes import name_dtype
@@ -61,8 +62,7 @@ def read_request(
     old = rest.pop("torch_dtype", None)
     flags = {name: rest.pop(name, None) or False for name in ("ignore_mismatched_sizes", "output_loading_info")}
     for name, flag in flags.items():
-        if not isinstance(flag, bool):
-            raise InputError(f"{name}: expected True or False, got {flag!r}")
+        read_flag(flag, name)
     state_dict = rest.pop("state_dict", None)
     if state_dict is not None and not isinstance(state_dict, Mapping):
         raise InputError(f"state_dict: expected arrays by their names, got a {type(state_dict).__name__}")
@@ -86,7 +86,9 @@ def settle_dtype(dtype: object) -> str:
 
     float16 and bfloat16 become float32, with a warning; other names come back as they are.
     """
-    name = "float32" if dtype is None or dtype == "auto" else name_dtype(dtype)
+    name = "float32" if dtype is None else name_dtype(dtype)
+    if name == "auto":
+        return "float32"
     if name in _HALVES:
         warnings.warn(
             f"dtype {name}: computed in float32, which holds each {name} exactly and is what the engine computes in",

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from minimobile.arguments import show
 from minimobile.errors import InputError, MinimobileError
 from minimobile.execution.threads import check_thread_count, default_thread_count
 from minimobile.imaging.pictures import bring_upright
-from minimobile.imaging.settings import show
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

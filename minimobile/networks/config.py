@@ -195,7 +195,7 @@ class MobileNetConfig(ConfigFiles):
         if "id2label" in changes:
             changes.setdefault("num_labels", None)
             changes.setdefault("label2id", None)
-        elif "num_labels" in changes and changes["num_labels"] != self.num_labels:
+        elif "num_labels" in changes and str(changes["num_labels"]) != str(self.num_labels):
             changes.update(id2label=None, label2id=None)
         return dataclasses.replace(self, **changes)
 

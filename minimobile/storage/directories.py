@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from minimobile.arguments import read_flag
 from minimobile.errors import FormatError, InputError, MinimobileError
 from minimobile.storage.files import check_destination
 from minimobile.storage.temporary import BEGUN, FOLDERS, remove_left_folder, temporary_folder
@@ -65,7 +66,7 @@ def check_directory(directory: Path, *, overwrite: bool) -> None:
 
     The temporary folders of those who are about to write there, or were, are no files of anybody.
     """
-    if overwrite or not directory.is_dir():
+    if read_flag(overwrite, "overwrite") or not directory.is_dir():
         return
     try:
         is_taken = any(not entry.name.startswith(FOLDERS) for entry in directory.iterdir())

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from minimobile.arguments import read_flag
 from minimobile.errors import FormatError, InputError, MissingError
 from minimobile.storage.temporary import remove_file, temporary_file
 
@@ -42,6 +43,8 @@ def user_path(given: str | Path, what: str = "path") -> Path:
             f"{given}: no such file or directory; there is no user whose home ~ could stand for (a file of "
             f"that name is ./{given})"
         ) from None
+    except UnicodeEncodeError:
+        raise MissingError(f"{given}: no such file or directory (no name holds half a character)") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise MissingError(f"{str(given)[:200]!r}...: no such file or directory (the name is too long)") from None
@@ -144,6 +147,7 @@ def check_destination(path: Path, *, overwrite: bool) -> None:
     The folder that it stands in has to exist; a file that exists is replaced only where `overwrite` says so; and what
     is no regular file (a folder, a link, a pipe, a device) never is. Raises InputError.
     """
+    read_flag(overwrite, "overwrite")
     try:
         has_folder = path.absolute().parent.is_dir()
         mode = path.lstat().st_mode if has_folder else 0
