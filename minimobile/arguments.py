@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import reprlib
+import sys
 from collections.abc import Collection
-
-import numpy as np
+from numbers import Integral
 
 from minimobile.errors import InputError
 
 
 def read_whole(value: object, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
     """Return a whole number, whatever type has it, that a caller gives as `what`; InputError for what is none."""
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or not least <= value <= most:
+    number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else least - 1
+    if not least <= number <= most:
         raise InputError(f"{what}: expected a whole number of {least} to {most}, got {show(value)}")
-    return int(value)
+    return number
 
 
 def read_flag(value: object, what: str) -> bool:
@@ -22,7 +23,8 @@ def read_flag(value: object, what: str) -> bool:
 
     A text is not taken for what it says, and least of all for True, as Python does: "false" would be.
     """
-    if not isinstance(value, bool | np.bool_):
+    numpy = sys.modules.get("numpy")  # not imported for it: where nobody has, there is no flag of its own
+    if not isinstance(value, bool if numpy is None else bool | numpy.bool_):
         raise InputError(f"{what}: expected True or False, got {show(value)}")
     return bool(value)
 

@@ -1,6 +1,7 @@
 """Arguments of the public functions: of whatever type a wrong one is, one sentence names it."""
 
 import enum
+import functools
 from decimal import Decimal
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def run(*sources, out="table", **options):
     return mm.run(*sources, out=out, **{"task": "classify", "model": "demo:digits", "table_format": "csv", **options})
 
 
+@functools.cache
+def digits():
+    return mm.load("demo:digits")
+
+
+@functools.cache
+def integers():
+    return mm.quantize("demo:digits")
+
+
 @pytest.fixture(autouse=True)
 def somewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -49,9 +60,19 @@ CALLS = [
      ["out", "task", "layers", "threshold", "overlay", "draft", "jobs", "rows_per_part", "shard", "table_format",
       "engine"]),
     (run, ["sources"]),
-    (lambda **given: mm.load("demo:digits")(PIXELS, **given), ["return_dict", "data_format", "output_hidden_states"]),
+    (lambda **given: digits()(PIXELS, **given), ["return_dict", "data_format", "output_hidden_states"]),
     (lambda **given: mm.MobileNetV1ForImageClassification(mm.MobileNetV1Config(image_size=32), **given),
      ["add_pooling_layer", "seed"]),
+    (lambda **given: digits().trace(**given), ["pixel_values"]),
+    (lambda **given: digits().trace(PIXELS, **given), ["layers", "every_node"]),
+    (lambda **given: digits().explain(PIXELS, "conv_stem", (0, 0, 0)).tables(**given), ["every_term"]),
+    (lambda **given: digits().requires_grad_(**given), ["requires_grad"]),
+    (lambda **given: digits().save("new.h5", **given), ["dtype"]),
+    (mm.MobileNetV2Config().to_json_string, ["use_diff"]),
+    (lambda **given: integers().resolve(**given), ["layer"]),
+    (lambda **given: mm.segment(PHOTO, "demo:scenes").overlay(**given), ["alpha", "legend"]),
+    (mm.BatchFeature().convert_to_tensors, ["tensor_type"]),
+    (mm.MobileNetSSDConfig.from_dict, ["values"]),
 ]  # fmt: skip
 
 

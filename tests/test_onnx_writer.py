@@ -123,7 +123,7 @@ def test_what_has_no_form_in_a_file_is_named_and_nothing_is_written(tmp_path):
     model = type(model).from_checkpoint(dataclasses.replace(model.to_checkpoint(), weights=large))
     with pytest.raises(FormatError, match=r"model\.onnx: mobilenet_v1\.layer\.3.*float16 can hold"):
         model.save(tmp_path / "model.onnx", "float16")
-    with pytest.raises(FormatError, match=r"one of float32, float16, got 'int8'"):
+    with pytest.raises(InputError, match=r"one of float32, float16, got 'int8'"):
         model.save(tmp_path / "model.onnx", "int8")
     for ending in ("onnx", "tflite"):  # and a reader could not tell it from a network whose clamps are its ranges
         with pytest.raises(FormatError, match=r"expected an activation, got hidden_act 'linear'.*NAME\.h5"):

@@ -149,7 +149,7 @@ def test_what_has_no_form_in_a_file_is_named_and_nothing_is_written(tmp_path):
     weights = {name: values * 1e6 if "classifier" in name else values for name, values in large.weights.items()}
     with pytest.raises(FormatError, match=r"classifier.*: expected values that float16 can hold"):
         load(dataclasses.replace(large, weights=weights)).save(path, "float16")
-    with pytest.raises(FormatError, match="expected dtype to be one of float32, float16, got 'int8'"):
+    with pytest.raises(InputError, match="dtype: expected one of float32, float16, got 'int8'"):
         load(large).save(path, "int8")
     assert list(tmp_path.iterdir()) == []
 

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arguments import check_choice
 from minimobile.errors import ConfigError, FormatError
 from minimobile.formats.checkpoint import ARCHITECTURES, Checkpoint
 from minimobile.formats.description import Description, Entry
@@ -64,8 +65,7 @@ def write(path: str | Path, checkpoint: Checkpoint, dtype: str = "float32", *, o
     FormatError, as does float16 for integers, which are stored as they are.
     """
     path = user_path(path)
-    if dtype not in WRITTEN_DTYPES:
-        raise FormatError(f"{path}: expected dtype to be one of {', '.join(WRITTEN_DTYPES)}, got {dtype!r}")
+    check_choice(dtype, f"{path}: dtype", WRITTEN_DTYPES)
     if checkpoint.quantized is None:
         own = {name: _stored(f"{path}: {name}", values, dtype) for name, values in sorted(checkpoint.weights.items())}
         stored = {f"{_WEIGHTS}{name}": values for name, values in own.items()}

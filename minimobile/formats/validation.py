@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arguments import check_choice
 from minimobile.errors import FormatError
 from minimobile.formats.checkpoint import Checkpoint
 
@@ -51,9 +52,8 @@ def check_weights(
 
 
 def check_exportable(path: Path, checkpoint: Checkpoint, dtype: str) -> None:
-    """Raise FormatError for a type of weights, or a network, for which no file of a runtime has a form."""
-    if dtype not in WRITTEN_DTYPES:
-        raise FormatError(f"{path}: expected dtype to be one of {', '.join(WRITTEN_DTYPES)}, got {dtype!r}")
+    """Raise InputError for a type of weights, FormatError for a network, that no file of a runtime has a form for."""
+    check_choice(dtype, f"{path}: dtype", WRITTEN_DTYPES)
     if checkpoint.config.hidden_act == "linear":
         raise FormatError(
             f"{path}: expected an activation, got hidden_act 'linear', which a file of operators does not tell from "

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arguments import check_choice
 from minimobile.errors import InputError, UnavailableError
 
 _FRAMEWORKS = {
@@ -39,8 +40,8 @@ class BatchFeature(dict[str, Any]):
 
         Raises InputError where the pictures are not of one size, UnavailableError where the framework is missing.
         """
-        if tensor_type not in (None, "np", *_FRAMEWORKS):
-            raise InputError(f"convert_to_tensors: expected one of np, {', '.join(_FRAMEWORKS)}, got {tensor_type!r}")
+        if tensor_type is not None:
+            check_choice(tensor_type, "convert_to_tensors", ("np", *_FRAMEWORKS))
         self.update({name: stack_arrays(value, tensor_type) for name, value in self.items() if isinstance(value, list)})
         return self
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arguments import read_flag
 from minimobile.errors import ConfigError, InputError, MinimobileError, within_memory
 from minimobile.execution.pixel_bytes import PixelBytes
 from minimobile.imaging.batches import BatchFeature, require_framework, stack_arrays
@@ -339,7 +340,7 @@ class MobileNetV2ImageProcessor(_ImageProcessor):
             Per picture, an int64 array (H, W); with scores, a BatchFeature of `segmentation` and `segmentation_scores`
             (C, H, W).
         """
-        if not return_segmentation_scores:
+        if not read_flag(return_segmentation_scores, "return_segmentation_scores"):
             return [classes.astype(np.int64) for classes in self.find_class_maps(outputs, target_sizes)]
         logits, sizes = read_logits(outputs, target_sizes, _POST_PROCESS)
         maps = (self._segment(scores, size, interpolate_bilinear) for scores, size in zip(logits, sizes, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar, TypeVar
 
+from minimobile.arguments import read_flag
 from minimobile.errors import InputError
 from minimobile.networks.config import MobileNetConfig
 from minimobile.networks.dtypes import name_dtype
@@ -32,13 +33,13 @@ class ModuleMethods:
 
     def train(self: MethodsT, mode: bool = True) -> MethodsT:
         """Return the model for `mode=False`; raise InputError for True, for nothing here trains."""
-        if mode:
+        if read_flag(mode, "mode"):
             raise InputError(f"{type(self).__name__}.train: expected mode=False, got True; train it with PyTorch")
         return self
 
     def requires_grad_(self: MethodsT, requires_grad: bool = True) -> MethodsT:
         """Return the model for `requires_grad=False`; raise InputError for True, for there are no gradients."""
-        return self.train(requires_grad)
+        return self.train(read_flag(requires_grad, "requires_grad"))
 
     def to(self: MethodsT, *arguments: Any, **named: Any) -> MethodsT:
         """Return the model where that is where, and what, it is: "cpu" and its own dtype. Raises InputError otherwise.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from minimobile.arguments import read_flag
 from minimobile.costs.profile import read_size
 from minimobile.errors import InputError
 from minimobile.imaging.drawing import OPACITY, draw_mask, draw_overlay
@@ -68,7 +69,7 @@ class Segmentation:
         Raises:
             InputError: an alpha that is no share, or more classes than the palette has colours, 256.
         """
-        if not legend:
+        if not read_flag(legend, "legend"):
             return draw_overlay(self.photo, self.class_map, alpha)
         below = lay_out(self.photo.size, self.shares)
         drawn = draw_overlay(self.photo, self.class_map, alpha, below.height)

@@ -385,7 +385,7 @@ def config_from_dict(values: Mapping[str, Any], **overrides: Any) -> Config:
     """Build the config that the `model_type` of a `config.json` names."""
     model_type = values.get("model_type") if isinstance(values, Mapping) else None
     for cls in (MobileNetV1Config, MobileNetV2Config):
-        if model_type == cls.model_type:
+        if str(model_type) == cls.model_type:
             return cls.from_dict(values, **overrides)
     raise ConfigError(f"config: expected model_type mobilenet_v1 or mobilenet_v2, got {model_type!r}")
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from minimobile.arguments import read_flag
 from minimobile.errors import ConfigError
 from minimobile.storage.directories import make_directory
 from minimobile.storage.files import user_path, write_whole_bytes
@@ -62,7 +63,7 @@ class ConfigFiles:
 
     def to_json_string(self, use_diff: bool = True) -> str:
         """Return the config as sorted JSON text; `use_diff` leaves out what `to_diff_dict` does."""
-        values = self.to_diff_dict() if use_diff else self.to_dict()
+        values = self.to_diff_dict() if read_flag(use_diff, "use_diff") else self.to_dict()
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:

@@ -63,6 +63,8 @@ class MobileNetSSDConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> MobileNetSSDConfig:
         """Build from the object `ssd` of a `config.json`. Raises ConfigError for what is no field of this class."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"ssd: expected a JSON object, got {type(values).__name__}")
         unknown = sorted(str(name) for name in set(values) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise ConfigError(f"ssd: expected fields of MobileNetSSDConfig, got {unknown[0][:80]!r}")

@@ -43,7 +43,7 @@ class QuantizedRunner:
 
     def resolve(self, layer: str | int) -> str:
         """Return the name of a tensor, or of a node of the graph by any of its names."""
-        return str(layer) if layer in self.network.tensors else self.graph.resolve(layer)
+        return layer if isinstance(layer, str) and layer in self.network.tensors else self.graph.resolve(layer)
 
     def run(
         self, pixel_values: Pixels, outputs: Sequence[str], data_format: DataFormat = "channels_first"

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minimobile.arguments import read_flag
 from minimobile.operations.operation import MapShape
 from minimobile.operations.written_out import Position, Scalar, Stage, Term
 from minimobile.tables import Table
@@ -146,10 +147,11 @@ def _plain(value: Any) -> Any:
 
 def _describe_terms(terms: Sequence[Term], size: int, every_term: bool) -> list[tuple[object, ...]]:
     has_weights = terms[0].weight is not None
+    is_whole = read_flag(every_term, "every_term")
     rows: list[tuple[object, ...]] = []
     for first in range(0, len(terms), size):
         block = terms[first : first + size]
-        left_out = 0 if every_term or len(block) <= SHORT_BLOCK else len(block) - 2 * EDGE
+        left_out = 0 if is_whole or len(block) <= SHORT_BLOCK else len(block) - 2 * EDGE
         rows += [_describe_term(term, has_weights) for term in block[: EDGE if left_out else None]]
         if left_out:
             rows.append(("...", "", f"{left_out} more", *[""] * (4 if has_weights else 2)))

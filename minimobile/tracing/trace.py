@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minimobile.arguments import read_flag
 from minimobile.costs.profile import layer_names, node_padding
 from minimobile.errors import UnknownLayerError, within_memory
 from minimobile.execution.runner import DataFormat, Runner
@@ -75,7 +76,7 @@ def choose_rows(
         wanted = needed & gathered.keys()
     else:
         wanted = {name for layer in layers for name in block_layers(graph, layer)}
-    if every_node:
+    if read_flag(every_node, "every_node"):
         wanted |= {node.name for name in wanted & gathered.keys() for node in gathered[name]}
     return {
         node.name: (node,) if every_node else gathered.get(node.name, (node,))
