@@ -9,12 +9,15 @@ from numbers import Integral
 
 from minimobile.errors import InputError
 
+MOST = 2**63 - 1  # what 64 bits hold
 
-def read_whole(value: object, what: str, least: int = 0, most: int = 2**63 - 1) -> int:
+
+def read_whole(value: object, what: str, least: int = 0, most: int = MOST) -> int:
     """Return a whole number, whatever type has it, that a caller gives as `what`; InputError for what is none."""
     number = int(value) if isinstance(value, Integral) and not isinstance(value, bool) else least - 1
     if not least <= number <= most:
-        raise InputError(f"{what}: expected a whole number of {least} to {most}, got {show(value)}")
+        limits = f"{least} or more" if most == MOST and number < least else f"{least} to {most}"
+        raise InputError(f"{what}: expected a whole number of {limits}, got {show(value)}")
     return number
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minimobile as mm
 from minimobile.arguments import check_choice, read_flag, read_whole
@@ -104,6 +105,20 @@ def test_arguments_that_are_right_are_taken_whatever_type_has_them():
     assert read_flag(np.True_, "flag") is True and read_flag(False, "flag") is False
     assert read_whole(np.uint8(7), "number") == 7 and type(read_whole(np.int64(7), "number")) is int
     check_choice(np.str_("a"), "letter", ("a", "b"))
+
+
+def test_a_number_without_a_most_is_expected_to_be_so_many_or_more():
+    with pytest.raises(InputError, match="jobs: expected a whole number of 1 or more, got 0"):
+        run([], jobs=0)
+    with pytest.raises(InputError, match="rows: expected a whole number of 1 to 9, got 10"):
+        read_whole(10, "rows", 1, 9)
+
+
+@pytest.mark.parametrize("kind", [iter, tuple, set, np.array])
+def test_sources_are_whatever_holds_paths(kind):
+    Image.fromarray(PHOTO).save("photo.png")
+    summary = run(kind(["photo.png"]), rows_per_part=np.int64(7), jobs=np.uint8(1))
+    assert (summary.rows, summary.errors, summary.is_complete) == (1, 0, True)
 
 
 def test_one_source_needs_no_list():

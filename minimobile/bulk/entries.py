@@ -25,12 +25,25 @@ from minimobile.storage.files import open_regular
 Cell: TypeAlias = tuple[str, str, int]
 Entry: TypeAlias = str | Cell
 """A path or an address (`s3://...`), or the picture in a table: (table, column, row)."""
-Sources: TypeAlias = str | Path | Sequence[str | Path]
+Sources: TypeAlias = str | Path | Iterable[str | Path]
 
 LIST_SUFFIXES = (".txt", ".list")
 TABLE_SUFFIXES = (".csv", ".parquet")
 COLUMNS = ("path", "file", "filename", "image", "bytes")
 """The columns that a table of pictures may call them by; the first that is there is taken."""
+
+
+def read_sources(sources: Sources) -> list[str]:
+    """Return the sources that a caller gives, one or several, as texts; InputError for what is no path."""
+    given: list[Any]
+    try:
+        given = [sources] if isinstance(sources, str | bytes | Path) else list(sources)
+    except TypeError:  # of some things, an array without an axis for one, only trying tells whether they hold others
+        given = [sources]
+    for source in given:
+        if not isinstance(source, str | Path):
+            raise InputError(f"sources: expected paths of folders, pictures, lists or tables, got {show(source)}")
+    return [os.fspath(source) for source in given]
 
 
 def list_entries(sources: Sources, column: str | None = None, stdin: TextIO | None = None) -> list[Entry]:
@@ -51,7 +64,7 @@ def list_entries(sources: Sources, column: str | None = None, stdin: TextIO | No
     """
     texts: list[str] = []
     cells: list[Cell] = []
-    for text in _read_sources(sources):
+    for text in read_sources(sources):
         before = len(texts) + len(cells)
         for entry in _read_stdin(stdin or sys.stdin) if text == "-" else _list_source(text, column):
             if isinstance(entry, str):
@@ -92,14 +105,6 @@ def is_address(text: str) -> bool:
 
 def _order(entry: Entry) -> tuple[bool, str, str, int]:
     return (False, entry, "", 0) if isinstance(entry, str) else (True, *entry)
-
-
-def _read_sources(sources: Sources) -> list[str]:
-    given = [sources] if isinstance(sources, str | Path) or not isinstance(sources, Sequence) else sources
-    for source in given:
-        if not isinstance(source, str | Path):
-            raise InputError(f"sources: expected paths of folders, pictures, lists or tables, got {show(source)}")
-    return [os.fspath(source) for source in given]
 
 
 def _list_source(text: str, column: str | None) -> Iterable[Entry]:

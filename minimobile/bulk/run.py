@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from minimobile.arguments import check_choice, read_whole, show
-from minimobile.bulk.entries import Entry, Sources, leave_out, list_entries
+from minimobile.bulk.entries import Entry, Sources, leave_out, list_entries, read_sources
 from minimobile.bulk.files import clear_leftovers, create_once, naming
 from minimobile.bulk.options import BulkOptions, fingerprint, require_same_run
 from minimobile.bulk.part_runner import PartReport
@@ -120,9 +120,11 @@ def run(
         FormatError: a model that cannot be loaded, a folder that cannot be written.
         UnavailableError: a package of an extra is missing.
     """
-    layers = tuple(map(str, read_layers(layers, "layers")))
+    sources, layers = read_sources(sources), tuple(map(str, read_layers(layers, "layers")))
     options = BulkOptions(str(model), task, table_format, layers, top, threshold, overlay, draft, overrides)
-    _check_numbers(jobs, rows_per_part, shard)
+    jobs = count_processors() if jobs is None else read_whole(jobs, "jobs", 1)
+    rows_per_part = read_whole(rows_per_part, "rows_per_part", 1)
+    _check_shard(shard)
     opened = load(str(model), num_threads=1, **overrides)
     require_task(opened, options, str(model))
     compute = _find_engine(engine)
@@ -137,13 +139,13 @@ def run(
     plans = _plan(folder, lambda: listed or list_entries(sources, column), rows_per_part, options)
     missing = [part for plan in plans for part in _missing(plan, folder, options, shard)]
     done = _Count(sum(part.count for part in missing), progress)
-    for report in compute(options, missing, folder, jobs or count_processors(), done.hear) if missing else ():
+    for report in compute(options, missing, folder, jobs, done.hear) if missing else ():
         done.finish(report)
     clear_leftovers(folder)  # of workers that ended while they were writing, whoever has done their parts since
     return _settle(plans, folder, options, done.rows)
 
 
-def _list_some(sources: Sources, column: str | None) -> list[Entry]:
+def _list_some(sources: Sequence[str], column: str | None) -> list[Entry]:
     entries = list_entries(sources, column)
     if not entries:  # an empty list on standard input, which may go on with a run but not begin one
         raise InputError("sources: expected pictures, found none")
@@ -273,9 +275,7 @@ def _find_engine(engine: str | Engine) -> Engine:
     return run_locally
 
 
-def _check_numbers(jobs: int | None, rows_per_part: int, shard: tuple[int, int]) -> None:
-    for name, number in (("jobs", 1 if jobs is None else jobs), ("rows_per_part", rows_per_part)):
-        read_whole(number, name, least=1)
+def _check_shard(shard: tuple[int, int]) -> None:
     is_pair = isinstance(shard, list | tuple) and len(shard) == 2 and all(type(each) is int for each in shard)
     if not is_pair or not 0 <= shard[0] < shard[1]:
         raise InputError(f"shard: expected two whole numbers (I, N) with 0 <= I < N, got {show(shard)}")
