@@ -76,6 +76,11 @@ CALLS = [
     (mm.MobileNetSSDConfig.from_dict, ["values"]),
 ]  # fmt: skip
 
+FLAGS = {
+    "dequantize", "quantized", "per_channel", "equalize", "correct_bias", "overwrite", "overlay", "draft",
+    "return_dict", "add_pooling_layer", "every_node", "every_term", "requires_grad", "use_diff", "legend",
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(("call", "name"), [(call, name) for call, names in CALLS for name in names])
 def test_what_is_wrong_is_said_in_a_sentence(call, name):
@@ -89,9 +94,15 @@ def test_what_is_wrong_is_said_in_a_sentence(call, name):
             raise AssertionError(f"{name} as {kind}: {error!r}") from error
 
 
+@pytest.mark.parametrize(("call", "name"), [(call, name) for call, names in CALLS for name in names if name in FLAGS])
+def test_no_flag_takes_a_text_for_true(call, name):
+    with pytest.raises(InputError, match=f"^{name}: expected True or False, got 'false'"):
+        call(**{name: "false"})
+
+
 @pytest.mark.parametrize("name", ["dequantize", "quantized"])
-@pytest.mark.parametrize("value", ["false", "", 0, 1, None, np.array(True), [True]])
-def test_a_flag_is_true_or_false_and_no_text_that_says_so(name, value):
+@pytest.mark.parametrize("value", ["", 0, 1, None, np.array(True), [True]])
+def test_a_flag_is_true_or_false_and_nothing_like_it(name, value):
     with pytest.raises(InputError, match=f"^{name}: expected True or False, got"):
         mm.load("demo:digits", **{name: value})
 

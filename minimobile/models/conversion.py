@@ -53,7 +53,7 @@ def convert(
     integers stay integers in a TFLite or ONNX file. `dtype="float16"` halves a file of floats. The destination
     appears whole or not at all. Raises FormatError for a source that is no network of ours or a place that cannot be
     written, InputError for a destination that is taken (unless `overwrite`), that is the source itself, or that
-    stands in no existing directory.
+    stands in no existing directory, and for a `dtype` that no file has.
     """
     check_choice(dtype, "dtype", WRITTEN_DTYPES)
     path = user_path(destination, "destination")
