@@ -69,7 +69,7 @@ def test_a_link_opens_a_value_and_survives_a_reload_and_back(page: Any, files: d
     wait_for_value(page, "layer.4", 2, 3, 5)
 
 
-# From here on a value is written out late, and how many were is counted.
+# From here on an answer of the worker, a value written out, comes late, and how many came is counted.
 SLOWLY = """() => {
   const post = Worker.prototype.postMessage;
   window.answered = 0;
@@ -88,6 +88,7 @@ def test_a_late_answer_moves_nothing(page: Any, files: dict[str, Path]) -> None:
     open_layer(page, 2)
     name, other = (page.evaluate(NAMES)[index] for index in (2, 5))
     click_value(page, name, (0, 0, 0))
+    wait_for_value(page, name, 0, 0, 0)
     page.evaluate(SLOWLY)
     page.focus("canvas.grid")
     page.keyboard.press("Enter")  # the same value again
@@ -203,9 +204,49 @@ def test_a_padding_that_leaves_nothing_is_refused(page: Any, files: dict[str, Pa
 
 def test_weights_are_read_with_the_keyboard(page: Any, files: dict[str, Path]) -> None:
     page.goto(f"{files['boxes'].as_uri()}#layer=conv_stem.first_conv")
-    page.wait_for_selector("#layer-body[data-layer='conv_stem.first_conv']")
+    page.wait_for_function("() => document.getElementById('announcer').textContent.endsWith(' is open.')")
     page.focus("canvas.weights")
     for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowLeft"):
         page.keyboard.press(key)
     said = page.inner_text("canvas.weights + .readout")
     assert said.startswith("output 1, term 1: ") and page.inner_text("#announcer") == said
+
+
+IN_FOCUS = "() => document.activeElement.matches('canvas.weights')"
+
+
+def test_a_place_among_the_weights_stays_when_they_change(page: Any, files: dict[str, Path]) -> None:
+    page.goto(files["digits"].as_uri())
+    page.wait_for_selector("#status[data-state=same]")
+    open_layer(page, 0)
+    page.focus("canvas.weights")
+    page.keyboard.press("ArrowDown")
+    readout = page.locator("canvas.weights + .readout")
+    said = readout.inner_text()
+    assert said.startswith("output 1, term 0: ")
+    page.evaluate("""() => {
+      const input = (name) => document.querySelector(`[name="${name}"]`);
+      input("weight output").value = 1;
+      input("weight value").value = 3;
+      input("Set the weight").click(); // as a script does, so that the focus stays where it is
+    }""")
+    page.wait_for_selector("#status[data-state=changed]:not([data-busy])")
+    assert page.evaluate(IN_FOCUS)
+    changed = readout.inner_text()
+    assert changed.startswith("output 1, term 0: ") and changed != said
+    page.evaluate("() => document.querySelector('select[name=padding]').closest('div').querySelector('button').click()")
+    page.wait_for_selector("#status[data-state=same]:not([data-busy])")
+    assert page.evaluate(IN_FOCUS) and readout.inner_text() == said
+
+
+def test_a_layer_that_opens_late_takes_no_focus(page: Any, files: dict[str, Path]) -> None:
+    page.goto(files["digits"].as_uri())
+    page.wait_for_selector("#status[data-state=same]")
+    page.evaluate(SLOWLY.replace("explain", "map"))
+    page.evaluate("() => { location.hash = '#layer=layer.4'; }")
+    page.focus("#theme")
+    stood = page.evaluate("() => scrollY")
+    assert page.get_attribute("#layer-body", "data-layer") is None
+    page.wait_for_function("() => document.getElementById('announcer').textContent === 'Layer layer.4 is open.'")
+    assert page.evaluate("() => document.activeElement.id") == "theme"
+    assert page.evaluate("() => scrollY") == stood

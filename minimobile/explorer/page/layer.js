@@ -2,7 +2,7 @@
 
 import { makeScale, paint, pointAt, rangeOf } from "./colours.js";
 import { announce, exact, field, find, grouped, make, percent, short, sizes } from "./dom.js";
-import { showWeights } from "./weights.js";
+import { WeightsView } from "./weights.js";
 
 const PER_PAGE = 64; // channels, and as many squares of SIDE pixels
 const SIDE = 96;
@@ -41,6 +41,7 @@ export class LayerView {
     this.bar = make("canvas", { width: 256, height: 12, role: "img", class: "crisp" });
     this.ends = make("p", { class: "ends" });
     this.weightsBody = make("div", {});
+    this.weightsView = null;
     this.costs = make("div", {});
     this.body.replaceChildren(
       this.facts,
@@ -105,11 +106,14 @@ export class LayerView {
     );
     if (this.layer?.name !== name || !map) return;
     const isFirst = !this.map;
-    Object.assign(this, { map, weights, window });
+    Object.assign(this, { map, window });
     this.writeFacts();
     this.show(this.clamp(this.position), true);
     if (isFirst) this.readout.textContent = " "; // until a value is pointed at
-    showWeights(this.state, this.layer, this.weightsBody, weights);
+    if (weights) {
+      this.weightsView ??= new WeightsView(this.state, this.layer, this.weightsBody, weights);
+      this.weightsView.show(weights);
+    }
     this.showCosts();
     this.body.dataset.layer = name;
   }

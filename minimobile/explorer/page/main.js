@@ -183,7 +183,8 @@ class State {
   }
 
   async open({ name, position, channel }) {
-    const asked = (this.opened = {});
+    const asked = (this.opened = {}),
+      focused = document.activeElement;
     find("address").textContent = "";
     this.position = position;
     this.diagram.open(name);
@@ -199,8 +200,10 @@ class State {
       const [row, column, own] = position;
       announce(`Value at row ${row}, column ${column}, channel ${own} of ${name} written out.`);
     } else {
-      find("layer").scrollIntoView({ block: "start" });
-      find("layer").focus({ preventScroll: true });
+      if ([focused, document.body].includes(document.activeElement)) { // not already somewhere else
+        find("layer").scrollIntoView({ block: "start" });
+        find("layer").focus({ preventScroll: true });
+      }
       announce(`Layer ${name} is open.`);
     }
   }
