@@ -309,7 +309,7 @@ def test_wrong_numbers_are_told_in_one_sentence(open_page: Callable[..., Opened]
     assert complain(page, "weight value", "4e38", "Set the weight").endswith("e+38, got 4e38.")
     page.keyboard.press("Enter")  # as the button does
     wait_until_changed(page)
-    # The editor is made anew: without a complaint, open as it was, and with the focus.
+    # The editor stays as it was, open and with the focus, but for the complaint.
     page.wait_for_selector("details[open] .complaint:empty", state="attached")
     assert page.evaluate("() => document.activeElement.name") == "weight value"
     assert opened.complaints == []
