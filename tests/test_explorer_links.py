@@ -202,6 +202,9 @@ def test_a_padding_that_leaves_nothing_is_refused(page: Any, files: dict[str, Pa
     assert page.locator("#status[data-state=same]:not([data-busy])").count() == 1
 
 
+PICTURE = "() => document.querySelector('canvas.weights').toDataURL()"
+
+
 def test_weights_are_read_with_the_keyboard(page: Any, files: dict[str, Path]) -> None:
     page.goto(f"{files['boxes'].as_uri()}#layer=conv_stem.first_conv")
     page.wait_for_function("() => document.getElementById('announcer').textContent.endsWith(' is open.')")
@@ -210,6 +213,11 @@ def test_weights_are_read_with_the_keyboard(page: Any, files: dict[str, Path]) -
         page.keyboard.press(key)
     said = page.inner_text("canvas.weights + .readout")
     assert said.startswith("output 1, term 1: ") and page.inner_text("#announcer") == said
+    framed = page.evaluate(PICTURE)
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(PICTURE) != framed
+    page.keyboard.press("ArrowLeft")
+    assert page.evaluate(PICTURE) == framed  # the weight that is read, and no other
 
 
 IN_FOCUS = "() => document.activeElement.matches('canvas.weights')"

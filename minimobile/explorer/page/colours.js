@@ -54,6 +54,20 @@ export function paint(context, left, top, height, width, zoom, colourAt) {
   context.putImageData(image, left, top);
 }
 
+// Frame a square of `zoom` pixels with its corner at (x, y), visibly on any colour; a small one as if it were larger.
+export function frame(context, x, y, zoom) {
+  const side = Math.max(zoom, 5),
+    move = (side - zoom) / 2;
+  context.lineWidth = 1;
+  for (const [colour, grow] of [
+    ["#000000", 2],
+    ["#ffffff", 1],
+  ]) {
+    context.strokeStyle = colour;
+    context.strokeRect(x - move - grow + 0.5, y - move - grow + 0.5, side + 2 * grow - 1, side + 2 * grow - 1);
+  }
+}
+
 // The pixel of a canvas under the pointer, in the canvas's own pixels. Divided last: a whole pixel stays whole.
 export function pointAt(canvas, event) {
   const box = canvas.getBoundingClientRect();

@@ -1,6 +1,6 @@
 // One layer: what it is and costs, its channels as pictures, its weights, and what a standard convolution would cost.
 
-import { makeScale, paint, pointAt, rangeOf } from "./colours.js";
+import { frame, makeScale, paint, pointAt, rangeOf } from "./colours.js";
 import { announce, exact, field, find, grouped, make, percent, short, sizes } from "./dom.js";
 import { WeightsView } from "./weights.js";
 
@@ -238,24 +238,9 @@ export class LayerView {
     const [row, column, channel] = this.position;
     if (channel < this.first || channel >= this.first + this.plan.shown) return;
     const [left, top] = this.corner(channel),
-      { zoom, line } = this.plan,
-      [x, y] = [left + (column % line) * zoom, top + (row + Math.floor(column / line)) * zoom],
-      context = this.grid.getContext("2d");
-    const side = Math.max(zoom, 5),
-      move = (side - zoom) / 2;
-    for (const [colour, grow] of [
-      ["#000000", 2],
-      ["#ffffff", 1],
-    ]) {
-      context.strokeStyle = colour;
-      context.lineWidth = 1;
-      context.strokeRect(
-        x - move - grow + 0.5,
-        y - move - grow + 0.5,
-        side + 2 * grow - 1,
-        side + 2 * grow - 1,
-      );
-    }
+      { zoom, line } = this.plan;
+    const [x, y] = [left + (column % line) * zoom, top + (row + Math.floor(column / line)) * zoom];
+    frame(this.grid.getContext("2d"), x, y, zoom);
   }
 
   listen() {

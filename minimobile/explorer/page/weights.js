@@ -1,6 +1,6 @@
 // The weights of a layer as pictures, a tile for every output, and changing one of them.
 
-import { makeScale, paint, pointAt, rangeOf } from "./colours.js";
+import { frame, makeScale, paint, pointAt, rangeOf } from "./colours.js";
 import { announce, entries, exact, float32Input, isRight, make, numberInput, short } from "./dom.js";
 
 // Of one layer, and made when its weights are known. They may change, their shape does not: so the picture, the place
@@ -45,6 +45,14 @@ export class WeightsView {
     return this.weights.folded[output * this.count + term];
   }
 
+  // The row and column of that square.
+  corner({ output, term }) {
+    const { tall, wide, perRow } = this;
+    const down = Math.floor(output / perRow) * (tall + 1),
+      right = (output % perRow) * (wide + 1);
+    return [down + Math.floor(term / wide), right + (term % wide)];
+  }
+
   draw() {
     const { canvas, outputs, count, tall, wide, perRow } = this;
     const [height, width] = [Math.ceil(outputs / perRow) * (tall + 1), perRow * (wide + 1)];
@@ -53,10 +61,12 @@ export class WeightsView {
     const [low, high] = rangeOf(this.weights.folded),
       scale = makeScale(this.state.document.scales, Math.min(low, -1e-30), high);
     const gap = [128, 128, 128];
-    paint(canvas.getContext("2d"), 0, 0, height, width, this.zoom, (row, column) => {
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    paint(context, 0, 0, height, width, this.zoom, (row, column) => {
       const found = this.find(row, column);
       return found ? scale.of(this.valueAt(found)) : gap;
     });
+    this.plain = context.getImageData(0, 0, canvas.width, canvas.height); // without the place that is read
     canvas.setAttribute(
       "aria-label",
       `Weights of ${outputs} outputs, ${count} each, from ${short(low)} to ${short(high)}. ` +
@@ -85,7 +95,11 @@ export class WeightsView {
   }
 
   read(place) {
+    const context = this.canvas.getContext("2d"),
+      [row, column] = this.corner(place);
     this.place = place;
+    context.putImageData(this.plain, 0, 0);
+    frame(context, column * this.zoom, row * this.zoom, this.zoom);
     this.readout.textContent = `output ${place.output}, term ${place.term}: ${exact(this.valueAt(place))}`;
   }
 }
