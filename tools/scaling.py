@@ -1,8 +1,8 @@
 """How much faster two threads are than one: `python -m tools.scaling [FILE.tflite...] [--only WORD...]`.
 
 Times float networks, quantised ones that it makes itself (`speed.NETWORKS`), and the files that are named, on one
-thread and on several in turn, in one process, and says which reach what is demanded of their size. The first row is
-what the machine gives: one thread multiplies in registers alone, and then while another does the same.
+thread and on several in turn, in one process, and says which reach what is demanded of their size. The first line is
+what the machine gave meanwhile: one thread multiplies in registers, or reads from memory, alone and while others do.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import statistics
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from tools import speed
 from tools.bench_cases import detector, random_weights, segmentation, v1, v2
 
 ROUNDS = 3
+READ = 1 << 25  # bytes that are read from memory at once, of each thread's own: far more than its second-level cache
+READS = 40
 DEMANDS = ((100_000_000, 1.8), (15_000_000, 1.4), (0, 1.0))  # multiply-adds and the ratio that is demanded from there
 FLOATS: dict[str, tuple[Callable[[], MobileNetModel], Shape]] = {
     "V1 0.25 128": (partial(v1, 0.25), (1, 3, 128, 128)),
@@ -50,6 +53,7 @@ FLOATS: dict[str, tuple[Callable[[], MobileNetModel], Shape]] = {
 }
 Run = Callable[[], Any]
 Row = dict[str, Any]
+Machine = dict[str, tuple[float, float]]  # what one thread does, and several at once, by what it is
 
 
 def open_floats(name: str, threads: Sequence[int]) -> tuple[int, list[Run]]:
@@ -72,8 +76,8 @@ def open_integers(path: Path, threads: Sequence[int]) -> tuple[int, list[Run]]:
     return work, [partial(model.run_quantized, x) for model in models]
 
 
-def measure(files: Sequence[str], only: Sequence[str], threads: int, seconds: float) -> list[Row]:
-    """Return a row per network whose name has one of the words `only`; all where there is none.
+def measure(files: Sequence[str], only: Sequence[str], threads: int, seconds: float) -> tuple[list[Row], list[Machine]]:
+    """Return a row per network whose name has one of the words `only`, or of all, and what the machine gave meanwhile.
 
     Every network has its turn `ROUNDS` times, so that what disturbs the machine for a while spoils none of them.
     """
@@ -88,14 +92,17 @@ def measure(files: Sequence[str], only: Sequence[str], threads: int, seconds: fl
         chosen = [name for name in networks if not only or any(word in name for word in only)]
         opened = {name: networks[name]() for name in chosen}
     times: dict[str, list[list[float]]] = {name: [[], []] for name in chosen}
+    machine = [measure_machine(threads)]
     for _ in range(ROUNDS):
         for name, (_, runs) in opened.items():
             for index, taken in enumerate(_take_turns(runs, seconds / ROUNDS)):
                 times[name][index] += taken
-    return [
+        machine.append(measure_machine(threads))
+    rows: list[Row] = [
         {"case": name, "multiply_adds": opened[name][0], "one": _summarise(one), "several": _summarise(several)}
         for name, (one, several) in times.items()
     ]
+    return rows, machine
 
 
 def _take_turns(runs: Sequence[Run], seconds: float) -> list[list[float]]:
@@ -111,20 +118,37 @@ def _make_integers(network: speed.Network, path: Path, threads: Sequence[int]) -
     return open_integers(path, threads)
 
 
-def measure_machine(threads: int) -> float:
-    """Return how many times one core's multiply-adds in registers several threads do."""
-    alone = measure_peak()
+def measure_machine(threads: int) -> Machine:
+    """Return what one thread does alone, and several at once: multiply-adds in registers, and reads from memory."""
+    return {what: (one(), _together(one, threads)) for what, one in MACHINE.items()}
+
+
+def _together(measure_one: Callable[[], float], threads: int) -> float:
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(each.result() for each in [pool.submit(measure_one) for _ in range(threads)])
+
+
+def _measure_reads() -> float:
+    """Return the bytes a second that this thread reads from memory."""
+    floats, times = np.ones(READ // 4, np.float32), []
+    for _ in range(READS):
+        start = time.perf_counter()
+        floats.max()
+        times.append(time.perf_counter() - start)
+    return READ / statistics.median(times)
+
+
+MACHINE = {"did the multiply-adds in registers": measure_peak, "read from memory": _measure_reads}
+
+
+def describe(machine: Sequence[Machine], threads: int) -> str:
+    """Return in a sentence the least and the most that several threads did, of what one did at its best."""
     found = []
-
-    def measure_one() -> None:
-        found.append(measure_peak())
-
-    together = [threading.Thread(target=measure_one) for _ in range(threads)]
-    for thread in together:
-        thread.start()
-    for thread in together:
-        thread.join()
-    return sum(found) / alone
+    for what in MACHINE:
+        best = max(each[what][0] for each in machine)
+        together = [each[what][1] / best for each in machine]
+        found.append(f"{what} {min(together):.2f} to {max(together):.2f} times")
+    return f"Meanwhile {threads} threads at once {' and '.join(found)} as fast as one at its best."
 
 
 def demanded(work: int) -> float:
@@ -157,13 +181,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="per network")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    machine = measure_machine(options.threads)
-    rows = measure(options.files, options.only, options.threads, options.seconds)
+    rows, machine = measure(options.files, options.only, options.threads, options.seconds)
     if options.json:
         print(json.dumps({"machine": machine, "rows": rows}, indent=1))
         return 0
-    print(f"multiply-adds in registers on {options.threads} threads at once: {machine:.2f} times those of one\n")
-    print(table(rows, options.threads))
+    print(describe(machine, options.threads), table(rows, options.threads), sep="\n\n")
     return 0
 
 
