@@ -131,8 +131,20 @@ def test_checkpoints_of_imagenet_get_its_names(count: int, first: str, last: str
 def test_checkpoints_of_other_counts_get_no_names() -> None:
     weights = random_weights(V1, depth_multiplier=0.25, num_labels=10)
     assert build_checkpoint(weights, DIALECTS["slim"], "here").config.labels[9] == "LABEL_9"
-    weights = random_weights(SEGMENTER, depth_multiplier=0.25, num_labels=21)
+    weights = random_weights(SEGMENTER, depth_multiplier=0.35, num_labels=21)
     assert build_checkpoint(weights, DIALECTS["deeplab"], "here").config.labels[15] == "person"
+
+
+@pytest.mark.parametrize("school", ["keras", "slim", "torchvision", "timm"])
+def test_a_narrow_v2_with_a_sum_in_its_first_block_is_refused(school: str) -> None:
+    """Where a map has as many channels behind the block as before it, all but transformers add the two."""
+    weights = random_weights(SEGMENTER, depth_multiplier=0.25, num_labels=21)
+    expected = rf"^here: expected fewer channels behind the first block than before it, found 8 in both: {school} then"
+    with pytest.raises(FormatError, match=expected):
+        build_checkpoint(weights, DIALECTS[school], "here")
+    assert build_checkpoint(weights, DIALECTS["huggingface"], "here").config.depth_multiplier == 0.25
+    weights = random_weights(SEGMENTER, depth_multiplier=0.35, num_labels=21)
+    assert build_checkpoint(weights, DIALECTS[school], "here").config.depth_multiplier == 0.35
 
 
 def test_a_saved_model_keeps_its_school_s_pictures(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from minimobile.formats.matching.network import PICTURE, Layer
 from minimobile.formats.matching.other_networks import naming_others
 from minimobile.networks.build_graph import build_graph
 from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
+from minimobile.networks.graph import Node
 from minimobile.operations.passes import fold_batch_norm, keep_needed
 from minimobile.operations.table import layout_weights
 
@@ -319,6 +320,21 @@ def test_a_missing_block_or_sum_is_named():
     ]
     with pytest.raises(FormatError, match=r"expected a sum with its block's input after it \(layer.\d+\), found none"):
         match(without)
+
+
+def test_a_sum_behind_v2_s_first_block_is_refused():
+    """As all but transformers have it where the block has as many channels behind it as before it."""
+    _, graph, weights = build(V2)
+    ends = ("conv_stem.first_conv", "conv_stem.reduce_1x1")
+    place = [node.name for node in graph.nodes].index(ends[1]) + 1
+    after = [
+        dataclasses.replace(node, inputs=tuple("conv_stem" if name == ends[1] else name for name in node.inputs))
+        for node in graph.nodes[place:]
+    ]
+    nodes = (*graph.nodes[:place], Node("conv_stem", "add", ends, {}, {}), *after)
+    layers = spell(dataclasses.replace(graph, nodes=nodes), weights)
+    with pytest.raises(FormatError, match=r"^here: layer 'op_[0-9]+': expected no sum behind the first block"):
+        match(layers)
 
 
 def test_nothing_at_all_is_refused():

@@ -26,8 +26,8 @@ V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"
 CONFIGS: dict[str, Any] = {
     V1: MobileNetV1Config(depth_multiplier=0.1, num_labels=3),
-    V2: MobileNetV2Config(depth_multiplier=0.1, num_labels=3),
-    DEEPLAB: MobileNetV2Config(depth_multiplier=0.1, num_labels=3, output_stride=8),
+    V2: MobileNetV2Config(depth_multiplier=0.3, num_labels=3),
+    DEEPLAB: MobileNetV2Config(depth_multiplier=0.3, num_labels=3, output_stride=8),
 }
 
 

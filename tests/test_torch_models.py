@@ -25,9 +25,9 @@ from minimobile.networks.config import MobileNetV1Config, MobileNetV2Config
 V1, V2 = "MobileNetV1ForImageClassification", "MobileNetV2ForImageClassification"
 DEEPLAB = "MobileNetV2ForSemanticSegmentation"
 CONFIGS: dict[str, Any] = {
-    "torchvision's mobilenet_v2": MobileNetV2Config(depth_multiplier=0.25, num_labels=3),
+    "torchvision's mobilenet_v2": MobileNetV2Config(depth_multiplier=0.35, num_labels=3),
     "timm's mobilenetv1": MobileNetV1Config(depth_multiplier=0.25, num_labels=3),
-    "timm's mobilenetv2": MobileNetV2Config(depth_multiplier=0.25, num_labels=3),
+    "timm's mobilenetv2": MobileNetV2Config(depth_multiplier=0.35, num_labels=3),
 }
 
 
@@ -47,7 +47,7 @@ def test_the_school_is_told_by_the_names(tmp_path: Path, title: str, prefix: str
     assert checkpoint.dialect == title.partition("'")[0]
     assert not checkpoint.config.tf_padding
     assert checkpoint.config.layer_norm_eps == 1e-5
-    assert checkpoint.config.depth_multiplier == 0.25
+    assert checkpoint.config.depth_multiplier == CONFIGS[title].depth_multiplier
     expected = random_weights(CONFIGS[title], V1 if "v1" in title else V2)
     assert set(checkpoint.weights) == set(expected) == set(checkpoint.mapped.values())
     assert all(np.array_equal(checkpoint.weights[name], values) for name, values in expected.items())

@@ -23,6 +23,7 @@ STEMS = {
     "MobileNetV2": "mobilenet_v2.conv_stem.first_conv.convolution.weight",
 }
 
+FIRST_BLOCK = ("first_conv", "reduce_1x1")  # of V2's stem: the convolutions before it and at its end
 DEEPLAB_OUTPUT_STRIDE = 8  # transformers' choice for TF-slim's checkpoints; weights do not tell
 PUBLISHED_WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.3)
 # In the order of preference: the published, then in steps of 1/100, then of 1/1000.
@@ -44,16 +45,20 @@ def build_checkpoint(
     mapped: Mapping[str, str] | None = None,
     ignored: Mapping[str, str] | None = None,
     endpoints: Mapping[str, str] | None = None,
+    has_layers: bool = False,
     **known: Any,
 ) -> Checkpoint:
     """Return the checkpoint of weights that came without a config.
 
     `known` are fields of the config that the source tells (`output_stride`, `hidden_act`, ...); they go before the
     dialect's, as in `deduce_config`. `config` stands in for all of that.
-    `image_size` (height, width) is 224 x 224 where the source does not tell, 513 x 513 for segmentation. Raises
-    FormatError where no width gives the channels that the weights have.
+    `image_size` (height, width) is 224 x 224 where the source does not tell, 513 x 513 for segmentation. A source that
+    `has_layers` tells how they are connected, and was compared. Raises FormatError where no width gives the channels
+    that the weights have, and where their school has a sum that our network has not.
     """
     architecture = choose_architecture(weights)
+    if not has_layers:
+        _check_first_block(weights, dialect, where)
     config = config or deduce_config(weights, dialect, where, image_size=image_size, **known)
     side = config.image_size
     size = (side, side) if isinstance(side, int) else (side[0], side[-1])
@@ -62,6 +67,19 @@ def build_checkpoint(
         config, dict(weights), architecture, processor, {"dialect": dialect.name, **(provenance or {})}, dialect.name,
         mapped or {}, ignored or {}, endpoints or {},
     )  # fmt: skip
+
+
+def _check_first_block(weights: Mapping[str, NDArray[Any]], dialect: Dialect, where: str) -> None:
+    """Refuse a narrow V2 whose first block adds its input: transformers' does not, all others' do where they can."""
+    before, behind = (weights.get(f"mobilenet_v2.conv_stem.{name}.convolution.weight") for name in FIRST_BLOCK)
+    if dialect.name == "huggingface" or before is None or behind is None:
+        return
+    if len(before) == len(behind):
+        raise FormatError(
+            f"{where}: expected fewer channels behind the first block than before it, found {len(before)} in both: "
+            f"{dialect.name} then adds the one map to the other, which MobileNetV2's classes do not; a wider network "
+            "has no such sum"
+        )
 
 
 def choose_architecture(weights: Mapping[str, Any]) -> str:

@@ -79,6 +79,7 @@ def match_network(
         provenance=provenance,
         mapped=mapped,
         ignored=finding.after_logits,
+        has_layers=True,
         endpoints={
             node: layer.tensor or layer.name
             for node, layer in finding.layers.items()
@@ -123,6 +124,11 @@ def _read_fields(finding: Finding, where: str) -> dict[str, Any]:
     """Return the config's fields that strides, activations and the end of the network tell."""
     stem = finding.layers.get("conv_stem") or finding.layers["conv_stem.first_conv"]
     activation = stem.attributes.get("activation", "linear")
+    if "weight" not in stem.arrays:
+        raise FormatError(
+            f"{where}: layer {stem.name!r}: expected no sum behind the first block, as in MobileNetV2's classes, found "
+            "one, for there are as many channels behind it as before it; a wider network has no such sum"
+        )
     if activation not in ACTIVATIONS or activation == "linear":  # in bytes, none may be a clamp that nobody names
         found = "none" if activation == "linear" else activation
         raise FormatError(f"{where}: layer {stem.name!r}: expected relu6, relu or a curve after it, found {found}")
