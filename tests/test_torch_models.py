@@ -284,7 +284,7 @@ def test_what_torch_saves_gives_what_torch_computes(tmp_path: Path, kind: str, w
 @pytest.mark.parametrize("saver", SAVERS)
 def test_every_wrapping_holds_the_same_bits(tmp_path: Path, saver: str) -> None:
     peers = pytest.importorskip("torch_peers")
-    network = peers.settled(peers.VisionV2(0.1, 3))
+    network = peers.settled(peers.VisionV2(0.35, 3))
     SAVERS[saver](peers.torch, network.state_dict(), tmp_path / "x.pth")
     safetensors_torch = pytest.importorskip("safetensors.torch")
     safetensors_torch.save_file(network.state_dict(), tmp_path / "x.safetensors")

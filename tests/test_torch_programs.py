@@ -301,7 +301,8 @@ def make_network(kind: str) -> Any:
     _, transformers = import_torch()
     peers = pytest.importorskip("torch_peers")
     if not kind.startswith("transformers"):
-        return peers.settled(peers.VisionV2(0.35, 5) if kind == "torchvision" else peers.Timm(int(kind[-1]), 0.25, 5))
+        width = 0.25 if kind.endswith("1") else 0.35
+        return peers.settled(peers.VisionV2(width, 5) if kind == "torchvision" else peers.Timm(int(kind[-1]), width, 5))
     version = kind[-2:].upper()
     config = getattr(transformers, f"MobileNet{version}Config")(depth_multiplier=0.25, num_labels=5)
     network = getattr(transformers, f"MobileNet{version}ForImageClassification")(config).eval()

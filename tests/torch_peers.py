@@ -68,10 +68,12 @@ class TimmSeparable(nn.Module):
         self.conv_dw, self.bn1 = convolution(inputs, inputs, 3, stride, inputs), nn.BatchNorm2d(inputs)
         self.conv_pw, self.bn2 = convolution(inputs, outputs, 1), nn.BatchNorm2d(outputs)
         self.has_activation = has_activation
+        self.has_residual = stride == 1 and inputs == outputs and not has_activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.bn2(self.conv_pw(nn.functional.relu6(self.bn1(self.conv_dw(x)))))
-        return nn.functional.relu6(x) if self.has_activation else x
+        y = self.bn2(self.conv_pw(nn.functional.relu6(self.bn1(self.conv_dw(x)))))
+        y = nn.functional.relu6(y) if self.has_activation else y
+        return x + y if self.has_residual else y
 
 
 class TimmResidual(nn.Module):
